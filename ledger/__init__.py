@@ -1,0 +1,1 @@
+"""The record and the wire: what producers and workers share. The ledger is the only truth."""

@@ -1,0 +1,75 @@
+"""The Celery app that producers, workers and Flower share; making one connects to nothing."""
+
+from typing import Any
+
+from celery import Celery
+
+from ledger.settings import Settings
+
+#: Grace of a soft shutdown: what runs may end, the rest goes back to the queue. Keep the time
+#: between SIGTERM and SIGKILL above it (`stop_grace_period` in docker-compose.yml).
+SOFT_SHUTDOWN = 20.0
+
+
+def create_app(settings: Settings, *, include: tuple[str, ...] = ()) -> Celery:
+    """Return a Celery app for these settings; workers import the modules of `include` at start.
+
+    Raises:
+        NoServer: no Redis is configured.
+    """
+    url = settings.url()
+    app = Celery("batchord", broker=url, backend=f"ledger.backend.LedgerBackend+{url}")
+    app.conf.update(_configuration(settings), include=list(include))
+    return app
+
+
+def _configuration(settings: Settings) -> dict[str, Any]:
+    json_only = ["json"]
+    return {
+        # JSON and nothing else: a pickle in the queue must be refused, not loaded.
+        "accept_content": json_only,
+        "result_accept_content": json_only,
+        "task_serializer": "json",
+        "result_serializer": "json",
+        "event_serializer": "json",
+        "task_default_queue": settings.queue,
+        "task_create_missing_queues": True,
+        # The ledger has every outcome; Celery only counts the parts of a shard.
+        "task_ignore_result": True,
+        "task_store_errors_even_if_ignored": False,
+        "result_expires": settings.result_ttl,
+        "result_chord_expires": settings.result_ttl,
+        # Acknowledge last: until then the message can be given to someone else.
+        "task_acks_late": True,
+        "task_reject_on_worker_lost": True,
+        "worker_prefetch_multiplier": 1,
+        # Would leave a chord stuck for good after a crash between result and chord part.
+        "worker_deduplicate_successful_tasks": False,
+        "worker_soft_shutdown_timeout": SOFT_SHUTDOWN,
+        "worker_enable_soft_shutdown_on_idle": False,
+        # The pool that waits on the event loop; Celery's own time limits do not work in it, the
+        # items' deadlines are ours.
+        "worker_pool": "threads",
+        "worker_concurrency": 32,
+        "worker_send_task_events": True,
+        "worker_cancel_long_running_tasks_on_connection_loss": False,
+        "broker_connection_retry_on_startup": True,
+        "broker_connection_max_retries": None,
+        "broker_transport_options": {
+            "visibility_timeout": settings.visibility_timeout,
+            # kombu looks for expired messages every interval x throttle seconds (100 by default).
+            "unacked_restore_interval": 1,
+            "unacked_restore_throttle": 1,
+            "socket_timeout": settings.socket_timeout,
+            "socket_connect_timeout": 5,
+            "socket_keepalive": True,
+            "health_check_interval": 10,
+        },
+        # A restart of Redis must not turn a finished item into a failed part.
+        "result_backend_always_retry": True,
+        "redis_socket_timeout": settings.socket_timeout,
+        "redis_socket_connect_timeout": 5,
+        "redis_socket_keepalive": True,
+        "redis_retry_on_timeout": True,
+        "redis_backend_health_check_interval": 10,
+    }

@@ -1,0 +1,64 @@
+"""Errors of the ledger and of submitting, named by what to do next.
+
+* BatchordError                 (chains.errors) the base of everything of ours
+  + LedgerUnavailable           Redis cannot be used: start it, or mend the URL or the password
+  + UnknownBatch                the ledger has no such batch: check the id, or submit again
+  + BatchAborted                the batch was given up before it was sealed: submit again
+  + IdempotencyConflict         the key already names another chain's batch: choose another key
+  + SubmitRefused               what was submitted cannot be a batch: mend it and submit again
+    + ValueRejected             a value is not JSON, too deep or too large
+  + ItemNotSucceeded            an item ended without an output (raised by `Batch.outputs`)
+"""
+
+from chains.errors import BatchordError
+
+
+class LedgerUnavailable(BatchordError):
+    """Redis cannot be reached or refuses us; the message says what to change."""
+
+
+class UnknownBatch(BatchordError):
+    """The ledger has no batch of this id."""
+
+    def __init__(self, batch_id: str) -> None:
+        super().__init__(
+            f"unknown batch {batch_id!r}: check the id; if Redis lost its data or the batch's "
+            "time to live is over, submit it again"
+        )
+        self.batch_id = batch_id
+
+
+class BatchAborted(BatchordError):
+    """The batch was given up before it was sealed; none of its items ran."""
+
+
+class IdempotencyConflict(BatchordError):
+    """The idempotency key already names a batch of another chain."""
+
+
+class SubmitRefused(BatchordError):
+    """What was submitted cannot be a batch; nothing was recorded."""
+
+
+class ValueRejected(SubmitRefused):
+    """A value cannot be recorded as JSON within the limits.
+
+    `code` is `not_json`, `too_deep` or `too_large`; the message never quotes the value.
+    """
+
+    def __init__(self, message: str, *, code: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class ItemNotSucceeded(BatchordError):
+    """An item ended as failed, cancelled or expired, so that it has no output.
+
+    `index`, `status` and `code` say which item and why.
+    """
+
+    def __init__(self, message: str, *, index: int, status: str, code: str | None) -> None:
+        super().__init__(message)
+        self.index = index
+        self.status = status
+        self.code = code

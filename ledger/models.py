@@ -1,0 +1,167 @@
+"""What the ledger records: the batch, its items, and how they ended.
+
+A batch runs `validating -> in_progress -> finalizing -> completed`; `cancelling` and `paused`
+stand beside `in_progress`, and `failed`, `expired`, `cancelled` are the other ends (the words of
+OpenAI's Batch API, and `paused`). An item runs `queued -claim-> running -settle-> succeeded |
+failed | cancelled | expired`.
+"""
+
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from chains import Usage
+
+
+class BatchStatus(StrEnum):
+    """Where a batch is."""
+
+    #: Its inputs are being written; it can be given up without a trace.
+    VALIDATING = "validating"
+    #: Sealed: its items run until each has an outcome.
+    IN_PROGRESS = "in_progress"
+    #: No new item starts until it is resumed.
+    PAUSED = "paused"
+    #: No new item starts; what runs may end.
+    CANCELLING = "cancelling"
+    #: Every item has its outcome; the commit is near.
+    FINALIZING = "finalizing"
+    #: Committed. Single items may have failed.
+    COMPLETED = "completed"
+    #: The batch as a whole could not be run.
+    FAILED = "failed"
+    #: Its completion window ended first.
+    EXPIRED = "expired"
+    #: It was cancelled.
+    CANCELLED = "cancelled"
+
+    @property
+    def ended(self) -> bool:
+        """Whether this status is final."""
+        return self in _ENDED
+
+
+_ENDED = frozenset(
+    {BatchStatus.COMPLETED, BatchStatus.FAILED, BatchStatus.EXPIRED, BatchStatus.CANCELLED}
+)
+
+
+class ItemStatus(StrEnum):
+    """Where an item is; the last four are outcomes and never change."""
+
+    #: Waiting for a worker.
+    QUEUED = "queued"
+    #: A worker holds it under a lease.
+    RUNNING = "running"
+    #: It has an output.
+    SUCCEEDED = "succeeded"
+    #: It has an error.
+    FAILED = "failed"
+    #: The batch was cancelled before it ran.
+    CANCELLED = "cancelled"
+    #: The batch's completion window ended before it ran.
+    EXPIRED = "expired"
+
+    @property
+    def ended(self) -> bool:
+        """Whether this status is an outcome."""
+        return self not in (ItemStatus.QUEUED, ItemStatus.RUNNING)
+
+
+class Frozen(BaseModel):
+    """A record: its fields never change, and an unknown field is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ItemError(Frozen):
+    """Why an item failed."""
+
+    #: A code of `chains.errors`, `timeout`, `worker_lost`, or the exception's class name.
+    code: str
+    #: At most 2,000 characters; it may quote the input and stays in the ledger.
+    message: str
+    #: The path of the step that raised, such as `summary.Chat`; None outside of a step.
+    step: str | None = None
+    #: Whether the same input may succeed when it is tried again.
+    retryable: bool = False
+    #: The provider's HTTP status, where there was one.
+    http_status: int | None = None
+    #: How many times the item was started.
+    attempts: int = 1
+
+
+class Outcome(Frozen):
+    """How one attempt ended; the first one that is recorded is the item's."""
+
+    status: ItemStatus
+    #: The chain's output as JSON values; None unless succeeded.
+    output: Any = None
+    error: ItemError | None = None
+    usage: Usage | None = None
+
+
+class Item(Frozen):
+    """One input of a batch as it stands."""
+
+    index: int
+    custom_id: str | None = None
+    status: ItemStatus = ItemStatus.QUEUED
+    #: The chain's output as JSON values; None unless succeeded.
+    output: Any = None
+    error: ItemError | None = None
+    #: Tokens of all calls, failed attempts included; None where no call reported any.
+    usage: Usage | None = None
+    #: How many times it was started.
+    attempts: int = 0
+    #: When its outcome was recorded (UTC, the server's clock).
+    settled_at: datetime | None = None
+    #: Seconds from the last claim to the outcome.
+    duration: float | None = None
+
+
+class RequestCounts(Frozen):
+    """How many items of a batch there are, and how many ended in which way."""
+
+    total: int = 0
+    succeeded: int = 0
+    failed: int = 0
+    cancelled: int = 0
+    expired: int = 0
+
+    @property
+    def done(self) -> int:
+        """Items that have an outcome."""
+        return self.succeeded + self.failed + self.cancelled + self.expired
+
+
+class BatchRecord(Frozen):
+    """One batch as the ledger has it at this moment. Times are UTC by the server's clock."""
+
+    id: str
+    object: str = "batch"
+    chain: str
+    status: BatchStatus
+    request_counts: RequestCounts
+    #: Items that a worker holds now.
+    running: int = 0
+    usage: Usage | None = None
+    metadata: dict[str, str] = {}
+    idempotency_key: str | None = None
+    created_at: datetime
+    in_progress_at: datetime | None = None
+    finalizing_at: datetime | None = None
+    #: When it reached the final status that it has.
+    ended_at: datetime | None = None
+
+
+class ChainRecord(Frozen):
+    """A chain as the workers announced it."""
+
+    name: str
+    #: JSON Schema of the input; None where the chain declares no type.
+    input_schema: dict[str, Any] | None = None
+    output_schema: dict[str, Any] | None = None
+    announced_at: datetime | None = None

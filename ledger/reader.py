@@ -1,0 +1,289 @@
+"""Reading the ledger: batches, pages of items, completion order, and what the sweep looks for.
+
+It borrows the store's connection and writes nothing, but for index entries whose batch is gone.
+"""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from chains import Usage
+from ledger.errors import UnknownBatch
+from ledger.models import (
+    BatchRecord,
+    BatchStatus,
+    ChainRecord,
+    Item,
+    ItemStatus,
+    RequestCounts,
+)
+from ledger.schema import PAGE_SIZE, page_of
+from ledger.store import Store
+from ledger.values import decode
+from ledger.wire import is_batch_id
+
+#: Longest that one call waits for news; well below the socket timeout.
+WAIT_STEP: Final = 2.0
+
+#: How kombu names the lists of a queue with priorities (kombu.transport.redis, `Channel`).
+PRIORITY_STEPS: Final = (0, 3, 6, 9)
+PRIORITY_SEPARATOR: Final = "\x06\x16"
+
+_USAGE: Final = tuple(Usage.model_fields)
+
+
+class Reader:
+    """Answers about batches and items as the ledger has them now."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._keys = store.keys
+        # The replies of redis-py are typed for sync and async clients at once; this one is sync.
+        self._redis: Any = store.redis
+
+    def record(self, batch_id: str) -> BatchRecord:
+        """Return the batch.
+
+        Raises:
+            UnknownBatch: there is none, or it was never sealed and is gone.
+        """
+        if not is_batch_id(batch_id):
+            raise UnknownBatch(batch_id)
+        return self.records([batch_id])[0]
+
+    def records(self, batch_ids: Sequence[str]) -> list[BatchRecord]:
+        """Return several batches in one round trip.
+
+        Raises:
+            UnknownBatch: one of them does not exist.
+        """
+        found = self._found(batch_ids)
+        for batch_id, record in zip(batch_ids, found, strict=True):
+            if record is None:
+                raise UnknownBatch(batch_id)
+        return [record for record in found if record is not None]
+
+    def _found(self, batch_ids: Sequence[str]) -> list[BatchRecord | None]:
+        with self._store.talking(), self._store.redis.pipeline(transaction=False) as pipe:
+            for batch_id in batch_ids:
+                keys = self._keys.batch(batch_id)
+                pipe.hgetall(keys.meta)
+                pipe.zcard(keys.leases)
+            replies = pipe.execute()
+        return [
+            _record(batch_id, meta, running) if meta else None
+            for batch_id, meta, running in zip(batch_ids, replies[::2], replies[1::2], strict=True)
+        ]
+
+    def status(self, batch_id: str) -> BatchStatus:
+        """Return only the status, in O(1)."""
+        with self._store.talking():
+            status = self._redis.hget(self._keys.batch(batch_id).meta, "status")
+        if status is None:
+            raise UnknownBatch(batch_id)
+        return BatchStatus(status)
+
+    def shape(self, batch_id: str) -> tuple[int, int]:
+        """Return how many items a sealed batch has, and how many of them make a shard."""
+        with self._store.talking():
+            total, size = self._redis.hmget(self._keys.batch(batch_id).meta, "total", "shard_size")
+        if total is None or size is None:
+            raise UnknownBatch(batch_id)
+        return int(total), int(size)
+
+    def newest(self, *, limit: int, after: str | None) -> list[BatchRecord]:
+        """Return up to `limit` sealed batches, newest first, those behind batch `after` if given.
+
+        Raises:
+            UnknownBatch: `after` names no batch.
+        """
+        start = 0
+        if after is not None:
+            with self._store.talking():
+                rank = self._redis.zrevrank(self._keys.batches, after)
+            if rank is None:
+                raise UnknownBatch(after)
+            start = rank + 1
+        records: list[BatchRecord] = []
+        while len(records) < limit:
+            with self._store.talking():
+                ids = self._redis.zrevrange(self._keys.batches, start, start + limit - 1)
+            found = self._found(ids)
+            gone = [each for each, record in zip(ids, found, strict=True) if record is None]
+            if gone:
+                with self._store.talking():
+                    self._redis.zrem(self._keys.batches, *gone)
+            records += [
+                record
+                for record in found
+                if record is not None and record.status is not BatchStatus.VALIDATING
+            ]
+            start += len(ids) - len(gone)
+            if len(ids) < limit:
+                break
+        return records[:limit]
+
+    def items(self, batch_id: str, start: int, stop: int) -> list[Item]:
+        """Return the items `start` to `stop` in input order, in any state, at most one page."""
+        page = page_of(start)
+        stop = min(stop, (page + 1) * PAGE_SIZE)
+        return self.items_at(batch_id, range(start, stop)) if start < stop else []
+
+    def items_at(self, batch_id: str, indexes: Sequence[int]) -> list[Item]:
+        """Return the items at `indexes`, in that order; unknown ones are missing."""
+        keys = self._keys.batch(batch_id)
+        pages: dict[int, list[int]] = {}
+        for index in indexes:
+            pages.setdefault(page_of(index), []).append(index)
+        with self._store.talking(), self._store.redis.pipeline(transaction=False) as pipe:
+            for page, wanted in pages.items():
+                names = [str(index) for index in wanted]
+                pipe.hmget(keys.outcomes(page), names)
+                pipe.hmget(keys.ids(page), names)
+            pipe.hmget(keys.runs, [str(index) for index in indexes])
+            *replies, runs = pipe.execute()
+        outcomes: dict[int, str | None] = {}
+        ids: dict[int, str | None] = {}
+        for number, wanted in enumerate(pages.values()):
+            outcomes.update(zip(wanted, replies[2 * number], strict=True))
+            ids.update(zip(wanted, replies[2 * number + 1], strict=True))
+        return [
+            _item(index, outcomes[index], ids[index], run)
+            for index, run in zip(indexes, runs, strict=True)
+        ]
+
+    def inputs(self, batch_id: str, indexes: Sequence[int]) -> list[Any]:
+        """Return the inputs at `indexes`, all in one page; None where one is missing."""
+        if not indexes:
+            return []
+        keys = self._keys.batch(batch_id)
+        with self._store.talking():
+            texts = self._redis.hmget(
+                keys.inputs(page_of(indexes[0])), [str(index) for index in indexes]
+            )
+        return [None if text is None else decode(text) for text in texts]
+
+    def completed(self, batch_id: str, start: int) -> list[int]:
+        """Return up to a page of indexes in the order of their settling, from position `start`."""
+        with self._store.talking():
+            found = self._redis.lrange(
+                self._keys.batch(batch_id).done, start, start + PAGE_SIZE - 1
+            )
+        return [int(index) for index in found]
+
+    def last_event(self, batch_id: str) -> str:
+        """Return where the batch's news stand now, to be handed to `wait_event`."""
+        with self._store.talking():
+            last = self._redis.xrevrange(self._keys.batch(batch_id).events, count=1)
+        return str(last[0][0]) if last else "0-0"
+
+    def wait_event(self, batch_id: str, after: str, timeout: float) -> str:
+        """Wait for news behind `after`, up to `timeout` or a few seconds; return the new place.
+
+        News only wake the caller: what happened is read from the record and the items.
+        """
+        block = max(1, int(min(timeout, WAIT_STEP) * 1000))
+        with self._store.talking():
+            news = self._redis.xread(
+                {self._keys.batch(batch_id).events: after}, count=PAGE_SIZE, block=block
+            )
+        # RESP2 answers with pairs, RESP3 with a mapping.
+        streams = dict(news) if news else {}
+        for events in streams.values():
+            entries = events[0] if events and isinstance(events[0], list) else events
+            return str(entries[-1][0])
+        return after
+
+    def chain(self, name: str) -> ChainRecord | None:
+        """Return a chain as the workers announced it, or None."""
+        with self._store.talking():
+            found = self._redis.hget(self._keys.chains, name)
+        return None if found is None else ChainRecord.model_validate_json(found)
+
+    def chains(self) -> dict[str, ChainRecord]:
+        """Return every chain that workers announced, by name."""
+        with self._store.talking():
+            found = self._redis.hgetall(self._keys.chains)
+        return {name: ChainRecord.model_validate_json(found[name]) for name in sorted(found)}
+
+    def active(self) -> list[str]:
+        """Return the batches that are not committed, oldest first."""
+        with self._store.talking():
+            return list(self._redis.zrange(self._keys.active, 0, -1))
+
+    def open_shards(self, batch_id: str) -> dict[int, int]:
+        """Return the shards that are published and not closed, with how many items are settled."""
+        keys = self._keys.batch(batch_id)
+        with self._store.talking():
+            shards = sorted(int(shard) for shard in self._redis.smembers(keys.open))
+            settled = self._redis.hmget(keys.shards, shards) if shards else []
+        return {
+            shard: int(n or 0) for shard, n in zip(shards, settled, strict=True) if n != "closed"
+        }
+
+    def quiet_for(self, record: BatchRecord) -> float:
+        """Return for how many seconds, by the server's clock, the batch has had no news."""
+        last = self.last_event(record.id)
+        with self._store.talking():
+            seconds, micros = self._redis.time()
+        since = int(last.split("-")[0]) / 1000
+        started = (record.in_progress_at or record.created_at).timestamp()
+        return float(seconds + micros / 1e6 - max(since, started))
+
+    def queue_length(self) -> int:
+        """Return how many messages wait in the Celery queue, of all priorities."""
+        queue = self._store.settings.queue
+        with self._store.talking(), self._store.redis.pipeline(transaction=False) as pipe:
+            for priority in PRIORITY_STEPS:
+                pipe.llen(f"{queue}{PRIORITY_SEPARATOR}{priority}" if priority else queue)
+            return sum(pipe.execute())
+
+
+def _record(batch_id: str, meta: dict[str, str], running: int) -> BatchRecord:
+    usage = {name: int(meta[f"usage.{name}"]) for name in _USAGE if f"usage.{name}" in meta}
+    return BatchRecord(
+        id=batch_id,
+        chain=meta["chain"],
+        status=BatchStatus(meta["status"]),
+        request_counts=RequestCounts(
+            total=int(meta.get("total", 0)),
+            succeeded=int(meta.get("succeeded", 0)),
+            failed=int(meta.get("failed", 0)),
+            cancelled=int(meta.get("cancelled", 0)),
+            expired=int(meta.get("expired", 0)),
+        ),
+        running=running,
+        usage=Usage(**usage) if usage else None,
+        metadata=decode(meta.get("metadata", "{}")),
+        idempotency_key=meta.get("idempotency_key"),
+        created_at=_time(meta["created_at"]),
+        in_progress_at=_maybe_time(meta.get("in_progress_at")),
+        finalizing_at=_maybe_time(meta.get("finalizing_at")),
+        ended_at=_maybe_time(meta.get("ended_at")),
+    )
+
+
+def _time(ms: str) -> datetime:
+    return datetime.fromtimestamp(int(ms) / 1000, UTC)
+
+
+def _maybe_time(ms: str | None) -> datetime | None:
+    return None if ms is None else _time(ms)
+
+
+def _item(index: int, outcome: str | None, custom_id: str | None, run: str | None) -> Item:
+    if outcome is not None:
+        fields = decode(outcome)
+        return Item(
+            index=index,
+            custom_id=custom_id,
+            **(fields | {"settled_at": datetime.fromtimestamp(fields["settled_at"], UTC)}),
+        )
+    if run is not None:
+        return Item(
+            index=index,
+            custom_id=custom_id,
+            status=ItemStatus.RUNNING,
+            attempts=int(run.split(" ", 1)[0]),
+        )
+    return Item(index=index, custom_id=custom_id)

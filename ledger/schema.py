@@ -1,0 +1,136 @@
+"""The key schema: every key that the ledger keeps in Redis.
+
+`NS` is `Settings.namespace`, `{ID}` the batch id in braces (the cluster hash tag, so that all
+keys of a batch are in one slot), `P` a page: the items from `P * PAGE_SIZE` on.
+
+Of one batch:
+    NS:{ID}:meta        hash    status, chain, total, counts, timestamps, how far it is published
+    NS:{ID}:in:P        hash    index -> input, as JSON text
+    NS:{ID}:id:P        hash    index -> custom_id, where the caller gave them
+    NS:{ID}:out:P       hash    index -> outcome, as JSON text; written once
+    NS:{ID}:runs        hash    index -> "attempt claimed_ms token" of items started, not settled
+    NS:{ID}:leases      zset    index, scored by when its lease ends (ms); running items only
+    NS:{ID}:shards      hash    shard -> how many of its items are settled, or "closed"
+    NS:{ID}:open        set     shards that are published and not closed
+    NS:{ID}:done        list    indexes in the order in which they were settled
+    NS:{ID}:events      stream  wake-up calls (`index`, `status`), trimmed to about 1,000
+    NS:{ID}:custom-ids  set     custom_ids seen while submitting, to refuse repeats; gone at seal
+
+Across batches:
+    NS:batches          zset    batch id, scored by its creation (ms)
+    NS:active           zset    batch id not yet committed, scored by its creation (ms)
+    NS:key:SHA256       string  idempotency key (hashed) -> batch id
+    NS:chains           hash    chain name -> ChainRecord, as the workers announced it
+    NS:sweep            string  the worker that sweeps now; expires
+"""
+
+import hashlib
+from dataclasses import dataclass
+
+#: Items per page: bounds every hash and every reply.
+PAGE_SIZE = 1000
+
+#: Events kept per batch; they only wake readers, the truth is in `out` and `done`.
+EVENTS_KEPT = 1000
+
+
+@dataclass(frozen=True)
+class BatchKeys:
+    """The keys of one batch."""
+
+    namespace: str
+    batch_id: str
+
+    def _key(self, name: str) -> str:
+        return f"{self.namespace}:{{{self.batch_id}}}:{name}"
+
+    @property
+    def meta(self) -> str:
+        return self._key("meta")
+
+    @property
+    def runs(self) -> str:
+        return self._key("runs")
+
+    @property
+    def leases(self) -> str:
+        return self._key("leases")
+
+    @property
+    def shards(self) -> str:
+        return self._key("shards")
+
+    @property
+    def open(self) -> str:
+        return self._key("open")
+
+    @property
+    def done(self) -> str:
+        return self._key("done")
+
+    @property
+    def events(self) -> str:
+        return self._key("events")
+
+    @property
+    def custom_ids(self) -> str:
+        return self._key("custom-ids")
+
+    def inputs(self, page: int) -> str:
+        return self._key(f"in:{page}")
+
+    def ids(self, page: int) -> str:
+        return self._key(f"id:{page}")
+
+    def outcomes(self, page: int) -> str:
+        return self._key(f"out:{page}")
+
+    def every(self, total: int) -> list[str]:
+        """All keys that a batch of `total` items may have."""
+        pages = range((total + PAGE_SIZE - 1) // PAGE_SIZE)
+        return [
+            self.meta,
+            self.runs,
+            self.leases,
+            self.shards,
+            self.open,
+            self.done,
+            self.events,
+            self.custom_ids,
+            *(key(page) for page in pages for key in (self.inputs, self.ids, self.outcomes)),
+        ]
+
+
+@dataclass(frozen=True)
+class Keys:
+    """The keys across batches."""
+
+    namespace: str
+
+    def batch(self, batch_id: str) -> BatchKeys:
+        return BatchKeys(self.namespace, batch_id)
+
+    @property
+    def batches(self) -> str:
+        return f"{self.namespace}:batches"
+
+    @property
+    def active(self) -> str:
+        return f"{self.namespace}:active"
+
+    @property
+    def chains(self) -> str:
+        return f"{self.namespace}:chains"
+
+    @property
+    def sweep(self) -> str:
+        return f"{self.namespace}:sweep"
+
+    def idempotency(self, key: str) -> str:
+        # Hashed: a caller's key may be long, and may say more than a key name should.
+        return f"{self.namespace}:key:{hashlib.sha256(key.encode()).hexdigest()}"
+
+
+def page_of(index: int) -> int:
+    """The page that holds an item."""
+    return index // PAGE_SIZE

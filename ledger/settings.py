@@ -1,0 +1,108 @@
+"""Settings: one frozen value, read once from the environment and passed down."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field, SecretStr, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from chains.errors import BatchordError
+
+#: Written by `batchord up` beside its data, so that clients find the server that it runs.
+SERVER_FILE = "server.json"
+
+
+class NoServer(BatchordError):
+    """No Redis is configured and none of ours is running."""
+
+
+class Settings(BaseSettings):
+    """Everything that a deployment may choose, as `BATCHORD_<FIELD>` in the environment.
+
+    Durations are seconds, sizes are bytes of UTF-8 JSON.
+    """
+
+    model_config = SettingsConfigDict(env_prefix="BATCHORD_", frozen=True, extra="ignore")
+
+    redis_url: SecretStr | None = None
+    """`redis://` or `rediss://` URL of broker, chord backend and ledger: one instance, so that a
+    rollback of its data stays consistent. Unset: the server that `batchord up` runs."""
+
+    home: Path = Path.home() / ".batchord"
+    """Where `batchord up` keeps its data and says where it listens."""
+
+    namespace: str = Field(default="batchord", pattern=r"^[A-Za-z0-9_.-]{1,64}$")
+    """First part of every key of the ledger."""
+
+    queue: str = Field(default="batchord", pattern=r"^[A-Za-z0-9_.-]{1,64}$")
+    """The Celery queue that items and gathers travel through."""
+
+    chains: Annotated[tuple[str, ...], NoDecode] = ()
+    """Modules that register chains, comma-separated; a worker imports them as it starts."""
+
+    shard_size: int = Field(default=500, ge=1, le=1000)
+    """Items published together as one chord."""
+
+    shards_in_flight: int = Field(default=2, ge=1, le=64)
+    """Shards of a batch that are in the queue at a time: what a small batch waits behind."""
+
+    max_items: int = Field(default=10_000_000, ge=1)
+    """Items of one batch."""
+
+    max_input_bytes: int = Field(default=262_144, ge=1)
+    """One input."""
+
+    max_output_bytes: int = Field(default=1_048_576, ge=1)
+    """One output."""
+
+    item_timeout: float = Field(default=600.0, gt=0)
+    """Deadline of one attempt, unless the chain was registered with its own."""
+
+    max_attempts: int = Field(default=3, ge=1)
+    """Starts of one item, each of which cost a process, before it fails as `worker_lost`."""
+
+    lease: float = Field(default=60.0, gt=0)
+    """How long an item stays claimed when its worker says nothing more; renewed every quarter."""
+
+    sweep_interval: float = Field(default=5.0, gt=0)
+    """How often the workers look for what a crash left behind."""
+
+    stall_timeout: float = Field(default=300.0, gt=0)
+    """After this long without any progress on published items, they are published again even
+    though the queue is not empty."""
+
+    submit_timeout: float = Field(default=60.0, gt=0)
+    """A producer that is silent for so long before the seal counts as dead: its batch is aborted
+    and its idempotency key may be taken over."""
+
+    result_ttl: int = Field(default=7 * 24 * 3600, ge=1)
+    """How long a batch stays readable after its end."""
+
+    visibility_timeout: int = Field(default=3600, ge=1)
+    """Celery's redelivery of unacknowledged messages; the leases recover sooner."""
+
+    socket_timeout: float = Field(default=10.0, gt=0)
+    """A Redis call that is silent for so long has failed."""
+
+    @field_validator("chains", mode="before")
+    @classmethod
+    def _split(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            return tuple(part.strip() for part in value.split(",") if part.strip())
+        return value
+
+    def url(self) -> str:
+        """The Redis URL, password included: `redis_url`, else the server of `batchord up`.
+
+        Raises:
+            NoServer: neither is there.
+        """
+        if self.redis_url is not None:
+            return self.redis_url.get_secret_value()
+        try:
+            return str(json.loads((self.home / SERVER_FILE).read_text())["url"])
+        except (OSError, ValueError, KeyError):
+            raise NoServer(
+                "no Redis: set BATCHORD_REDIS_URL, or start one here with `batchord up`"
+            ) from None

@@ -1,0 +1,338 @@
+"""The one module that talks to Redis: every transition of batches and items.
+
+Keys are drawn in `ledger.schema`, each transition is one script in `ledger/lua/`, and the clock is
+always the server's. Reading is in `ledger.reader`, which borrows this module's connection.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.resources import files
+from typing import Any, Final, Literal
+from urllib.parse import urlsplit
+
+import redis
+from redis.backoff import ExponentialWithJitterBackoff
+from redis.commands.core import Script
+from redis.retry import Retry
+
+from ledger.errors import BatchAborted, LedgerUnavailable, SubmitRefused
+from ledger.models import ChainRecord, ItemStatus
+from ledger.schema import EVENTS_KEPT, Keys, page_of
+from ledger.settings import Settings
+
+#: How long a publisher of a shard may be silent before another one takes over.
+PUBLISH_LEASE: Final = 30.0
+
+#: Retries of one Redis call: for an app, which wants an answer, and for a worker, which waits out
+#: a restart of the server (about half a minute) rather than lose what an LLM call has cost.
+PROMPT, PATIENT = 2, 30
+
+
+@dataclass(frozen=True, kw_only=True)
+class Claim:
+    """What `Store.claim` answered.
+
+    `verdict` is `run` (it is yours), `lost` (it is yours, to be settled as `worker_lost`),
+    `settled`, `held` (another execution's lease is alive), `stopped` (the batch takes no new
+    starts) or `unknown` (no such batch or item).
+    """
+
+    verdict: Literal["run", "lost", "settled", "held", "stopped", "unknown"]
+    attempt: int = 0
+    input: str = ""
+    chain: str = ""
+
+
+class Store:
+    """Every write to the ledger. Safe to share between threads; connects at its first call."""
+
+    def __init__(self, settings: Settings, *, retries: int = PROMPT) -> None:
+        self.settings = settings
+        self.keys = Keys(settings.namespace)
+        self.redis: redis.Redis = redis.Redis.from_url(
+            settings.url(),
+            decode_responses=True,
+            socket_timeout=settings.socket_timeout,
+            socket_connect_timeout=min(5.0, settings.socket_timeout),
+            socket_keepalive=True,
+            health_check_interval=10,
+            max_connections=None,
+            retry=Retry(ExponentialWithJitterBackoff(base=0.1, cap=1.0), retries),
+        )
+        self._scripts: dict[str, Script] = {}
+
+    def close(self) -> None:
+        """Close every connection."""
+        self.redis.close()
+
+    @contextmanager
+    def talking(self) -> Iterator[None]:
+        """Translate Redis errors into `LedgerUnavailable`, most specific first."""
+        try:
+            yield
+        except (redis.AuthenticationError, redis.exceptions.NoPermissionError) as error:
+            raise LedgerUnavailable(
+                f"Redis at {self._where()} refuses us ({error}): "
+                "check user and password in BATCHORD_REDIS_URL"
+            ) from error
+        except (redis.ConnectionError, redis.TimeoutError) as error:
+            raise LedgerUnavailable(
+                f"cannot reach Redis at {self._where()}: start it, or mend BATCHORD_REDIS_URL"
+            ) from error
+        except redis.exceptions.OutOfMemoryError as error:
+            raise LedgerUnavailable(
+                f"Redis at {self._where()} is full: raise its maxmemory, or purge old batches"
+            ) from error
+
+    def ping(self) -> None:
+        """Return if Redis answers, else raise `LedgerUnavailable`."""
+        with self.talking():
+            self.redis.ping()
+
+    def _where(self) -> str:
+        parts = urlsplit(self.settings.url())
+        return f"{parts.hostname or parts.path}:{parts.port or 6379}"
+
+    def _run(self, name: str, keys: Sequence[str], *args: str | int | float) -> Any:
+        script = self._scripts.get(name)
+        if script is None:
+            text = (files("ledger") / "lua" / f"{name}.lua").read_text()
+            script = self._scripts[name] = self.redis.register_script(text)
+        with self.talking():
+            return script(keys=keys, args=args)
+
+    # Submitting: open -> append* -> seal, or abort.
+
+    def open(self, batch_id: str, fields: Mapping[str, str], *, key: str | None) -> bool:
+        """Begin a batch: it is in the indexes, and expires by itself unless it is sealed.
+
+        False, and nothing is written, if its idempotency key names another batch by now.
+        """
+        names = [self.keys.batch(batch_id).meta]
+        if key is not None:
+            names.append(self.keys.idempotency(key))
+        flat = [part for pair in fields.items() for part in pair]
+        # Indexes first: an entry without a batch is swept away, a batch without one is lost.
+        with self.talking():
+            now = self._now_ms()
+            self.redis.zadd(self.keys.active, {batch_id: now})
+            self.redis.zadd(self.keys.batches, {batch_id: now})
+        opened = bool(self._run("open", names, batch_id, self.settings.result_ttl, *flat))
+        if not opened:
+            self.forget(batch_id)
+        return opened
+
+    def _now_ms(self) -> int:
+        seconds, micros = self.redis.time()
+        return int(seconds) * 1000 + int(micros) // 1000
+
+    def append(
+        self, batch_id: str, start: int, inputs: Sequence[str], custom_ids: Sequence[str] | None
+    ) -> None:
+        """Record the inputs from index `start` on; they must lie in one page.
+
+        Raises:
+            SubmitRefused: a custom_id came before.
+            BatchAborted: the batch is not open any more.
+        """
+        keys, page = self.keys.batch(batch_id), page_of(start)
+        args: list[str | int] = [self.settings.result_ttl, int(custom_ids is not None)]
+        for offset, value in enumerate(inputs):
+            args += [start + offset, value]
+            if custom_ids is not None:
+                args.append(custom_ids[offset])
+        answer = str(
+            self._run(
+                "append", [keys.meta, keys.inputs(page), keys.ids(page), keys.custom_ids], *args
+            )
+        )
+        if answer == "gone":
+            raise BatchAborted(
+                f"batch {batch_id} was aborted while it was written, after "
+                f"{self.settings.submit_timeout:g} s of silence (BATCHORD_SUBMIT_TIMEOUT)"
+            )
+        if answer != "ok":
+            raise SubmitRefused(
+                f"custom_id {answer.removeprefix('repeated ')!r} occurs twice: make them unique"
+            )
+
+    def seal(
+        self, batch_id: str, *, total: int, shard_size: int, window: int, key: str | None
+    ) -> None:
+        """Accept the batch: from here on each of its items gets exactly one outcome.
+
+        `window` is how many shards may be published and not closed. `key` is its idempotency
+        key, which lives as long as the batch.
+
+        Raises:
+            BatchAborted: the batch is not open any more.
+        """
+        keys = self.keys.batch(batch_id)
+        rest = [name for name in keys.every(total) if name not in (keys.meta, keys.custom_ids)]
+        names = [keys.meta, keys.custom_ids, *rest]
+        if not self._run("seal", names, total, shard_size, window):
+            raise BatchAborted(f"batch {batch_id} was aborted before it was sealed: submit again")
+        if key is not None:
+            with self.talking():
+                self.redis.persist(self.keys.idempotency(key))
+
+    def abort(self, batch_id: str, *, silent: float = 0.0) -> bool:
+        """Take back a batch that was never sealed, with all its keys; True if it is gone now.
+
+        With `silent`, only if its producer has not written for so many seconds.
+        """
+        keys = self.keys.batch(batch_id)
+        with self.talking():
+            written = self.redis.hget(keys.meta, "written")
+        gone = bool(self._run("abort", keys.every(int(written or 0)), int(silent * 1000)))
+        if gone:
+            self.forget(batch_id)
+        return gone
+
+    def forget(self, batch_id: str) -> None:
+        """Take a batch that is gone out of the indexes."""
+        with self.talking():
+            self.redis.zrem(self.keys.active, batch_id)
+            self.redis.zrem(self.keys.batches, batch_id)
+
+    # Idempotency: the key names one batch for as long as that batch is readable.
+
+    def take_key(self, key: str, batch_id: str) -> str:
+        """Return the batch that the idempotency key names, which is `batch_id` if it was free."""
+        name = self.keys.idempotency(key)
+        with self.talking():
+            self.redis.set(name, batch_id, nx=True, ex=self.settings.result_ttl)
+            return str(self.redis.get(name) or batch_id)
+
+    def free_key(self, key: str, batch_id: str) -> None:
+        """Forget the idempotency key if it still names `batch_id`, and that batch is gone."""
+        names = [self.keys.idempotency(key), self.keys.batch(batch_id).meta]
+        self._run("free_key", names, batch_id)
+
+    # Publishing and gathering, shard by shard.
+
+    def next_shard(self, batch_id: str) -> int | None:
+        """Return the shard that the caller shall publish now, or None; one publisher at a time."""
+        meta = self.keys.batch(batch_id).meta
+        shard = self._run("next_shard", [meta], int(PUBLISH_LEASE * 1000))
+        return None if int(shard) < 0 else int(shard)
+
+    def shard_published(self, batch_id: str, shard: int) -> None:
+        """Record that all messages of a shard are in the queue."""
+        keys = self.keys.batch(batch_id)
+        self._run("shard_published", [keys.meta, keys.shards, keys.open], shard)
+
+    def gather(self, batch_id: str, shard: int) -> int:
+        """Close a shard whose items are all settled; return how many are not, or -1: no batch."""
+        keys = self.keys.batch(batch_id)
+        return int(self._run("gather", [keys.meta, keys.shards, keys.open], shard))
+
+    def commit(self, batch_id: str, *, total: int, key: str | None) -> bool:
+        """End a finalizing batch, once; True for the caller that did it."""
+        keys = self.keys.batch(batch_id)
+        rest = [name for name in keys.every(total) if name not in (keys.meta, keys.events)]
+        ttl = self.settings.result_ttl
+        done = bool(self._run("commit", [keys.meta, keys.events, *rest], ttl, EVENTS_KEPT))
+        with self.talking():
+            if key is not None:
+                self.redis.expire(self.keys.idempotency(key), ttl)
+            # Last, so that the sweep comes back should we die before: it repeats all of this.
+            self.redis.zrem(self.keys.active, batch_id)
+        return done
+
+    def announce(self, chains: Sequence[ChainRecord]) -> None:
+        """Tell producers which chains the workers have, with their schemas."""
+        if not chains:
+            return
+        with self.talking():
+            self.redis.hset(
+                self.keys.chains, mapping={each.name: each.model_dump_json() for each in chains}
+            )
+
+    # One item: claim -> beat* -> settle.
+
+    def claim(self, batch_id: str, index: int, token: str) -> Claim:
+        """Take an item for one attempt under a lease, its attempt counted before user code."""
+        keys, page = self.keys.batch(batch_id), page_of(index)
+        verdict, *rest = self._run(
+            "claim",
+            [keys.meta, keys.inputs(page), keys.outcomes(page), keys.runs, keys.leases],
+            index,
+            token,
+            int(self.settings.lease * 1000),
+            self.settings.max_attempts,
+        )
+        match verdict:
+            case "run":
+                return Claim(verdict="run", attempt=int(rest[0]), input=rest[1], chain=rest[2])
+            case "lost":
+                return Claim(verdict="lost", attempt=int(rest[0]))
+        return Claim(verdict=verdict)
+
+    def beat(self, batch_id: str, held: Mapping[int, str]) -> list[int]:
+        """Renew the leases of the items held (index -> token); return those no longer ours."""
+        keys = self.keys.batch(batch_id)
+        flat = [part for pair in held.items() for part in pair]
+        lost = self._run("beat", [keys.runs, keys.leases], int(self.settings.lease * 1000), *flat)
+        return [int(index) for index in lost]
+
+    def settle(
+        self,
+        batch_id: str,
+        index: int,
+        token: str,
+        *,
+        status: ItemStatus,
+        outcome: str,
+        usage: Mapping[str, int],
+    ) -> bool:
+        """Record an outcome (a JSON object), first write wins; False if it was refused."""
+        keys = self.keys.batch(batch_id)
+        counts = [part for name, n in usage.items() for part in (f"usage.{name}", n)]
+        return bool(
+            self._run(
+                "settle",
+                [
+                    keys.meta,
+                    keys.outcomes(page_of(index)),
+                    keys.runs,
+                    keys.leases,
+                    keys.shards,
+                    keys.done,
+                    keys.events,
+                ],
+                index,
+                token,
+                status,
+                outcome,
+                EVENTS_KEPT,
+                *counts,
+            )
+        )
+
+    # The sweep.
+
+    def take_turn(self, owner: str) -> bool:
+        """Return whether the caller sweeps in this interval; one worker does."""
+        with self.talking():
+            return bool(
+                self.redis.set(
+                    self.keys.sweep, owner, nx=True, px=int(self.settings.sweep_interval * 1000)
+                )
+            )
+
+    def lapsed(self, batch_id: str, *, limit: int) -> list[int]:
+        """Take out and return items whose lease ended without an outcome."""
+        leases = self.keys.batch(batch_id).leases
+        return [int(index) for index in self._run("lapsed", [leases], limit)]
+
+    def note(self, batch_id: str, status: str) -> None:
+        """Add to the batch's news; for the sweep it counts as progress."""
+        with self.talking():
+            self.redis.xadd(
+                self.keys.batch(batch_id).events,
+                {"status": status},
+                maxlen=EVENTS_KEPT,
+                approximate=True,
+            )

@@ -1,0 +1,90 @@
+"""Values on the wire: JSON only, checked before Celery or Redis meets them.
+
+Celery and kombu pass NaN and lone surrogates silently and crash on deep nesting, so values are
+encoded here, once, and travel as opaque strings from then on.
+"""
+
+import json
+from collections.abc import Mapping
+from enum import Enum
+from typing import Any
+
+from pydantic import BaseModel
+
+from ledger.errors import ValueRejected
+
+#: Nesting that every JSON reader on the way is known to survive (500 crashes a prefork worker).
+MAX_DEPTH = 100
+
+
+def encode(value: object, *, max_bytes: int, setting: str) -> str:
+    """Return `value` as JSON text that decodes to an equal value, or refuse it.
+
+    Accepts None, bool, int, finite float, str, list, tuple (an array), mappings with str keys,
+    enums of those, and pydantic models (as `model_dump(mode="json")`). `max_bytes`
+    bounds the UTF-8 text; `setting` is the environment variable that the error names.
+
+    Raises:
+        ValueRejected: with code `not_json`, `too_deep` or `too_large`. The message names the
+            place (`$.a[3]`) and the type, never the value.
+    """
+    try:
+        text = json.dumps(_plain(value, "$", 0), ensure_ascii=False, allow_nan=False)
+        size = len(text.encode())
+    except UnicodeEncodeError:
+        raise ValueRejected(
+            "not JSON: the text holds a lone surrogate; decode it with errors='replace'",
+            code="not_json",
+        ) from None
+    except ValueError as error:
+        # NaN, infinities, and integers beyond Python's 4,300 digits.
+        raise ValueRejected(f"not JSON: {error}", code="not_json") from None
+    if size > max_bytes:
+        raise ValueRejected(
+            f"too large: {size:,} bytes as JSON, the limit is {max_bytes:,}; "
+            f"send a reference instead, or raise {setting}",
+            code="too_large",
+        )
+    return text
+
+
+def decode(text: str | bytes) -> Any:
+    """Return the value that `encode` was given."""
+    return json.loads(text)
+
+
+def _plain(value: object, place: str, depth: int) -> Any:
+    """Copy `value` into plain JSON types, so that nothing is converted behind the caller's back."""
+    if isinstance(value, Enum):
+        value = value.value
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    if depth >= MAX_DEPTH:
+        raise ValueRejected(
+            f"too deep: more than {MAX_DEPTH} levels of nesting at {place[:80]}; flatten it",
+            code="too_deep",
+        )
+    if isinstance(value, BaseModel):
+        return _plain(value.model_dump(mode="json"), place, depth)
+    if isinstance(value, (list, tuple)):
+        return [_plain(each, f"{place}[{i}]", depth + 1) for i, each in enumerate(value)]
+    if isinstance(value, Mapping):
+        return {
+            _key(key, place): _plain(each, f"{place}.{key}", depth + 1)
+            for key, each in value.items()
+        }
+    raise ValueRejected(
+        f"not JSON: {type(value).__qualname__} at {place[:80]}; "
+        "pass JSON types or a pydantic model",
+        code="not_json",
+    )
+
+
+def _key(key: object, place: str) -> str:
+    if isinstance(key, str):
+        return key
+    # json.dumps would turn 1 into "1" and give another value back.
+    raise ValueRejected(
+        f"not JSON: a key of type {type(key).__qualname__} at {place[:80]}; keys must be str",
+        code="not_json",
+    )

@@ -1,0 +1,157 @@
+"""The handle of a submitted batch: its state, its end, and its results, read from the ledger."""
+
+import asyncio
+import time
+from collections.abc import Iterator
+from itertools import takewhile
+from typing import Any, Final
+
+from ledger.errors import ItemNotSucceeded
+from ledger.models import BatchRecord, BatchStatus, Item, ItemStatus, RequestCounts
+from ledger.reader import Reader
+from ledger.schema import PAGE_SIZE
+from producer.stream import Stream
+
+#: Items looked at when the next one in order is not there yet; doubled as more arrive.
+_SMALL_PAGE: Final = 16
+
+
+class Batch:
+    """A batch that was submitted. Holds only its id: every answer is the ledger's of this moment.
+
+    Methods block; their twins with an `a` in front await, and do not block the event loop.
+    All raise `UnknownBatch` when the ledger has the batch no more, and `LedgerUnavailable` when
+    Redis cannot be reached.
+    """
+
+    def __init__(self, batch_id: str, reader: Reader) -> None:
+        self.id = batch_id
+        self._reader = reader
+
+    def __repr__(self) -> str:
+        return f"<Batch {self.id}>"
+
+    def record(self) -> BatchRecord:
+        """Return all that the ledger has of the batch, as one consistent record."""
+        return self._reader.record(self.id)
+
+    async def arecord(self) -> BatchRecord:
+        """As `record`."""
+        return await asyncio.to_thread(self.record)
+
+    @property
+    def status(self) -> BatchStatus:
+        """Where it is now: one read of the ledger."""
+        return self._reader.status(self.id)
+
+    @property
+    def request_counts(self) -> RequestCounts:
+        """How many items there are, and how many ended in which way, now: one read."""
+        return self.record().request_counts
+
+    def wait(self, timeout: float | None = None) -> BatchRecord:
+        """Return when the batch has ended; never raises for a failed item.
+
+        Raises:
+            TimeoutError: it has not ended within `timeout` seconds. It goes on all the same.
+        """
+        deadline = None if timeout is None else time.monotonic() + timeout
+        place = self._reader.last_event(self.id)
+        while not self._reader.status(self.id).ended:
+            left = float("inf") if deadline is None else deadline - time.monotonic()
+            if left <= 0:
+                raise TimeoutError(f"batch {self.id} has not ended within {timeout:g} s")
+            place = self._reader.wait_event(self.id, place, left)
+        return self.record()
+
+    async def await_(self, timeout: float | None = None) -> BatchRecord:
+        """As `wait`."""
+        return await asyncio.to_thread(self.wait, timeout)
+
+    def results(self) -> Stream[Item]:
+        """Iterate over all items in input order, each as soon as it and those before have ended.
+
+        Also while the batch runs; reads pages, so that memory stays flat. Works with `for` and
+        `async for`.
+        """
+        return Stream(self._in_order)
+
+    def as_completed(self) -> Stream[Item]:
+        """Iterate over all items in the order in which they end, while the batch runs.
+
+        Works with `for` and `async for`.
+        """
+        return Stream(self._as_completed)
+
+    def items(self, start: int = 0, stop: int | None = None) -> Stream[Item]:
+        """Iterate over the items `start` to `stop` in input order as they are now; never waits."""
+        return Stream(lambda: self._as_they_stand(start, stop))
+
+    def outputs(self, *, return_exceptions: bool = False) -> list[Any]:
+        """Wait, and return the plain outputs in input order, as LangChain's `batch` does.
+
+        With `return_exceptions`, an `ItemNotSucceeded` stands in the place of a missing output.
+
+        Raises:
+            ItemNotSucceeded: the first item, in input order, that has no output.
+        """
+        found: list[Any] = []
+        for item in self.results():
+            if item.status is ItemStatus.SUCCEEDED:
+                found.append(item.output)
+                continue
+            error = not_succeeded(item)
+            if not return_exceptions:
+                raise error
+            found.append(error)
+        return found
+
+    async def aoutputs(self, *, return_exceptions: bool = False) -> list[Any]:
+        """As `outputs`."""
+        return await asyncio.to_thread(self.outputs, return_exceptions=return_exceptions)
+
+    def _as_they_stand(self, start: int, stop: int | None) -> Iterator[list[Item]]:
+        total = self.request_counts.total
+        end = total if stop is None else min(stop, total)
+        while start < end:
+            page = self._reader.items(self.id, start, end)
+            yield page
+            start += len(page)
+
+    def _in_order(self) -> Iterator[list[Item]]:
+        total, start, size = self.request_counts.total, 0, PAGE_SIZE
+        while start < total:
+            # Where the news stand is asked first: what ends after that wakes the wait below.
+            place = self._reader.last_event(self.id)
+            page = self._reader.items(self.id, start, min(start + size, total))
+            ready: list[Item] = list(takewhile(lambda item: item.status.ended, page))
+            if ready:
+                yield ready
+                start += len(ready)
+            size = min(PAGE_SIZE, max(_SMALL_PAGE, 2 * len(ready)))
+            if not ready:
+                self._reader.status(self.id)  # raises if the batch is gone
+                self._reader.wait_event(self.id, place, float("inf"))
+
+    def _as_completed(self) -> Iterator[list[Item]]:
+        total, position = self.request_counts.total, 0
+        while position < total:
+            place = self._reader.last_event(self.id)
+            indexes = self._reader.completed(self.id, position)
+            if indexes:
+                yield self._reader.items_at(self.id, indexes)
+                position += len(indexes)
+            else:
+                self._reader.status(self.id)
+                self._reader.wait_event(self.id, place, float("inf"))
+
+
+def not_succeeded(item: Item) -> ItemNotSucceeded:
+    """Return the exception that stands for an item without an output."""
+    why = f": {item.error.code}: {item.error.message}" if item.error else ""
+    return ItemNotSucceeded(
+        f"item {item.index} {item.status}{why}",
+        index=item.index,
+        status=item.status,
+        code=item.error.code if item.error else None,
+    )

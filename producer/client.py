@@ -1,0 +1,121 @@
+"""The client: how an app submits batches and finds them again."""
+
+import asyncio
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from pydantic import SecretStr
+
+from ledger.celery_app import create_app
+from ledger.models import BatchRecord, ChainRecord
+from ledger.reader import Reader
+from ledger.settings import Settings
+from ledger.store import Store
+from producer.batch import Batch
+from producer.submission import Submission, submit
+
+#: Named here, as the class has a method `list`.
+Records = list[BatchRecord]
+
+
+class Client:
+    """A connection to the ledger and the queue, made at the first call. Safe to share.
+
+    `redis_url`: where they are; else `BATCHORD_REDIS_URL`, else the server that `batchord up`
+    runs on this machine.
+
+    Raises:
+        NoServer: none of the three is there.
+    """
+
+    def __init__(self, redis_url: str | None = None, *, settings: Settings | None = None) -> None:
+        settings = settings or Settings()
+        if redis_url is not None:
+            settings = settings.model_copy(update={"redis_url": SecretStr(redis_url)})
+        self.settings = settings
+        self._store = Store(settings)
+        self._reader = Reader(self._store)
+        self._app = create_app(settings)
+
+    def __enter__(self) -> "Client":
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections; a later call opens them again."""
+        self._store.close()
+        self._app.close()
+
+    def submit(
+        self,
+        chain: str,
+        inputs: Iterable[Any],
+        *,
+        custom_ids: Iterable[str] | None = None,
+        metadata: Mapping[str, str] | None = None,
+        idempotency_key: str | None = None,
+        max_concurrency: int | None = None,
+    ) -> Batch:
+        """Accept a batch: each input will get exactly one outcome, whatever becomes of us.
+
+        `inputs`: JSON values or pydantic models; any iterable, taken one by one and never held
+        whole. `custom_ids`: one unique name for each input. `metadata`: up to 16 pairs of strings.
+        `idempotency_key`: the same key gives the same batch, from any number of producers, for as
+        long as the batch is readable. `max_concurrency`: items in flight at a time.
+
+        Returns when everything is recorded and the first shards are published.
+
+        Raises:
+            ChainNotFound: neither this process nor a worker knows the chain.
+            SubmitRefused: an input or another argument cannot be used; nothing is left behind.
+            IdempotencyConflict: the key names a batch of another chain.
+            LedgerUnavailable: Redis cannot be reached or refuses us.
+        """
+        what = Submission(
+            chain=chain,
+            inputs=inputs,
+            custom_ids=custom_ids,
+            metadata=metadata,
+            idempotency_key=idempotency_key,
+            max_concurrency=max_concurrency,
+        )
+        return Batch(submit(self._app, self._store, what), self._reader)
+
+    async def asubmit(self, chain: str, inputs: Iterable[Any], **options: Any) -> Batch:
+        """As `submit`; `inputs` is read in a thread."""
+        return await asyncio.to_thread(self.submit, chain, inputs, **options)
+
+    def retrieve(self, batch_id: str) -> Batch:
+        """Return the handle of a batch that was submitted before, by whomever.
+
+        Raises:
+            UnknownBatch: the ledger has none of this id.
+        """
+        self._reader.record(batch_id)
+        return Batch(batch_id, self._reader)
+
+    async def aretrieve(self, batch_id: str) -> Batch:
+        """As `retrieve`."""
+        return await asyncio.to_thread(self.retrieve, batch_id)
+
+    def list(self, *, limit: int = 20, after: str | None = None) -> Records:
+        """Return up to `limit` batches, newest first; the next page begins `after` the last id.
+
+        Raises:
+            UnknownBatch: `after` names none.
+        """
+        return self._reader.newest(limit=limit, after=after)
+
+    async def alist(self, *, limit: int = 20, after: str | None = None) -> Records:
+        """As `list`."""
+        return await asyncio.to_thread(self.list, limit=limit, after=after)
+
+    def chains(self) -> dict[str, ChainRecord]:
+        """Return the chains that workers have announced, by name."""
+        return self._reader.chains()
+
+    def ping(self) -> None:
+        """Return if Redis answers, else raise `LedgerUnavailable`."""
+        self._store.ping()

@@ -1,0 +1,119 @@
+"""Inputs on their way in: checked against the chain's type, encoded, in bounded blocks."""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from jsonschema import Draft202012Validator
+
+from chains import ChainNotFound, InvalidInput, registered
+from ledger.errors import SubmitRefused, ValueRejected
+from ledger.reader import Reader
+from ledger.schema import PAGE_SIZE
+from ledger.settings import Settings
+from ledger.values import encode
+
+#: A block is written when it holds so many bytes, or fills its page.
+BLOCK_BYTES = 4_000_000
+
+#: Longest custom_id, in characters.
+MAX_CUSTOM_ID = 512
+
+Check = Callable[[Any], None]
+
+
+@dataclass(kw_only=True)
+class Block:
+    """Consecutive inputs of one page, encoded."""
+
+    start: int
+    inputs: list[str] = field(default_factory=list)
+    custom_ids: list[str] | None = None
+    size: int = 0
+
+    @property
+    def stop(self) -> int:
+        return self.start + len(self.inputs)
+
+    @property
+    def full(self) -> bool:
+        return self.size >= BLOCK_BYTES or self.stop % PAGE_SIZE == 0
+
+
+def check_for(chain: str, reader: Reader) -> Check:
+    """Return what checks an input against the chain's declared type.
+
+    The chain registered in this process decides if there is one, else what the workers announced.
+
+    Raises:
+        ChainNotFound: neither knows the chain.
+    """
+    here = registered().get(chain)
+    if here is not None:
+        return here.validate_input
+    announced = reader.chain(chain)
+    if announced is None:
+        raise ChainNotFound(chain, reader.chains())
+    if announced.input_schema is None:
+        return lambda value: None
+    validator = Draft202012Validator(announced.input_schema)
+
+    def check(value: Any) -> None:
+        for error in validator.iter_errors(value):
+            # Not `error.message`, which quotes the value.
+            raise InvalidInput(
+                f"the input of chain {chain!r} does not fit at {error.json_path}: "
+                f"{error.validator} {error.validator_value}"
+            )
+
+    return check
+
+
+def blocks(
+    inputs: Iterable[Any], custom_ids: Iterable[str] | None, check: Check, settings: Settings
+) -> Iterator[Block]:
+    """Yield the inputs in blocks; takes them one by one, and holds one block at a time.
+
+    Raises:
+        SubmitRefused: an input does not fit, is no JSON or too large; a custom_id is missing,
+            superfluous or not usable; there are too many items. The message names the index.
+    """
+    ids = None if custom_ids is None else iter(custom_ids)
+    block = Block(start=0, custom_ids=None if ids is None else [])
+    for index, value in enumerate(inputs):
+        if index >= settings.max_items:
+            raise SubmitRefused(
+                f"more than {settings.max_items:,} inputs: split them, or raise BATCHORD_MAX_ITEMS"
+            )
+        text = _encoded(index, value, check, settings)
+        block.inputs.append(text)
+        block.size += len(text)
+        if ids is not None and block.custom_ids is not None:
+            block.custom_ids.append(_custom_id(index, ids))
+        if block.full:
+            yield block
+            block = Block(start=block.stop, custom_ids=None if ids is None else [])
+    if ids is not None and next(ids, None) is not None:
+        raise SubmitRefused(f"more custom_ids than the {block.stop} inputs: give one for each")
+    if block.inputs:
+        yield block
+
+
+def _encoded(index: int, value: Any, check: Check, settings: Settings) -> str:
+    try:
+        text = encode(value, max_bytes=settings.max_input_bytes, setting="BATCHORD_MAX_INPUT_BYTES")
+        check(value)
+    except ValueRejected as error:
+        raise ValueRejected(f"input {index}: {error}", code=error.code) from None
+    except InvalidInput as error:
+        raise SubmitRefused(f"input {index}: {error}") from None
+    return text
+
+
+def _custom_id(index: int, ids: Iterator[Any]) -> str:
+    given: Any = next(ids, None)
+    if given is None:
+        raise SubmitRefused(f"no custom_id for input {index}: give one for each")
+    if not isinstance(given, str) or not 0 < len(given) <= MAX_CUSTOM_ID:
+        raise SubmitRefused(f"custom_id of input {index}: must be 1 to {MAX_CUSTOM_ID} characters")
+    return str(given)

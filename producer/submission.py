@@ -1,0 +1,158 @@
+"""One submission: everything is recorded before anything is published, or nothing is left."""
+
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import chain as chained
+from typing import Any, Final
+
+from celery import Celery
+
+from ledger.errors import IdempotencyConflict, SubmitRefused, UnknownBatch
+from ledger.models import BatchRecord, BatchStatus
+from ledger.publish import publish_shards
+from ledger.reader import Reader
+from ledger.store import Store
+from ledger.values import encode
+from ledger.wire import new_batch_id
+from producer.inputs import Block, blocks, check_for
+
+#: OpenAI's bounds on a batch's metadata: pairs, and characters of a key and of a value.
+METADATA_LIMITS: Final = (16, 64, 512)
+MAX_IDEMPOTENCY_KEY: Final = 512
+
+#: How often a producer looks whether another one, with the same key, has sealed.
+_POLL: Final = 0.1
+#: A key was taken but its batch not opened for so many seconds: that producer is dead.
+_OPEN_GRACE: Final = 5.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Submission:
+    """What the caller of `Client.submit` asked for; see there."""
+
+    chain: str
+    inputs: Iterable[Any]
+    custom_ids: Iterable[str] | None = None
+    metadata: Mapping[str, str] | None = None
+    idempotency_key: str | None = None
+    max_concurrency: int | None = None
+
+    def check(self) -> None:
+        """Raise SubmitRefused if anything but the inputs is not as it must be."""
+        pairs, key_length, value_length = METADATA_LIMITS
+        metadata: Mapping[Any, Any] = self.metadata or {}
+        if len(metadata) > pairs or not all(
+            isinstance(key, str)
+            and isinstance(value, str)
+            and 0 < len(key) <= key_length
+            and len(value) <= value_length
+            for key, value in metadata.items()
+        ):
+            raise SubmitRefused(
+                f"metadata: at most {pairs} pairs of strings, keys up to {key_length} and values "
+                f"up to {value_length} characters"
+            )
+        key = self.idempotency_key
+        if key is not None and not 0 < len(key) <= MAX_IDEMPOTENCY_KEY:
+            raise SubmitRefused(f"idempotency_key: 1 to {MAX_IDEMPOTENCY_KEY} characters")
+        if self.max_concurrency is not None and self.max_concurrency < 1:
+            raise SubmitRefused("max_concurrency: must be at least 1, or None for no bound")
+        if isinstance(self.inputs, (str, bytes, Mapping)):
+            raise SubmitRefused(
+                f"inputs: a {type(self.inputs).__name__} is one value, not many: pass a list of "
+                "inputs"
+            )
+
+
+def submit(app: Celery, store: Store, what: Submission) -> str:
+    """Record the batch and publish its first shards; return its id.
+
+    Order: inputs, seal, messages. A crash before the seal leaves a batch that never ran and is
+    swept away; a crash after it leaves one that the sweep publishes. Messages without a record
+    never exist.
+    """
+    what.check()
+    reader = Reader(store)
+    pages = blocks(what.inputs, what.custom_ids, check_for(what.chain, reader), store.settings)
+    # The first block is made before anything is written, so that most mistakes leave no trace.
+    first = next(pages, None)
+    if first is None:
+        raise SubmitRefused("no inputs: a batch needs at least one")
+    batch_id = new_batch_id()
+    existing = _open(store, reader, what, batch_id)
+    if existing is not None:
+        return existing.id
+    try:
+        total = _write(store, batch_id, chained([first], pages))
+        size, window = _shape(store, what.max_concurrency)
+        store.seal(batch_id, total=total, shard_size=size, window=window, key=what.idempotency_key)
+    except BaseException:
+        store.abort(batch_id)
+        if what.idempotency_key is not None:
+            store.free_key(what.idempotency_key, batch_id)
+        raise
+    publish_shards(app, store, batch_id)
+    return batch_id
+
+
+def _write(store: Store, batch_id: str, pages: Iterator[Block]) -> int:
+    total = 0
+    for block in pages:
+        store.append(batch_id, block.start, block.inputs, block.custom_ids)
+        total = block.stop
+    return total
+
+
+def _shape(store: Store, max_concurrency: int | None) -> tuple[int, int]:
+    """Items per shard, and shards in flight: together they bound the items in flight."""
+    size, window = store.settings.shard_size, store.settings.shards_in_flight
+    if max_concurrency is None:
+        return size, window
+    window = min(window, max_concurrency)
+    return min(size, max_concurrency // window), window
+
+
+def _open(store: Store, reader: Reader, what: Submission, batch_id: str) -> BatchRecord | None:
+    """Open the batch; or return the one that the idempotency key already names."""
+    fields = {"chain": what.chain}
+    if what.metadata:
+        fields["metadata"] = encode(dict(what.metadata), max_bytes=65_536, setting="metadata")
+    key = what.idempotency_key
+    if key is not None:
+        fields["idempotency_key"] = key
+    while True:
+        existing = _existing(store, reader, what.chain, key, batch_id) if key else None
+        if existing is not None:
+            return existing
+        if store.open(batch_id, fields, key=key):
+            return None
+
+
+def _existing(
+    store: Store, reader: Reader, chain: str, key: str, batch_id: str
+) -> BatchRecord | None:
+    """Return the sealed batch that the key names, or None once it names ours.
+
+    While another producer writes that batch, wait for it; if it is dead, take the key over.
+    """
+    opened_by = time.monotonic() + _OPEN_GRACE
+    while (holder := store.take_key(key, batch_id)) != batch_id:
+        try:
+            record = reader.record(holder)
+        except UnknownBatch:
+            if time.monotonic() > opened_by:
+                store.free_key(key, holder)
+            time.sleep(_POLL)
+            continue
+        if record.chain != chain:
+            raise IdempotencyConflict(
+                f"idempotency key {key!r} names batch {holder} of chain {record.chain!r}, not "
+                f"{chain!r}: choose another key"
+            )
+        if record.status is not BatchStatus.VALIDATING:
+            return record
+        if store.abort(holder, silent=store.settings.submit_timeout):
+            store.free_key(key, holder)
+        time.sleep(_POLL)
+    return None

@@ -1,0 +1,1 @@
+"""For machines: the Celery tasks, the sweep, and the supervisor of worker processes."""

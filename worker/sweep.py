@@ -1,0 +1,137 @@
+"""The sweep: brings back what a crash left behind.
+
+A thread in every worker and not a scheduled task: a scheduled task is itself a message that can be
+lost. One worker a turn does it, behind a lock that expires.
+"""
+
+import logging
+import os
+import socket
+import threading
+from collections import defaultdict
+from collections.abc import Iterable
+
+from celery import Celery
+
+from chains.errors import BatchordError
+from ledger.errors import UnknownBatch
+from ledger.models import BatchRecord, BatchStatus
+from ledger.publish import gather, publish_shards, republish_items
+from ledger.reader import Reader
+from worker.runtime import Runtime
+from worker.tasks import commit_if_finalizing
+
+logger = logging.getLogger(__name__)
+
+#: Items of one batch brought back in one turn.
+PAGE = 1000
+
+
+class Sweep:
+    """Repairs every batch that is not committed, once in `Settings.sweep_interval` seconds."""
+
+    def __init__(self, app: Celery, runtime: Runtime) -> None:
+        self._app = app
+        self._runtime = runtime
+        self._store = runtime.store
+        self._reader = Reader(runtime.store)
+        self._settings = runtime.settings
+        self._owner = f"{socket.gethostname()}:{os.getpid()}"
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._loop, name="sweep", daemon=True)
+
+    def start(self) -> None:
+        """Begin to sweep."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Sweep no more; a turn that runs is given a moment to end."""
+        self._stop.set()
+        self._thread.join(timeout=2)
+
+    def _loop(self) -> None:
+        while not self._stop.wait(self._settings.sweep_interval):
+            try:
+                if self._store.take_turn(self._owner):
+                    self.turn()
+            except BatchordError as error:
+                logger.warning("sweep put off: %s", error)
+            except Exception:
+                # Whatever it was, the next turn must come.
+                logger.exception("sweep failed")
+
+    def turn(self) -> None:
+        """Repair each batch that is not committed."""
+        for batch_id in self._reader.active():
+            try:
+                self._repair(self._reader.record(batch_id))
+            except UnknownBatch:
+                self._store.forget(batch_id)
+
+    def _repair(self, record: BatchRecord) -> None:
+        match record.status:
+            case BatchStatus.VALIDATING:
+                self._abort(record)
+            case BatchStatus.IN_PROGRESS:
+                publish_shards(self._app, self._store, record.id)
+                self._bring_back_lapsed(record)
+                self._bring_back_lost(record)
+            case BatchStatus.FINALIZING:
+                commit_if_finalizing(self._runtime, record.id)
+            case status if status.ended:
+                # The crash was between the commit and its last step.
+                self._store.commit(
+                    record.id, total=record.request_counts.total, key=record.idempotency_key
+                )
+
+    def _abort(self, record: BatchRecord) -> None:
+        """Take back a batch whose producer has died before the seal."""
+        if self._store.abort(record.id, silent=self._settings.submit_timeout):
+            if record.idempotency_key is not None:
+                self._store.free_key(record.idempotency_key, record.id)
+            logger.warning("batch aborted batch=%s: its producer fell silent", record.id)
+
+    def _bring_back_lapsed(self, record: BatchRecord) -> None:
+        """Publish items again whose worker has died."""
+        lapsed = self._store.lapsed(record.id, limit=PAGE)
+        if lapsed:
+            self._republish(record, lapsed, "its worker died")
+
+    def _bring_back_lost(self, record: BatchRecord) -> None:
+        """Publish again what no message in the queue stands for any more: items and gathers."""
+        quiet = self._reader.quiet_for(record)
+        patience = 2 * self._settings.sweep_interval
+        if record.running or quiet < patience:
+            return
+        waiting = self._reader.queue_length()
+        if waiting and quiet < self._settings.stall_timeout:
+            return
+        total, size = self._reader.shape(record.id)
+        for shard, settled in self._reader.open_shards(record.id).items():
+            start, stop = shard * size, min((shard + 1) * size, total)
+            if settled == stop - start:
+                gather(self._app, record.id, shard).apply_async()
+                logger.warning("gather sent again batch=%s shard=%s", record.id, shard)
+            else:
+                self._republish(record, self._unsettled(record.id, start, stop), "message lost")
+        # Counts as progress: the next look is a full term of patience away.
+        self._store.note(record.id, record.status)
+
+    def _unsettled(self, batch_id: str, start: int, stop: int) -> list[int]:
+        items = self._reader.items_at(batch_id, range(start, stop))
+        return [item.index for item in items if not item.status.ended]
+
+    def _republish(self, record: BatchRecord, indexes: Iterable[int], why: str) -> None:
+        _, size = self._reader.shape(record.id)
+        shards: dict[int, list[int]] = defaultdict(list)
+        for index in indexes:
+            shards[index // size].append(index)
+        for shard, members in shards.items():
+            republish_items(self._app, record.id, shard, members)
+            logger.warning(
+                "items sent again batch=%s shard=%s items=%s: %s",
+                record.id,
+                shard,
+                len(members),
+                why,
+            )
