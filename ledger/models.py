@@ -12,7 +12,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from chains import Usage
+from chains import Usage, registered
 
 
 class BatchStatus(StrEnum):
@@ -164,4 +164,11 @@ class ChainRecord(Frozen):
     #: JSON Schema of the input; None where the chain declares no type.
     input_schema: dict[str, Any] | None = None
     output_schema: dict[str, Any] | None = None
-    announced_at: datetime | None = None
+
+
+def announcements() -> list[ChainRecord]:
+    """Return what producers may know of the chains registered in this process."""
+    return [
+        ChainRecord(name=name, input_schema=each.input_schema, output_schema=each.output_schema)
+        for name, each in registered().items()
+    ]

@@ -1,21 +1,35 @@
 """`python -P -m worker ARGS` is `celery -A worker.app worker ARGS`, imported in a safe order.
 
+So is `python -P -m worker flower ARGS` for Flower.
+
 Celery puts the working directory in front of `sys.path` while it looks for the app, where a user's
 own `worker/` or `chains/` would shadow ours. Here ours are imported first and the working directory
 comes last: a user's modules are found and none shadows ours.
 """
 
 import os
+import signal
 import sys
+import threading
 
 
 def main() -> None:
-    """Run one Celery worker until it is told to stop."""
+    """Run one Celery worker, or Flower, until it is told to stop."""
     from worker.app import app
 
     if os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())
-    app.start(["worker", *sys.argv[1:]])
+    if os.environ.get("BATCHORD_SUPERVISED"):
+        threading.Thread(target=_end_with_parent, name="parent", daemon=True).start()
+    arguments = sys.argv[1:]
+    app.start(arguments if arguments[:1] == ["flower"] else ["worker", *arguments])
+
+
+def _end_with_parent() -> None:
+    """Shut down when the supervisor is gone, however it went: its end of stdin closes."""
+    while os.read(sys.stdin.fileno(), 1024):
+        pass
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 if __name__ == "__main__":

@@ -4,10 +4,9 @@ from typing import Any
 
 from celery import Celery, bootsteps
 
-from chains import registered
 from chains.loop import configure, default_loop
 from ledger.celery_app import create_app
-from ledger.models import ChainRecord
+from ledger.models import announcements
 from ledger.settings import Settings
 from worker.runtime import Runtime
 from worker.sweep import Sweep
@@ -45,14 +44,6 @@ def _service(runtime: Runtime) -> type[bootsteps.StartStopStep]:
             runtime.leases.stop()
 
     return Service
-
-
-def announcements() -> list[ChainRecord]:
-    """Return what producers may know of the chains registered here."""
-    return [
-        ChainRecord(name=name, input_schema=each.input_schema, output_schema=each.output_schema)
-        for name, each in registered().items()
-    ]
 
 
 app = create_worker_app(Settings())

@@ -94,10 +94,12 @@ class Runtime:
                 async with deadline:
                     checked = chain.validate_input(value)
                     return await chain.chain.ainvoke(checked), None, run.usage
-            except asyncio.CancelledError:
-                raise
             except BaseException as error:  # noqa: BLE001
                 # SystemExit and the like too: one item's code must not end everybody's process.
+                # A chain may also raise CancelledError by itself; left unsettled, its message
+                # would hold a slot of this worker for ever.
+                if isinstance(error, asyncio.CancelledError) and _cancelling():
+                    raise
                 if deadline.expired():
                     return None, _timed_out(seconds, claim.attempt), run.usage
                 info = explain(error)
@@ -110,6 +112,12 @@ class Runtime:
                     attempts=claim.attempt,
                 )
                 return None, problem, run.usage
+
+
+def _cancelling() -> bool:
+    """Whether someone outside asked the running item to end."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 def _failed(error: ItemError, usage: Usage | None) -> Outcome:

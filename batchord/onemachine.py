@@ -1,0 +1,199 @@
+"""Commands that start something here: `run`, `up`, `worker`."""
+
+import logging
+import secrets
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import IO
+
+import click
+from pydantic import SecretStr
+from rich.console import Console
+
+from batchord import jsonl, render
+from batchord.local import flower, has_server, machine
+from batchord.local_model import LocalModel
+from batchord.options import (
+    chains_option,
+    exit_code,
+    input_option,
+    json_option,
+    settings_with,
+    worker_options,
+)
+from batchord.server import EmbeddedServer
+from chains import get_chain
+from ledger.models import BatchRecord, ItemStatus
+from producer import Batch, Client
+from worker.supervisor import Supervisor
+
+#: Failed items that are listed after a run; all of them are in the output file.
+_FAILURES_SHOWN = 20
+
+
+@click.command()
+@click.argument("chain")
+@input_option
+@click.option(
+    "-o",
+    "--output",
+    "target",
+    type=click.Path(dir_okay=False, path_type=Path),
+    required=True,
+    help="Results as JSON lines, in input order.",
+)
+@chains_option
+@worker_options
+@click.option("--max-concurrency", type=click.IntRange(1), help="Items in flight at a time.")
+@click.option("--local-model", is_flag=True, help="Use a small language model on this machine.")
+@click.option("--preview", default=10, show_default=True, help="Results to show at the end.")
+@json_option
+def run(
+    chain: str,
+    source: IO[str],
+    target: Path,
+    chains: str | None,
+    processes: int,
+    concurrency: int,
+    max_concurrency: int | None,
+    local_model: bool,
+    preview: int,
+    as_json: bool,
+) -> None:
+    """Run CHAIN over a file of inputs, on this machine, with nothing to start before.
+
+    Uses the Redis and the workers that are there, starts what is not, and leaves nothing running.
+    """
+    settings = settings_with(chains)
+    if settings.chains:
+        get_chain(chain)  # raises before anything is started
+    lines = jsonl.InputLines(source)
+    out = render.console()
+    there = machine(
+        settings,
+        chain,
+        processes=processes,
+        concurrency=concurrency,
+        local_model=local_model,
+    )
+    with out.status("Starting what is not there ...") as status, there as ready:
+        client = Client(settings=ready)
+        batch = client.submit(
+            chain, lines, custom_ids=lines.custom_ids, max_concurrency=max_concurrency
+        )
+        status.stop()
+        record = _finish(batch, target, preview, out)
+    if as_json:
+        click.echo(record.model_dump_json())
+    sys.exit(exit_code(record))
+
+
+def _finish(batch: Batch, target: Path, preview: int, out: Console) -> BatchRecord:
+    """Follow the batch, write its results, and say what came out."""
+    try:
+        record = render.follow(batch, out)
+    except KeyboardInterrupt:
+        count = jsonl.write(target, (item for item in batch.items() if item.status.ended))
+        out.print(f"\nInterrupted: the {count} items that had ended are in {target}")
+        sys.exit(130)
+    jsonl.write(target, batch.results())
+    if preview:
+        out.print(render.results_table(batch.results(), rows=preview, width=90))
+    failed = [item for item in batch.items() if item.status is not ItemStatus.SUCCEEDED]
+    if failed:
+        out.print(render.failures_table(failed[:_FAILURES_SHOWN]))
+        if len(failed) > _FAILURES_SHOWN:
+            out.print(f"... and {len(failed) - _FAILURES_SHOWN} more, all in {target}")
+    out.print(render.summary(record))
+    out.print(f"Results: {target}", soft_wrap=True)
+    return record
+
+
+@click.command()
+@chains_option
+@worker_options
+@click.option("--local-model", is_flag=True, help="Use a small language model on this machine.")
+@click.option("--flower-port", type=int, default=5555, show_default=True, help="0: no Flower.")
+def up(
+    chains: str | None, processes: int, concurrency: int, local_model: bool, flower_port: int
+) -> None:
+    """Run Valkey, workers and Flower here until Ctrl-C; the data stay for the next time."""
+    settings = settings_with(chains)
+    if has_server(settings):
+        raise click.UsageError(
+            "there is a Redis already (BATCHORD_REDIS_URL, or another `batchord up`): "
+            "start workers for it with `batchord worker`"
+        )
+    out = render.console()
+    with ExitStack() as stack:
+        stopped = stack.enter_context(_until_told())
+        server = stack.enter_context(EmbeddedServer(settings.home, announce=True))
+        settings = settings.model_copy(update={"redis_url": SecretStr(server.url)})
+        environment = {"BATCHORD_REDIS_URL": server.url}
+        if local_model:
+            environment |= stack.enter_context(LocalModel()).environment()
+        log = settings.home / "worker.log"
+        supervisor = Supervisor(
+            processes=processes,
+            concurrency=concurrency,
+            chains=settings.chains,
+            environment=environment,
+            log=stack.enter_context(log.open("ab")),
+        )
+        stack.callback(supervisor.stop)
+        supervisor.start()
+        out.print(f"Valkey   {settings.home} (clients on this machine find it there)")
+        out.print(f"Workers  {processes} x {concurrency}, log in {log}", soft_wrap=True)
+        if flower_port:
+            password = secrets.token_urlsafe(9)
+            address = stack.enter_context(flower(settings, port=flower_port, password=password))
+            out.print(f"Flower   {address} (user batchord, password {password})", soft_wrap=True)
+        out.print("Ctrl-C ends it all; the data stay.")
+        stopped.wait()
+        out.print("Stopping ...")
+
+
+@click.command()
+@chains_option
+@worker_options
+@click.option("--loglevel", default="INFO", show_default=True, help="As Celery's.")
+def worker(chains: str | None, processes: int, concurrency: int, loglevel: str) -> None:
+    """Run Celery workers, and start again those whose process exits, until SIGTERM or Ctrl-C."""
+    settings = settings_with(chains)
+    url = settings.url()  # raises before anything is started
+    logging.getLogger("worker").setLevel(loglevel.upper())
+    with _until_told() as stopped:
+        supervisor = Supervisor(
+            processes=processes,
+            concurrency=concurrency,
+            chains=settings.chains,
+            environment={"BATCHORD_REDIS_URL": url},
+            log_level=loglevel,
+        )
+        supervisor.start()
+        try:
+            stopped.wait()
+        finally:
+            supervisor.stop()
+
+
+@contextmanager
+def _until_told() -> Iterator[threading.Event]:
+    """An event that SIGINT and SIGTERM set."""
+    event = threading.Event()
+    before = {
+        number: signal.signal(number, lambda *_: event.set())
+        for number in (signal.SIGINT, signal.SIGTERM)
+    }
+    try:
+        yield event
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+COMMANDS = (run, up, worker)

@@ -1,0 +1,64 @@
+"""What several commands share: options, settings, and how a batch's end becomes an exit code."""
+
+import os
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+from batchord.local import import_chains
+from ledger.models import BatchRecord, BatchStatus
+from ledger.settings import Settings
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+ALL_GOOD, SOME_FAILED, BATCH_FAILED = 0, 3, 4
+
+json_option = click.option("--json", "as_json", is_flag=True, help="JSON to stdout.")
+chains_option = click.option(
+    "--chains", metavar="MODULE,...", help="Modules that register chains [BATCHORD_CHAINS]."
+)
+input_option = click.option(
+    "-i",
+    "--input",
+    "source",
+    type=click.File("r", encoding="utf-8"),
+    required=True,
+    help="Inputs as JSON lines; - is stdin. An object of `input` and `custom_id` is taken apart.",
+)
+
+
+def worker_options(command: F) -> F:
+    """Add how many workers to run."""
+    for option in (
+        click.option(
+            "--processes",
+            type=click.IntRange(1, 256),
+            default=min(2, os.cpu_count() or 1),
+            show_default=True,
+            help="Worker processes.",
+        ),
+        click.option(
+            "--concurrency",
+            type=click.IntRange(1, 1000),
+            default=32,
+            show_default=True,
+            help="Items in flight per process.",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+def settings_with(chains: str | None) -> Settings:
+    """Return the settings; their chain modules are imported, so that they are known here too."""
+    settings = Settings() if chains is None else Settings(chains=chains)  # type: ignore[arg-type]
+    import_chains(settings.chains)
+    return settings
+
+
+def exit_code(record: BatchRecord) -> int:
+    """Return what a batch's end means to a script."""
+    if record.status is not BatchStatus.COMPLETED:
+        return BATCH_FAILED
+    return SOME_FAILED if record.request_counts.failed else ALL_GOOD

@@ -1,0 +1,220 @@
+"""What a person sees: progress while a batch runs, and tables of what came out.
+
+All of it goes to stderr, and honours NO_COLOR and pipes (rich does); JSON goes to stdout.
+"""
+
+import json
+import time
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+from rich.text import Text
+
+from ledger.models import BatchRecord, ChainRecord, Item, ItemStatus
+from producer import Batch
+
+#: Seconds between two looks at a batch, and between two lines where there is no terminal.
+_LOOK, _LINE = 0.2, 5.0
+
+_COLOURS = {
+    "completed": "green",
+    "succeeded": "green",
+    "failed": "red",
+    "expired": "red",
+    "cancelled": "yellow",
+    "cancelling": "yellow",
+    "paused": "yellow",
+}
+
+
+def console() -> Console:
+    """Return where progress and tables go."""
+    return Console(stderr=True, highlight=False)
+
+
+def follow(batch: Batch, out: Console) -> BatchRecord:
+    """Show progress until the batch has ended; return its last record."""
+    return _bar(batch, out) if out.is_terminal else _lines(batch, out)
+
+
+def _bar(batch: Batch, out: Console) -> BatchRecord:
+    columns = (
+        TextColumn("[bold]{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}"),
+        TimeElapsedColumn(),
+        TextColumn("ETA"),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[failed]}"),
+    )
+    with Progress(*columns, console=out) as progress:
+        record = batch.record()
+        bar = progress.add_task(record.chain, total=record.request_counts.total, rate="", failed="")
+        while True:
+            counts = record.request_counts
+            failed = f"[red]{counts.failed} failed" if counts.failed else ""
+            progress.update(bar, completed=counts.done, rate=_rate(record), failed=failed)
+            if record.status.ended:
+                return record
+            time.sleep(_LOOK)
+            record = batch.record()
+
+
+def _lines(batch: Batch, out: Console) -> BatchRecord:
+    shown = 0.0
+    while True:
+        record = batch.record()
+        if record.status.ended or time.monotonic() - shown >= _LINE:
+            counts = record.request_counts
+            out.print(
+                f"{record.chain}: {counts.done}/{counts.total} done, {counts.failed} failed, "
+                f"{_rate(record)}",
+                soft_wrap=True,
+            )
+            shown = time.monotonic()
+        if record.status.ended:
+            return record
+        time.sleep(_LOOK)
+
+
+def _rate(record: BatchRecord) -> str:
+    seconds = duration(record)
+    done = record.request_counts.done
+    return f"{done / seconds:,.1f}/s" if seconds and done else "-/s"
+
+
+def duration(record: BatchRecord) -> float | None:
+    """Seconds from the seal to the end, or to now."""
+    if record.in_progress_at is None:
+        return None
+    end = record.ended_at.timestamp() if record.ended_at else time.time()
+    return max(0.001, end - record.in_progress_at.timestamp())
+
+
+def results_table(items: Iterable[Item], *, rows: int, width: int) -> Table:
+    """Return the first results in order, outputs cut to a line."""
+    table = Table(title="Results", title_justify="left", show_edge=False, pad_edge=False)
+    table.add_column("#", justify="right")
+    table.add_column("id", overflow="ellipsis", no_wrap=True, max_width=24)
+    table.add_column("status")
+    table.add_column("output or error", overflow="ellipsis", no_wrap=True, max_width=width)
+    for item in items:
+        if table.row_count >= rows:
+            break
+        table.add_row(
+            str(item.index), item.custom_id or "-", _status(item.status), Text(_said(item))
+        )
+    return table
+
+
+def failures_table(items: Sequence[Item]) -> Table:
+    """Return failed items with their typed errors."""
+    table = Table(title="Failed items", title_justify="left", show_edge=False, pad_edge=False)
+    for name in ("#", "id", "code", "step", "message"):
+        table.add_column(name, overflow="fold" if name == "message" else "ellipsis")
+    for item in items:
+        error = item.error
+        table.add_row(
+            str(item.index),
+            item.custom_id or "-",
+            Text(error.code if error else item.status, style="red"),
+            Text(error.step or "-" if error else "-"),
+            Text(_one_line(error.message, 160) if error else "-"),
+        )
+    return table
+
+
+def errors_table(groups: "Counter[str]", examples: dict[str, Item]) -> Table:
+    """Return how many items failed by code, most first, each with one example."""
+    table = Table("code", "items", "first", "message", show_edge=False, pad_edge=False)
+    for code, count in groups.most_common():
+        item = examples[code]
+        message = _one_line(item.error.message, 160) if item.error else "-"
+        table.add_row(Text(code, style="red"), str(count), f"#{item.index}", Text(message))
+    return table
+
+
+def batches_table(records: Iterable[BatchRecord]) -> Table:
+    """Return batches, one a row."""
+    table = Table(show_edge=False, pad_edge=False)
+    for name in ("id", "chain", "status", "done", "failed", "total", "created"):
+        right = name in ("done", "failed", "total")
+        table.add_column(name, justify="right" if right else "left", no_wrap=name == "id")
+    for record in records:
+        counts = record.request_counts
+        table.add_row(
+            record.id,
+            record.chain,
+            _status(record.status),
+            str(counts.done),
+            str(counts.failed),
+            str(counts.total),
+            f"{record.created_at:%Y-%m-%d %H:%M:%S}",
+        )
+    return table
+
+
+def chains_table(chains: Iterable[ChainRecord]) -> Table:
+    """Return chains, one a row."""
+    table = Table("chain", "input", "output", show_edge=False, pad_edge=False)
+    for each in chains:
+        table.add_row(each.name, _type(each.input_schema), _type(each.output_schema))
+    return table
+
+
+def summary(record: BatchRecord) -> Text:
+    """Return one line: status, counts, tokens, time."""
+    counts, usage, seconds = record.request_counts, record.usage, duration(record)
+    parts = [f"{counts.succeeded} succeeded", f"{counts.failed} failed"]
+    parts += [f"{n} {name}" for name in ("cancelled", "expired") if (n := getattr(counts, name))]
+    if usage is not None and usage.total_tokens is not None:
+        parts.append(
+            f"{usage.total_tokens:,} tokens ({usage.input_tokens or 0:,} in, "
+            f"{usage.output_tokens or 0:,} out)"
+        )
+    if seconds is not None:
+        parts.append(f"{seconds:,.1f} s ({_rate(record)})")
+    text = Text(f"{record.id} ")
+    text.append(record.status, style=_COLOURS.get(record.status, ""))
+    text.append(f" · {counts.total} items: " + ", ".join(parts))
+    return text
+
+
+def as_json(value: object) -> str:
+    """Return a value as one line of JSON."""
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _status(status: str) -> Text:
+    return Text(str(status), style=_COLOURS.get(status, ""))
+
+
+def _said(item: Item) -> str:
+    if item.status is ItemStatus.SUCCEEDED:
+        output = item.output
+        text = output if isinstance(output, str) else json.dumps(output, ensure_ascii=False)
+    else:
+        text = f"{item.error.code}: {item.error.message}" if item.error else ""
+    return _one_line(text, 300)
+
+
+def _one_line(text: str, length: int) -> str:
+    flat = " ".join(text.split())
+    return flat if len(flat) <= length else flat[: length - 1] + "…"
+
+
+def _type(schema: dict[str, object] | None) -> str:
+    if schema is None:
+        return "any"
+    return str(schema.get("title") or schema.get("type") or "any")

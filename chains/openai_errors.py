@@ -1,0 +1,129 @@
+"""Errors of the OpenAI SDK in our own words: the one place that knows them."""
+
+import email.utils
+import math
+import time
+from collections.abc import Iterator, Mapping
+
+import openai
+
+from chains.errors import (
+    ChainError,
+    OperatorNeeded,
+    RetryLater,
+    mask,
+)
+
+#: Statuses below 500, other than 429, that may pass.
+_PASSING = {408: "timeout", 409: "conflict"}
+_OPERATOR = {401: "authentication_error", 403: "permission_denied", 404: "model_not_found"}
+_ITEM = {422: "unprocessable"}
+_CURES = {
+    "authentication_error": "check OPENAI_API_KEY",
+    "permission_denied": "the key may not do this",
+    "model_not_found": "check the model's name and OPENAI_BASE_URL",
+    "insufficient_quota": "the account has no quota left",
+}
+
+
+def translation(error: BaseException) -> ChainError | None:
+    """The error of the SDK in our words, most specific first; None if it is not of the SDK."""
+    match error:
+        case openai.APIStatusError():
+            return _of_status(error)
+        case openai.APIConnectionError():
+            return _of_connection(error)
+        case openai.LengthFinishReasonError():
+            return ChainError(
+                "the answer was cut off at the token limit: allow more tokens", code="length"
+            )
+        case openai.ContentFilterFinishReasonError():
+            return ChainError("the content filter withheld the answer", code="content_filter")
+        case openai.APIResponseValidationError():
+            return ChainError(
+                mask(f"not an answer of the API: {error}"),
+                code="invalid_output",
+                http_status=error.status_code,
+            )
+        case openai.APIError():
+            return ChainError(mask(str(error)), code=error.code or "bad_request")
+        case openai.OpenAIError() if "api_key" in str(error) or "credentials" in str(error).lower():
+            return OperatorNeeded(
+                "no API key: set OPENAI_API_KEY (any text will do for a server without keys)",
+                code="authentication_error",
+            )
+        case openai.OpenAIError():
+            return ChainError(mask(str(error)), code=type(error).__name__)
+    return None
+
+
+def _of_status(error: openai.APIStatusError) -> ChainError:
+    status = error.status_code
+    # The provider's own words, without the SDK's "Error code: 400 - " before them.
+    said = error.body.get("message") if isinstance(error.body, dict) else None
+    message = mask(said if isinstance(said, str) and said else error.message)
+    if status == 429 and "insufficient_quota" in (error.code, error.type):
+        return _operator(message, "insufficient_quota", status)
+    if status == 429:
+        return _later(error, message, "rate_limited")
+    if status in _PASSING:
+        return _later(error, message, _PASSING[status])
+    if status >= 500:
+        return _later(error, message, "server_error")
+    if status in _OPERATOR:
+        return _operator(message, _OPERATOR[status], status)
+    if error.code == "content_filter":
+        return ChainError(message, code="content_filter", http_status=status)
+    return ChainError(message, code=_ITEM.get(status, "bad_request"), http_status=status)
+
+
+def _operator(message: str, code: str, status: int) -> OperatorNeeded:
+    return OperatorNeeded(f"{message} ({_CURES[code]})", code=code, http_status=status)
+
+
+def _later(error: openai.APIStatusError, message: str, code: str) -> RetryLater:
+    after = retry_after(error.response.headers)
+    return RetryLater(message, code=code, after=after, http_status=error.status_code)
+
+
+def _of_connection(error: openai.APIConnectionError) -> RetryLater:
+    if _timed_out(error):
+        return RetryLater("the provider did not answer in time", code="timeout")
+    cause = next(_causes(error), None)
+    detail = f": {mask(str(cause))}" if cause is not None and str(cause) else ""
+    return RetryLater(f"the provider cannot be reached{detail}", code="connection_error")
+
+
+def _timed_out(error: openai.APIConnectionError) -> bool:
+    """By cause and not by class: the aiohttp transport calls a refused connection a timeout."""
+    for cause in _causes(error):
+        if isinstance(cause, TimeoutError):
+            return True
+        if isinstance(cause, OSError) or type(cause).__module__.startswith("aiohttp"):
+            return False
+    return isinstance(error, openai.APITimeoutError)
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    seen = {id(error)}
+    cause = error.__cause__
+    while cause is not None and id(cause) not in seen:
+        seen.add(id(cause))
+        yield cause
+        cause = cause.__cause__
+
+
+def retry_after(headers: Mapping[str, str]) -> float | None:
+    """Seconds that the answer asks to wait (`retry-after-ms`, `retry-after` in seconds or as a
+    date), however long; None if it does not say, or says nothing sensible."""
+    for name, divisor in (("retry-after-ms", 1000.0), ("retry-after", 1.0)):
+        try:
+            seconds = float(headers.get(name) or "")
+        except ValueError:
+            continue
+        return max(0.0, seconds / divisor) if math.isfinite(seconds) else None
+    try:
+        date = email.utils.parsedate_to_datetime(headers.get("retry-after") or "")
+    except ValueError:
+        return None
+    return max(0.0, date.timestamp() - time.time())

@@ -1,0 +1,51 @@
+"""Branches side by side on one input."""
+
+from collections.abc import Mapping
+from contextlib import aclosing
+from functools import partial
+from typing import Any
+
+from chains.coerce import coerce
+from chains.concurrency import as_ended, current_gate, gated_context
+from chains.config import RunnableConfig, max_concurrency
+from chains.errors import prefix_step
+from chains.runnable import Runnable
+
+
+class Parallel(Runnable[Any, dict[str, Any]]):
+    """Branches side by side on one input; the output has one entry per branch, in their order.
+
+    When one branch fails, the others are cancelled and have ended before its error is raised.
+    """
+
+    def __init__(self, branches: Mapping[str, Any] | None = None, /, **more: Any) -> None:
+        super().__init__()
+        given = {**(branches or {}), **more}
+        if not given:
+            raise ValueError("a parallel needs at least one branch")
+        for key in given:
+            if not isinstance(key, str):
+                raise TypeError(f"a branch is named by a str, not {type(key).__name__}")
+        self.branches: dict[str, Runnable[Any, Any]] = {
+            key: coerce(branch) for key, branch in given.items()
+        }
+
+    async def ainvoke(
+        self, input: Any, config: RunnableConfig | None = None, **kwargs: Any
+    ) -> dict[str, Any]:
+        # In a batch its gate bounds the branches; a single call is bounded by its own config.
+        limit = max_concurrency(config) if current_gate() is None else None
+        context = gated_context(limit) if limit else None
+        outputs: dict[str, Any] = dict.fromkeys(self.branches)
+        keys = list(self.branches)
+        calls = [
+            partial(branch.ainvoke, input, config, **kwargs) for branch in self.branches.values()
+        ]
+        flight = as_ended(iter(calls), context=context, stops=lambda error: True)
+        async with aclosing(flight):
+            async for ended in flight:
+                if ended.error is not None:
+                    prefix_step(ended.error, keys[ended.index])
+                    raise ended.error
+                outputs[keys[ended.index]] = ended.value
+        return outputs

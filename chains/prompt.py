@@ -1,0 +1,116 @@
+"""Text and chat messages with named fields."""
+
+from collections.abc import Mapping, Sequence
+from string import Formatter
+from typing import Any
+
+from chains.config import RunnableConfig
+from chains.errors import ChainError, InvalidInput
+from chains.runnable import Step
+
+Message = dict[str, Any]
+
+
+class Template:
+    """Text with `{field}`s; `{{` and `}}` are braces. ValueError for anything else in braces."""
+
+    def __init__(self, text: str) -> None:
+        self._parts: list[tuple[str, str | None]] = []
+        try:
+            parsed = list(Formatter().parse(text))
+        except ValueError as error:
+            raise ValueError(f"bad template: {error}; write {{{{ and }}}} for braces") from None
+        for literal, field, spec, conversion in parsed:
+            if field is not None and (not field.isidentifier() or spec or conversion):
+                raise ValueError(
+                    f"bad template: the field {{{field}{'!' + conversion if conversion else ''}"
+                    f"{':' + spec if spec else ''}}} is not a plain name; write {{{{ and }}}} for "
+                    "braces"
+                )
+            self._parts.append((literal, field))
+        self.fields = tuple(dict.fromkeys(field for _, field in self._parts if field is not None))
+
+    def render(self, values: Mapping[str, Any]) -> str:
+        """The text with each field's value put in once; a value is never read as a template."""
+        return "".join(
+            literal + ("" if field is None else _text_of(values[field]))
+            for literal, field in self._parts
+        )
+
+
+class Prompt(Step[Any, Any]):
+    """`Prompt("... {field} ...")` yields text, `Prompt([("system", "..."), ("user", "...")])` a
+    list of chat messages (`{"role", "content"}`).
+
+    The input is a mapping that has the fields; if there is only one field, any other value is the
+    value of that one. Documents are rendered as their texts with a blank line between.
+    """
+
+    is_call = False
+
+    def __init__(
+        self, template: str | Sequence[tuple[str, str] | Mapping[str, str]], name: str | None = None
+    ) -> None:
+        super().__init__(name=name)
+        self._is_text = isinstance(template, str)
+        given: list[tuple[str, str]]
+        if isinstance(template, str):
+            given = [("user", template)]
+        else:
+            given = [_role_and_text(message) for message in template]
+        if not given:
+            raise ValueError("a prompt needs at least one message")
+        self._messages = [(role, Template(text)) for role, text in given]
+        self.fields = tuple(dict.fromkeys(f for _, t in self._messages for f in t.fields))
+
+    async def _run(self, input: Any, config: RunnableConfig, **options: Any) -> Any:
+        values = self._values(input)
+        rendered = [(role, template.render(values)) for role, template in self._messages]
+        if self._is_text:
+            return rendered[0][1]
+        return [{"role": role, "content": text} for role, text in rendered]
+
+    def _values(self, input: Any) -> Mapping[str, Any]:
+        if not isinstance(input, Mapping):
+            if len(self.fields) > 1:
+                raise InvalidInput(
+                    f"the prompt has the fields {', '.join(self.fields)}: its input must be a "
+                    f"dict, not {type(input).__name__}"
+                )
+            return dict.fromkeys(self.fields, input)
+        missing = [field for field in self.fields if field not in input]
+        if missing:
+            keys = ", ".join(str(key) for key in input) or "none"
+            raise ChainError(
+                f"the prompt's input lacks {', '.join(missing)} (it has: {keys})",
+                code="prompt_field_missing",
+            )
+        return input
+
+
+def _role_and_text(message: tuple[str, str] | Mapping[str, str]) -> tuple[str, str]:
+    if isinstance(message, Mapping):
+        role, text = message.get("role"), message.get("content")
+    else:
+        role, text = message
+    if not isinstance(role, str) or not isinstance(text, str):
+        raise TypeError('a message is (role, text) or {"role": ..., "content": ...}')
+    return role, text
+
+
+def _text_of(value: Any) -> str:
+    if isinstance(value, (list, tuple)) and value:
+        texts = [_document_text(one) for one in value]
+        if all(text is not None for text in texts):
+            return "\n\n".join(text for text in texts if text is not None)
+    text = _document_text(value)
+    return str(value) if text is None else text
+
+
+def _document_text(value: Any) -> str | None:
+    """The text of a document, ours or a foreign one (LangChain's `page_content`)."""
+    for attribute in ("text", "page_content"):
+        text = getattr(value, attribute, None)
+        if isinstance(text, str) and hasattr(value, "metadata"):
+            return text
+    return None

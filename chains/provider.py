@@ -1,0 +1,111 @@
+"""The edge to the provider: the only place that makes clients and lets errors of the SDK through.
+
+One client per event loop, made on first use from OPENAI_API_KEY and OPENAI_BASE_URL and closed
+when the loop shuts down. It never retries: retries have one owner, `chains.retry`.
+"""
+
+import asyncio
+import os
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
+
+import pydantic
+
+from chains.errors import ChainError, OperatorNeeded, as_chain_error
+from chains.usage import Usage
+
+if TYPE_CHECKING:
+    # Imported on first use: it takes a second, and a producer never needs it.
+    from openai import AsyncOpenAI
+
+_Settings = tuple[str | None, ...]
+#: What of the environment a client is made from.
+_VARIABLES = ("OPENAI_API_KEY", "OPENAI_BASE_URL", "OPENAI_ORG_ID", "OPENAI_PROJECT_ID")
+
+_clients: WeakKeyDictionary[
+    asyncio.AbstractEventLoop, "dict[_Settings, tuple[AsyncOpenAI, AsyncGenerator[None, None]]]"
+] = WeakKeyDictionary()
+
+
+async def client() -> "AsyncOpenAI":
+    """The running loop's client for the environment as it is now."""
+    loop = asyncio.get_running_loop()
+    mine = _clients.setdefault(loop, {})
+    settings = tuple(os.environ.get(name) for name in _VARIABLES)
+    if settings not in mine:
+        from openai import AsyncOpenAI, DefaultAioHttpClient
+
+        made = AsyncOpenAI(max_retries=0, http_client=DefaultAioHttpClient())
+        # The loop closes the generators that were begun on it, and this one closes the client.
+        lifetime = _lifetime(loop, made)
+        mine[settings] = made, lifetime
+        await anext(lifetime)
+    return mine[settings][0]
+
+
+async def _lifetime(
+    loop: asyncio.AbstractEventLoop, made: "AsyncOpenAI"
+) -> AsyncGenerator[None, None]:
+    try:
+        yield
+    finally:
+        _clients.pop(loop, None)
+        await made.close()
+
+
+@contextmanager
+def translate() -> Iterator[None]:
+    """Let no error of the SDK through but as one of ours.
+
+    The SDK's is not shown as its cause: a traceback would print the provider's words unmasked.
+    """
+    try:
+        yield
+    except ChainError:
+        raise
+    except Exception as error:
+        ours = as_chain_error(error)
+        if ours is None:
+            raise
+        raise ours from None
+
+
+def model_name(given: str | None, variable: str, default: str | None = None) -> str:
+    """The model to ask: the one that was given, else the variable's, else the default.
+
+    OperatorNeeded (`model_not_found`) if there is none: no item can succeed until one is named.
+    """
+    model = given or os.environ.get(variable) or default
+    if not model:
+        raise OperatorNeeded(f"no model: set {variable} or pass model=...", code="model_not_found")
+    return model
+
+
+def body_of(raw: Any) -> Any:
+    """The JSON body of a raw response, or ChainError (`invalid_output`)."""
+    try:
+        return raw.http_response.json()
+    except ValueError:
+        raise ChainError(
+            "the provider's answer is not JSON: check OPENAI_BASE_URL", code="invalid_output"
+        ) from None
+
+
+def tokens_used(body: Any) -> Usage:
+    """The tokens that an answer's body reports; what it does not report is None."""
+    usage = body.get("usage") if isinstance(body, dict) else None
+    if not isinstance(usage, dict):
+        return Usage()
+    inputs = usage.get("prompt_tokens_details") or {}
+    outputs = usage.get("completion_tokens_details") or {}
+    try:
+        return Usage(
+            input_tokens=usage.get("prompt_tokens"),
+            cached_input_tokens=inputs.get("cached_tokens"),
+            output_tokens=usage.get("completion_tokens"),
+            reasoning_tokens=outputs.get("reasoning_tokens"),
+        )
+    except (AttributeError, pydantic.ValidationError):
+        return Usage()  # a server with a form of its own: unknown, and no reason to fail the item

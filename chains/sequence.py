@@ -1,0 +1,44 @@
+"""Steps one after the other."""
+
+from collections import Counter
+from collections.abc import Iterable
+from typing import Any
+
+from chains.coerce import coerce
+from chains.config import RunnableConfig
+from chains.errors import set_step, step_of
+from chains.runnable import Runnable, Step
+
+
+class Sequence(Runnable[Any, Any]):
+    """Steps one after the other: the output of each is the input of the next.
+
+    `steps` is anything that `coerce` takes. A step whose name is not the only one of its kind is
+    named with its place in errors: `Lambda#2` is the second step. For a typed chain use `|`.
+    """
+
+    def __init__(self, steps: Iterable[Any], *, name: str | None = None) -> None:
+        super().__init__(name=name)
+        flat: list[Runnable[Any, Any]] = []
+        for step in map(coerce, steps):
+            flat.extend(step.steps if isinstance(step, Sequence) else [step])
+        if not flat:
+            raise ValueError("a sequence needs at least one step")
+        self.steps: tuple[Runnable[Any, Any], ...] = tuple(flat)
+        times = Counter(step.name for step in flat)
+        self._labels = [
+            f"{step.name}#{place}" if times[step.name] > 1 else step.name
+            for place, step in enumerate(flat, 1)
+        ]
+
+    async def ainvoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
+        value: Any = input
+        for step, label in zip(self.steps, self._labels, strict=True):
+            try:
+                value = await step.ainvoke(value, config, **kwargs)
+            except Exception as error:
+                if isinstance(step, Step) or step_of(error) in (None, step.name):
+                    set_step(error, label)
+                raise
+            kwargs = {}  # they are for the first step
+        return value

@@ -1,0 +1,37 @@
+"""What calls to a provider used up."""
+
+import pydantic
+
+
+def _plus(left: int | None, right: int | None) -> int | None:
+    if left is None or right is None:
+        return right if left is None else left
+    return left + right
+
+
+class Usage(pydantic.BaseModel, frozen=True):
+    """Requests and tokens of one or many calls; None is unknown, not zero."""
+
+    #: Requests that were made, failed ones included.
+    requests: int | None = None
+    input_tokens: int | None = None
+    #: Part of `input_tokens`.
+    cached_input_tokens: int | None = None
+    output_tokens: int | None = None
+    #: Part of `output_tokens`.
+    reasoning_tokens: int | None = None
+
+    def __add__(self, other: "Usage") -> "Usage":
+        """The sum, field by field; what one side does not know is taken from the other."""
+        return Usage(
+            requests=_plus(self.requests, other.requests),
+            input_tokens=_plus(self.input_tokens, other.input_tokens),
+            cached_input_tokens=_plus(self.cached_input_tokens, other.cached_input_tokens),
+            output_tokens=_plus(self.output_tokens, other.output_tokens),
+            reasoning_tokens=_plus(self.reasoning_tokens, other.reasoning_tokens),
+        )
+
+    @property
+    def total_tokens(self) -> int | None:
+        """Input and output tokens together; None if neither is known."""
+        return _plus(self.input_tokens, self.output_tokens)
