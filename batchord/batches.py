@@ -70,11 +70,11 @@ def status(batch_id: str, as_json: bool) -> None:
 @json_option
 def watch(batch_id: str, as_json: bool) -> None:
     """Follow a batch to its end; the exit code is the batch's."""
-    out = render.console()
-    record = render.follow(Client().retrieve(batch_id), out)
-    out.print(render.summary(record), soft_wrap=True)
+    record = render.follow(Client().retrieve(batch_id), render.console(stderr=True))
     if as_json:
         click.echo(record.model_dump_json())
+    else:
+        render.console().print(render.summary(record), soft_wrap=True)
     sys.exit(exit_code(record))
 
 
@@ -91,7 +91,9 @@ def results(batch_id: str, wait: bool) -> None:
         count += 1
     missing = batch.request_counts.total - count
     if missing:
-        render.console().print(f"{missing} items have not ended yet; --wait waits for them")
+        render.console(stderr=True).print(
+            f"{missing} items have not ended yet; --wait waits for them"
+        )
 
 
 @click.command()

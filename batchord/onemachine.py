@@ -72,7 +72,9 @@ def run(
     if settings.chains:
         get_chain(chain)  # raises before anything is started
     lines = jsonl.InputLines(source)
-    out = render.console()
+    out = render.console(stderr=True)
+    # With --json, stdout is the record and nothing else.
+    report = render.console(stderr=as_json)
     there = machine(
         settings,
         chain,
@@ -86,14 +88,15 @@ def run(
             chain, lines, custom_ids=lines.custom_ids, max_concurrency=max_concurrency
         )
         status.stop()
-        record = _finish(batch, target, preview, out)
+        record = _follow(batch, target, out)
+        _report(batch, record, target, preview, report)
     if as_json:
         click.echo(record.model_dump_json())
     sys.exit(exit_code(record))
 
 
-def _finish(batch: Batch, target: Path, preview: int, out: Console) -> BatchRecord:
-    """Follow the batch, write its results, and say what came out."""
+def _follow(batch: Batch, target: Path, out: Console) -> BatchRecord:
+    """Follow the batch to its end, and write its results."""
     try:
         record = render.follow(batch, out)
     except KeyboardInterrupt:
@@ -101,6 +104,11 @@ def _finish(batch: Batch, target: Path, preview: int, out: Console) -> BatchReco
         out.print(f"\nInterrupted: the {count} items that had ended are in {target}")
         sys.exit(130)
     jsonl.write(target, batch.results())
+    return record
+
+
+def _report(batch: Batch, record: BatchRecord, target: Path, preview: int, out: Console) -> None:
+    """Say what came out: the first results, the failed items, the counts."""
     if preview:
         out.print(render.results_table(batch.results(), rows=preview, width=90))
     failed = [item for item in batch.items() if item.status is not ItemStatus.SUCCEEDED]
@@ -110,7 +118,6 @@ def _finish(batch: Batch, target: Path, preview: int, out: Console) -> BatchReco
             out.print(f"... and {len(failed) - _FAILURES_SHOWN} more, all in {target}")
     out.print(render.summary(record))
     out.print(f"Results: {target}", soft_wrap=True)
-    return record
 
 
 @click.command()
@@ -128,7 +135,7 @@ def up(
             "there is a Redis already (BATCHORD_REDIS_URL, or another `batchord up`): "
             "start workers for it with `batchord worker`"
         )
-    out = render.console()
+    out = render.console(stderr=True)
     with ExitStack() as stack:
         stopped = stack.enter_context(_until_told())
         server = stack.enter_context(EmbeddedServer(settings.home, announce=True))

@@ -1,9 +1,10 @@
 """What a person sees: progress while a batch runs, and tables of what came out.
 
-All of it goes to stderr, and honours NO_COLOR and pipes (rich does); JSON goes to stdout.
+Progress goes to stderr, what was asked for to stdout. Rich honours NO_COLOR and pipes.
 """
 
 import json
+import sys
 import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -23,6 +24,9 @@ from rich.text import Text
 from ledger.models import BatchRecord, ChainRecord, Item, ItemStatus
 from producer import Batch
 
+#: Columns of a table that goes into a pipe or a file.
+_PIPE_WIDTH = 160
+
 #: Seconds between two looks at a batch, and between two lines where there is no terminal.
 _LOOK, _LINE = 0.2, 5.0
 
@@ -37,9 +41,11 @@ _COLOURS = {
 }
 
 
-def console() -> Console:
-    """Return where progress and tables go."""
-    return Console(stderr=True, highlight=False)
+def console(*, stderr: bool = False) -> Console:
+    """Return where tables go; or, with `stderr`, progress and notes."""
+    stream = sys.stderr if stderr else sys.stdout
+    # A pipe has no width: a fixed one keeps ids and numbers whole for whatever reads them.
+    return Console(stderr=stderr, highlight=False, width=None if stream.isatty() else _PIPE_WIDTH)
 
 
 def follow(batch: Batch, out: Console) -> BatchRecord:
