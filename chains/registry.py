@@ -57,6 +57,15 @@ class RegisteredChain:
                 f"the input of chain {self.name!r} {validation_message(error)}"
             ) from None
 
+    def is_like(self, other: "RegisteredChain") -> bool:
+        """Whether the other is the same chain, registered in the same way."""
+        mine = (self.input_type, self.output_type, self.timeout)
+        return self.source is other.source and mine == (
+            other.input_type,
+            other.output_type,
+            other.timeout,
+        )
+
     def _schema(
         self, side: str, mode: Literal["validation", "serialization"]
     ) -> dict[str, Any] | None:
@@ -87,34 +96,25 @@ class Registry:
         name that another chain has, unless `replace`; TypeError for a type that pydantic cannot
         check.
         """
-        if not _NAME.fullmatch(name):
-            raise ValueError(
-                f"{name!r} cannot name a chain: 1 to 128 of A-Z a-z 0-9 _ . - and a letter or "
-                "digit first"
-            )
-        if timeout is not None and not timeout > 0:
-            raise ValueError(f"timeout must be a positive number of seconds, not {timeout!r}")
+        _check(name, timeout)
+        entry = RegisteredChain(
+            name=name,
+            chain=coerce(chain),
+            input_type=input_type,
+            output_type=output_type,
+            timeout=timeout,
+            source=chain,
+            _adapters=_adapters(input=input_type, output=output_type),
+        )
         with self._lock:
             known = self._chains.get(name)
             if known is not None and not replace:
-                if known.source is chain and (
-                    (known.input_type, known.output_type, known.timeout)
-                    == (input_type, output_type, timeout)
-                ):
+                if known.is_like(entry):
                     return known
                 raise ValueError(
                     f"another chain is registered as {name!r}: choose another name, or pass "
                     "replace=True"
                 )
-            entry = RegisteredChain(
-                name=name,
-                chain=coerce(chain),
-                input_type=input_type,
-                output_type=output_type,
-                timeout=timeout,
-                source=chain,
-                _adapters=_adapters(input=input_type, output=output_type),
-            )
             self._chains[name] = entry
             return entry
 
@@ -128,6 +128,16 @@ class Registry:
     def all(self) -> dict[str, RegisteredChain]:
         """All chains by name, sorted: a copy."""
         return dict(sorted(self._chains.items()))
+
+
+def _check(name: str, timeout: float | None) -> None:
+    if not _NAME.fullmatch(name):
+        raise ValueError(
+            f"{name!r} cannot name a chain: 1 to 128 of A-Z a-z 0-9 _ . - and a letter or "
+            "digit first"
+        )
+    if timeout is not None and not timeout > 0:
+        raise ValueError(f"timeout must be a positive number of seconds, not {timeout!r}")
 
 
 def _adapters(**types: Any) -> dict[str, pydantic.TypeAdapter[Any]]:

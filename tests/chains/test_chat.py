@@ -1,0 +1,273 @@
+"""A chat model as a step, over the real SDK and real HTTP."""
+
+import asyncio
+import socket
+import time
+import traceback
+from typing import Any
+
+import pydantic
+import pytest
+
+from chains import (
+    ChainError,
+    Chat,
+    InvalidInput,
+    OperatorNeeded,
+    Prompt,
+    RetryLater,
+    RetryPolicy,
+    Usage,
+    explain,
+)
+from chains.run import scope
+from tests.chains.conftest import KEY, until
+from tests.openai_server import OpenAIServer
+
+AT_ONCE = RetryPolicy(initial=0.0)
+
+
+class Verdict(pydantic.BaseModel):
+    summary: str
+    score: int
+
+
+def failure(chain: Any, value: Any = "hello") -> ChainError:
+    with pytest.raises(ChainError) as raised:
+        chain.invoke(value)
+    return raised.value
+
+
+def test_text_in_text_out(server: OpenAIServer) -> None:
+    assert Chat().invoke("hello") == "echo: hello"
+    assert server.requests[0].body["model"] == "test-model"
+
+
+def test_a_prompt_yields_what_a_chat_takes(server: OpenAIServer) -> None:
+    messages = Prompt([("system", "Be brief."), ("user", "{q}")]) | Chat("other-model")
+    assert messages.batch([{"q": "a"}, {"q": "b"}]) == ["echo: a", "echo: b"]
+    assert (Prompt("Why {q}?") | Chat()).invoke("so") == "echo: Why so?"
+    assert server.requests[0].body["model"] == "other-model"
+    assert server.requests[0].body["messages"][0] == {"role": "system", "content": "Be brief."}
+
+
+def test_options_go_into_the_request_and_those_of_the_call_win(server: OpenAIServer) -> None:
+    chat = Chat(system="Be kind.", temperature=0.0, max_tokens=9, seed=1, timeout=5.0)
+    chat.invoke("hello", seed=2)
+    body = server.requests[0].body
+    assert (body["temperature"], body["max_tokens"], body["seed"]) == (0.0, 9, 2)
+    assert body["messages"][0] == {"role": "system", "content": "Be kind."}
+    assert "timeout" not in body
+
+
+def test_a_model_class_gives_validated_instances(server: OpenAIServer) -> None:
+    verdict = Chat(output_type=Verdict).invoke("hello")
+    assert verdict == Verdict(summary="echo: hello", score=0)
+    assert server.requests[0].body["response_format"]["json_schema"]["strict"] is True
+
+
+def test_usage_is_reported(server: OpenAIServer) -> None:
+    with scope() as run:
+        Chat().batch(["one two", "three"])
+    assert run.usage is not None
+    assert run.usage.requests == 2
+    assert run.usage.input_tokens == 3
+    assert run.usage.output_tokens == 5
+
+
+@pytest.mark.parametrize(
+    ("rule", "output_type", "code"),
+    [
+        ("refuse_when", None, "refusal"),
+        ("refuse_when", Verdict, "refusal"),
+        ("filter_when", None, "content_filter"),
+        ("filter_when", Verdict, "content_filter"),
+        ("truncate_when", Verdict, "length"),
+        ("garbage_when", Verdict, "invalid_output"),
+    ],
+)
+def test_a_bad_answer_fails_the_item_and_has_been_paid_for(
+    server: OpenAIServer, rule: str, output_type: Any, code: str
+) -> None:
+    getattr(server, rule)(None)
+    with scope() as run:
+        error = failure(Chat(output_type=output_type))
+    assert (error.code, error.retryable, error.step) == (code, False, "Chat")
+    assert len(server.requests) == 1
+    assert run.usage is not None
+    assert run.usage.requests == 1
+    assert run.usage.input_tokens == 1
+
+
+def test_plain_text_that_is_cut_off_is_returned_as_far_as_it_goes(server: OpenAIServer) -> None:
+    server.truncate_when(None)
+    assert Chat().invoke("hello") == "echo"[:4] + ":"
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "kind", "ours"),
+    [
+        (400, None, ChainError, "bad_request"),
+        (401, None, OperatorNeeded, "authentication_error"),
+        (403, None, OperatorNeeded, "permission_denied"),
+        (404, None, OperatorNeeded, "model_not_found"),
+        (422, None, ChainError, "unprocessable"),
+        (429, "insufficient_quota", OperatorNeeded, "insufficient_quota"),
+    ],
+)
+def test_what_cannot_pass_is_called_once(
+    server: OpenAIServer, status: int, code: str | None, kind: type[ChainError], ours: str
+) -> None:
+    server.fail_when(None, status=status, code=code)
+    with scope() as run:
+        error = failure(Chat(retry=AT_ONCE))
+    assert type(error) is kind
+    assert (error.code, error.http_status) == (ours, status)
+    assert len(server.requests) == 1
+    assert run.usage == Usage(requests=1)
+
+
+@pytest.mark.parametrize(
+    ("status", "code"),
+    [(408, "timeout"), (409, "conflict"), (429, "rate_limited"), (503, "server_error")],
+)
+def test_what_may_pass_is_called_again(server: OpenAIServer, status: int, code: str) -> None:
+    server.fail_next(status, n=2)
+    with scope() as run:
+        assert Chat(retry=AT_ONCE).invoke("hello") == "echo: hello"
+    assert run.usage is not None
+    assert run.usage.requests == 3
+
+    server.fail_when(None, status=status)
+    error = failure(Chat(retry=AT_ONCE))
+    assert isinstance(error, RetryLater)
+    assert (error.code, error.http_status) == (code, status)
+    assert len(server.requests) == 6
+
+
+def test_the_wait_that_the_provider_asks_for_is_kept(server: OpenAIServer) -> None:
+    server.fail_next(429, retry_after=0.2)
+    started = time.monotonic()
+    Chat(retry=AT_ONCE).invoke("hello")
+    assert time.monotonic() - started >= 0.2
+
+
+def test_a_wait_of_minutes_is_handed_to_the_caller(server: OpenAIServer) -> None:
+    server.fail_next(429, retry_after=300)
+    error = failure(Chat())
+    assert isinstance(error, RetryLater)
+    assert error.after == 300.0
+    assert explain(error).after == 300.0
+    assert len(server.requests) == 1
+
+
+def test_without_a_policy_nothing_is_called_again(server: OpenAIServer) -> None:
+    server.fail_next(503)
+    assert failure(Chat(retry=None)).code == "server_error"
+
+
+def test_an_item_that_fails_for_good_leaves_its_neighbours_alone(server: OpenAIServer) -> None:
+    server.fail_when("bad", status=503)
+    results = Chat(retry=AT_ONCE).batch(["a", "bad", "b"], return_exceptions=True)
+    assert [results[0], results[2]] == ["echo: a", "echo: b"]
+    assert isinstance(results[1], RetryLater)
+
+
+def test_a_refused_connection_is_no_timeout(
+    server: OpenAIServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as unused:
+        port = unused.getsockname()[1]
+    monkeypatch.setenv("OPENAI_BASE_URL", f"http://127.0.0.1:{port}/v1")
+    assert failure(Chat(retry=None)).code == "connection_error"
+
+
+def test_a_dropped_connection_is_no_timeout(server: OpenAIServer) -> None:
+    server.drop_when(None, n=1)
+    assert failure(Chat(retry=None)).code == "connection_error"
+
+
+def test_an_answer_that_does_not_come_is_a_timeout(server: OpenAIServer) -> None:
+    server.hang_when(None)
+    assert failure(Chat(retry=None, timeout=0.1)).code == "timeout"
+
+
+def test_an_address_that_answers_with_pages_is_named(
+    server: OpenAIServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_BASE_URL", server.base_url.removesuffix("/v1") + "/other")
+    error = failure(Chat())
+    assert isinstance(error, OperatorNeeded)
+    assert "OPENAI_BASE_URL" in str(error)
+
+
+@pytest.mark.parametrize(
+    ("variable", "code"),
+    [("OPENAI_API_KEY", "authentication_error"), ("OPENAI_MODEL", "model_not_found")],
+)
+def test_what_is_not_configured_needs_an_operator_at_the_first_call(
+    server: OpenAIServer, monkeypatch: pytest.MonkeyPatch, variable: str, code: str
+) -> None:
+    monkeypatch.delenv(variable)
+    chat = Chat()
+    with scope() as run:
+        error = failure(chat)
+    assert isinstance(error, OperatorNeeded)
+    assert error.code == code
+    assert f"set {variable}" in str(error)
+    assert run.usage is None
+
+
+def test_a_wrong_key_needs_an_operator_and_is_not_shown(
+    server: OpenAIServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "canary-wrong-key")
+    assert isinstance(failure(Chat()), OperatorNeeded)
+
+
+def test_a_key_that_the_provider_quotes_is_masked(server: OpenAIServer) -> None:
+    server.fail_next(401, message=f"Incorrect API key provided: {KEY}")
+    error = failure(Chat())
+    assert str(error).startswith("Incorrect API key provided: ***")
+    assert KEY not in explain(error).message
+    assert KEY not in "".join(traceback.format_exception(error))
+
+
+@pytest.mark.parametrize("value", [3, None, [], ["text"], [{"content": "no role"}], {"q": "x"}])
+def test_what_no_chat_takes_is_refused_before_anything_is_sent(
+    server: OpenAIServer, value: Any
+) -> None:
+    error = failure(Chat(), value)
+    assert isinstance(error, InvalidInput)
+    assert server.requests == []
+
+
+@pytest.mark.parametrize("output_type", [dict, "Verdict", Verdict(summary="", score=0), list[int]])
+def test_an_output_type_is_a_pydantic_model(output_type: Any) -> None:
+    with pytest.raises(TypeError, match="must be a pydantic model class"):
+        Chat(output_type=output_type)
+
+
+def test_the_first_error_cancels_the_calls_that_are_out(server: OpenAIServer) -> None:
+    server.hang_when("hang")
+    server.fail_next(400, match="bad")
+    server.delay = 0.1
+    with pytest.raises(ChainError, match="told to fail"):
+        Chat().batch(["hang 1", "hang 2", "bad"])
+    asyncio.run(until(lambda: server.in_flight == 0))
+
+
+def test_max_concurrency_bounds_the_requests(server: OpenAIServer) -> None:
+    server.delay = 0.01
+    chain = Prompt("{x}") | {"a": Chat(), "b": Chat(), "c": Chat()}
+    chain.batch([str(n) for n in range(6)], {"max_concurrency": 2})
+    assert server.peak_in_flight == 2
+    assert len(server.requests) == 18
+
+
+def test_every_event_loop_has_a_client_that_it_closes(server: OpenAIServer) -> None:
+    async def main() -> str:
+        return await Chat().ainvoke("hello")
+
+    # A client left open would warn, and warnings are errors here.
+    assert asyncio.run(main()) == asyncio.run(main()) == Chat().invoke("hello")

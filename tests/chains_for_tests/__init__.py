@@ -1,0 +1,1 @@
+"""Modules that register chains, as an application's would: workers under test import them."""

@@ -1,0 +1,184 @@
+"""Well-behaved chains, slow ones, and chains that fail in the ways that chains do."""
+
+import asyncio
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+from chains import ChainError, Chat, OperatorNeeded, Prompt, RetryLater, register
+
+
+class Question(BaseModel):
+    """An input with fields."""
+
+    text: str
+    times: int = 1
+
+
+def write_line(path: str, line: object) -> None:
+    """Append one line in one write, so that lines of many processes never mix."""
+    with Path(path).open("ab", buffering=0) as file:
+        file.write(f"{line}\n".encode())
+
+
+async def double(number: int) -> int:
+    return 2 * number
+
+
+def echo(value: Any) -> Any:
+    return value
+
+
+def repeat(question: Question) -> str:
+    return question.text * question.times
+
+
+async def nap(what: dict[str, Any]) -> Any:
+    """Return `value` after `seconds`."""
+    await asyncio.sleep(what["seconds"])
+    return what["value"]
+
+
+def block(what: dict[str, Any]) -> Any:
+    """As `nap`, and hold a thread meanwhile."""
+    time.sleep(what["seconds"])
+    return what["value"]
+
+
+async def may_fail(what: dict[str, Any]) -> Any:
+    """Return `value` after `seconds`, unless `fail` names an error."""
+    await asyncio.sleep(what.get("seconds", 0.0))
+    match what.get("fail"):
+        case "later":
+            raise RetryLater("slow down", code="rate_limited", http_status=429)
+        case "operator":
+            raise OperatorNeeded("no such key", code="authentication_error", http_status=401)
+        case "chain":
+            raise ChainError("will not do", code="refusal")
+        case "bug":
+            raise KeyError("missing")
+    return what["value"]
+
+
+def reveal(text: str) -> str:
+    """Return the text backwards; raise with its letters swapped in case if it asks for that."""
+    if text.startswith("raise"):
+        raise RuntimeError(text.swapcase())
+    return text[::-1]
+
+
+def journal(what: dict[str, Any]) -> Any:
+    """Write `value` into the file `path` and return it."""
+    write_line(what["path"], what["value"])
+    return what["value"]
+
+
+async def gated(what: dict[str, Any]) -> Any:
+    """Write `start value pid` into the file `path`, wait for the file `gate`, write `end`."""
+    write_line(what["path"], f"start {what['value']} {os.getpid()}")
+    while not Path(what["gate"]).exists():
+        await asyncio.sleep(0.02)
+    write_line(what["path"], f"end {what['value']} {os.getpid()}")
+    return what["value"]
+
+
+async def timed(what: dict[str, Any]) -> Any:
+    """Write when it started and ended, by the machine's clock, into the file `path`."""
+    started = time.monotonic()
+    await asyncio.sleep(what["seconds"])
+    write_line(what["path"], f"{started} {time.monotonic()}")
+    return what["value"]
+
+
+async def die(what: dict[str, Any]) -> Any:
+    """End the process at once: each time, or once only if a file `once` is named."""
+    once = what.get("once")
+    if once is not None and Path(once).exists():
+        return what["value"]
+    if once is not None:
+        Path(once).touch()
+    if what.get("die"):
+        os._exit(9)
+    return what["value"]
+
+
+def hostile_output(kind: str) -> Any:
+    """Return what is no JSON, too deep or too large, or just about fits."""
+    deep: Any = "bottom"
+    for _ in range({"deep_100": 100, "deep_101": 101, "deep_5000": 5000}.get(kind, 0)):
+        deep = [deep]
+    loop: list[Any] = []
+    loop.append(loop)
+    return {
+        "nan": lambda: {"x": float("nan")},
+        "infinity": lambda: [float("-inf")],
+        "object": object,
+        "bytes": lambda: b"bytes",
+        "set": lambda: {1, 2},
+        "int_keys": lambda: {1: "one"},
+        "surrogate": lambda: "\ud800",
+        "surrogate_key": lambda: {"\ud800": 1},
+        "huge_int": lambda: 10**5000,
+        "loop": lambda: loop,
+        "deep_100": lambda: deep,
+        "deep_101": lambda: deep,
+        "deep_5000": lambda: deep,
+        "large": lambda: "x" * 2_000_000,
+        "fine": lambda: "fine",
+    }[kind]()
+
+
+class Unprintable(Exception):
+    """An error that cannot say what it is."""
+
+    def __str__(self) -> str:
+        raise RuntimeError("no text")
+
+
+async def hostile_error(kind: str) -> str:
+    """Raise what chains should not raise."""
+    errors: dict[str, Any] = {
+        "SystemExit": SystemExit(3),
+        "KeyboardInterrupt": KeyboardInterrupt(),
+        "GeneratorExit": GeneratorExit(),
+        "CancelledError": asyncio.CancelledError(),
+        "StopIteration": StopIteration("x"),
+        "Unprintable": Unprintable(),
+        "RecursionError": RecursionError("x"),
+        "ExceptionGroup": ExceptionGroup("several", [ValueError("x"), TypeError("y")]),
+        "surrogate": ValueError("\ud800"),
+        "long": ValueError("x" * 100_000),
+    }
+    if kind in errors:
+        raise errors[kind]
+    return kind
+
+
+def hostile_error_in_thread(kind: str) -> str:
+    """As `hostile_error`, from a sync step."""
+    if kind != "fine":
+        raise {"SystemExit": SystemExit(3), "KeyboardInterrupt": KeyboardInterrupt()}[kind]
+    return kind
+
+
+register("double", double, input_type=int)
+register("echo", echo)
+register("repeat", repeat, input_type=Question, output_type=str)
+register("nap", nap)
+register("block", block)
+register("may-fail", may_fail)
+register("reveal", reveal)
+register("journal", journal)
+register("gated", gated)
+register("timed", timed)
+register("die", die)
+register("hostile-output", hostile_output)
+register("hostile-error", hostile_error)
+register("hostile-error-in-thread", hostile_error_in_thread)
+register("overrun", nap, timeout=0.4)
+register("overrun-in-thread", block, timeout=0.4)
+register("two-steps", {"left": may_fail, "right": echo})
+register("ask", Prompt("Say {word}") | Chat("test-model"))
