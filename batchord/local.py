@@ -3,9 +3,11 @@
 import importlib
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -117,15 +119,26 @@ def await_workers(settings: Settings, chain: str, supervisor: Supervisor, log: P
     raise LocalError("the workers did not start: " + " | ".join(tail))
 
 
+def _listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
 @contextmanager
 def flower(settings: Settings, *, port: int, password: str) -> Iterator[str]:
-    """Run Flower on loopback for the time of the block; yields its address."""
+    """Run Flower on loopback for the time of the block; yields its address once it answers.
+
+    Raises:
+        LocalError: it does not come up, as when something else listens on the port.
+    """
     environment = {
         **os.environ,
         "BATCHORD_REDIS_URL": settings.url(),
         # Not on the command line, where every user of the machine could read it.
         "FLOWER_BASIC_AUTH": f"batchord:{password}",
     }
+    if _listens(port):
+        raise LocalError(f"something listens on port {port} already: try another --flower-port")
     command = [sys.executable, "-P", "-m", "worker", "flower"]
     process = subprocess.Popen(
         [*command, "--address=127.0.0.1", f"--port={port}", "--logging=warning"],
@@ -136,6 +149,11 @@ def flower(settings: Settings, *, port: int, password: str) -> Iterator[str]:
         start_new_session=True,
     )
     try:
+        deadline = time.monotonic() + _START_TIMEOUT
+        while not _listens(port):
+            if process.poll() is not None or time.monotonic() > deadline:
+                raise LocalError(f"Flower did not start on port {port}: try another --flower-port")
+            time.sleep(0.1)
         yield f"http://127.0.0.1:{port}"
     finally:
         process.terminate()

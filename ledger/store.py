@@ -50,16 +50,22 @@ class Store:
     def __init__(self, settings: Settings, *, retries: int = PROMPT) -> None:
         self.settings = settings
         self.keys = Keys(settings.namespace)
-        self.redis: redis.Redis = redis.Redis.from_url(
-            settings.url(),
-            decode_responses=True,
-            socket_timeout=settings.socket_timeout,
-            socket_connect_timeout=min(5.0, settings.socket_timeout),
-            socket_keepalive=True,
-            health_check_interval=10,
-            max_connections=None,
-            retry=Retry(ExponentialWithJitterBackoff(base=0.1, cap=1.0), retries),
-        )
+        try:
+            self.redis: redis.Redis = redis.Redis.from_url(
+                settings.url(),
+                decode_responses=True,
+                socket_timeout=settings.socket_timeout,
+                socket_connect_timeout=min(5.0, settings.socket_timeout),
+                socket_keepalive=True,
+                health_check_interval=10,
+                max_connections=None,
+                retry=Retry(ExponentialWithJitterBackoff(base=0.1, cap=1.0), retries),
+            )
+        except ValueError:
+            # Neither the URL nor the error, which quotes it: there is a password in it.
+            raise LedgerUnavailable(
+                "BATCHORD_REDIS_URL is no Redis URL: write redis://[user:password@]host:port/0"
+            ) from None
         self._scripts: dict[str, Script] = {}
 
     def close(self) -> None:
@@ -79,6 +85,10 @@ class Store:
         except (redis.ConnectionError, redis.TimeoutError) as error:
             raise LedgerUnavailable(
                 f"cannot reach Redis at {self._where()}: start it, or mend BATCHORD_REDIS_URL"
+            ) from error
+        except redis.exceptions.InvalidResponse as error:
+            raise LedgerUnavailable(
+                f"what answers at {self._where()} is no Redis: mend BATCHORD_REDIS_URL"
             ) from error
         except redis.exceptions.OutOfMemoryError as error:
             raise LedgerUnavailable(

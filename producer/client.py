@@ -26,6 +26,7 @@ class Client:
 
     Raises:
         NoServer: none of the three is there.
+        LedgerUnavailable: what is given is no Redis URL.
     """
 
     def __init__(self, redis_url: str | None = None, *, settings: Settings | None = None) -> None:

@@ -11,7 +11,7 @@ from ledger.errors import SubmitRefused, ValueRejected
 from ledger.reader import Reader
 from ledger.schema import PAGE_SIZE
 from ledger.settings import Settings
-from ledger.values import encode
+from ledger.values import decode, encode
 
 #: A block is written when it holds so many bytes, or fills its page.
 BLOCK_BYTES = 4_000_000
@@ -51,7 +51,7 @@ def check_for(chain: str, reader: Reader) -> Check:
     here = registered().get(chain)
     if here is not None:
         return here.validate_input
-    announced = reader.chain(chain)
+    announced = reader.chain(chain) if chain.isprintable() else None
     if announced is None:
         raise ChainNotFound(chain, reader.chains())
     if announced.input_schema is None:
@@ -67,6 +67,15 @@ def check_for(chain: str, reader: Reader) -> Check:
             )
 
     return check
+
+
+def is_text(value: object, longest: int) -> bool:
+    """Whether it is a string of 1 to `longest` characters that UTF-8 can carry."""
+    return (
+        isinstance(value, str)
+        and 0 < len(value) <= longest
+        and not any("\ud800" <= char <= "\udfff" for char in value)
+    )
 
 
 def blocks(
@@ -102,7 +111,8 @@ def blocks(
 def _encoded(index: int, value: Any, check: Check, settings: Settings) -> str:
     try:
         text = encode(value, max_bytes=settings.max_input_bytes, setting="BATCHORD_MAX_INPUT_BYTES")
-        check(value)
+        # As the worker will see it: a model is an object by then, a tuple an array.
+        check(decode(text))
     except ValueRejected as error:
         raise ValueRejected(f"input {index}: {error}", code=error.code) from None
     except InvalidInput as error:
@@ -114,6 +124,6 @@ def _custom_id(index: int, ids: Iterator[Any]) -> str:
     given: Any = next(ids, None)
     if given is None:
         raise SubmitRefused(f"no custom_id for input {index}: give one for each")
-    if not isinstance(given, str) or not 0 < len(given) <= MAX_CUSTOM_ID:
+    if not is_text(given, MAX_CUSTOM_ID):
         raise SubmitRefused(f"custom_id of input {index}: must be 1 to {MAX_CUSTOM_ID} characters")
     return str(given)

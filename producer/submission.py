@@ -1,5 +1,6 @@
 """One submission: everything is recorded before anything is published, or nothing is left."""
 
+import logging
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -15,7 +16,9 @@ from ledger.reader import Reader
 from ledger.store import Store
 from ledger.values import encode
 from ledger.wire import new_batch_id
-from producer.inputs import Block, blocks, check_for
+from producer.inputs import Block, blocks, check_for, is_text
+
+logger = logging.getLogger(__name__)
 
 #: OpenAI's bounds on a batch's metadata: pairs, and characters of a key and of a value.
 METADATA_LIMITS: Final = (16, 64, 512)
@@ -40,29 +43,48 @@ class Submission:
 
     def check(self) -> None:
         """Raise SubmitRefused if anything but the inputs is not as it must be."""
-        pairs, key_length, value_length = METADATA_LIMITS
-        metadata: Mapping[Any, Any] = self.metadata or {}
-        if len(metadata) > pairs or not all(
-            isinstance(key, str)
-            and isinstance(value, str)
-            and 0 < len(key) <= key_length
-            and len(value) <= value_length
-            for key, value in metadata.items()
-        ):
+        chain: Any = self.chain
+        if not isinstance(chain, str):
+            raise SubmitRefused(
+                f"chain: give the name that it is registered under, not a {type(chain).__name__}"
+            )
+        if self.metadata is not None and not _is_metadata(self.metadata):
+            pairs, key_length, value_length = METADATA_LIMITS
             raise SubmitRefused(
                 f"metadata: at most {pairs} pairs of strings, keys up to {key_length} and values "
                 f"up to {value_length} characters"
             )
-        key = self.idempotency_key
-        if key is not None and not 0 < len(key) <= MAX_IDEMPOTENCY_KEY:
-            raise SubmitRefused(f"idempotency_key: 1 to {MAX_IDEMPOTENCY_KEY} characters")
-        if self.max_concurrency is not None and self.max_concurrency < 1:
-            raise SubmitRefused("max_concurrency: must be at least 1, or None for no bound")
-        if isinstance(self.inputs, (str, bytes, Mapping)):
-            raise SubmitRefused(
-                f"inputs: a {type(self.inputs).__name__} is one value, not many: pass a list of "
-                "inputs"
-            )
+        if self.idempotency_key is not None and not is_text(
+            self.idempotency_key, MAX_IDEMPOTENCY_KEY
+        ):
+            raise SubmitRefused(f"idempotency_key: a text of 1 to {MAX_IDEMPOTENCY_KEY} characters")
+        limit: Any = self.max_concurrency
+        if limit is not None and (type(limit) is not int or limit < 1):
+            raise SubmitRefused("max_concurrency: an int of at least 1, or None for no bound")
+        _check_many("inputs", self.inputs)
+        if self.custom_ids is not None:
+            _check_many("custom_ids", self.custom_ids)
+
+
+def _is_metadata(value: Any) -> bool:
+    pairs, key_length, value_length = METADATA_LIMITS
+    return (
+        isinstance(value, Mapping)
+        and len(value) <= pairs
+        and all(
+            is_text(key, key_length) and (text == "" or is_text(text, value_length))
+            for key, text in value.items()
+        )
+    )
+
+
+def _check_many(name: str, values: Any) -> None:
+    # `__getitem__`: the older protocol, which many a data set has.
+    iterable = hasattr(values, "__iter__") or hasattr(values, "__getitem__")
+    if not iterable or isinstance(values, (str, bytes, Mapping)):
+        raise SubmitRefused(
+            f"{name}: a {type(values).__name__} is one value, not many: pass a list of {name}"
+        )
 
 
 def submit(app: Celery, store: Store, what: Submission) -> str:
@@ -92,7 +114,11 @@ def submit(app: Celery, store: Store, what: Submission) -> str:
         if what.idempotency_key is not None:
             store.free_key(what.idempotency_key, batch_id)
         raise
-    publish_shards(app, store, batch_id)
+    try:
+        publish_shards(app, store, batch_id)
+    except Exception as error:  # noqa: BLE001
+        # It is accepted, and the sweep will publish it: an error would have it submitted twice.
+        logger.warning("batch not yet published batch=%s: %s", batch_id, type(error).__name__)
     return batch_id
 
 

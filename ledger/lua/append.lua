@@ -13,7 +13,8 @@ redis.call('EXPIRE', KEYS[1], ARGV[1])
 for i = 3, #ARGV, step do
   redis.call('HSET', KEYS[2], ARGV[i], ARGV[i + 1])
   if with_ids then
-    if redis.call('SADD', KEYS[4], ARGV[i + 2]) == 0 then
+    -- Unless it is this item's own: this very call, repeated because its answer was lost.
+    if redis.call('SADD', KEYS[4], ARGV[i + 2]) == 0 and redis.call('HGET', KEYS[3], ARGV[i]) ~= ARGV[i + 2] then
       return 'repeated ' .. ARGV[i + 2]
     end
     redis.call('HSET', KEYS[3], ARGV[i], ARGV[i + 2])

@@ -14,18 +14,20 @@ if meta[1] ~= 'in_progress' then
 end
 local t = redis.call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
-local lease = redis.call('ZSCORE', KEYS[5], ARGV[1])
-if lease and tonumber(lease) > now then
-  return {'held', tonumber(lease) - now}
+local run = redis.call('HGET', KEYS[4], ARGV[1])
+local attempt, token = string.match(run or '0 0 -', '^(%d+) %d+ (%S+)$')
+attempt = tonumber(attempt)
+-- The same token: this very call, repeated because its answer was lost.
+if token ~= ARGV[2] then
+  local lease = redis.call('ZSCORE', KEYS[5], ARGV[1])
+  if lease and tonumber(lease) > now then
+    return {'held', tonumber(lease) - now}
+  end
+  attempt = attempt + 1
 end
 local input = redis.call('HGET', KEYS[2], ARGV[1])
 if not input then
   return {'unknown'}
-end
-local attempt = 1
-local run = redis.call('HGET', KEYS[4], ARGV[1])
-if run then
-  attempt = tonumber(string.match(run, '^%d+')) + 1
 end
 redis.call('HSET', KEYS[4], ARGV[1], attempt .. ' ' .. now .. ' ' .. ARGV[2])
 redis.call('ZADD', KEYS[5], now + tonumber(ARGV[3]), ARGV[1])

@@ -1,7 +1,9 @@
 -- seal(KEYS meta, custom_ids, every other key of the batch...; ARGV total, shard_size, window) -> 1 | 0: not open any more
 -- From here on every item will get an outcome. The keys stay until the commit gives them an end.
-if redis.call('HGET', KEYS[1], 'status') ~= 'validating' then
-  return 0
+local status = redis.call('HGET', KEYS[1], 'status')
+if status ~= 'validating' then
+  -- Only its producer seals a batch: if it is sealed, this is the same call, its answer lost.
+  return status and 1 or 0
 end
 local t = redis.call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
