@@ -7,6 +7,7 @@ from typing import IO
 import click
 
 from batchord import jsonl, render
+from batchord.local import has_server
 from batchord.options import chains_option, exit_code, input_option, json_option, settings_with
 from ledger.models import Item, ItemStatus, announcements
 from producer import Client
@@ -150,7 +151,10 @@ def list_(limit: int, after: str | None, as_json: bool) -> None:
 def chains_(chains: str | None, as_json: bool) -> None:
     """List the chains that workers have announced, and those of --chains."""
     settings = settings_with(chains)
-    known = [*announcements()] or [*Client(settings=settings).chains().values()]
+    here = {each.name: each for each in announcements()}
+    if not here or has_server(settings):
+        here = Client(settings=settings).chains() | here
+    known = [here[name] for name in sorted(here)]
     if as_json:
         for each in known:
             click.echo(each.model_dump_json())

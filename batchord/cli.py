@@ -1,21 +1,21 @@
 """The command line.
 
-Exit codes: 0 all good, 2 wrong usage or bad input, 3 some items failed, 4 the batch failed.
-JSON goes to stdout with `--json`; progress, tables and errors go to stderr.
+Exit codes: 0 all good, 2 wrong usage or bad input, 3 some items failed, 4 the batch failed, 130
+interrupted. JSON goes to stdout with `--json`; progress, tables and errors go to stderr.
 """
 
 import logging
+import signal
 import sys
-from collections.abc import Callable
-from typing import Any, TypeVar
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import click
 from pydantic import ValidationError
 
 from batchord import batches, onemachine
 from chains.errors import BatchordError
-
-F = TypeVar("F", bound=Callable[..., Any])
 
 
 class _Refusal(click.ClickException):
@@ -25,13 +25,31 @@ class _Refusal(click.ClickException):
 class _Program(click.Group):
     """Turns our errors into one line that names the cure, and exit code 2."""
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        with _one_line():
+            return super().parse_args(ctx, args)
+
     def invoke(self, ctx: click.Context) -> Any:
-        try:
+        with _one_line():
             return super().invoke(ctx)
-        except BatchordError as error:
-            raise _refusal(str(error)) from error
-        except ValidationError as error:
-            raise _refusal(_settings_problem(error)) from error
+
+
+@contextmanager
+def _one_line() -> Iterator[None]:
+    try:
+        yield
+    except click.exceptions.NoArgsIsHelpError:
+        raise
+    except click.UsageError as error:
+        path = error.ctx.command_path if error.ctx is not None else "batchord"
+        raise _refusal(f"{error.format_message()} (see: {path} --help)") from error
+    except BatchordError as error:
+        raise _refusal(str(error)) from error
+    except ValidationError as error:
+        raise _refusal(_settings_problem(error)) from error
+    except KeyboardInterrupt:
+        click.echo("Interrupted", err=True)
+        sys.exit(130)
 
 
 @click.group(cls=_Program, context_settings={"help_option_names": ["-h", "--help"]})
@@ -47,6 +65,10 @@ for command in (*onemachine.COMMANDS, *batches.COMMANDS):
 
 def main() -> None:
     """The console script."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        # As Ctrl-C, so that nothing is left running and no folder behind; nohup stays nohup.
+        if signal.getsignal(number) is signal.SIG_DFL:
+            signal.signal(number, signal.default_int_handler)
     program(prog_name="batchord")
 
 

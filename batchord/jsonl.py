@@ -22,7 +22,7 @@ class InputLines:
     """
 
     def __init__(self, lines: Iterable[str]) -> None:
-        numbered = ((n, text) for n, text in enumerate(lines, 1) if text.strip())
+        numbered = ((n, text) for n, text in enumerate(_decoded(lines), 1) if text.strip())
         parsed: Iterator[tuple[Any, Any]] = map(_parse, numbered)
         head = next(parsed, None)
         self._ids: deque[str] = deque()
@@ -46,6 +46,13 @@ class InputLines:
         # The reader takes an input first and its custom_id next, so that one is always here.
         while self._ids:
             yield self._ids.popleft()
+
+
+def _decoded(lines: Iterable[str]) -> Iterator[str]:
+    try:
+        yield from lines
+    except UnicodeDecodeError as error:
+        raise SubmitRefused(f"the input is not UTF-8 ({error}): convert it first") from None
 
 
 def _parse(numbered: tuple[int, str]) -> tuple[Any, Any]:

@@ -16,12 +16,14 @@ from pydantic import SecretStr
 
 from batchord.local_model import LocalModel
 from batchord.server import EmbeddedServer
+from chains import get_chain
 from chains.errors import BatchordError
 from ledger.celery_app import create_app
+from ledger.errors import LedgerUnavailable
 from ledger.reader import Reader
 from ledger.settings import NoServer, Settings
 from ledger.store import Store
-from worker.supervisor import Supervisor
+from worker.supervisor import GRACE, Supervisor
 
 #: Seconds that started workers may take until they announce their chains.
 _START_TIMEOUT = 60.0
@@ -50,9 +52,12 @@ def import_chains(modules: tuple[str, ...]) -> None:
 
 def has_server(settings: Settings) -> bool:
     """Whether a Redis is configured, or `batchord up` runs one here."""
+    if settings.redis_url is not None:
+        return True
     try:
-        settings.url()
-    except NoServer:
+        Store(settings).ping()
+    except (NoServer, LedgerUnavailable):
+        # An `up` that was killed could not take its announcement back.
         return False
     return True
 
@@ -74,6 +79,9 @@ def machine(
 
     Yields the settings to submit with. Where a Redis is configured it is used, and so are its
     workers if they have the chain.
+
+    Raises:
+        ChainNotFound: neither they nor we have it.
     """
     with ExitStack() as stack:
         scratch = Path(tempfile.mkdtemp(prefix="batchord-"))
@@ -85,6 +93,7 @@ def machine(
         if not own_server and has_workers(settings, chain):
             yield settings
             return
+        get_chain(chain)  # our workers import what we have imported
         environment = {"BATCHORD_REDIS_URL": settings.url()}
         if local_model:
             environment |= stack.enter_context(LocalModel()).environment()
@@ -96,6 +105,8 @@ def machine(
             environment=environment,
             log_level="WARNING",
             log=log,
+            # With a server of our own, what still runs has nowhere to go: do not wait for it.
+            grace=2.0 if own_server else GRACE,
         )
         stack.callback(supervisor.stop)
         supervisor.start()

@@ -1,12 +1,14 @@
 """Commands that start something here: `run`, `up`, `worker`."""
 
 import logging
+import os
 import secrets
 import signal
 import sys
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import IO
 
@@ -35,6 +37,15 @@ from worker.supervisor import Supervisor
 _FAILURES_SHOWN = 20
 
 
+def _writable(context: click.Context, option: click.Parameter, path: Path) -> Path:
+    """Refuse now what could not be written after hours of work."""
+    if not path.parent.is_dir():
+        raise click.BadParameter(f"there is no folder {str(path.parent)!r}: make it first")
+    if not os.access(path.parent, os.W_OK) or (path.exists() and not path.is_file()):
+        raise click.BadParameter(f"{str(path)!r} cannot be replaced: name another file")
+    return path
+
+
 @click.command()
 @click.argument("chain")
 @input_option
@@ -43,6 +54,7 @@ _FAILURES_SHOWN = 20
     "--output",
     "target",
     type=click.Path(dir_okay=False, path_type=Path),
+    callback=_writable,
     required=True,
     help="Results as JSON lines, in input order.",
 )
@@ -50,7 +62,13 @@ _FAILURES_SHOWN = 20
 @worker_options
 @click.option("--max-concurrency", type=click.IntRange(1), help="Items in flight at a time.")
 @click.option("--local-model", is_flag=True, help="Use a small language model on this machine.")
-@click.option("--preview", default=10, show_default=True, help="Results to show at the end.")
+@click.option(
+    "--preview",
+    type=click.IntRange(0),
+    default=10,
+    show_default=True,
+    help="Results to show at the end.",
+)
 @json_option
 def run(
     chain: str,
@@ -111,11 +129,12 @@ def _report(batch: Batch, record: BatchRecord, target: Path, preview: int, out: 
     """Say what came out: the first results, the failed items, the counts."""
     if preview:
         out.print(render.results_table(batch.results(), rows=preview, width=90))
-    failed = [item for item in batch.items() if item.status is not ItemStatus.SUCCEEDED]
+    failed = record.request_counts.total - record.request_counts.succeeded
     if failed:
-        out.print(render.failures_table(failed[:_FAILURES_SHOWN]))
-        if len(failed) > _FAILURES_SHOWN:
-            out.print(f"... and {len(failed) - _FAILURES_SHOWN} more, all in {target}")
+        found = (item for item in batch.items() if item.status is not ItemStatus.SUCCEEDED)
+        out.print(render.failures_table(list(islice(found, _FAILURES_SHOWN))))
+        if failed > _FAILURES_SHOWN:
+            out.print(f"... and {failed - _FAILURES_SHOWN} more, all in {target}", soft_wrap=True)
     out.print(render.summary(record))
     out.print(f"Results: {target}", soft_wrap=True)
 
@@ -167,12 +186,18 @@ def up(
 @click.command()
 @chains_option
 @worker_options
-@click.option("--loglevel", default="INFO", show_default=True, help="As Celery's.")
+@click.option(
+    "--loglevel",
+    type=click.Choice(["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"], case_sensitive=False),
+    default="INFO",
+    show_default=True,
+    help="As Celery's.",
+)
 def worker(chains: str | None, processes: int, concurrency: int, loglevel: str) -> None:
     """Run Celery workers, and start again those whose process exits, until SIGTERM or Ctrl-C."""
     settings = settings_with(chains)
     url = settings.url()  # raises before anything is started
-    logging.getLogger("worker").setLevel(loglevel.upper())
+    logging.getLogger("worker").setLevel(loglevel)
     with _until_told() as stopped:
         supervisor = Supervisor(
             processes=processes,

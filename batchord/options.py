@@ -22,7 +22,8 @@ input_option = click.option(
     "-i",
     "--input",
     "source",
-    type=click.File("r", encoding="utf-8"),
+    # Some editors begin a file with a byte order mark: it is passed over.
+    type=click.File("r", encoding="utf-8-sig"),
     required=True,
     help="Inputs as JSON lines; - is stdin. An object of `input` and `custom_id` is taken apart.",
 )

@@ -24,8 +24,8 @@ from rich.text import Text
 from ledger.models import BatchRecord, ChainRecord, Item, ItemStatus
 from producer import Batch
 
-#: Columns of a table that goes into a pipe or a file.
-_PIPE_WIDTH = 160
+#: Columns of a table that goes into a pipe or a file: a row stays one line.
+_PIPE_WIDTH = 1_000
 
 #: Seconds between two looks at a batch, and between two lines where there is no terminal.
 _LOOK, _LINE = 0.2, 5.0
@@ -44,8 +44,15 @@ _COLOURS = {
 def console(*, stderr: bool = False) -> Console:
     """Return where tables go; or, with `stderr`, progress and notes."""
     stream = sys.stderr if stderr else sys.stdout
-    # A pipe has no width: a fixed one keeps ids and numbers whole for whatever reads them.
-    return Console(stderr=stderr, highlight=False, width=None if stream.isatty() else _PIPE_WIDTH)
+    return Console(
+        stderr=stderr,
+        highlight=False,
+        # Names and texts are whatever a caller or a model wrote: shown, and never obeyed.
+        markup=False,
+        emoji=False,
+        # A pipe has no width: a fixed one keeps ids and numbers whole for whatever reads them.
+        width=None if stream.isatty() else _PIPE_WIDTH,
+    )
 
 
 def follow(batch: Batch, out: Console) -> BatchRecord:
@@ -111,15 +118,19 @@ def duration(record: BatchRecord) -> float | None:
 def results_table(items: Iterable[Item], *, rows: int, width: int) -> Table:
     """Return the first results in order, outputs cut to a line."""
     table = Table(title="Results", title_justify="left", show_edge=False, pad_edge=False)
-    table.add_column("#", justify="right")
+    table.add_column("#", justify="right", no_wrap=True)
     table.add_column("id", overflow="ellipsis", no_wrap=True, max_width=24)
-    table.add_column("status")
-    table.add_column("output or error", overflow="ellipsis", no_wrap=True, max_width=width)
+    table.add_column("status", no_wrap=True)
+    # The one column that may shrink; its text stays on one line all the same.
+    table.add_column("output or error", max_width=width)
     for item in items:
         if table.row_count >= rows:
             break
         table.add_row(
-            str(item.index), item.custom_id or "-", _status(item.status), Text(_said(item))
+            str(item.index),
+            _name(item),
+            _status(item.status),
+            Text(_said(item), no_wrap=True, overflow="ellipsis"),
         )
     return table
 
@@ -128,12 +139,12 @@ def failures_table(items: Sequence[Item]) -> Table:
     """Return failed items with their typed errors."""
     table = Table(title="Failed items", title_justify="left", show_edge=False, pad_edge=False)
     for name in ("#", "id", "code", "step", "message"):
-        table.add_column(name, overflow="fold" if name == "message" else "ellipsis")
+        table.add_column(name, overflow="fold", no_wrap=name in ("#", "code"))
     for item in items:
         error = item.error
         table.add_row(
             str(item.index),
-            item.custom_id or "-",
+            _name(item),
             Text(error.code if error else item.status, style="red"),
             Text(error.step or "-" if error else "-"),
             Text(_one_line(error.message, 160) if error else "-"),
@@ -154,7 +165,7 @@ def errors_table(groups: "Counter[str]", examples: dict[str, Item]) -> Table:
 def batches_table(records: Iterable[BatchRecord]) -> Table:
     """Return batches, one a row."""
     table = Table(show_edge=False, pad_edge=False)
-    for name in ("id", "chain", "status", "done", "failed", "total", "created"):
+    for name in ("id", "chain", "status", "done", "failed", "total", "created (UTC)"):
         right = name in ("done", "failed", "total")
         table.add_column(name, justify="right" if right else "left", no_wrap=name == "id")
     for record in records:
@@ -206,6 +217,10 @@ def _status(status: str) -> Text:
     return Text(str(status), style=_COLOURS.get(status, ""))
 
 
+def _name(item: Item) -> str:
+    return "-" if item.custom_id is None else _one_line(item.custom_id, 64)
+
+
 def _said(item: Item) -> str:
     if item.status is ItemStatus.SUCCEEDED:
         output = item.output
@@ -216,7 +231,8 @@ def _said(item: Item) -> str:
 
 
 def _one_line(text: str, length: int) -> str:
-    flat = " ".join(text.split())
+    # No control characters: a model's output must not move the cursor or colour the terminal.
+    flat = "".join(c if c.isprintable() else "\ufffd" for c in " ".join(text.split()))
     return flat if len(flat) <= length else flat[: length - 1] + "…"
 
 

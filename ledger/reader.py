@@ -99,6 +99,8 @@ class Reader:
         """
         start = 0
         if after is not None:
+            if not is_batch_id(after):
+                raise UnknownBatch(after)
             with self._store.talking():
                 rank = self._redis.zrevrank(self._keys.batches, after)
             if rank is None:

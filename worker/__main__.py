@@ -11,6 +11,7 @@ import os
 import signal
 import sys
 import threading
+import time
 
 
 def main() -> None:
@@ -19,17 +20,25 @@ def main() -> None:
 
     if os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())
-    if os.environ.get("BATCHORD_SUPERVISED"):
-        threading.Thread(target=_end_with_parent, name="parent", daemon=True).start()
+    grace = os.environ.get("BATCHORD_SUPERVISED")
+    if grace:
+        threading.Thread(
+            target=_end_with_parent, args=(float(grace),), name="parent", daemon=True
+        ).start()
     arguments = sys.argv[1:]
     app.start(arguments if arguments[:1] == ["flower"] else ["worker", *arguments])
 
 
-def _end_with_parent() -> None:
-    """Shut down when the supervisor is gone, however it went: its end of stdin closes."""
+def _end_with_parent(grace: float) -> None:
+    """Shut down when the supervisor is gone, however it went: its end of stdin closes.
+
+    After `grace` seconds what still runs is cut off, as the supervisor would have done.
+    """
     while os.read(sys.stdin.fileno(), 1024):
         pass
     os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(grace)
+    os._exit(1)
 
 
 if __name__ == "__main__":

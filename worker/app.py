@@ -1,16 +1,21 @@
 """The worker's Celery app: `celery -A worker.app worker` and `celery -A worker.app flower`."""
 
+import logging
+import time
 from typing import Any
 
 from celery import Celery, bootsteps
+from celery.apps.worker import Worker as CeleryWorker
+from celery.worker import state
 
 from chains.loop import configure, default_loop
 from ledger.celery_app import create_app
-from ledger.models import announcements
 from ledger.settings import Settings
 from worker.runtime import Runtime
 from worker.sweep import Sweep
 from worker.tasks import register_tasks
+
+logger = logging.getLogger(__name__)
 
 
 def create_worker_app(settings: Settings) -> Celery:
@@ -19,7 +24,20 @@ def create_worker_app(settings: Settings) -> Celery:
     runtime = Runtime(settings)
     register_tasks(app, runtime)
     app.steps["worker"].add(_service(runtime))
+    app.Worker = app.subclass_with_self(Worker)
     return app
+
+
+class Worker(CeleryWorker):
+    """A Celery worker whose soft shutdown ends with the last running item."""
+
+    def wait_for_soft_shutdown(self) -> None:
+        """Return when nothing runs any more, or after the grace; Celery's sleeps all of it."""
+        grace = self.app.conf.worker_soft_shutdown_timeout
+        logger.warning("soft shutdown: what runs may end within %g s", grace)
+        deadline = time.monotonic() + grace
+        while state.active_requests and time.monotonic() < deadline:
+            time.sleep(0.1)
 
 
 def _service(runtime: Runtime) -> type[bootsteps.StartStopStep]:
@@ -36,7 +54,6 @@ def _service(runtime: Runtime) -> type[bootsteps.StartStopStep]:
             if not default_loop().started:
                 # As many sync steps at once as there are items at once.
                 configure(threads=parent.concurrency)
-            runtime.store.announce(announcements())
             self._sweep.start()
 
         def stop(self, parent: Any) -> None:

@@ -14,6 +14,8 @@ logger = logging.getLogger(__name__)
 
 #: Seconds between two starts of a worker that dies at once; doubled up to the cap.
 _BACKOFF: Final = (1.0, 30.0)
+#: Seconds that a worker may take to end, before it is killed; above the soft shutdown's.
+GRACE: Final = 30.0
 #: A worker that lived so long starts again without a wait.
 _LONG_LIFE: Final = 60.0
 
@@ -43,6 +45,7 @@ class Supervisor:
         environment: dict[str, str] | None = None,
         log_level: str = "INFO",
         log: IO[bytes] | None = None,
+        grace: float = GRACE,
     ) -> None:
         self._slots = [_Slot(number) for number in range(1, processes + 1)]
         self._command = [
@@ -56,11 +59,12 @@ class Supervisor:
             **os.environ,
             "REMAP_SIGTERM": "SIGQUIT",
             **(environment or {}),
-            "BATCHORD_SUPERVISED": "1",
+            "BATCHORD_SUPERVISED": str(grace),
         }
         if chains:
             self._environment["BATCHORD_CHAINS"] = ",".join(chains)
         self._log = log
+        self._grace = grace
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -71,7 +75,7 @@ class Supervisor:
         self._thread = threading.Thread(target=self._watch, name="supervisor", daemon=True)
         self._thread.start()
 
-    def stop(self, grace: float = 30.0) -> None:
+    def stop(self) -> None:
         """Shut the workers down softly; kill what is left after `grace` seconds."""
         self._stop.set()
         if self._thread is not None:
@@ -79,7 +83,7 @@ class Supervisor:
         alive = [slot.process for slot in self._slots if slot.process is not None]
         for process in alive:
             process.terminate()
-        deadline = time.monotonic() + grace
+        deadline = time.monotonic() + self._grace
         for process in alive:
             try:
                 process.wait(max(0.1, deadline - time.monotonic()))

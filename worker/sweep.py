@@ -15,7 +15,7 @@ from celery import Celery
 
 from chains.errors import BatchordError
 from ledger.errors import UnknownBatch
-from ledger.models import BatchRecord, BatchStatus
+from ledger.models import BatchRecord, BatchStatus, ChainRecord, announcements
 from ledger.publish import gather, publish_shards, republish_items
 from ledger.reader import Reader
 from worker.runtime import Runtime
@@ -37,11 +37,14 @@ class Sweep:
         self._reader = Reader(runtime.store)
         self._settings = runtime.settings
         self._owner = f"{socket.gethostname()}:{os.getpid()}"
+        self._chains: list[ChainRecord] = []
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._loop, name="sweep", daemon=True)
 
     def start(self) -> None:
-        """Begin to sweep."""
+        """Announce the chains of this worker, and begin to sweep."""
+        self._chains = announcements()
+        self._store.announce(self._chains)
         self._thread.start()
 
     def stop(self) -> None:
@@ -52,6 +55,8 @@ class Sweep:
     def _loop(self) -> None:
         while not self._stop.wait(self._settings.sweep_interval):
             try:
+                # Again each time: the server may have lost them, and producers then find none.
+                self._store.announce(self._chains)
                 if self._store.take_turn(self._owner):
                     self.turn()
             except BatchordError as error:
