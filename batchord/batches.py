@@ -62,7 +62,7 @@ def status(batch_id: str, as_json: bool) -> None:
     if as_json:
         click.echo(record.model_dump_json())
     else:
-        render.console().print(render.summary(record), soft_wrap=True)
+        render.console().print(render.summary(record))
     sys.exit(exit_code(record) if record.status.ended else 0)
 
 
@@ -75,7 +75,7 @@ def watch(batch_id: str, as_json: bool) -> None:
     if as_json:
         click.echo(record.model_dump_json())
     else:
-        render.console().print(render.summary(record), soft_wrap=True)
+        render.console().print(render.summary(record))
     sys.exit(exit_code(record))
 
 

@@ -50,7 +50,8 @@ class InputLines:
 
 def _decoded(lines: Iterable[str]) -> Iterator[str]:
     try:
-        yield from lines
+        # Through `chain`, as this generator's end must not close the file.
+        yield from chain(lines)
     except UnicodeDecodeError as error:
         raise SubmitRefused(f"the input is not UTF-8 ({error}): convert it first") from None
 

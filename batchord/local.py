@@ -87,13 +87,13 @@ def machine(
         scratch = Path(tempfile.mkdtemp(prefix="batchord-"))
         stack.callback(shutil.rmtree, scratch, ignore_errors=True)
         own_server = not has_server(settings)
-        if own_server:
-            server = stack.enter_context(EmbeddedServer(scratch / "data"))
-            settings = settings.model_copy(update={"redis_url": SecretStr(server.url)})
         if not own_server and has_workers(settings, chain):
             yield settings
             return
         get_chain(chain)  # our workers import what we have imported
+        if own_server:
+            server = stack.enter_context(EmbeddedServer(scratch / "data"))
+            settings = settings.model_copy(update={"redis_url": SecretStr(server.url)})
         environment = {"BATCHORD_REDIS_URL": settings.url()}
         if local_model:
             environment |= stack.enter_context(LocalModel()).environment()

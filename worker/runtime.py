@@ -94,7 +94,7 @@ class Runtime:
                 async with deadline:
                     checked = chain.validate_input(value)
                     return await chain.chain.ainvoke(checked), None, run.usage
-            except BaseException as error:  # noqa: BLE001
+            except BaseException as error:
                 # SystemExit and the like too: one item's code must not end everybody's process.
                 # A chain may also raise CancelledError by itself; left unsettled, its message
                 # would hold a slot of this worker for ever.

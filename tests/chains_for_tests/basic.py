@@ -77,12 +77,11 @@ def journal(what: dict[str, Any]) -> Any:
 
 
 async def gated(what: dict[str, Any]) -> Any:
-    """Write `start value pid` into the file `path`, wait for the file `gate`, write `end`."""
-    write_line(what["path"], f"start {what['value']} {os.getpid()}")
-    while not Path(what["gate"]).exists():
+    """Write `value pid` into the file `path`, wait for the file `gate`, return the pid."""
+    write_line(what["path"], f"{what['value']} {os.getpid()}")
+    while not Path(what["gate"]).exists():  # noqa: ASYNC110
         await asyncio.sleep(0.02)
-    write_line(what["path"], f"end {what['value']} {os.getpid()}")
-    return what["value"]
+    return os.getpid()
 
 
 async def timed(what: dict[str, Any]) -> Any:

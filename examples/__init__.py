@@ -1,0 +1,1 @@
+"""Chains to try Batchord with."""

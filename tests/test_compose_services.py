@@ -1,0 +1,116 @@
+"""The worker and Flower of docker-compose.yml, run for real; see tests/compose.py for how."""
+
+import base64
+import json
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from functools import partial
+from typing import Any
+
+import pytest
+
+from producer import Client
+from tests.compose import SECRETS, Compose, Host
+from tests.waiting import wait_until
+
+CHAINS = """
+from chains import Lambda, register
+
+register("shout", Lambda(str.upper))
+"""
+CANARY = "canary-input"
+
+
+@pytest.fixture(scope="module")
+def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
+    """A host on which all three services of the file run, each as one container."""
+    compose = Compose.load({**SECRETS, "BATCHORD_CHAINS": "deployed_chains"})
+    host = Host(compose, tmp_path_factory.mktemp("host"))
+    (host.app / "deployed_chains.py").write_text(CHAINS)
+    with host.valkey(), host.running("worker"), host.running("flower"):
+        for name in ("worker", "flower"):
+            wait_until(partial(healthy, host, name), what=f"{name} is healthy", timeout=60)
+        yield host
+
+
+def healthy(host: Host, name: str) -> bool:
+    return host.check(name).returncode == 0
+
+
+@pytest.fixture
+def client(host: Host) -> Iterator[Client]:
+    with Client(host.environment("worker")["BATCHORD_REDIS_URL"]) as client:
+        yield client
+
+
+def ask_flower(
+    host: Host, path: str, login: str | None = SECRETS["FLOWER_BASIC_AUTH"], data: Any = None
+) -> tuple[int, str]:
+    """Return the status and the text of Flower's answer."""
+    request = urllib.request.Request(f"http://127.0.0.1:{host.flower_port}{path}")
+    if login is not None:
+        token = base64.b64encode(login.encode()).decode()
+        request.add_header("Authorization", f"Basic {token}")
+    if data is not None:
+        request.data = json.dumps(data).encode()
+    try:
+        with urllib.request.urlopen(request, timeout=10) as answer:
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, error.read().decode()
+
+
+def test_workers_run_a_batch_as_the_restricted_user(client: Client) -> None:
+    batch = client.submit("shout", [f"{CANARY}-{n}" for n in range(20)])
+    batch.wait(timeout=60)
+    assert batch.outputs() == [f"CANARY-INPUT-{n}" for n in range(20)]
+
+
+@pytest.mark.parametrize("path", ["/", "/workers", "/tasks", "/broker", "/api/workers"])
+@pytest.mark.parametrize("login", [None, "ops:wrong", ":", "ops"])
+def test_flower_shows_nothing_without_its_password(
+    host: Host, path: str, login: str | None
+) -> None:
+    assert ask_flower(host, path, login)[0] == 401
+
+
+def test_flower_shows_workers_tasks_and_the_queue_but_no_content(
+    host: Host, client: Client
+) -> None:
+    batch = client.submit("shout", [CANARY] * 5)
+    batch.wait(timeout=60)
+
+    def tasks() -> str:
+        return ask_flower(host, "/api/tasks?limit=1000")[1]
+
+    wait_until(lambda: tasks().count(batch.id) >= 5, what="Flower shows the items")
+    pages = [tasks()]
+    for path in ("/workers", "/tasks", "/broker", "/api/workers?refresh=1", "/api/queues/length"):
+        status, text = ask_flower(host, path)
+        assert status == 200, path
+        pages.append(text)
+    assert "batchord.run_item" in pages[0]
+    assert not any(CANARY in page or CANARY.upper() in page for page in pages)
+
+
+def test_flower_runs_no_tasks_for_anyone(host: Host) -> None:
+    path = "/api/task/send-task/batchord.gather"
+    assert ask_flower(host, path, data={"args": ["b", 0]})[0] == 403
+
+
+def test_valkey_denies_the_services_nothing_that_they_need(host: Host, client: Client) -> None:
+    client.submit("shout", [CANARY]).wait(timeout=60)
+    for path in ("/workers", "/tasks", "/broker", "/api/workers?refresh=1"):
+        ask_flower(host, path)
+    denied = [(each["username"], each["object"]) for each in host.auditor().acl_log()]
+    assert denied == []
+
+
+def test_a_stopped_worker_is_gone_before_docker_would_kill_it(host: Host) -> None:
+    grace = float(host.compose.service("worker")["stop_grace_period"].removesuffix("s"))
+    with host.running("worker") as worker:
+        wait_until(lambda: worker.log.count(" ready.") == 2, what="the workers are ready")
+        worker.stop()
+        assert worker.wait(grace) == 0

@@ -1,0 +1,138 @@
+"""A failed item is its own affair: typed, seen in Flower, and nobody else's."""
+
+from typing import Any
+
+import pytest
+
+from ledger.models import BatchStatus, ItemStatus
+from ledger.wire import gather_task_id, item_task_id
+from producer import Batch
+from tests.conftest import Deploy
+from tests.flower_server import Flower
+from tests.harness import Deployment, wait_until
+
+pytestmark = pytest.mark.timeout(60)
+
+#: index -> (asked for, code, step, HTTP status, retryable)
+FAILURES = {
+    3: ("later", "rate_limited", "may_fail", 429, True),
+    14: ("chain", "refusal", "may_fail", None, False),
+    15: ("bug", "KeyError", "may_fail", None, False),
+    50: ("operator", "authentication_error", "may_fail", 401, False),
+    51: ("later", "rate_limited", "may_fail", 429, True),
+    98: ("chain", "refusal", "may_fail", None, False),
+    99: ("bug", "KeyError", "may_fail", None, False),
+}
+
+
+@pytest.fixture(scope="module")
+def watched(deploy_for_module: Deploy) -> Deployment:
+    """A deployment with one worker, and a Flower that sees all that happens from the start."""
+    return deploy_for_module(shard_size=30)
+
+
+@pytest.fixture(scope="module")
+def flower(watched: Deployment) -> Flower:
+    flower = Flower(watched)
+    watched.wait_for_worker(watched.start_worker(wait=False))
+    flower.wait()
+    return flower
+
+
+@pytest.fixture(scope="module")
+def seven_of_a_hundred(watched: Deployment, flower: Flower) -> Batch:
+    inputs: list[dict[str, Any]] = [{"value": i} for i in range(100)]
+    for index, (fail, *_) in FAILURES.items():
+        inputs[index]["fail"] = fail
+    batch = watched.client.submit("may-fail", inputs)
+    batch.wait(20)
+    return batch
+
+
+def test_the_other_items_are_untouched(seven_of_a_hundred: Batch) -> None:
+    record = seven_of_a_hundred.record()
+    assert record.status is BatchStatus.COMPLETED
+    assert record.request_counts.failed == 7
+    fine = [item for item in seven_of_a_hundred.results() if item.index not in FAILURES]
+    assert len(fine) == 93
+    assert all(item.status is ItemStatus.SUCCEEDED for item in fine)
+    assert all(item.output == item.index and item.error is None for item in fine)
+
+
+def test_every_failed_item_says_what_went_wrong_and_where(seven_of_a_hundred: Batch) -> None:
+    for index, (_, code, step, http_status, retryable) in FAILURES.items():
+        [item] = seven_of_a_hundred.items(index, index + 1)
+        assert item.status is ItemStatus.FAILED
+        assert item.output is None
+        assert item.error is not None
+        found = (item.error.code, item.error.step, item.error.http_status, item.error.retryable)
+        assert found == (code, step, http_status, retryable)
+        assert item.error.message
+        assert item.error.attempts == item.attempts == 1
+        assert item.settled_at is not None
+        assert item.duration is not None
+
+
+def test_flower_shows_just_the_failed_items_as_failed(
+    seven_of_a_hundred: Batch, flower: Flower
+) -> None:
+    search = f"kwargs:batch_id={seven_of_a_hundred.id}"
+    wait_until(
+        lambda: len(flower.tasks(search=search, taskname="batchord.run_item")) == 100,
+        what="Flower knows all items of the batch",
+    )
+    wait_until(
+        lambda: not flower.tasks(search=search, state="STARTED"), what="Flower saw all of them end"
+    )
+    failed = flower.tasks(search=search, state="FAILURE")
+    assert set(failed) == {item_task_id(seven_of_a_hundred.id, index) for index in FAILURES}
+    assert len(flower.tasks(search=search, state="SUCCESS")) == 93 + 4  # items and gathers
+    for index, (_, code, *_) in FAILURES.items():
+        assert code in failed[item_task_id(seven_of_a_hundred.id, index)]["exception"]
+
+
+def test_every_gather_succeeds_all_the_same(
+    watched: Deployment, seven_of_a_hundred: Batch, flower: Flower
+) -> None:
+    gathers = {gather_task_id(seven_of_a_hundred.id, shard) for shard in range(4)}
+
+    def ended() -> bool:
+        tasks = flower.tasks(taskname="batchord.gather", state="SUCCESS")
+        return gathers <= set(tasks)
+
+    wait_until(ended, what="Flower shows four gathers as SUCCESS")
+    _, worker = watched.processes
+    assert "sent again" not in worker.log, "the chords did it, and not the sweep"
+
+
+def test_flower_lets_nobody_in_without_the_password(flower: Flower) -> None:
+    for path in ("/", "/tasks", "/api/tasks"):
+        assert flower.status(path, login=None) == 401
+        assert flower.status(path, login="watcher:wrong") == 401
+
+
+def test_an_error_names_the_branch_that_it_comes_from(shared: Deployment) -> None:
+    batch = shared.client.submit("two-steps", [{"value": 1, "fail": "bug"}, {"value": 2}])
+    failed, fine = batch.results()
+    assert failed.error is not None
+    assert failed.error.step == "left.may_fail"
+    assert fine.output == {"left": 2, "right": {"value": 2}}
+
+
+def test_a_batch_of_which_every_item_fails_completes(shared: Deployment) -> None:
+    batch = shared.client.submit("may-fail", [{"value": i, "fail": "bug"} for i in range(250)])
+    record = batch.wait(20)
+    assert record.status is BatchStatus.COMPLETED
+    assert record.request_counts.failed == 250
+
+
+def test_a_chain_that_the_workers_do_not_have_fails_its_items(shared: Deployment) -> None:
+    from chains import register
+
+    register("only-here", lambda value: value, replace=True)
+    batch = shared.client.submit("only-here", [1, 2])
+    assert batch.wait(10).request_counts.failed == 2
+    for item in batch.results():
+        assert item.error is not None
+        assert item.error.code == "chain_not_found"
+        assert "BATCHORD_CHAINS" in item.error.message

@@ -1,0 +1,187 @@
+"""One idempotency key, one batch: nothing runs twice, whoever submits it how often."""
+
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from chains import register
+from ledger.errors import BatchAborted, IdempotencyConflict
+from ledger.models import BatchStatus
+from ledger.store import Store
+from ledger.wire import new_batch_id
+from producer import Client, submission
+from tests.conftest import Deploy
+from tests.harness import Deployment, lines_of, wait_until
+
+pytestmark = pytest.mark.timeout(60)
+
+#: Submits 1,500 inputs and more under a key, and is killed before it can seal.
+DYING = """
+import os, signal
+from producer import Client
+
+def inputs():
+    yield from range(1500)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+Client().submit("echo", inputs(), idempotency_key="key")
+"""
+
+#: Submits journal entries under a key and prints the id of the batch.
+RACING = """
+import sys
+from producer import Client
+
+inputs = [{"value": i, "path": sys.argv[1]} for i in range(20)]
+print("batch", Client().submit("journal", inputs, idempotency_key="key").id)
+"""
+
+
+def entries(path: Path, count: int) -> list[dict[str, Any]]:
+    return [{"value": i, "path": str(path)} for i in range(count)]
+
+
+def test_the_same_key_again_is_the_same_batch(shared: Deployment, tmp_path: Path) -> None:
+    path = tmp_path / "journal"
+    first = shared.client.submit("journal", entries(path, 30), idempotency_key="again")
+    second = shared.client.submit("journal", entries(path, 30), idempotency_key="again")
+    first.wait(10)
+    third = shared.client.submit("journal", entries(path, 30), idempotency_key="again")
+    assert first.id == second.id == third.id
+    assert third.outputs() == list(range(30))
+    assert sorted(map(int, lines_of(path))) == list(range(30))
+    assert third.record().idempotency_key == "again"
+
+
+def test_other_keys_are_other_batches(shared: Deployment) -> None:
+    ids = {shared.client.submit("echo", [1], idempotency_key=key).id for key in ("a", "b", None)}
+    assert len(ids) == 3
+    for batch_id in ids:
+        shared.client.retrieve(batch_id).wait(10)
+
+
+def test_eight_racing_threads_make_one_batch(shared: Deployment, tmp_path: Path) -> None:
+    path = tmp_path / "journal"
+    start = threading.Barrier(8)
+
+    def submit(_: int) -> str:
+        with Client(settings=shared.settings) as client:
+            start.wait()
+            return client.submit("journal", entries(path, 50), idempotency_key="race").id
+
+    with ThreadPoolExecutor(8) as pool:
+        ids = set(pool.map(submit, range(8)))
+    assert len(ids) == 1
+    batch = shared.client.retrieve(ids.pop())
+    assert batch.outputs() == list(range(50))
+    assert sorted(map(int, lines_of(path))) == list(range(50))
+    batch.wait(10)
+
+
+def test_racing_processes_make_one_batch(shared: Deployment, tmp_path: Path) -> None:
+    path = tmp_path / "journal"
+    script = tmp_path / "racing.py"
+    script.write_text(RACING)
+    racing = [shared.start_script(script, str(path)) for _ in range(3)]
+    assert [process.wait() for process in racing] == [0, 0, 0]
+    [batch_id] = {process.log.split()[-1] for process in racing}
+    assert shared.client.retrieve(batch_id).outputs() == list(range(20))
+    assert sorted(map(int, lines_of(path))) == list(range(20))
+    shared.client.retrieve(batch_id).wait(10)
+
+
+def test_a_key_of_another_chain_is_a_conflict(shared: Deployment) -> None:
+    batch = shared.client.submit("echo", [1], idempotency_key="taken")
+    before = shared.redis.zcard("batchord:batches")
+    with pytest.raises(IdempotencyConflict, match=f"{batch.id}.*'echo'.*choose another key"):
+        shared.client.submit("double", [1], idempotency_key="taken")
+    assert shared.redis.zcard("batchord:batches") == before
+    batch.wait(10)
+
+
+def test_a_batch_whose_producer_was_killed_is_submitted_again(
+    deploy: Deploy, tmp_path: Path
+) -> None:
+    deployment = deploy(submit_timeout=1.0)
+    register("echo", _echo, replace=True)
+    script = tmp_path / "dying.py"
+    script.write_text("import tests.chains_for_tests.basic\n" + DYING)
+    dying = deployment.start_script(script)
+    assert dying.wait() == -9
+    [dead] = deployment.redis.zrange("batchord:active", 0, -1)
+    assert len(deployment.keys_of(dead)) > 1, "it had begun to write"
+    batch = deployment.client.submit("echo", range(3), idempotency_key="key")
+    assert batch.id != dead
+    assert deployment.keys_of(dead) == []
+    deployment.start_worker()
+    assert batch.outputs() == [0, 1, 2]
+    assert [record.id for record in deployment.client.list()] == [batch.id]
+    batch.wait(10)
+
+
+def _echo(value: Any) -> Any:
+    return value
+
+
+def test_a_key_whose_producer_died_before_it_wrote_is_taken_over(
+    deployment: Deployment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(submission, "_OPEN_GRACE", 0.2)
+    register("echo", _echo, replace=True)
+    dead = new_batch_id()
+    store = Store(deployment.settings)
+    assert store.take_key("key", dead) == dead
+    store.close()
+    batch = deployment.client.submit("echo", [1], idempotency_key="key")
+    assert batch.id != dead
+    assert deployment.client.submit("echo", [1], idempotency_key="key").id == batch.id
+
+
+def test_a_producer_that_writes_slowly_is_waited_for(deployment: Deployment) -> None:
+    register("echo", _echo, replace=True)
+    go_on = threading.Event()
+
+    def slowly() -> Iterator[int]:
+        yield from range(1000)
+        assert go_on.wait(20)
+        yield 1000
+
+    with ThreadPoolExecutor(2) as pool:
+        slow = pool.submit(
+            lambda: deployment.client.submit("echo", slowly(), idempotency_key="key").id
+        )
+        wait_until(lambda: deployment.redis.dbsize() > 3, what="the slow one has begun")
+        other = pool.submit(
+            lambda: deployment.client.submit("echo", range(1001), idempotency_key="key").id
+        )
+        with pytest.raises(TimeoutError):
+            other.result(0.3)
+        go_on.set()
+        assert slow.result(10) == other.result(10)
+    assert deployment.client.retrieve(slow.result()).request_counts.total == 1001
+
+
+def test_a_producer_that_fell_silent_is_told_and_harms_nobody(deploy: Deploy) -> None:
+    deployment = deploy(submit_timeout=0.3)
+    register("echo", _echo, replace=True)
+    go_on = threading.Event()
+
+    def silent() -> Iterator[int]:
+        yield from range(1000)
+        assert go_on.wait(20)
+        yield 1000
+
+    with ThreadPoolExecutor(1) as pool:
+        slow = pool.submit(deployment.client.submit, "echo", silent(), idempotency_key="key")
+        wait_until(lambda: deployment.redis.dbsize() > 3, what="the silent one has begun")
+        batch = deployment.client.submit("echo", [1], idempotency_key="key")
+        go_on.set()
+        with pytest.raises(BatchAborted):
+            slow.result(10)
+    assert deployment.client.submit("echo", [1], idempotency_key="key").id == batch.id
+    assert [record.id for record in deployment.client.list()] == [batch.id]
+    assert batch.status is BatchStatus.IN_PROGRESS

@@ -1,0 +1,259 @@
+"""What a crash left behind is brought back, and each item still has just one outcome."""
+
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from chains import register
+from ledger.models import BatchStatus, ItemStatus
+from producer import Batch
+from tests.conftest import Deploy
+from tests.harness import Deployment, lines_of, wait_until
+
+pytestmark = pytest.mark.timeout(90)
+
+#: Everything that is waited for comes soon.
+QUICK = {"lease": 1.0, "sweep_interval": 0.2, "submit_timeout": 1.0}
+
+
+@pytest.fixture
+def quick(deploy: Deploy) -> Deployment:
+    """A deployment whose leases are short and whose workers sweep often."""
+    for name in ("gated", "die", "echo"):
+        register(name, _same, replace=True)
+    return deploy(**QUICK)
+
+
+def _same(value: Any) -> Any:
+    return value
+
+
+def gated(tmp_path: Path, count: int) -> list[dict[str, Any]]:
+    paths = {"path": str(tmp_path / "starts"), "gate": str(tmp_path / "gate")}
+    return [{"value": i, **paths} for i in range(count)]
+
+
+def starts(tmp_path: Path) -> list[tuple[int, int]]:
+    """Which item was started in which process, in order."""
+    pairs = [line.split() for line in lines_of(tmp_path / "starts")]
+    return [(int(index), int(pid)) for index, pid in pairs]
+
+
+def committed_once(deployment: Deployment, batch: Batch) -> None:
+    """The batch was committed once, and each item's outcome was recorded once."""
+    record = batch.wait(30)
+    assert record.status is BatchStatus.COMPLETED
+    counts = record.request_counts
+    keys = f"batchord:{{{batch.id}}}"
+    done = deployment.redis.lrange(f"{keys}:done", 0, -1)
+    assert sorted(map(int, done)) == list(range(counts.total))
+    assert counts.done == counts.total
+    events = [fields["status"] for _, fields in deployment.redis.xrange(f"{keys}:events")]
+    assert events.count("completed") == 1
+    assert deployment.redis.exists(f"{keys}:leases", f"{keys}:runs", f"{keys}:open") == 0
+
+
+def test_the_items_of_a_killed_worker_are_finished_by_another(
+    quick: Deployment, tmp_path: Path
+) -> None:
+    batch = quick.client.submit("gated", gated(tmp_path, 12))
+    first = quick.start_worker(concurrency=4)
+    wait_until(lambda: len(starts(tmp_path)) == 4, what="four items run")
+    first.kill()
+    (tmp_path / "gate").touch()
+    second = quick.start_worker(concurrency=4)
+    committed_once(quick, batch)
+    killed = {index for index, pid in starts(tmp_path) if pid == first.pid}
+    for item in batch.results():
+        assert item.output == second.pid
+        assert item.attempts == (2 if item.index in killed else 1)
+    assert len(killed) == 4
+    assert len(starts(tmp_path)) == 16
+
+
+def test_a_late_outcome_of_a_frozen_worker_is_refused(quick: Deployment, tmp_path: Path) -> None:
+    frozen = quick.start_worker(concurrency=1)
+    batch = quick.client.submit("gated", gated(tmp_path, 1))
+    wait_until(lambda: starts(tmp_path), what="the item runs")
+    os.killpg(frozen.pid, signal.SIGSTOP)
+    (tmp_path / "gate").touch()
+    other = quick.start_worker(concurrency=1)
+    committed_once(quick, batch)
+    os.killpg(frozen.pid, signal.SIGCONT)
+    wait_until(lambda: "late outcome refused" in frozen.log, what="the frozen one comes too late")
+    [item] = batch.results()
+    assert (item.output, item.attempts) == (other.pid, 2)
+    assert batch.request_counts.succeeded == 1
+    committed_once(quick, batch)
+
+
+def test_lost_messages_are_brought_back(quick: Deployment) -> None:
+    batch = quick.client.submit("echo", range(30))
+    assert quick.queued() == 30
+    quick.redis.delete(quick.settings.queue)
+    quick.start_worker()
+    committed_once(quick, batch)
+    assert batch.outputs() == list(range(30))
+    assert {item.attempts for item in batch.results()} == {1}
+
+
+def test_a_single_lost_message_among_many_is_brought_back(quick: Deployment) -> None:
+    batch = quick.client.submit("echo", range(30))
+    quick.redis.rpop(quick.settings.queue)
+    quick.start_worker()
+    committed_once(quick, batch)
+    assert batch.outputs() == list(range(30))
+
+
+def test_a_batch_whose_chord_is_lost_commits_all_the_same(
+    quick: Deployment, tmp_path: Path
+) -> None:
+    quick.start_worker()
+    batch = quick.client.submit("gated", gated(tmp_path, 6))
+    wait_until(lambda: len(starts(tmp_path)) == 6, what="all items run")
+    chord = list(quick.redis.scan_iter(f"*{batch.id}:shard-*"))
+    assert chord, "the chord counts in Redis"
+    quick.redis.delete(*chord)
+    (tmp_path / "gate").touch()
+    wait_until(lambda: batch.request_counts.done == 6, what="all items are settled")
+    committed_once(quick, batch)
+    assert len(starts(tmp_path)) == 6, "nothing ran twice"
+
+
+def test_a_lost_gather_is_sent_again(quick: Deployment) -> None:
+    batch = quick.client.submit("echo", range(3))
+    assert quick.redis.delete(quick.settings.queue)
+    settle_by_hand(quick, batch, 3)
+    quick.start_worker()
+    committed_once(quick, batch)
+
+
+def settle_by_hand(deployment: Deployment, batch: Batch, count: int) -> None:
+    """Claim and settle items as a worker would, without Celery."""
+    from ledger.store import Store
+
+    store = Store(deployment.settings)
+    for index in range(count):
+        assert store.claim(batch.id, index, "token").verdict == "run"
+        assert store.settle(
+            batch.id,
+            index,
+            "token",
+            status=ItemStatus.SUCCEEDED,
+            outcome='{"status":"succeeded","output":1}',
+            usage={},
+        )
+    store.close()
+
+
+def test_a_sealed_batch_that_was_never_published_is_published(
+    quick: Deployment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: Any) -> int:
+        raise ConnectionError("gone")
+
+    monkeypatch.setattr("producer.submission.publish_shards", broken)
+    batch = quick.client.submit("echo", range(5))  # accepted: it must not be submitted again
+    assert quick.queued() == 0
+    quick.start_worker()
+    committed_once(quick, batch)
+    assert batch.outputs() == list(range(5))
+
+
+DYING = """
+import os
+import tests.chains_for_tests.basic
+from producer import Client
+
+def inputs():
+    yield from range(2500)
+    os._exit(7)
+
+Client().submit("echo", inputs(), custom_ids=map(str, range(2500)), idempotency_key="key")
+"""
+
+
+def test_what_a_dead_producer_left_is_swept_away(quick: Deployment, tmp_path: Path) -> None:
+    script = tmp_path / "dying.py"
+    script.write_text(DYING)
+    assert quick.start_script(script).wait() == 7
+    [dead] = quick.redis.zrange("batchord:active", 0, -1)
+    assert len(quick.keys_of(dead)) == 6  # meta, custom-ids, and inputs and ids of two pages
+    quick.start_worker()
+    wait_until(lambda: not quick.keys_of(dead), what="its keys are gone")
+    wait_until(lambda: not quick.redis.zcard("batchord:active"), what="it is out of the index")
+    assert not quick.redis.exists("batchord:batches")
+    assert not list(quick.redis.scan_iter("batchord:key:*"))
+    assert quick.client.list() == []
+
+
+@pytest.fixture
+def supervised(quick: Deployment) -> Iterator[Callable[[], int]]:
+    """Keep one worker running, whatever befalls it; gives how often one was started."""
+    stop = threading.Event()
+    count = 0
+
+    def supervise() -> None:
+        nonlocal count
+        while not stop.is_set():
+            worker = quick.start_worker(concurrency=2, wait=False)
+            count += 1
+            while worker.alive and not stop.wait(0.05):
+                pass
+
+    thread = threading.Thread(target=supervise)
+    thread.start()
+    yield lambda: count
+    stop.set()
+    thread.join()
+
+
+def test_an_item_that_kills_its_process_each_time_ends_as_worker_lost(
+    quick: Deployment, supervised: Callable[[], int], tmp_path: Path
+) -> None:
+    inputs: list[dict[str, Any]] = [{"value": i} for i in range(6)]
+    inputs[1] = {"value": 1, "die": True}
+    inputs[4] = {"value": 4, "once": str(tmp_path / "died"), "die": True}
+    batch = quick.client.submit("die", inputs)
+    committed_once(quick, batch)
+    items = list(batch.results())
+    poison = items.pop(1)
+    assert poison.error is not None
+    assert (poison.error.code, poison.error.attempts) == ("worker_lost", 3)
+    assert [item.output for item in items] == [0, 2, 3, 4, 5]
+    assert items[3].attempts == 2
+    assert supervised() >= 4
+
+
+def test_a_worker_that_is_told_to_stop_ends_what_it_runs(quick: Deployment, tmp_path: Path) -> None:
+    worker = quick.start_worker(concurrency=2, env={"REMAP_SIGTERM": "SIGQUIT"})
+    batch = quick.client.submit("gated", gated(tmp_path, 8))
+    wait_until(lambda: len(starts(tmp_path)) == 2, what="two items run")
+    worker.stop()
+    wait_until(lambda: "soft shutdown" in worker.log, what="it begins to shut down")
+    (tmp_path / "gate").touch()
+    assert worker.wait() == 0
+    assert batch.request_counts.done >= 2
+    quick.start_worker()
+    committed_once(quick, batch)
+    assert {item.attempts for item in batch.results()} == {1}
+    assert len(starts(tmp_path)) == 8
+
+
+def test_a_restart_of_the_server_that_loses_nothing_is_survived(
+    quick: Deployment, tmp_path: Path
+) -> None:
+    worker = quick.start_worker(concurrency=2)
+    batch = quick.client.submit("gated", gated(tmp_path, 6))
+    wait_until(lambda: len(starts(tmp_path)) == 2, what="two items run")
+    for kind in ("normal", "pubsub"):  # what a restart does to connections
+        quick.redis.client_kill_filter(_type=kind, skipme=True)
+    (tmp_path / "gate").touch()
+    committed_once(quick, batch)
+    assert worker.alive
+    assert {item.output for item in batch.results()} == {worker.pid}
