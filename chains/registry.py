@@ -1,5 +1,6 @@
 """Chains by name: a batch names its chain, and a worker finds it here. No code travels."""
 
+import json
 import re
 import threading
 from collections.abc import Mapping
@@ -42,16 +43,17 @@ class RegisteredChain:
         """JSON schema of an output; None if unknown."""
         return self._schema("output", "serialization")
 
-    def validate_input(self, value: Any) -> Any:
-        """The value as the chain wants it (a model, say), or InvalidInput that says what is wrong.
+    def validate_json(self, text: str) -> Any:
+        """The JSON text as the chain wants it (a model, say), or InvalidInput that says what is
+        wrong.
 
         The message names places and expectations, never the value.
         """
         adapter = self._adapters.get("input")
         if adapter is None:
-            return value
+            return json.loads(text)
         try:
-            return adapter.validate_python(value)
+            return adapter.validate_json(text)
         except pydantic.ValidationError as error:
             raise InvalidInput(
                 f"the input of chain {self.name!r} {validation_message(error)}"

@@ -18,7 +18,7 @@ from typing import Any
 Line = dict[str, Any]
 
 #: Characters of a description that are kept: its first sentence or two.
-OPENING = 160
+OPENING = 120
 #: Characters of a text that no small model can take: its context holds about 1,000 tokens.
 TOO_LONG = 40_000
 
@@ -34,7 +34,9 @@ def installed() -> Iterator[dict[str, str]]:
         name, summary = str(fields.get("name", "")), str(fields.get("summary", ""))
         if name and summary:
             known = {"name": name, "summary": summary}
-            seen.setdefault(name.lower(), known | {"description": str(fields.get("description", ""))})
+            seen.setdefault(
+                name.lower(), known | {"description": str(fields.get("description", ""))}
+            )
     for _, package in sorted(seen.items()):
         yield package
 

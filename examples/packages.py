@@ -1,8 +1,8 @@
 """`describe-package`: what an installed Python package is for, from its own description.
 
 An input is `{"name": ..., "summary": ..., "description": ...}`, all text; an output is a
-`PackageCard`. The prompt and the schema suit the smallest of models: examples show the form, and
-the pattern ends every summary after one short sentence.
+`PackageCard`. Prompt and schema suit the smallest of models: examples show the form, and a pattern
+ends the summary.
 
     python -m examples.make_inputs -o inputs.jsonl
     batchord run describe-package --chains examples.packages -i inputs.jsonl -o out.jsonl
@@ -17,19 +17,25 @@ from chains import Chat, InvalidInput, Lambda, Parallel, Prompt, register
 
 PackageInput = dict[str, Any]
 
+#: One sentence of 3 to 12 words: a small model often finds no end by itself.
+LETTER = "[A-Za-z0-9']"
+WORD = f"{LETTER}{{1,16}}(-{LETTER}{{1,16}})?"
+SENTENCE = rf"^[A-Z]{LETTER}{{0,15}}( {WORD}){{2,11}}\.$"
+
 
 class About(BaseModel):
     """What the model is asked for."""
 
-    summary: str = Field(pattern=r"^[A-Z][A-Za-z0-9 ,'()/-]{10,80}\.$")
+    summary: str = Field(pattern=SENTENCE)
     category: Literal["data", "network", "system", "testing", "text"]
-    audience: Literal["developers", "operators", "scientists"]
 
 
-class PackageCard(About):
+class PackageCard(BaseModel):
     """The answer, under the package's name."""
 
     name: str
+    summary: str
+    category: str
 
 
 def tidy(package: PackageInput) -> dict[str, str]:
@@ -51,23 +57,11 @@ ask = Prompt(
     [
         ("system", "You catalogue Python packages as JSON."),
         ("user", "pandas: Powerful data structures for data analysis, time series, and statistics"),
-        (
-            "assistant",
-            '{{"summary": "Analyses tables and time series in memory.", '
-            '"category": "data", "audience": "scientists"}}',
-        ),
-        ("user", "flask: A simple framework for building complex web applications"),
-        (
-            "assistant",
-            '{{"summary": "Builds web applications from small parts.", '
-            '"category": "network", "audience": "developers"}}',
-        ),
+        ("assistant", '{{"summary":"Analyses tables and time series.","category":"data"}}'),
         ("user", "psutil: Cross-platform lib for process and system monitoring"),
-        (
-            "assistant",
-            '{{"summary": "Tells how busy a machine and its processes are.", '
-            '"category": "system", "audience": "operators"}}',
-        ),
+        ("assistant", '{{"summary":"Tells how busy a machine is.","category":"system"}}'),
+        ("user", "flask: A simple framework for building complex web applications"),
+        ("assistant", '{{"summary":"Builds web applications.","category":"network"}}'),
         ("user", "{name}: {summary}\n{description}"),
     ]
 )
@@ -78,6 +72,4 @@ describe_package = (
     | Lambda(card)
 )
 
-register(
-    "describe-package", describe_package, input_type=PackageInput, output_type=PackageCard
-)
+register("describe-package", describe_package, input_type=PackageInput, output_type=PackageCard)

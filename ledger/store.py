@@ -1,32 +1,21 @@
-"""The one module that talks to Redis: every transition of batches and items.
+"""Every transition of batches and items.
 
 Keys are drawn in `ledger.schema`, each transition is one script in `ledger/lua/`, and the clock is
-always the server's. Reading is in `ledger.reader`, which borrows this module's connection.
+always the server's. Reading is in `ledger.reader`.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib.resources import files
-from typing import Any, Final, Literal
-from urllib.parse import urlsplit
+from typing import Final, Literal
 
-import redis
-from redis.backoff import ExponentialWithJitterBackoff
-from redis.commands.core import Script
-from redis.retry import Retry
-
-from ledger.errors import BatchAborted, LedgerUnavailable, SubmitRefused
+from ledger.connection import PROMPT, Connection
+from ledger.errors import BatchAborted, SubmitRefused
 from ledger.models import ChainRecord, ItemStatus
 from ledger.schema import EVENTS_KEPT, Keys, page_of
 from ledger.settings import Settings
 
 #: How long a publisher of a shard may be silent before another one takes over.
 PUBLISH_LEASE: Final = 30.0
-
-#: Retries of one Redis call: for an app, which wants an answer, and for a worker, which waits out
-#: a restart of the server (about half a minute) rather than lose what an LLM call has cost.
-PROMPT, PATIENT = 2, 30
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,73 +33,12 @@ class Claim:
     chain: str = ""
 
 
-class Store:
-    """Every write to the ledger. Safe to share between threads; connects at its first call."""
+class Store(Connection):
+    """Every write to the ledger."""
 
     def __init__(self, settings: Settings, *, retries: int = PROMPT) -> None:
-        self.settings = settings
+        super().__init__(settings, retries=retries)
         self.keys = Keys(settings.namespace)
-        try:
-            self.redis: redis.Redis = redis.Redis.from_url(
-                settings.url(),
-                decode_responses=True,
-                socket_timeout=settings.socket_timeout,
-                socket_connect_timeout=min(5.0, settings.socket_timeout),
-                socket_keepalive=True,
-                health_check_interval=10,
-                max_connections=None,
-                retry=Retry(ExponentialWithJitterBackoff(base=0.1, cap=1.0), retries),
-            )
-        except ValueError:
-            # Neither the URL nor the error, which quotes it: there is a password in it.
-            raise LedgerUnavailable(
-                "BATCHORD_REDIS_URL is no Redis URL: write redis://[user:password@]host:port/0"
-            ) from None
-        self._scripts: dict[str, Script] = {}
-
-    def close(self) -> None:
-        """Close every connection."""
-        self.redis.close()
-
-    @contextmanager
-    def talking(self) -> Iterator[None]:
-        """Translate Redis errors into `LedgerUnavailable`, most specific first."""
-        try:
-            yield
-        except (redis.AuthenticationError, redis.exceptions.NoPermissionError) as error:
-            raise LedgerUnavailable(
-                f"Redis at {self._where()} refuses us ({error}): "
-                "check user and password in BATCHORD_REDIS_URL"
-            ) from error
-        except (redis.ConnectionError, redis.TimeoutError) as error:
-            raise LedgerUnavailable(
-                f"cannot reach Redis at {self._where()}: start it, or mend BATCHORD_REDIS_URL"
-            ) from error
-        except redis.exceptions.InvalidResponse as error:
-            raise LedgerUnavailable(
-                f"what answers at {self._where()} is no Redis: mend BATCHORD_REDIS_URL"
-            ) from error
-        except redis.exceptions.OutOfMemoryError as error:
-            raise LedgerUnavailable(
-                f"Redis at {self._where()} is full: raise its maxmemory, or purge old batches"
-            ) from error
-
-    def ping(self) -> None:
-        """Return if Redis answers, else raise `LedgerUnavailable`."""
-        with self.talking():
-            self.redis.ping()
-
-    def _where(self) -> str:
-        parts = urlsplit(self.settings.url())
-        return f"{parts.hostname or parts.path}:{parts.port or 6379}"
-
-    def _run(self, name: str, keys: Sequence[str], *args: str | int | float) -> Any:
-        script = self._scripts.get(name)
-        if script is None:
-            text = (files("ledger") / "lua" / f"{name}.lua").read_text()
-            script = self._scripts[name] = self.redis.register_script(text)
-        with self.talking():
-            return script(keys=keys, args=args)
 
     # Submitting: open -> append* -> seal, or abort.
 
@@ -128,7 +56,7 @@ class Store:
             now = self._now_ms()
             self.redis.zadd(self.keys.active, {batch_id: now})
             self.redis.zadd(self.keys.batches, {batch_id: now})
-        opened = bool(self._run("open", names, batch_id, self.settings.result_ttl, *flat))
+        opened = bool(self.run("open", names, batch_id, self.settings.result_ttl, *flat))
         if not opened:
             self.forget(batch_id)
         return opened
@@ -153,7 +81,7 @@ class Store:
             if custom_ids is not None:
                 args.append(custom_ids[offset])
         answer = str(
-            self._run(
+            self.run(
                 "append", [keys.meta, keys.inputs(page), keys.ids(page), keys.custom_ids], *args
             )
         )
@@ -181,7 +109,7 @@ class Store:
         keys = self.keys.batch(batch_id)
         rest = [name for name in keys.every(total) if name not in (keys.meta, keys.custom_ids)]
         names = [keys.meta, keys.custom_ids, *rest]
-        if not self._run("seal", names, total, shard_size, window):
+        if not self.run("seal", names, total, shard_size, window):
             raise BatchAborted(f"batch {batch_id} was aborted before it was sealed: submit again")
         if key is not None:
             with self.talking():
@@ -195,7 +123,7 @@ class Store:
         keys = self.keys.batch(batch_id)
         with self.talking():
             written = self.redis.hget(keys.meta, "written")
-        gone = bool(self._run("abort", keys.every(int(written or 0)), int(silent * 1000)))
+        gone = bool(self.run("abort", keys.every(int(written or 0)), int(silent * 1000)))
         if gone:
             self.forget(batch_id)
         return gone
@@ -218,32 +146,32 @@ class Store:
     def free_key(self, key: str, batch_id: str) -> None:
         """Forget the idempotency key if it still names `batch_id`, and that batch is gone."""
         names = [self.keys.idempotency(key), self.keys.batch(batch_id).meta]
-        self._run("free_key", names, batch_id)
+        self.run("free_key", names, batch_id)
 
     # Publishing and gathering, shard by shard.
 
     def next_shard(self, batch_id: str) -> int | None:
         """Return the shard that the caller shall publish now, or None; one publisher at a time."""
         meta = self.keys.batch(batch_id).meta
-        shard = self._run("next_shard", [meta], int(PUBLISH_LEASE * 1000))
+        shard = self.run("next_shard", [meta], int(PUBLISH_LEASE * 1000))
         return None if int(shard) < 0 else int(shard)
 
     def shard_published(self, batch_id: str, shard: int) -> None:
         """Record that all messages of a shard are in the queue."""
         keys = self.keys.batch(batch_id)
-        self._run("shard_published", [keys.meta, keys.shards, keys.open], shard)
+        self.run("shard_published", [keys.meta, keys.shards, keys.open], shard)
 
     def gather(self, batch_id: str, shard: int) -> int:
         """Close a shard whose items are all settled; return how many are not, or -1: no batch."""
         keys = self.keys.batch(batch_id)
-        return int(self._run("gather", [keys.meta, keys.shards, keys.open], shard))
+        return int(self.run("gather", [keys.meta, keys.shards, keys.open], shard))
 
     def commit(self, batch_id: str, *, total: int, key: str | None) -> bool:
         """End a finalizing batch, once; True for the caller that did it."""
         keys = self.keys.batch(batch_id)
         rest = [name for name in keys.every(total) if name not in (keys.meta, keys.events)]
         ttl = self.settings.result_ttl
-        done = bool(self._run("commit", [keys.meta, keys.events, *rest], ttl, EVENTS_KEPT))
+        done = bool(self.run("commit", [keys.meta, keys.events, *rest], ttl, EVENTS_KEPT))
         with self.talking():
             if key is not None:
                 self.redis.expire(self.keys.idempotency(key), ttl)
@@ -265,7 +193,7 @@ class Store:
     def claim(self, batch_id: str, index: int, token: str) -> Claim:
         """Take an item for one attempt under a lease, its attempt counted before user code."""
         keys, page = self.keys.batch(batch_id), page_of(index)
-        verdict, *rest = self._run(
+        verdict, *rest = self.run(
             "claim",
             [keys.meta, keys.inputs(page), keys.outcomes(page), keys.runs, keys.leases],
             index,
@@ -284,7 +212,7 @@ class Store:
         """Renew the leases of the items held (index -> token); return those no longer ours."""
         keys = self.keys.batch(batch_id)
         flat = [part for pair in held.items() for part in pair]
-        lost = self._run("beat", [keys.runs, keys.leases], int(self.settings.lease * 1000), *flat)
+        lost = self.run("beat", [keys.runs, keys.leases], int(self.settings.lease * 1000), *flat)
         return [int(index) for index in lost]
 
     def settle(
@@ -301,7 +229,7 @@ class Store:
         keys = self.keys.batch(batch_id)
         counts = [part for name, n in usage.items() for part in (f"usage.{name}", n)]
         return bool(
-            self._run(
+            self.run(
                 "settle",
                 [
                     keys.meta,
@@ -335,7 +263,7 @@ class Store:
     def lapsed(self, batch_id: str, *, limit: int) -> list[int]:
         """Take out and return items whose lease ended without an outcome."""
         leases = self.keys.batch(batch_id).leases
-        return [int(index) for index in self._run("lapsed", [leases], limit)]
+        return [int(index) for index in self.run("lapsed", [leases], limit)]
 
     def note(self, batch_id: str, status: str) -> None:
         """Add to the batch's news; for the sweep it counts as progress."""

@@ -19,7 +19,8 @@ BLOCK_BYTES = 4_000_000
 #: Longest custom_id, in characters.
 MAX_CUSTOM_ID = 512
 
-Check = Callable[[Any], None]
+#: Takes an input as JSON text, which is how the worker will see it.
+Check = Callable[[str], object]
 
 
 @dataclass(kw_only=True)
@@ -50,16 +51,16 @@ def check_for(chain: str, reader: Reader) -> Check:
     """
     here = registered().get(chain)
     if here is not None:
-        return here.validate_input
+        return here.validate_json
     announced = reader.chain(chain) if chain.isprintable() else None
     if announced is None:
         raise ChainNotFound(chain, {*registered(), *reader.chains()})
     if announced.input_schema is None:
-        return lambda value: None
+        return lambda text: None
     validator = Draft202012Validator(announced.input_schema)
 
-    def check(value: Any) -> None:
-        for error in validator.iter_errors(value):
+    def check(text: str) -> None:
+        for error in validator.iter_errors(decode(text)):
             # Not `error.message`, which quotes the value.
             raise InvalidInput(
                 f"the input of chain {chain!r} does not fit at {error.json_path}: "
@@ -111,8 +112,7 @@ def blocks(
 def _encoded(index: int, value: Any, check: Check, settings: Settings) -> str:
     try:
         text = encode(value, max_bytes=settings.max_input_bytes, setting="BATCHORD_MAX_INPUT_BYTES")
-        # As the worker will see it: a model is an object by then, a tuple an array.
-        check(decode(text))
+        check(text)
     except ValueRejected as error:
         raise ValueRejected(f"input {index}: {error}", code=error.code) from None
     except InvalidInput as error:

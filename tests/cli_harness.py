@@ -30,6 +30,12 @@ class Answer:
         return json.loads(self.out)
 
 
+def _listen() -> None:
+    # A session of tests that runs in the background ignores these; what it tests must not.
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
+
+
 class Running:
     """A command that runs, with its output in files."""
 
@@ -44,8 +50,7 @@ class Running:
                 stdin=subprocess.PIPE,
                 stdout=out,
                 stderr=err,
-                # A session of tests that runs in the background ignores Ctrl-C; this must not.
-                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+                preexec_fn=_listen,
             )
         assert self._popen.stdin is not None
         self.stdin: IO[bytes] = self._popen.stdin

@@ -7,8 +7,10 @@ import re
 from functools import lru_cache
 from typing import Any
 
+import hypothesis
 import numpy as np
 import numpy.typing as npt
+from hypothesis.strategies import from_regex
 
 JsonObject = dict[str, Any]
 
@@ -81,7 +83,10 @@ def stable_id(body: JsonObject) -> str:
 
 
 def fit(schema: JsonObject, text: str) -> Any:
-    """A value that fits the JSON schema: strings are `text`, enums their first value, numbers 0."""
+    """A value that fits the JSON schema: strings are `text`, enums their first value, numbers 0.
+
+    A string with a pattern is the simplest that matches, if `text` does not.
+    """
     return _fit(schema, text, schema.get("$defs", {}), 0)
 
 
@@ -142,8 +147,16 @@ def _fit_array(schema: JsonObject, text: str, defs: JsonObject, depth: int) -> l
 def _fit_string(schema: JsonObject, text: str) -> str:
     if schema.get("format") in _FORMATS:
         return _FORMATS[schema["format"]]
+    pattern = schema.get("pattern")
+    if pattern is not None:
+        return text if re.search(pattern, text) else _simplest(pattern)
     padded = text.ljust(schema.get("minLength", 0), "x")
     return padded[: schema.get("maxLength", len(padded))]
+
+
+@lru_cache(maxsize=1_000)
+def _simplest(pattern: str) -> str:
+    return hypothesis.find(from_regex(pattern), lambda text: True)
 
 
 def _fit_number(schema: JsonObject) -> int:

@@ -1,7 +1,8 @@
 """Wrong usage and bad input: one line that names the cure, exit code 2, and nothing is done."""
 
-import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
@@ -9,9 +10,6 @@ import pytest
 from tests.cli_harness import CHAINS, Answer, Shell
 from tests.conftest import Deploy
 from tests.harness import Deployment
-
-DOUBLE = ("submit", "double", "--chains", CHAINS, "-i", "-")
-NESTED = "[" * 101 + "]" * 101
 
 
 @pytest.fixture
@@ -46,95 +44,120 @@ def refused(answer: Answer, *parts: str) -> None:
         assert part in answer.err
 
 
-@pytest.mark.parametrize(
-    ("chain", "lines", "parts"),
-    [
-        ("repeat", [{"text": "x"}, {"times": 2}], ["input 1", "text"]),
-        ("echo", ["NaN"], ["input 0", "not JSON", "not JSON compliant"]),
-        ("echo", [1, NESTED], ["input 1", "too deep", "100 levels", "flatten"]),
-        ("echo", ["[" * 200_000], ["line 1 is not JSON"]),
-        ("echo", ["", 1, "", "{'a': 1}"], ["line 4 is not JSON"]),
-        ("echo", [{"input": 1, "custom_id": "a"}, {"input": 2}], ["input 1", "custom_id"]),
-        ("echo", [1, {"input": 2, "custom_id": "a"}], ["input 1", "custom_id"]),
-        ("echo", [], ["no inputs"]),
-    ],
-)
-def test_inputs_that_do_not_fit_are_refused_by_their_place(
-    served: Shell,
-    redis: Deployment,
-    chain: str,
-    lines: list[object],
-    parts: list[str],
-) -> None:
-    path = served.write("bad.jsonl", lines)
+@dataclass(frozen=True)
+class Case:
+    """A command that must be refused, and what its one line must name."""
 
-    answer = served.run("submit", chain, "--chains", CHAINS, "-i", path)
-
-    refused(answer, *parts)
-    assert not redis.keys_of("batch_")
+    command: str
+    parts: Sequence[str]
+    stdin: str = "1\n"
+    env: Mapping[str, str] = field(default_factory=dict)
+    #: Whether it finds a Redis.
+    served: bool = True
 
 
-def test_an_input_that_is_too_large_is_refused_by_the_limit_that_is_set(served: Shell) -> None:
-    answer = served.run(
-        *("submit", "echo", "--chains", CHAINS, "-i", "-"),
-        stdin=json.dumps("x" * 100),
+ECHO = f"submit echo --chains {CHAINS} -i -"
+NO_REDIS = ("no Redis", "BATCHORD_REDIS_URL", "batchord up")
+NESTED = "[" * 101 + "]" * 101
+
+CASES = {
+    "the type of the chain": Case(
+        f"submit repeat --chains {CHAINS} -i -",
+        ["input 1", "text"],
+        stdin='{"text": "x"}\n{"times": 2}\n',
+    ),
+    "NaN": Case(ECHO, ["input 0", "not JSON compliant"], stdin="NaN"),
+    "too deep": Case(ECHO, ["input 1", "too deep", "100", "flatten"], stdin=f"1\n{NESTED}\n"),
+    "far too deep": Case(ECHO, ["line 1 is not JSON"], stdin="[" * 200_000),
+    "too large": Case(
+        ECHO,
+        ["input 0", "102 bytes", "50", "BATCHORD_MAX_INPUT_BYTES"],
+        stdin=f'"{"x" * 100}"',
         env={"BATCHORD_MAX_INPUT_BYTES": "50"},
-    )
+    ),
+    "not JSON": Case(ECHO, ["line 4 is not JSON"], stdin="\n1\n\n{'a': 1}\n"),
+    "an id is missing": Case(
+        ECHO,
+        ["input 1", "custom_id"],
+        stdin='{"input": 1, "custom_id": "a"}\n{"input": 2}\n',
+    ),
+    "an id too many": Case(
+        ECHO, ["input 1", "custom_id"], stdin='1\n{"input": 2, "custom_id": "a"}\n'
+    ),
+    "nothing": Case(ECHO, ["no inputs"], stdin="\n"),
+    "not UTF-8": Case(f"submit echo --chains {CHAINS} -i latin.jsonl", ["not UTF-8", "convert it"]),
+    "no such file": Case(
+        f"submit echo --chains {CHAINS} -i absent.jsonl", ["absent.jsonl", "submit --help"]
+    ),
+    "no such chain": Case(f"submit nope --chains {CHAINS} -i -", ["'nope'", "double", "--chains"]),
+    "no such module": Case("submit x --chains no.such -i -", ["'no.such'", "No module"]),
+    "a broken module": Case("submit x --chains broken -i -", ["'broken'", "KeyError", "no key"]),
+    "no pair": Case(f"{ECHO} --metadata team", ["--metadata", "KEY=VALUE"]),
+    "no such option": Case("list --nope", ["--nope", "batchord list --help"]),
+    "no such option of all": Case("--nope", ["--nope", "batchord --help"]),
+    "no such command": Case("nope", ["'nope'", "batchord --help"]),
+    "no such level": Case("worker --loglevel loud", ["--loglevel", "worker --help"]),
+    "no such batch": Case("list --after batch_0", ["unknown batch 'batch_0'", "check the id"]),
+    "no id at all": Case("results ../../etc", ["unknown batch", "check the id"]),
+    "no Redis to list": Case("list", NO_REDIS, served=False),
+    "no Redis to ask": Case("status batch_1", NO_REDIS, served=False),
+    "no Redis to work for": Case("worker", NO_REDIS, served=False),
+    "no Redis there": Case(
+        "list",
+        ["cannot reach Redis at 127.0.0.1:1", "start it", "BATCHORD_REDIS_URL"],
+        env={"BATCHORD_REDIS_URL": "redis://127.0.0.1:1/0"},
+    ),
+    "no URL": Case(
+        "list", ["BATCHORD_REDIS_URL", "redis://"], env={"BATCHORD_REDIS_URL": "127.0.0.1"}
+    ),
+    "a bad setting": Case(
+        "list", ["BATCHORD_SHARD_SIZE", "greater than"], env={"BATCHORD_SHARD_SIZE": "0"}
+    ),
+    "a folder that is not there": Case(
+        "run x --chains broken -i - -o absent/out.jsonl", ["-o", "absent", "make it"]
+    ),
+    "no file to replace": Case(
+        "run x --chains broken -i - -o /dev/null", ["-o", "/dev/null", "another file"]
+    ),
+    "a run without its chains": Case(
+        "run nope -i - -o out.jsonl", ["'nope'", "known: none", "--chains"], served=False
+    ),
+    "a run without its chain": Case(
+        f"run nope --chains {CHAINS} -i - -o out.jsonl", ["'nope'", "double"], served=False
+    ),
+}
 
-    refused(answer, "input 0", "102 bytes", "50", "BATCHORD_MAX_INPUT_BYTES")
+
+@pytest.fixture(scope="module")
+def answers(
+    served: Shell, redis: Deployment, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[dict[str, Answer]]:
+    """What all cases were answered: asked side by side, as each takes half a second."""
+    alone = Shell(tmp_path_factory.mktemp("alone") / "shell")
+    for shell in (served, alone):
+        shell.module("broken", "raise KeyError('no key\\nin two lines')")
+        shell.write("out.jsonl", ["kept"])
+        (shell.folder / "latin.jsonl").write_bytes('"é"\n'.encode("latin-1"))
+
+    def ask(case: Case) -> Answer:
+        shell = served if case.served else alone
+        return shell.run(*case.command.split(), stdin=case.stdin, env=case.env)
+
+    with ThreadPoolExecutor(3) as pool:
+        yield dict(zip(CASES, pool.map(ask, CASES.values()), strict=True))
+    for shell in (served, alone):
+        assert (shell.folder / "out.jsonl").read_text() == "kept\n"
+        assert len(list(shell.folder.glob("*out.jsonl*"))) == 1
+        assert not list(shell.tmp.iterdir())
+    assert not redis.keys_of("batch_")
+    alone.close()
 
 
-def test_a_file_that_is_not_utf_8_is_refused(served: Shell) -> None:
-    (served.folder / "latin.jsonl").write_bytes('"é"\n'.encode("latin-1"))
-
-    refused(
-        served.run("submit", "echo", "--chains", CHAINS, "-i", "latin.jsonl"), "UTF-8", "convert it"
-    )
-
-
-@pytest.mark.parametrize(
-    ("args", "parts"),
-    [
-        (("submit", "nope", "--chains", CHAINS, "-i", "-"), ["'nope'", "double"]),
-        (("submit", "x", "--chains", "no.such.module", "-i", "-"), ["'no.such.module'", "No mod"]),
-        (("submit", "x", "--chains", "broken", "-i", "-"), ["'broken'", "KeyError", "no key"]),
-        (("submit", "double", "-i", "absent.jsonl"), ["absent.jsonl", "submit --help"]),
-        ((*DOUBLE, "--metadata", "team"), ["--metadata", "KEY=VALUE"]),
-        (("list", "--nope"), ["--nope", "batchord list --help"]),
-        (("--nope",), ["--nope", "batchord --help"]),
-        (("nope",), ["'nope'", "batchord --help"]),
-        (("list", "--after", "batch_0"), ["unknown batch 'batch_0'", "check the id"]),
-        (("results", "../../etc"), ["unknown batch", "check the id"]),
-        (("worker", "--loglevel", "loud"), ["--loglevel", "worker --help"]),
-    ],
-)
-def test_wrong_usage_is_refused_in_one_line(
-    served: Shell, args: tuple[str, ...], parts: list[str]
+@pytest.mark.parametrize("name", CASES)
+def test_it_is_refused_in_one_line_that_names_the_cure(
+    answers: dict[str, Answer], name: str
 ) -> None:
-    served.module("broken", "raise KeyError('no key\\nin two lines')")
-
-    refused(served.run(*args, stdin="1\n"), *parts)
-
-
-@pytest.mark.parametrize(
-    ("command", "env", "parts"),
-    [
-        ("list", {}, ["no Redis", "BATCHORD_REDIS_URL", "batchord up"]),
-        ("status batch_1", {}, ["no Redis", "batchord up"]),
-        ("worker", {}, ["no Redis", "batchord up"]),
-        (
-            "list",
-            {"BATCHORD_REDIS_URL": "redis://127.0.0.1:1/0"},
-            ["cannot reach Redis at 127.0.0.1:1", "start it", "BATCHORD_REDIS_URL"],
-        ),
-        ("list", {"BATCHORD_REDIS_URL": "127.0.0.1"}, ["BATCHORD_REDIS_URL", "redis://"]),
-        ("list", {"BATCHORD_SHARD_SIZE": "0"}, ["BATCHORD_SHARD_SIZE", "greater than"]),
-    ],
-)
-def test_what_the_environment_lacks_is_named(
-    shell: Shell, command: str, env: Mapping[str, str], parts: list[str]
-) -> None:
-    refused(shell.run(*command.split(), env=env), *parts)
+    refused(answers[name], *CASES[name].parts)
 
 
 def test_a_wrong_password_is_named_and_not_shown(served: Shell, redis: Deployment) -> None:
@@ -149,32 +172,17 @@ def test_a_wrong_password_is_named_and_not_shown(served: Shell, redis: Deploymen
         assert "wr0ng" not in answer.err
 
 
-@pytest.mark.parametrize(
-    ("args", "stdin", "parts"),
-    [
-        (("run", "nope", "--chains", CHAINS), "1\n", ["'nope'", "known: ", "double"]),
-        (("run", "nope"), "1\n", ["'nope'", "known: none", "--chains"]),
-        (("run", "double", "--chains", CHAINS), "1\n2\n{\n", ["line 3 is not JSON"]),
-    ],
-)
-def test_a_refused_run_leaves_the_output_of_the_last_one_alone(
-    shell: Shell, args: tuple[str, ...], stdin: str, parts: list[str]
-) -> None:
+def test_a_bad_line_far_down_leaves_nothing_but_the_output_of_the_last_run(shell: Shell) -> None:
     kept = shell.write("out.jsonl", ["kept"])
+    lines = [*map(str, range(1_500)), "{"]
 
-    answer = shell.run(*args, "-i", "-", "-o", kept, "--processes", "1", stdin=stdin)
+    answer = shell.run(
+        *("run", "double", "--chains", CHAINS, "--processes", "1", "-i", "-", "-o", kept),
+        stdin="\n".join(lines),
+    )
 
-    refused(answer, *parts)
+    refused(answer, "line 1501 is not JSON")
     assert kept.read_text() == "kept\n"
     assert [each.name for each in shell.folder.iterdir()] == ["out.jsonl"]
     shell.check_nothing_is_left(timeout=0)
     assert not list(shell.tmp.iterdir())
-
-
-@pytest.mark.parametrize("target", ["absent/out.jsonl", "/dev/null"])
-def test_an_output_that_could_not_be_written_is_refused_before_anything_runs(
-    shell: Shell, target: str
-) -> None:
-    shell.module("steps", "raise AssertionError('it got as far as here')")
-
-    refused(shell.run("run", "x", "--chains", "steps", "-i", "-", "-o", target), "-o")

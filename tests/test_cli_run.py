@@ -76,20 +76,6 @@ def test_it_writes_ordered_results_with_their_ids_and_exits_3_if_items_failed(sh
     assert not shell.home.exists()
 
 
-def test_with_json_stdout_is_one_record_and_inputs_may_come_from_stdin(shell: Shell) -> None:
-    answer = shell.run(
-        "run", "double", *SMALL, "-i", "-", "-o", "out.jsonl", "--json", stdin="\ufeff1\n\n2\n3\n"
-    )
-
-    assert answer.code == 0, answer.err
-    assert answer.json["status"] == "completed"
-    assert answer.json["request_counts"]["succeeded"] == 3
-    assert answer.out.count("\n") == 1
-    assert [each["output"] for each in results(shell.folder / "out.jsonl")] == [2, 4, 6]
-    assert "double: 3/3 done" in answer.err
-    assert "3 succeeded" in answer.err, "the tables are still there, for a person"
-
-
 def test_killed_in_the_middle_nothing_of_it_lives_on(shell: Shell) -> None:
     running = _half_way(shell)
     assert shell.processes("batchord.server")
@@ -103,13 +89,10 @@ def test_killed_in_the_middle_nothing_of_it_lives_on(shell: Shell) -> None:
     assert not (shell.folder / "out.jsonl").exists()
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_interrupted_it_writes_what_had_ended_and_exits_130(
-    shell: Shell, number: signal.Signals
-) -> None:
+def test_interrupted_it_writes_what_had_ended_and_exits_130(shell: Shell) -> None:
     running = _half_way(shell)
 
-    running.send(number)
+    running.send(signal.SIGINT)
 
     assert running.wait(timeout=10) == 130, running.err
     found = results(shell.folder / "out.jsonl")
@@ -119,7 +102,10 @@ def test_interrupted_it_writes_what_had_ended_and_exits_130(
     assert not list(shell.tmp.iterdir())
 
 
-def test_interrupted_while_it_still_reads_submit_leaves_no_trace(deployment: Deployment) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_interrupted_while_it_still_reads_submit_leaves_no_trace(
+    deployment: Deployment, number: signal.Signals
+) -> None:
     shell = Shell(deployment.folder / "shell", BATCHORD_REDIS_URL=deployment.url)
     try:
         running = shell.start("submit", "double", "--chains", CHAINS, "-i", "-")
@@ -127,7 +113,7 @@ def test_interrupted_while_it_still_reads_submit_leaves_no_trace(deployment: Dep
         running.stdin.flush()
         wait_until(lambda: deployment.keys_of("batch_"), what="its first inputs are written")
 
-        running.send(signal.SIGINT)
+        running.send(number)
 
         assert running.wait() == 130
         assert running.err == "Interrupted\n"
@@ -138,17 +124,24 @@ def test_interrupted_while_it_still_reads_submit_leaves_no_trace(deployment: Dep
         shell.close()
 
 
-def test_it_uses_the_redis_that_is_there_and_brings_the_workers_only(
+def test_with_a_redis_it_brings_only_workers_and_json_is_one_record_on_stdout(
     deployment: Deployment,
 ) -> None:
     shell = Shell(deployment.folder / "shell", BATCHORD_REDIS_URL=deployment.url)
     try:
-        shell.write("in.jsonl", [1, 2])
-
-        answer = shell.run("run", "double", *SMALL, "-i", "in.jsonl", "-o", "out.jsonl", "--json")
+        answer = shell.run(
+            *("run", "double", *SMALL, "-i", "-", "-o", "out.jsonl", "--json"),
+            stdin="\ufeff1\n\n2\n3\n",
+        )
 
         assert answer.code == 0, answer.err
-        assert deployment.client.retrieve(answer.json["id"]).outputs() == [2, 4]
+        assert answer.out.count("\n") == 1
+        assert answer.json["status"] == "completed"
+        assert answer.json["request_counts"]["succeeded"] == 3
+        assert [each["output"] for each in results(shell.folder / "out.jsonl")] == [2, 4, 6]
+        assert "double: 3/3 done" in answer.err
+        assert "3 succeeded" in answer.err, "the tables are still there, for a person"
+        assert deployment.client.retrieve(answer.json["id"]).outputs() == [2, 4, 6]
         shell.check_nothing_is_left(timeout=0)
     finally:
         shell.close()

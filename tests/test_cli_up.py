@@ -27,6 +27,10 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Shell, R
     up = shell.start(*UP, "--flower-port", port)
     up.wait_for(READY)
     yield shell, up, port
+    up.send(signal.SIGINT)
+    assert up.wait() == 0, up.err
+    shell.check_nothing_is_left(timeout=0)
+    assert not _answers(port)
     shell.close()
 
 
@@ -212,9 +216,9 @@ def test_without_its_password_its_redis_says_nothing(shell: Shell) -> None:
 
 
 def test_what_it_recorded_survives_its_end_and_nothing_else_does(tmp_path: Path) -> None:
-    shell, port = Shell(tmp_path / "shell"), free_port()
+    shell, up_alone = Shell(tmp_path / "shell"), (*UP, "--flower-port", "0")
     try:
-        up = shell.start(*UP, "--flower-port", port)
+        up = shell.start(*up_alone)
         up.wait_for(READY)
         server_file = shell.home / "server.json"
         assert server_file.stat().st_mode & 0o777 == 0o600
@@ -232,10 +236,9 @@ def test_what_it_recorded_survives_its_end_and_nothing_else_does(tmp_path: Path)
         assert up.wait() == 0, up.err
         shell.check_nothing_is_left(timeout=0)
         assert not server_file.exists()
-        assert not _answers(port)
         assert "no Redis" in shell.run("list").err
 
-        up = shell.start(*UP, "--flower-port", 0)
+        up = shell.start(*up_alone)
         up.wait_for(READY)
         outputs = [json.loads(line)["output"] for line in shell.run("results", found).out.split()]
         assert outputs == [2, 4]
@@ -245,7 +248,7 @@ def test_what_it_recorded_survives_its_end_and_nothing_else_does(tmp_path: Path)
         shell.check_nothing_is_left(timeout=10)
         assert server_file.exists(), "it could not be taken back"
         # What a killed one left behind does not stand in the way of the next.
-        up = shell.start(*UP, "--flower-port", 0)
+        up = shell.start(*up_alone)
         up.wait_for(READY)
         assert shell.run("status", found).code == 0
         up.send(signal.SIGTERM)

@@ -56,7 +56,7 @@ def test_the_ten_lines_of_the_readme_do_what_it_says(
     try:
 
         def announced() -> bool:
-            command = [BATCHORD, "chains", "--json"]
+            command: list[str | Path] = [BATCHORD, "chains", "--json"]
             found = subprocess.run(
                 command, env=environment, capture_output=True, text=True, check=False
             )

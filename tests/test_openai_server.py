@@ -73,6 +73,7 @@ class Tree(BaseModel):
     weight: float | None
     leaves: list[Leaf]
     alive: bool
+    code: str = Field(pattern=r"^[A-Z]{2}( [0-9]+)?\.$")
 
 
 def test_a_schema_is_answered_with_an_object_that_fits_it(client: openai.OpenAI) -> None:
@@ -83,6 +84,7 @@ def test_a_schema_is_answered_with_an_object_that_fits_it(client: openai.OpenAI)
     assert tree is not None
     assert (tree.title, tree.colour, tree.kind) == ("echo: hi", Colour.RED, "oak")
     assert (tree.weight, tree.leaves[0].size) == (0, 3)
+    assert tree.code == "AA."
     assert raw.headers["x-request-id"] == "req_1"
 
 

@@ -35,12 +35,12 @@ def test_a_batch_is_found_again_by_its_id(shared: Deployment) -> None:
     assert all(time.utcoffset().total_seconds() == 0 for time in times)  # type: ignore[union-attr]
 
 
-def test_a_custom_id_comes_back_with_each_of_many_items(shared: Deployment) -> None:
-    batch = shared.client.submit("echo", range(1100), custom_ids=(f"id-{i}" for i in range(1100)))
-    assert [(item.custom_id, item.output) for item in batch.results()] == [
-        (f"id-{i}", i) for i in range(1100)
+def test_custom_ids_are_with_their_items_across_pages(deployment: Deployment) -> None:
+    register("echo", str, replace=True)
+    batch = deployment.client.submit("echo", range(2100), custom_ids=map(str, range(2100)))
+    assert [(item.index, item.custom_id) for item in batch.items()] == [
+        (i, str(i)) for i in range(2100)
     ]
-    batch.wait(10)
 
 
 def test_batches_are_listed_newest_first_in_pages(deployment: Deployment) -> None:

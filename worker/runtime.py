@@ -11,11 +11,12 @@ from chains.errors import explain
 from chains.loop import default_loop
 from chains.run import scope
 from chains.usage import Usage
+from ledger.connection import PATIENT
 from ledger.errors import ValueRejected
 from ledger.models import ItemError, ItemStatus, Outcome
 from ledger.settings import Settings
-from ledger.store import PATIENT, Claim, Store
-from ledger.values import decode, encode
+from ledger.store import Claim, Store
+from ledger.values import encode
 from worker.leases import Leases
 
 logger = logging.getLogger(__name__)
@@ -72,7 +73,7 @@ class Runtime:
             chain = get_chain(claim.chain)
         except ChainNotFound as error:
             return _failed(_chain_not_found(error, claim.attempt), None), "null"
-        value, problem, usage = default_loop().run(self._run(chain, decode(claim.input), claim))
+        value, problem, usage = default_loop().run(self._run(chain, claim))
         if problem is not None:
             return _failed(problem, usage), "null"
         limit = self.settings.max_output_bytes
@@ -84,7 +85,7 @@ class Runtime:
         return Outcome(status=ItemStatus.SUCCEEDED, usage=usage), output
 
     async def _run(
-        self, chain: RegisteredChain, value: Any, claim: Claim
+        self, chain: RegisteredChain, claim: Claim
     ) -> tuple[Any, ItemError | None, Usage | None]:
         """Run the chain under the item's deadline; whatever it raises is the item's error."""
         seconds = chain.timeout or self.settings.item_timeout
@@ -92,7 +93,7 @@ class Runtime:
         with scope() as run:
             try:
                 async with deadline:
-                    checked = chain.validate_input(value)
+                    checked = chain.validate_json(claim.input)
                     return await chain.chain.ainvoke(checked), None, run.usage
             except BaseException as error:
                 # SystemExit and the like too: one item's code must not end everybody's process.

@@ -1,0 +1,96 @@
+"""The connection to Redis: the one module that imports its client, and translates its errors."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from importlib.resources import files
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+import redis
+from redis.backoff import ExponentialWithJitterBackoff
+from redis.commands.core import Script
+from redis.retry import Retry
+
+from ledger.errors import LedgerUnavailable
+from ledger.settings import Settings
+
+#: Retries of one Redis call: for an app, which wants an answer, and for a worker, which waits out
+#: a restart of the server (about half a minute) rather than lose what an LLM call has cost.
+PROMPT: Final = 2
+PATIENT: Final = 30
+
+
+class Connection:
+    """Redis, and our scripts on it. Safe to share between threads; connects at its first call.
+
+    Raises:
+        LedgerUnavailable: the URL is none.
+    """
+
+    def __init__(self, settings: Settings, *, retries: int = PROMPT) -> None:
+        self.settings = settings
+        try:
+            self.redis: redis.Redis = redis.Redis.from_url(
+                settings.url(),
+                decode_responses=True,
+                socket_timeout=settings.socket_timeout,
+                socket_connect_timeout=min(5.0, settings.socket_timeout),
+                socket_keepalive=True,
+                health_check_interval=10,
+                max_connections=None,
+                retry=Retry(ExponentialWithJitterBackoff(base=0.1, cap=1.0), retries),
+            )
+        except ValueError:
+            # Neither the URL nor the error, which quotes it: there is a password in it.
+            raise LedgerUnavailable(
+                "BATCHORD_REDIS_URL is no Redis URL: write redis://[user:password@]host:port/0"
+            ) from None
+        self._scripts: dict[str, Script] = {}
+
+    def close(self) -> None:
+        """Close every connection."""
+        self.redis.close()
+
+    @contextmanager
+    def talking(self) -> Iterator[None]:
+        """Translate Redis errors into `LedgerUnavailable`, most specific first."""
+        try:
+            yield
+        except (redis.AuthenticationError, redis.exceptions.NoPermissionError) as error:
+            raise LedgerUnavailable(
+                f"Redis at {self._where()} refuses us ({error}): "
+                "check user and password in BATCHORD_REDIS_URL"
+            ) from error
+        except (redis.ConnectionError, redis.TimeoutError) as error:
+            raise LedgerUnavailable(
+                f"cannot reach Redis at {self._where()}: start it, or mend BATCHORD_REDIS_URL"
+            ) from error
+        except redis.exceptions.InvalidResponse as error:
+            raise LedgerUnavailable(
+                f"what answers at {self._where()} is no Redis: mend BATCHORD_REDIS_URL"
+            ) from error
+        except redis.exceptions.OutOfMemoryError as error:
+            raise LedgerUnavailable(
+                f"Redis at {self._where()} is full: raise its maxmemory, or purge old batches"
+            ) from error
+        except redis.RedisError as error:
+            # READONLY, MISCONF and the like: its own words say what to change.
+            raise LedgerUnavailable(f"Redis at {self._where()} answers: {error}") from error
+
+    def ping(self) -> None:
+        """Return if Redis answers, else raise `LedgerUnavailable`."""
+        with self.talking():
+            self.redis.ping()
+
+    def _where(self) -> str:
+        parts = urlsplit(self.settings.url())
+        return f"{parts.hostname or parts.path}:{parts.port or 6379}"
+
+    def run(self, name: str, keys: Sequence[str], *args: str | int | float) -> Any:
+        """Run `ledger/lua/NAME.lua`, one transition, and return its answer."""
+        script = self._scripts.get(name)
+        if script is None:
+            text = (files("ledger") / "lua" / f"{name}.lua").read_text()
+            script = self._scripts[name] = self.redis.register_script(text)
+        with self.talking():
+            return script(keys=keys, args=args)
