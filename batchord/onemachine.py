@@ -17,7 +17,7 @@ from pydantic import SecretStr
 from rich.console import Console
 
 from batchord import jsonl, render
-from batchord.local import flower, has_server, machine
+from batchord.local import await_workers, flower, has_server, machine
 from batchord.local_model import LocalModel
 from batchord.options import (
     chains_option,
@@ -28,7 +28,7 @@ from batchord.options import (
     worker_options,
 )
 from batchord.server import EmbeddedServer
-from chains import get_chain
+from chains import get_chain, registered
 from ledger.models import BatchRecord, ItemStatus
 from producer import Batch, Client
 from worker.supervisor import Supervisor
@@ -173,6 +173,8 @@ def up(
         stack.callback(supervisor.stop)
         supervisor.start()
         out.print(f"Valkey   {settings.home} (clients on this machine find it there)")
+        for chain in registered():
+            await_workers(settings, chain, supervisor, log)
         out.print(f"Workers  {processes} x {concurrency}, log in {log}", soft_wrap=True)
         if flower_port:
             password = secrets.token_urlsafe(9)

@@ -156,7 +156,11 @@ def _fit_string(schema: JsonObject, text: str) -> str:
 
 @lru_cache(maxsize=1_000)
 def _simplest(pattern: str) -> str:
-    return hypothesis.find(from_regex(pattern), lambda text: True)
+    # Shrinking would take seconds, and the first example is the simplest already.
+    quick = hypothesis.settings(
+        database=None, derandomize=True, max_examples=20, phases=[hypothesis.Phase.generate]
+    )
+    return hypothesis.find(from_regex(pattern), lambda text: True, settings=quick)
 
 
 def _fit_number(schema: JsonObject) -> int:

@@ -1,6 +1,7 @@
 """`batchord up`, and the commands that find it without being told where it is."""
 
 import base64
+import fcntl
 import json
 import re
 import signal
@@ -223,6 +224,9 @@ def test_what_it_recorded_survives_its_end_and_nothing_else_does(tmp_path: Path)
         server_file = shell.home / "server.json"
         assert server_file.stat().st_mode & 0o777 == 0o600
         assert shell.home.stat().st_mode & 0o777 == 0o700
+        with (shell.home / "lock").open() as lock, pytest.raises(BlockingIOError):
+            # Two servers that write to one folder would spoil its data.
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         found = shell.run("submit", "double", "-i", "-", stdin="1\n2\n").out.strip()
         assert shell.run("watch", found, "--json").json["status"] == "completed"
 
