@@ -19,7 +19,8 @@ AT_ONCE = RetryPolicy(initial=0.0)
 
 
 def sizes(server: OpenAIServer) -> list[int]:
-    return [len(request.body["input"]) for request in server.requests]
+    """Texts of each request, largest first: requests that are sent together arrive in any order."""
+    return sorted((len(request.body["input"]) for request in server.requests), reverse=True)
 
 
 def vector(text: str) -> Any:
