@@ -92,7 +92,7 @@ def machine(
             return
         get_chain(chain)  # our workers import what we have imported
         if own_server:
-            server = stack.enter_context(EmbeddedServer(scratch / "data"))
+            server = stack.enter_context(EmbeddedServer(scratch / "data", ephemeral=True))
             settings = settings.model_copy(update={"redis_url": SecretStr(server.url)})
         environment = {"BATCHORD_REDIS_URL": settings.url()}
         if local_model:

