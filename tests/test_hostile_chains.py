@@ -26,6 +26,7 @@ OUTPUTS = {
     "deep_101": "output_too_deep",
     "deep_5000": "output_too_deep",
     "large": "output_too_large",
+    "unreadable": "LookupError",
 }
 ERRORS = {
     "SystemExit": "SystemExit",

@@ -82,6 +82,9 @@ class Runtime:
             output = encode(value, max_bytes=limit, setting="BATCHORD_MAX_OUTPUT_BYTES")
         except ValueRejected as error:
             return _failed(_output_rejected(error, claim.attempt), usage), "null"
+        except Exception as error:  # noqa: BLE001
+            # A model of the user's may raise as it is dumped; unsettled, the item would run again.
+            return _failed(_explained(error, claim.attempt), usage), "null"
         return Outcome(status=ItemStatus.SUCCEEDED, usage=usage), output
 
     async def _run(
@@ -103,22 +106,25 @@ class Runtime:
                     raise
                 if deadline.expired():
                     return None, _timed_out(seconds, claim.attempt), run.usage
-                info = explain(error)
-                problem = ItemError(
-                    code=info.code,
-                    message=info.message,
-                    step=info.step,
-                    retryable=info.retryable,
-                    http_status=info.http_status,
-                    attempts=claim.attempt,
-                )
-                return None, problem, run.usage
+                return None, _explained(error, claim.attempt), run.usage
 
 
 def _cancelling() -> bool:
     """Whether someone outside asked the running item to end."""
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0
+
+
+def _explained(error: BaseException, attempt: int) -> ItemError:
+    info = explain(error)
+    return ItemError(
+        code=info.code,
+        message=info.message,
+        step=info.step,
+        retryable=info.retryable,
+        http_status=info.http_status,
+        attempts=attempt,
+    )
 
 
 def _failed(error: ItemError, usage: Usage | None) -> Outcome:

@@ -104,6 +104,13 @@ async def die(what: dict[str, Any]) -> Any:
     return what["value"]
 
 
+class Unreadable(dict[str, Any]):
+    """A value that raises as it is read."""
+
+    def items(self) -> Any:
+        raise LookupError("not now")
+
+
 def hostile_output(kind: str) -> Any:
     """Return what is no JSON, too deep or too large, or just about fits."""
     deep: Any = "bottom"
@@ -126,6 +133,7 @@ def hostile_output(kind: str) -> Any:
         "deep_101": lambda: deep,
         "deep_5000": lambda: deep,
         "large": lambda: "x" * 2_000_000,
+        "unreadable": Unreadable,
         "fine": lambda: "fine",
     }[kind]()
 
