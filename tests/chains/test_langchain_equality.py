@@ -77,7 +77,7 @@ def test_as_completed_gives_the_same_three_times() -> None:
 def test_an_error_is_raised_three_times() -> None:
     for chain in three("seed-short"):
         with pytest.raises(ValueError, match="too long: 20"):
-            chain.batch(seed.SHORT_INPUTS)
+            chain.batch(seed.SHORT_INPUTS[:3])  # of two that fail, either may come first
 
 
 def test_steps_of_both_kinds_make_one_chain(server: OpenAIServer) -> None:
