@@ -201,7 +201,8 @@ def supervised(quick: Deployment) -> Iterator[Callable[[], int]]:
     def supervise() -> None:
         nonlocal count
         while not stop.is_set():
-            worker = quick.start_worker(concurrency=2, wait=False)
+            # One at a time: whoever ran beside a poison item would be counted as well.
+            worker = quick.start_worker(concurrency=1, wait=False)
             count += 1
             while worker.alive and not stop.wait(0.05):
                 pass
