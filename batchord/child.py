@@ -10,14 +10,40 @@ import subprocess
 import sys
 import tempfile
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import IO
+from types import TracebackType
+from typing import IO, Self
 
 from chains.errors import BatchordError
 
 
 class ChildError(BatchordError):
     """The process did not come up; the message is what it said."""
+
+
+class Service(ABC):
+    """What runs beside us for the time of a `with` block."""
+
+    @abstractmethod
+    def start(self) -> None:
+        """Return when it serves."""
+
+    @abstractmethod
+    def stop(self) -> None:
+        """Leave no process."""
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.stop()
 
 
 class Child:

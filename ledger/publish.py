@@ -10,21 +10,18 @@ from ledger.store import Store
 from ledger.wire import GATHER, RUN_ITEM, gather_task_id, item_task_id, shard_group_id
 
 
-def publish_shards(app: Celery, store: Store, batch_id: str) -> int:
-    """Publish what the batch's window has room for; return how many shards.
+def publish_shards(app: Celery, store: Store, batch_id: str) -> None:
+    """Publish what the batch's window has room for.
 
     Called after the seal, after each gather and by the sweep. A crash anywhere leaves the shard
     unrecorded, so that the next caller publishes it again; the task ids are the same, a claim is
     refused for what runs or is settled, and the chord counts each id once.
     """
-    published = 0
     while (shard := store.next_shard(batch_id)) is not None:
         total, size = Reader(store).shape(batch_id)
         start = shard * size
         publish_items(app, batch_id, shard, range(start, min(start + size, total)))
         store.shard_published(batch_id, shard)
-        published += 1
-    return published
 
 
 def publish_items(app: Celery, batch_id: str, shard: int, indexes: Iterable[int]) -> None:
