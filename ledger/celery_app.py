@@ -3,6 +3,7 @@
 from typing import Any
 
 from celery import Celery
+from kombu.entity import Queue
 
 from ledger.settings import Settings
 
@@ -18,7 +19,12 @@ def create_app(settings: Settings, *, include: tuple[str, ...] = ()) -> Celery:
         NoServer: no Redis is configured.
     """
     url = settings.url()
-    app = Celery("batchord", broker=url, backend=f"ledger.backend.LedgerBackend+{url}")
+    app = Celery(
+        "batchord",
+        amqp="ledger.transport:AMQP",
+        broker=url,
+        backend=f"ledger.backend.LedgerBackend+{url}",
+    )
     app.conf.update(_configuration(settings), include=list(include))
     return app
 
@@ -33,6 +39,7 @@ def _configuration(settings: Settings) -> dict[str, Any]:
         "result_serializer": "json",
         "event_serializer": "json",
         "task_default_queue": settings.queue,
+        "task_queues": [Queue(name, routing_key=name) for name in settings.queues],
         "task_create_missing_queues": True,
         # The ledger has every outcome; Celery only counts the parts of a shard.
         "task_ignore_result": True,
@@ -51,7 +58,7 @@ def _configuration(settings: Settings) -> dict[str, Any]:
         # items' deadlines are ours.
         "worker_pool": "threads",
         "worker_concurrency": 32,
-        "worker_send_task_events": True,
+        "worker_send_task_events": settings.task_events,
         "worker_cancel_long_running_tasks_on_connection_loss": False,
         "broker_connection_retry_on_startup": True,
         "broker_connection_max_retries": None,
