@@ -160,7 +160,7 @@ def up(
         stopped = stack.enter_context(_until_told())
         server = stack.enter_context(EmbeddedServer(settings.home, announce=True))
         settings = settings.model_copy(update={"redis_url": SecretStr(server.url)})
-        environment = {"BATCHORD_REDIS_URL": server.url}
+        environment = {"BATCHORD_REDIS_URL": server.url, "BATCHORD_TASK_EVENTS": "true"}
         if local_model:
             environment |= stack.enter_context(LocalModel()).environment()
         log = settings.home / "worker.log"

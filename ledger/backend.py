@@ -1,26 +1,28 @@
-"""The result backend: a chord in which a failed part is a part like any other.
+"""The result backend: a chord whose parts are counted by the ledger.
 
-Celery's own aborts the chord when a header task raises (open since 2014, celery #1881), and
-subscribes the producer to one pub/sub channel per header task. Here the truth is in the ledger:
-the chord only counts parts, and nobody asks it for results.
+Celery's own aborts the chord when a header task raises (open since 2014, celery #1881), counts
+tasks in keys of its own, and subscribes the producer to one pub/sub channel per header task. Here
+the ledger knows which items have an outcome, and the chord's body is due when a shard's all have.
 """
 
 from typing import Any
 
-from celery import states
 from celery.backends.redis import RedisBackend
+from celery.canvas import maybe_signature
 
 
 class LedgerBackend(RedisBackend):
-    """Counts chord parts, failed ones included, and stores no results."""
+    """Sends a chord's body when the ledger says so, and stores no results."""
 
     def on_chord_part_return(
         self, request: Any, state: str, result: Any, propagate: Any = None, **kwargs: Any
     ) -> None:
-        """Count the part, whatever became of it; no result and no exception enters the chord."""
-        if state in states.PROPAGATE_STATES:
-            state = states.SUCCESS
-        super().on_chord_part_return(request, state, None, propagate, **kwargs)
+        """Send the body if the task has found its shard complete, whatever became of the task."""
+        if getattr(request, "shard_complete", False):
+            maybe_signature(request.chord, app=self.app).apply_async()
+
+    def set_chord_size(self, group_id: str, chord_size: int) -> None:
+        """Count nothing: the ledger does."""
 
     def on_task_call(self, producer: Any, task_id: str) -> None:
         """Subscribe to nothing: results are read from the ledger."""

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.resources import files
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 from urllib.parse import urlsplit
 
 import redis
@@ -18,6 +18,14 @@ from ledger.settings import Settings
 #: a restart of the server (about half a minute) rather than lose what an LLM call has cost.
 PROMPT: Final = 2
 PATIENT: Final = 30
+
+
+class Call(NamedTuple):
+    """One run of a script."""
+
+    name: str
+    keys: Sequence[str]
+    args: Sequence[str | int | float]
 
 
 class Connection:
@@ -88,9 +96,36 @@ class Connection:
 
     def run(self, name: str, keys: Sequence[str], *args: str | int | float) -> Any:
         """Run `ledger/lua/NAME.lua`, one transition, and return its answer."""
+        script = self._script(name)
+        with self.talking():
+            return script(keys=keys, args=args)
+
+    def run_all(self, calls: Sequence[Call]) -> list[Any]:
+        """Run several transitions in one round trip; one that failed raises after all have run."""
+        if len(calls) == 1:
+            [call] = calls
+            return [self.run(call.name, call.keys, *call.args)]
+        with self.talking():
+            answers = self._sent(calls)
+            if any(isinstance(answer, redis.exceptions.NoScriptError) for answer in answers):
+                # The server is new, or was restarted. What did run is not harmed by a repetition.
+                for name in {call.name for call in calls}:
+                    self.redis.script_load(self._script(name).script)
+                answers = self._sent(calls)
+            for answer in answers:
+                if isinstance(answer, redis.RedisError):
+                    raise answer
+            return answers
+
+    def _sent(self, calls: Sequence[Call]) -> list[Any]:
+        with self.redis.pipeline(transaction=False) as pipe:
+            for name, keys, args in calls:
+                pipe.evalsha(self._script(name).sha, len(keys), *keys, *args)
+            return list(pipe.execute(raise_on_error=False))
+
+    def _script(self, name: str) -> Script:
         script = self._scripts.get(name)
         if script is None:
             text = (files("ledger") / "lua" / f"{name}.lua").read_text()
             script = self._scripts[name] = self.redis.register_script(text)
-        with self.talking():
-            return script(keys=keys, args=args)
+        return script

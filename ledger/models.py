@@ -164,11 +164,18 @@ class ChainRecord(Frozen):
     #: JSON Schema of the input; None where the chain declares no type.
     input_schema: dict[str, Any] | None = None
     output_schema: dict[str, Any] | None = None
+    #: How many inputs one call of its provider takes.
+    inputs_per_call: int = 1
 
 
 def announcements() -> list[ChainRecord]:
     """Return what producers may know of the chains registered in this process."""
     return [
-        ChainRecord(name=name, input_schema=each.input_schema, output_schema=each.output_schema)
+        ChainRecord(
+            name=name,
+            input_schema=each.input_schema,
+            output_schema=each.output_schema,
+            inputs_per_call=each.chain.inputs_per_call,
+        )
         for name, each in registered().items()
     ]

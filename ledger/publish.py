@@ -1,54 +1,77 @@
-"""Publishing shards: one Celery chord each, its header one task per item, its body the gather."""
+"""Publishing shards: one Celery chord each, tasks that carry items and the gather as its body."""
 
 from collections.abc import Iterable
 
-from celery import Celery, group
+from celery import Celery
 from celery.canvas import Signature
 
-from ledger.reader import Reader
-from ledger.store import Store
-from ledger.wire import GATHER, RUN_ITEM, gather_task_id, item_task_id, shard_group_id
+from ledger.settings import Settings
+from ledger.store import Shard, Store
+from ledger.wire import GATHER, RUN_ITEMS, gather_task_id, shard_group_id, task_id
+
+#: A gather goes first: it is short, and others wait for what it publishes.
+GATHER_PRIORITY = 0
 
 
-def publish_shards(app: Celery, store: Store, batch_id: str) -> None:
-    """Publish what the batch's window has room for.
+def publish_shards(app: Celery, store: Store, batch_id: str, *, most: int = 64) -> None:
+    """Publish what the batch's window has room for, `most` shards of it.
 
     Called after the seal, after each gather and by the sweep. A crash anywhere leaves the shard
-    unrecorded, so that the next caller publishes it again; the task ids are the same, a claim is
-    refused for what runs or is settled, and the chord counts each id once.
+    unrecorded, so that the next caller publishes it again; it is cut as it was, and a claim is
+    refused for what runs or is settled.
     """
-    while (shard := store.next_shard(batch_id)) is not None:
-        total, size = Reader(store).shape(batch_id)
-        start = shard * size
-        publish_items(app, batch_id, shard, range(start, min(start + size, total)))
-        store.shard_published(batch_id, shard)
+    while most > 0 and (shard := store.next_shard(batch_id)) is not None:
+        most -= 1
+        publish_tasks(app, store, batch_id, shard, shard.tasks())
+        store.shard_published(batch_id, shard.number)
 
 
-def publish_items(app: Celery, batch_id: str, shard: int, indexes: Iterable[int]) -> None:
-    """Publish the items of a whole shard as a chord, in one pipelined write."""
-    header = group(
-        [_item(app, batch_id, index) for index in indexes],
-        app=app,
-        task_id=shard_group_id(batch_id, shard),
-    )
-    # chord.apply_async does not hand its producer on; group.apply_async does, and takes the body.
+def publish_tasks(
+    app: Celery, store: Store, batch_id: str, shard: Shard, tasks: Iterable[range]
+) -> None:
+    """Publish tasks of a shard, all or some again, as its chord, in one pipelined write.
+
+    What is sent is what `group(...).apply_async(chord=gather)` sends. It is sent task by task, as a
+    group makes a signature, a clone, a result and a declaration of the queue for each.
+    """
+    amqp, group_id = app.amqp, shard_group_id(batch_id, shard.number)
+    queue = amqp.queues[lane(store.settings, shard.number)]
+    priority = store.priority(batch_id)
+    body = gather(app, batch_id, shard.number)
     with app.producer_pool.acquire(block=True) as producer, producer.batch():
-        header.apply_async(
-            producer=producer, chord=gather(app, batch_id, shard), add_to_parent=False
-        )
-
-
-def republish_items(app: Celery, batch_id: str, shard: int, indexes: Iterable[int]) -> None:
-    """Publish single items again as parts of their chord, which counts each of them once."""
-    body = gather(app, batch_id, shard)
-    with app.producer_pool.acquire(block=True) as producer, producer.batch():
-        for index in indexes:
-            _item(app, batch_id, index).apply_async(
-                producer=producer,
+        declare = [queue]
+        for items in tasks:
+            # Named arguments, so that Flower's search finds them: kwargs:batch_id=batch_...
+            kwargs = {
+                "batch_id": batch_id,
+                "shard": shard.number,
+                "index": items.start,
+                "count": len(items),
+            }
+            message = amqp.as_task_v2(
+                task_id(batch_id, items),
+                RUN_ITEMS,
+                kwargs=kwargs,
+                argsrepr="()",
+                kwargsrepr=repr(kwargs),
+                group_id=group_id,
+                group_index=(items.start - shard.start) // shard.items_per_task,
                 chord=body,
-                group_id=shard_group_id(batch_id, shard),
-                add_to_parent=False,
+                ignore_result=True,
             )
+            amqp.send_task_message(
+                producer, RUN_ITEMS, message, queue=queue, declare=declare, priority=priority
+            )
+            declare = []
+
+
+def lane(settings: Settings, shard: int) -> str:
+    """The queue of a shard: the first one of each batch has a queue of its own.
+
+    Workers take from both queues by turns, so that a new batch begins at once however much of
+    others is waiting.
+    """
+    return settings.queues[0 if shard == 0 else 1]
 
 
 def gather(app: Celery, batch_id: str, shard: int) -> Signature:
@@ -58,14 +81,5 @@ def gather(app: Celery, batch_id: str, shard: int) -> Signature:
         kwargs={"batch_id": batch_id, "shard": shard},
         immutable=True,
         task_id=gather_task_id(batch_id, shard),
-    )
-
-
-def _item(app: Celery, batch_id: str, index: int) -> Signature:
-    # Named arguments, so that Flower's search finds them: kwargs:batch_id=batch_...
-    return app.signature(
-        RUN_ITEM,
-        kwargs={"batch_id": batch_id, "index": index},
-        immutable=True,
-        task_id=item_task_id(batch_id, index),
+        priority=GATHER_PRIORITY,
     )

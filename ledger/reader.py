@@ -18,7 +18,7 @@ from ledger.models import (
     RequestCounts,
 )
 from ledger.schema import PAGE_SIZE, page_of
-from ledger.store import Store
+from ledger.store import Shard, Store
 from ledger.values import decode
 from ledger.wire import is_batch_id
 
@@ -82,14 +82,6 @@ class Reader:
         if status is None:
             raise UnknownBatch(batch_id)
         return BatchStatus(status)
-
-    def shape(self, batch_id: str) -> tuple[int, int]:
-        """Return how many items a sealed batch has, and how many of them make a shard."""
-        with self._store.talking():
-            total, size = self._redis.hmget(self._keys.batch(batch_id).meta, "total", "shard_size")
-        if total is None or size is None:
-            raise UnknownBatch(batch_id)
-        return int(total), int(size)
 
     def newest(self, *, limit: int, after: str | None) -> list[BatchRecord]:
         """Return up to `limit` sealed batches, newest first, those behind batch `after` if given.
@@ -213,15 +205,28 @@ class Reader:
         with self._store.talking():
             return list(self._redis.zrange(self._keys.active, 0, -1))
 
-    def open_shards(self, batch_id: str) -> dict[int, int]:
-        """Return the shards that are published and not closed, with how many items are settled."""
+    def open_shards(self, batch_id: str) -> list[Shard]:
+        """Return the shards that are published and not closed, in order."""
         keys = self._keys.batch(batch_id)
         with self._store.talking():
-            shards = sorted(int(shard) for shard in self._redis.smembers(keys.open))
-            settled = self._redis.hmget(keys.shards, shards) if shards else []
-        return {
-            shard: int(n or 0) for shard, n in zip(shards, settled, strict=True) if n != "closed"
-        }
+            numbers = sorted(int(shard) for shard in self._redis.smembers(keys.open))
+            cuts = self._redis.hmget(keys.shards, numbers) if numbers else []
+        return [
+            Shard(number, *map(int, cut.split()))
+            for number, cut in zip(numbers, cuts, strict=True)
+            if cut is not None
+        ]
+
+    def complete(self, batch_id: str, shard: int) -> bool:
+        """Return whether each item of a shard has an outcome, and its gather has not come yet."""
+        keys = self._keys.batch(batch_id)
+        with self._store.talking():
+            cut = self._redis.hget(keys.shards, shard)
+            settled = self._redis.hget(keys.settled, shard)
+        if cut is None or settled is None or settled == "closed":
+            return False
+        start, stop, _ = map(int, cut.split())
+        return int(settled) == stop - start
 
     def quiet_for(self, record: BatchRecord) -> float:
         """Return for how many seconds, by the server's clock, the batch has had no news."""
@@ -233,11 +238,11 @@ class Reader:
         return float(seconds + micros / 1e6 - max(since, started))
 
     def queue_length(self) -> int:
-        """Return how many messages wait in the Celery queue, of all priorities."""
-        queue = self._store.settings.queue
+        """Return how many messages wait in the Celery queues, of all priorities."""
         with self._store.talking(), self._store.redis.pipeline(transaction=False) as pipe:
-            for priority in PRIORITY_STEPS:
-                pipe.llen(f"{queue}{PRIORITY_SEPARATOR}{priority}" if priority else queue)
+            for queue in self._store.settings.queues:
+                for priority in PRIORITY_STEPS:
+                    pipe.llen(f"{queue}{PRIORITY_SEPARATOR}{priority}" if priority else queue)
             return sum(pipe.execute())
 
 

@@ -10,10 +10,12 @@ Of one batch:
     NS:{ID}:out:P       hash    index -> outcome, as JSON text; written once
     NS:{ID}:runs        hash    index -> "attempt claimed_ms token" of items started, not settled
     NS:{ID}:leases      zset    index, scored by when its lease ends (ms); running items only
-    NS:{ID}:shards      hash    shard -> how many of its items are settled, or "closed"
+    NS:{ID}:shards      hash    shard -> "start stop items_per_task", as it was cut
+    NS:{ID}:settled     hash    shard -> how many of its items are settled, or "closed";
+                                "SHARD.us" -> for how many microseconds its items ran together
     NS:{ID}:open        set     shards that are published and not closed
     NS:{ID}:done        list    indexes in the order in which they were settled
-    NS:{ID}:events      stream  wake-up calls (`index`, `status`), trimmed to about 1,000
+    NS:{ID}:events      stream  wake-up calls (`settled`, `status`), trimmed to about 1,000
     NS:{ID}:custom-ids  set     custom_ids seen while submitting, to refuse repeats; gone at seal
 
 Across batches:
@@ -61,6 +63,10 @@ class BatchKeys:
         return self._key("shards")
 
     @property
+    def settled(self) -> str:
+        return self._key("settled")
+
+    @property
     def open(self) -> str:
         return self._key("open")
 
@@ -93,6 +99,7 @@ class BatchKeys:
             self.runs,
             self.leases,
             self.shards,
+            self.settled,
             self.open,
             self.done,
             self.events,

@@ -36,16 +36,17 @@ class Settings(BaseSettings):
     """First part of every key of the ledger."""
 
     queue: str = Field(default="batchord", pattern=r"^[A-Za-z0-9_.-]{1,64}$")
-    """The Celery queue that items and gathers travel through."""
+    """The Celery queue that items and gathers travel through; `QUEUE.first` stands beside it."""
 
     chains: Annotated[tuple[str, ...], NoDecode] = ()
     """Modules that register chains, comma-separated; a worker imports them as it starts."""
 
-    shard_size: int = Field(default=500, ge=1, le=1000)
-    """Items published together as one chord."""
+    shard_size: int = Field(default=100, ge=1, le=1000)
+    """Tasks published together as one chord."""
 
-    shards_in_flight: int = Field(default=2, ge=1, le=64)
-    """Shards of a batch that are in the queue at a time: what a small batch waits behind."""
+    shards_in_flight: int = Field(default=10, ge=1, le=64)
+    """Shards of a batch that are in the queue at a time, once the first ones are done: at least as
+    many tasks as all workers together have in flight."""
 
     max_items: int = Field(default=10_000_000, ge=1)
     """Items of one batch."""
@@ -61,6 +62,10 @@ class Settings(BaseSettings):
 
     max_attempts: int = Field(default=3, ge=1)
     """Starts of one item, each of which cost a process, before it fails as `worker_lost`."""
+
+    task_events: bool = False
+    """Whether workers report each task from their start on. Flower tells them to when it runs, and
+    when it sees a new one; where nobody listens, reports are a fifth of a worker's time."""
 
     lease: float = Field(default=60.0, gt=0)
     """How long an item stays claimed when its worker says nothing more; renewed every quarter."""
@@ -91,6 +96,11 @@ class Settings(BaseSettings):
         if isinstance(value, str):
             return tuple(part.strip() for part in value.split(",") if part.strip())
         return value
+
+    @property
+    def queues(self) -> tuple[str, str]:
+        """The queue for what batches begin with, and the queue for all else."""
+        return f"{self.queue}.first", self.queue
 
     def url(self) -> str:
         """The Redis URL, password included: `redis_url`, else the server of `batchord up`.

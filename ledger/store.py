@@ -1,40 +1,75 @@
-"""Every transition of batches and items.
+"""Every transition of batches.
 
 Keys are drawn in `ledger.schema`, each transition is one script in `ledger/lua/`, and the clock is
-always the server's. Reading is in `ledger.reader`.
+always the server's. Items are claimed and settled in `ledger.exchange`; reading is in
+`ledger.reader`.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Final, Literal
+from dataclasses import asdict, dataclass
+from typing import Final
 
 from ledger.connection import PROMPT, Connection
 from ledger.errors import BatchAborted, SubmitRefused
-from ledger.models import ChainRecord, ItemStatus
-from ledger.schema import EVENTS_KEPT, Keys, page_of
+from ledger.models import ChainRecord
+from ledger.schema import EVENTS_KEPT, PAGE_SIZE, Keys, page_of
 from ledger.settings import Settings
 
 #: How long a publisher of a shard may be silent before another one takes over.
 PUBLISH_LEASE: Final = 30.0
 
 
-@dataclass(frozen=True, kw_only=True)
-class Claim:
-    """What `Store.claim` answered.
+#: "auto" items per task: one, unless items take less than so many seconds; then as many as take
+#: `TASK_SECONDS` together, but at most `MOST_PER_TASK`.
+SHORT_ITEM: Final = 0.005
+TASK_SECONDS: Final = 0.02
+MOST_PER_TASK: Final = 100
 
-    `verdict` is `run` (it is yours), `lost` (it is yours, to be settled as `worker_lost`),
-    `settled`, `held` (another execution's lease is alive), `stopped` (the batch takes no new
-    starts) or `unknown` (no such batch or item).
-    """
+#: Shards that are published before one is closed; each that is opens the window by one more.
+FIRST_WINDOW: Final = 4
 
-    verdict: Literal["run", "lost", "settled", "held", "stopped", "unknown"]
-    attempt: int = 0
-    input: str = ""
-    chain: str = ""
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cut:
+    """How a batch is cut into shards and tasks; stored when it is sealed."""
+
+    #: Items that a task carries; None: "auto", by how long they take.
+    items_per_task: int | None
+    #: Tasks of a shard, and items of one, at most.
+    shard_tasks: int
+    shard_items: int
+    #: Shards that may be published and not closed.
+    window: int
+    #: 0 is served first, 9 last.
+    priority: int
+
+    def fields(self) -> dict[str, str | int]:
+        """As the batch's `meta` keeps it."""
+        return {**asdict(self), "items_per_task": self.items_per_task or "auto"}
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """Consecutive items that are published together, in tasks of up to `items_per_task`."""
+
+    number: int
+    start: int
+    stop: int
+    items_per_task: int
+
+    def tasks(self) -> list[range]:
+        """The items of each task."""
+        step = self.items_per_task
+        return [range(at, min(at + step, self.stop)) for at in range(self.start, self.stop, step)]
+
+    def task_of(self, index: int) -> range:
+        """The items of the task that carries this one."""
+        at = index - (index - self.start) % self.items_per_task
+        return range(at, min(at + self.items_per_task, self.stop))
 
 
 class Store(Connection):
-    """Every write to the ledger."""
+    """Every write to the ledger but those of a running item."""
 
     def __init__(self, settings: Settings, *, retries: int = PROMPT) -> None:
         super().__init__(settings, retries=retries)
@@ -95,13 +130,10 @@ class Store(Connection):
                 f"custom_id {answer.removeprefix('repeated ')!r} occurs twice: make them unique"
             )
 
-    def seal(
-        self, batch_id: str, *, total: int, shard_size: int, window: int, key: str | None
-    ) -> None:
+    def seal(self, batch_id: str, *, total: int, cut: Cut, key: str | None) -> None:
         """Accept the batch: from here on each of its items gets exactly one outcome.
 
-        `window` is how many shards may be published and not closed. `key` is its idempotency
-        key, which lives as long as the batch.
+        `key` is its idempotency key, which lives as long as the batch.
 
         Raises:
             BatchAborted: the batch is not open any more.
@@ -109,7 +141,8 @@ class Store(Connection):
         keys = self.keys.batch(batch_id)
         rest = [name for name in keys.every(total) if name not in (keys.meta, keys.custom_ids)]
         names = [keys.meta, keys.custom_ids, *rest]
-        if not self.run("seal", names, total, shard_size, window):
+        flat = [part for pair in cut.fields().items() for part in pair]
+        if not self.run("seal", names, total, *flat):
             raise BatchAborted(f"batch {batch_id} was aborted before it was sealed: submit again")
         if key is not None:
             with self.talking():
@@ -150,21 +183,36 @@ class Store(Connection):
 
     # Publishing and gathering, shard by shard.
 
-    def next_shard(self, batch_id: str) -> int | None:
+    def next_shard(self, batch_id: str) -> Shard | None:
         """Return the shard that the caller shall publish now, or None; one publisher at a time."""
-        meta = self.keys.batch(batch_id).meta
-        shard = self.run("next_shard", [meta], int(PUBLISH_LEASE * 1000))
-        return None if int(shard) < 0 else int(shard)
+        keys = self.keys.batch(batch_id)
+        cut = self.run(
+            "next_shard",
+            [keys.meta, keys.shards],
+            int(PUBLISH_LEASE * 1000),
+            PAGE_SIZE,
+            int(SHORT_ITEM * 1e6),
+            int(TASK_SECONDS * 1e6),
+            MOST_PER_TASK,
+            FIRST_WINDOW,
+        )
+        return Shard(*map(int, cut)) if cut else None
 
     def shard_published(self, batch_id: str, shard: int) -> None:
         """Record that all messages of a shard are in the queue."""
         keys = self.keys.batch(batch_id)
-        self.run("shard_published", [keys.meta, keys.shards, keys.open], shard)
+        self.run("shard_published", [keys.meta, keys.shards, keys.settled, keys.open], shard)
 
     def gather(self, batch_id: str, shard: int) -> int:
         """Close a shard whose items are all settled; return how many are not, or -1: no batch."""
         keys = self.keys.batch(batch_id)
-        return int(self.run("gather", [keys.meta, keys.shards, keys.open], shard))
+        return int(self.run("gather", [keys.meta, keys.shards, keys.settled, keys.open], shard))
+
+    def priority(self, batch_id: str) -> int:
+        """Return the priority of a sealed batch's messages; that of a batch that is gone is 9."""
+        with self.talking():
+            found = self.redis.hget(self.keys.batch(batch_id).meta, "priority")
+        return 9 if found is None else int(str(found))
 
     def commit(self, batch_id: str, *, total: int, key: str | None) -> bool:
         """End a finalizing batch, once; True for the caller that did it."""
@@ -187,67 +235,6 @@ class Store(Connection):
             self.redis.hset(
                 self.keys.chains, mapping={each.name: each.model_dump_json() for each in chains}
             )
-
-    # One item: claim -> beat* -> settle.
-
-    def claim(self, batch_id: str, index: int, token: str) -> Claim:
-        """Take an item for one attempt under a lease, its attempt counted before user code."""
-        keys, page = self.keys.batch(batch_id), page_of(index)
-        verdict, *rest = self.run(
-            "claim",
-            [keys.meta, keys.inputs(page), keys.outcomes(page), keys.runs, keys.leases],
-            index,
-            token,
-            int(self.settings.lease * 1000),
-            self.settings.max_attempts,
-        )
-        match verdict:
-            case "run":
-                return Claim(verdict="run", attempt=int(rest[0]), input=rest[1], chain=rest[2])
-            case "lost":
-                return Claim(verdict="lost", attempt=int(rest[0]))
-        return Claim(verdict=verdict)
-
-    def beat(self, batch_id: str, held: Mapping[int, str]) -> list[int]:
-        """Renew the leases of the items held (index -> token); return those no longer ours."""
-        keys = self.keys.batch(batch_id)
-        flat = [part for pair in held.items() for part in pair]
-        lost = self.run("beat", [keys.runs, keys.leases], int(self.settings.lease * 1000), *flat)
-        return [int(index) for index in lost]
-
-    def settle(
-        self,
-        batch_id: str,
-        index: int,
-        token: str,
-        *,
-        status: ItemStatus,
-        outcome: str,
-        usage: Mapping[str, int],
-    ) -> bool:
-        """Record an outcome (a JSON object), first write wins; False if it was refused."""
-        keys = self.keys.batch(batch_id)
-        counts = [part for name, n in usage.items() for part in (f"usage.{name}", n)]
-        return bool(
-            self.run(
-                "settle",
-                [
-                    keys.meta,
-                    keys.outcomes(page_of(index)),
-                    keys.runs,
-                    keys.leases,
-                    keys.shards,
-                    keys.done,
-                    keys.events,
-                ],
-                index,
-                token,
-                status,
-                outcome,
-                EVENTS_KEPT,
-                *counts,
-            )
-        )
 
     # The sweep.
 

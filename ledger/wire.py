@@ -3,7 +3,7 @@
 import re
 import secrets
 
-RUN_ITEM = "batchord.run_item"
+RUN_ITEMS = "batchord.run_items"
 GATHER = "batchord.gather"
 
 _BATCH_ID = re.compile(r"batch_[0-9a-f]{24}")
@@ -19,12 +19,9 @@ def is_batch_id(text: str) -> bool:
     return _BATCH_ID.fullmatch(text) is not None
 
 
-def item_task_id(batch_id: str, index: int) -> str:
-    """The Celery task id of an item: the same however often it is published.
-
-    A chord counts each task id once, so a repeated message cannot be counted twice.
-    """
-    return f"{batch_id}:{index}"
+def task_id(batch_id: str, items: range) -> str:
+    """The Celery task id of these items: the same however often they are published."""
+    return f"{batch_id}:{items.start}" + (f"-{items.stop - 1}" if len(items) > 1 else "")
 
 
 def shard_group_id(batch_id: str, shard: int) -> str:

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import SecretStr
 
@@ -12,7 +12,7 @@ from ledger.reader import Reader
 from ledger.settings import Settings
 from ledger.store import Store
 from producer.batch import Batch
-from producer.submission import Submission, submit
+from producer.submission import DEFAULT_PRIORITY, Submission, submit
 
 #: Named here, as the class has a method `list`.
 Records = list[BatchRecord]
@@ -58,6 +58,8 @@ class Client:
         metadata: Mapping[str, str] | None = None,
         idempotency_key: str | None = None,
         max_concurrency: int | None = None,
+        items_per_task: int | Literal["auto"] = "auto",
+        priority: int = DEFAULT_PRIORITY,
     ) -> Batch:
         """Accept a batch: each input will get exactly one outcome, whatever becomes of us.
 
@@ -65,6 +67,12 @@ class Client:
         whole. `custom_ids`: one unique name for each input. `metadata`: up to 16 pairs of strings.
         `idempotency_key`: the same key gives the same batch, from any number of producers, for as
         long as the batch is readable. `max_concurrency`: items in flight at a time.
+
+        `items_per_task`: how many items a Celery task carries, 1 to 1,000. "auto" is one, or as
+        many as take about 20 ms together where the first ones show that an item takes less than
+        5 ms, or what one call of the chain's provider takes (embeddings). Each item keeps its own
+        outcome, error, deadline and place. `priority`: 0 is served first, 9 last, in four classes
+        (0-2, 3-5, 6-8, 9), as Celery does on Redis; equals share by turns.
 
         Returns when everything is recorded and the first shards are published.
 
@@ -81,6 +89,8 @@ class Client:
             metadata=metadata,
             idempotency_key=idempotency_key,
             max_concurrency=max_concurrency,
+            items_per_task=items_per_task,
+            priority=priority,
         )
         return Batch(submit(self._app, self._store, what), self._reader)
 

@@ -70,6 +70,15 @@ def check_for(chain: str, reader: Reader) -> Check:
     return check
 
 
+def inputs_per_call(chain: str, reader: Reader) -> int:
+    """Return how many inputs one call of the chain's provider takes; 1 for most."""
+    here = registered().get(chain)
+    if here is not None:
+        return here.chain.inputs_per_call
+    announced = reader.chain(chain)
+    return 1 if announced is None else announced.inputs_per_call
+
+
 def is_text(value: object, longest: int) -> bool:
     """Whether it is a string of 1 to `longest` characters that UTF-8 can carry."""
     return (

@@ -5,7 +5,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import chain as chained
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from celery import Celery
 
@@ -13,16 +13,21 @@ from ledger.errors import IdempotencyConflict, SubmitRefused, UnknownBatch
 from ledger.models import BatchRecord, BatchStatus
 from ledger.publish import publish_shards
 from ledger.reader import Reader
-from ledger.store import Store
+from ledger.schema import PAGE_SIZE
+from ledger.settings import Settings
+from ledger.store import FIRST_WINDOW, Cut, Store
 from ledger.values import encode
 from ledger.wire import new_batch_id
-from producer.inputs import Block, blocks, check_for, is_text
+from producer.inputs import Block, blocks, check_for, inputs_per_call, is_text
 
 logger = logging.getLogger(__name__)
 
 #: OpenAI's bounds on a batch's metadata: pairs, and characters of a key and of a value.
 METADATA_LIMITS: Final = (16, 64, 512)
 MAX_IDEMPOTENCY_KEY: Final = 512
+
+#: Celery's scale with Redis: 0 is served first, 9 last, in four classes (0-2, 3-5, 6-8, 9).
+DEFAULT_PRIORITY: Final = 5
 
 #: How often a producer looks whether another one, with the same key, has sealed.
 _POLL: Final = 0.1
@@ -40,6 +45,8 @@ class Submission:
     metadata: Mapping[str, str] | None = None
     idempotency_key: str | None = None
     max_concurrency: int | None = None
+    items_per_task: int | Literal["auto"] = "auto"
+    priority: int = DEFAULT_PRIORITY
 
     def check(self) -> None:
         """Raise SubmitRefused if anything but the inputs is not as it must be."""
@@ -61,6 +68,12 @@ class Submission:
         limit: Any = self.max_concurrency
         if limit is not None and (type(limit) is not int or limit < 1):
             raise SubmitRefused("max_concurrency: an int of at least 1, or None for no bound")
+        size: Any = self.items_per_task
+        if size != "auto" and (type(size) is not int or not 1 <= size <= PAGE_SIZE):
+            raise SubmitRefused(f'items_per_task: an int of 1 to {PAGE_SIZE}, or "auto"')
+        priority: Any = self.priority
+        if type(priority) is not int or not 0 <= priority <= 9:
+            raise SubmitRefused("priority: an int from 0, which is served first, to 9")
         _check_many("inputs", self.inputs)
         if self.custom_ids is not None:
             _check_many("custom_ids", self.custom_ids)
@@ -107,15 +120,16 @@ def submit(app: Celery, store: Store, what: Submission) -> str:
         return existing.id
     try:
         total = _write(store, batch_id, chained([first], pages))
-        size, window = _shape(store, what.max_concurrency)
-        store.seal(batch_id, total=total, shard_size=size, window=window, key=what.idempotency_key)
+        cut = _cut(what, reader, store.settings)
+        store.seal(batch_id, total=total, cut=cut, key=what.idempotency_key)
     except BaseException:
         store.abort(batch_id)
         if what.idempotency_key is not None:
             store.free_key(what.idempotency_key, batch_id)
         raise
     try:
-        publish_shards(app, store, batch_id)
+        # The first ones, and not what workers make room for meanwhile: that is their work.
+        publish_shards(app, store, batch_id, most=FIRST_WINDOW)
     except Exception as error:  # noqa: BLE001
         # It is accepted, and the sweep will publish it: an error would have it submitted twice.
         logger.warning("batch not yet published batch=%s: %s", batch_id, type(error).__name__)
@@ -130,13 +144,23 @@ def _write(store: Store, batch_id: str, pages: Iterator[Block]) -> int:
     return total
 
 
-def _shape(store: Store, max_concurrency: int | None) -> tuple[int, int]:
-    """Items per shard, and shards in flight: together they bound the items in flight."""
-    size, window = store.settings.shard_size, store.settings.shards_in_flight
-    if max_concurrency is None:
-        return size, window
-    window = min(window, max_concurrency)
-    return min(size, max_concurrency // window), window
+def _cut(what: Submission, reader: Reader, settings: Settings) -> Cut:
+    """How the batch is cut into shards and tasks."""
+    items_per_task = None if what.items_per_task == "auto" else what.items_per_task
+    if items_per_task is None and (natural := inputs_per_call(what.chain, reader)) > 1:
+        items_per_task = min(natural, PAGE_SIZE)
+    window, shard_items = settings.shards_in_flight, PAGE_SIZE
+    if what.max_concurrency is not None:
+        # Items per shard and shards in flight together bound the items in flight.
+        window = min(2, window, what.max_concurrency)
+        shard_items = min(shard_items, what.max_concurrency // window)
+    return Cut(
+        items_per_task=items_per_task,
+        shard_tasks=settings.shard_size,
+        shard_items=shard_items,
+        window=window,
+        priority=what.priority,
+    )
 
 
 def _open(store: Store, reader: Reader, what: Submission, batch_id: str) -> BatchRecord | None:

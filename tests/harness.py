@@ -20,6 +20,7 @@ from redis.retry import Retry
 
 from chains import BatchordError
 from ledger.errors import SubmitRefused
+from ledger.reader import PRIORITY_SEPARATOR, PRIORITY_STEPS
 from ledger.settings import Settings
 from producer import Batch, Client
 from tests.waiting import wait_until as wait_until
@@ -148,8 +149,24 @@ class Deployment:
         assert worker.alive, f"the worker ended at once:\n{worker.log}"
 
     def queued(self) -> int:
-        """How many messages wait in the queue."""
-        return int(self.redis.llen(self.settings.queue) or 0)
+        """How many messages wait in the queues."""
+        return sum(self.redis.llen(name) for name in self._lists())
+
+    def waiting(self) -> list[str]:
+        """The messages in the queues, the newest first, queue by queue."""
+        return [text for name in self._lists() for text in self.redis.lrange(name, 0, -1)]
+
+    def lose_messages(self) -> int:
+        """Delete all that waits in the queues; return how many lists there were."""
+        return int(self.redis.delete(*self._lists()))
+
+    def _lists(self) -> list[str]:
+        """The lists of the queues, of all priorities."""
+        return [
+            f"{queue}{PRIORITY_SEPARATOR}{step}" if step else queue
+            for queue in self.settings.queues
+            for step in PRIORITY_STEPS
+        ]
 
     def keys_of(self, batch: Batch | str) -> list[str]:
         """All keys whose name holds the batch's id, the ledger's and Celery's."""
@@ -160,7 +177,7 @@ class Deployment:
         """Keys that would stay for ever: no time to live, no live batch, and not permanent."""
         ns = self.settings.namespace
         live = set(self.redis.zrange(f"{ns}:active", 0, -1))
-        permanent = {name.format(ns=ns) for name in PERMANENT} | {self.settings.queue}
+        permanent = {name.format(ns=ns) for name in PERMANENT} | set(self._lists())
         found = []
         for key in self.redis.scan_iter(count=1000):
             if key in permanent or key.startswith("_kombu.") or ".pidbox" in key:

@@ -86,7 +86,7 @@ def provider() -> Iterator[OpenAIServer]:
 @pytest.fixture(scope="module")
 def watched(deploy_for_module: Deploy, provider: OpenAIServer) -> tuple[Deployment, Flower]:
     """A worker that logs all it can, and a Flower that sees it from the start."""
-    deployment = deploy_for_module()
+    deployment = deploy_for_module(task_events=True)
     flower = Flower(deployment)
     worker = deployment.start_worker(
         log_level="DEBUG",
@@ -171,7 +171,7 @@ def test_no_message_no_event_and_no_chord_part_ever_held_any(ran: Ran) -> None:
     others = [command for command in commands if "batchord:{batch_" not in command]
     # What the monitor can see: the canaries on their way into the ledger, and all of Celery.
     assert found_in("\n".join(ledger)) == set(CANARIES) - {"key"}
-    for kind in ("LPUSH batchord ", "PUBLISH /", "shard-0", "BRPOP", "unacked"):
+    for kind in ("LPUSH batchord", "PUBLISH /", "shard-0", "BRPOP", "unacked"):
         assert any(kind in command for command in others), kind
     for command in others:
         assert found_in(command) == set(), command
@@ -180,10 +180,10 @@ def test_no_message_no_event_and_no_chord_part_ever_held_any(ran: Ran) -> None:
 def test_a_message_that_waits_holds_ids_only(deployment: Deployment) -> None:
     register("reveal", str, replace=True)
     batch = deployment.client.submit("reveal", [CANARIES["input"]])
-    [message] = deployment.redis.lrange("batchord", 0, -1)
+    [message] = deployment.waiting()
     body = base64.b64decode(json.loads(message)["body"])
     args, kwargs, _ = json.loads(body)
-    assert (args, kwargs) == ([], {"batch_id": batch.id, "index": 0})
+    assert (args, kwargs) == ([], {"batch_id": batch.id, "shard": 0, "index": 0, "count": 1})
     assert found_in(message) == set()
 
 

@@ -9,6 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from chains import register
+from ledger.exchange import Exchange, Settlement, Wish
 from ledger.models import ItemStatus
 from ledger.store import Store
 from producer import Batch
@@ -33,19 +34,19 @@ STEPS = st.lists(
 
 
 @pytest.fixture(scope="module")
-def ledger(deploy_for_module: Deploy) -> Iterator[tuple[Deployment, Store, Store]]:
+def ledger(deploy_for_module: Deploy) -> Iterator[tuple[Deployment, Exchange, Exchange]]:
     """A deployment, a store whose leases last, and one whose leases are over at once."""
     register("echo", str, replace=True)
     deployment = deploy_for_module(max_attempts=4)
     brief = Store(deployment.settings.model_copy(update={"lease": 0.0001}))
     lasting = Store(deployment.settings)
-    yield deployment, lasting, brief
+    yield deployment, Exchange(lasting), Exchange(brief)
     lasting.close()
     brief.close()
 
 
 def test_only_the_latest_claim_may_settle_and_only_once(
-    ledger: tuple[Deployment, Store, Store],
+    ledger: tuple[Deployment, Exchange, Exchange],
 ) -> None:
     deployment, lasting, brief = ledger
     batch = deployment.client.submit("echo", [1])
@@ -83,7 +84,7 @@ class Model:
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 def test_an_item_is_counted_at_most_once_whatever_happens(
-    ledger: tuple[Deployment, Store, Store], steps: list[tuple[str, int, int]]
+    ledger: tuple[Deployment, Exchange, Exchange], steps: list[tuple[str, int, int]]
 ) -> None:
     deployment, lasting, brief = ledger
     batch = deployment.client.submit("echo", range(ITEMS))
@@ -93,8 +94,8 @@ def test_an_item_is_counted_at_most_once_whatever_happens(
         token = model.tokens[which % len(model.tokens)] if model.tokens else "never-claimed"
         match what:
             case "claim" | "claim and die":
-                store = lasting if what == "claim" else brief
-                claim(store, batch, index, model, f"token-{number}", alive=what == "claim")
+                exchange = lasting if what == "claim" else brief
+                claim(exchange, batch, index, model, f"token-{number}", alive=what == "claim")
             case "settle" | "fail":
                 status = ItemStatus.SUCCEEDED if what == "settle" else ItemStatus.FAILED
                 settle(lasting, batch, index, model, token, status)
@@ -104,13 +105,16 @@ def test_an_item_is_counted_at_most_once_whatever_happens(
                 model.alive = model.alive or ours
             case "lapsed":
                 expected = {i for i, each in enumerate(models) if each.holder and not each.alive}
-                assert set(lasting.lapsed(batch.id, limit=100)) <= expected
+                assert set(deployment.client._store.lapsed(batch.id, limit=100)) <= expected
     check(batch, models)
     deployment.redis.flushdb()
 
 
-def claim(store: Store, batch: Batch, index: int, model: Model, token: str, *, alive: bool) -> None:
-    claimed = store.claim(batch.id, index, token)
+def claim(
+    exchange: Exchange, batch: Batch, index: int, model: Model, token: str, *, alive: bool
+) -> None:
+    wish = Wish(batch_id=batch.id, index=index, token=token)
+    _, [claimed] = exchange.swap([], [wish])
     if model.output is not None:
         assert claimed.verdict == "settled"
     elif model.holder is not None and model.alive:
@@ -125,16 +129,19 @@ def claim(store: Store, batch: Batch, index: int, model: Model, token: str, *, a
 
 
 def settle(
-    store: Store, batch: Batch, index: int, model: Model, token: str, status: ItemStatus
+    exchange: Exchange, batch: Batch, index: int, model: Model, token: str, status: ItemStatus
 ) -> None:
-    recorded = store.settle(
-        batch.id,
-        index,
-        token,
+    settlement = Settlement(
+        batch_id=batch.id,
+        index=index,
+        token=token,
+        shard=0,
         status=status,
         outcome=OUTCOME % (status, token),
         usage={"requests": 1},
     )
+    [receipt], _ = exchange.swap([settlement], [])
+    recorded = receipt.recorded
     if model.output is not None:
         # The same again is its own repetition, after an answer was lost; it is not counted.
         assert recorded is ((token, status) == (model.output, model.status))

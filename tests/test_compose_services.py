@@ -91,7 +91,7 @@ def test_flower_shows_workers_tasks_and_the_queue_but_no_content(
         status, text = ask_flower(host, path)
         assert status == 200, path
         pages.append(text)
-    assert "batchord.run_item" in pages[0]
+    assert "batchord.run_items" in pages[0]
     assert not any(CANARY in page or CANARY.upper() in page for page in pages)
 
 

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from ledger.models import BatchStatus, ItemStatus
-from ledger.wire import gather_task_id, item_task_id
+from ledger.wire import gather_task_id, task_id
 from producer import Batch
 from tests.conftest import Deploy
 from tests.flower_server import Flower
@@ -28,7 +28,7 @@ FAILURES = {
 @pytest.fixture(scope="module")
 def watched(deploy_for_module: Deploy) -> Deployment:
     """A deployment with one worker, and a Flower that sees all that happens from the start."""
-    return deploy_for_module(shard_size=30)
+    return deploy_for_module(shard_size=30, task_events=True)
 
 
 @pytest.fixture(scope="module")
@@ -78,17 +78,20 @@ def test_flower_shows_just_the_failed_items_as_failed(
 ) -> None:
     search = f"kwargs:batch_id={seven_of_a_hundred.id}"
     wait_until(
-        lambda: len(flower.tasks(search=search, taskname="batchord.run_item")) == 100,
+        lambda: len(flower.tasks(search=search, taskname="batchord.run_items")) == 100,
         what="Flower knows all items of the batch",
     )
     wait_until(
         lambda: not flower.tasks(search=search, state="STARTED"), what="Flower saw all of them end"
     )
     failed = flower.tasks(search=search, state="FAILURE")
-    assert set(failed) == {item_task_id(seven_of_a_hundred.id, index) for index in FAILURES}
+    assert set(failed) == {
+        task_id(seven_of_a_hundred.id, range(index, index + 1)) for index in FAILURES
+    }
     assert len(flower.tasks(search=search, state="SUCCESS")) == 93 + 4  # items and gathers
     for index, (_, code, *_) in FAILURES.items():
-        assert code in failed[item_task_id(seven_of_a_hundred.id, index)]["exception"]
+        found = failed[task_id(seven_of_a_hundred.id, range(index, index + 1))]
+        assert code in found["exception"]
 
 
 def test_every_gather_succeeds_all_the_same(

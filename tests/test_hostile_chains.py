@@ -150,8 +150,8 @@ def test_a_pickle_in_the_queue_is_refused_and_nothing_of_it_runs(
     attacker.conf.task_default_queue = hosts.settings.queue
     with attacker.producer_pool.acquire() as producer:
         attacker.send_task(
-            "batchord.run_item",
-            kwargs={"batch_id": "batch_" + "0" * 24, "index": Bomb()},
+            "batchord.run_items",
+            kwargs={"batch_id": "batch_" + "0" * 24, "shard": 0, "index": Bomb()},
             serializer="pickle",
             producer=producer,
         )
@@ -165,7 +165,7 @@ def test_messages_that_no_batch_knows_are_dropped(hosts: Deployment, worker: Pro
 
     app = create_app(hosts.settings)
     for batch_id in ("batch_" + "0" * 24, "x", "batch_{}"):
-        app.send_task("batchord.run_item", kwargs={"batch_id": batch_id, "index": 0})
+        app.send_task("batchord.run_items", kwargs={"batch_id": batch_id, "shard": 0, "index": 0})
         app.send_task("batchord.gather", kwargs={"batch_id": batch_id, "shard": 0})
     app.close()
     wait_until(lambda: hosts.queued() == 0, what="the worker took them")

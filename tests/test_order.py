@@ -36,7 +36,7 @@ def test_a_thousand_items_of_random_duration_come_back_in_input_order(shared: De
     assert sorted(ended) == list(range(1000))
     assert ended != list(range(1000)), "the durations made no difference"
     assert {item.attempts for item in in_order} == {1}
-    pids = {log.count("Task batchord.run_item") for _, log in shared.logs()}
+    pids = {log.count("Task batchord.run_items") for _, log in shared.logs()}
     assert 0 not in pids, "one of the two workers did nothing"
 
 

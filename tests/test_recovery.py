@@ -10,7 +10,10 @@ from typing import Any
 import pytest
 
 from chains import register
+from ledger.exchange import Exchange, Settlement, Wish
 from ledger.models import BatchStatus, ItemStatus
+from ledger.reader import PRIORITY_SEPARATOR
+from ledger.store import Store
 from producer import Batch
 from tests.conftest import Deploy
 from tests.harness import Deployment, lines_of, wait_until
@@ -53,7 +56,7 @@ def committed_once(deployment: Deployment, batch: Batch) -> None:
     done = deployment.redis.lrange(f"{keys}:done", 0, -1)
     assert sorted(map(int, done)) == list(range(counts.total))
     assert counts.done == counts.total
-    events = [fields["status"] for _, fields in deployment.redis.xrange(f"{keys}:events")]
+    events = [fields.get("status") for _, fields in deployment.redis.xrange(f"{keys}:events")]
     assert events.count("completed") == 1
     assert deployment.redis.exists(f"{keys}:leases", f"{keys}:runs", f"{keys}:open") == 0
 
@@ -95,7 +98,7 @@ def test_a_late_outcome_of_a_frozen_worker_is_refused(quick: Deployment, tmp_pat
 def test_lost_messages_are_brought_back(quick: Deployment) -> None:
     batch = quick.client.submit("echo", range(30))
     assert quick.queued() == 30
-    quick.redis.delete(quick.settings.queue)
+    quick.lose_messages()
     quick.start_worker()
     committed_once(quick, batch)
     assert batch.outputs() == list(range(30))
@@ -104,30 +107,15 @@ def test_lost_messages_are_brought_back(quick: Deployment) -> None:
 
 def test_a_single_lost_message_among_many_is_brought_back(quick: Deployment) -> None:
     batch = quick.client.submit("echo", range(30))
-    quick.redis.rpop(quick.settings.queue)
+    quick.redis.rpop(f"{quick.settings.queues[0]}{PRIORITY_SEPARATOR}3")
     quick.start_worker()
     committed_once(quick, batch)
     assert batch.outputs() == list(range(30))
 
 
-def test_a_batch_whose_chord_is_lost_commits_all_the_same(
-    quick: Deployment, tmp_path: Path
-) -> None:
-    quick.start_worker()
-    batch = quick.client.submit("gated", gated(tmp_path, 6))
-    wait_until(lambda: len(starts(tmp_path)) == 6, what="all items run")
-    chord = list(quick.redis.scan_iter(f"*{batch.id}:shard-*"))
-    assert chord, "the chord counts in Redis"
-    quick.redis.delete(*chord)
-    (tmp_path / "gate").touch()
-    wait_until(lambda: batch.request_counts.done == 6, what="all items are settled")
-    committed_once(quick, batch)
-    assert len(starts(tmp_path)) == 6, "nothing ran twice"
-
-
 def test_a_lost_gather_is_sent_again(quick: Deployment) -> None:
     batch = quick.client.submit("echo", range(3))
-    assert quick.redis.delete(quick.settings.queue)
+    assert quick.lose_messages() == 1
     settle_by_hand(quick, batch, 3)
     quick.start_worker()
     committed_once(quick, batch)
@@ -135,19 +123,25 @@ def test_a_lost_gather_is_sent_again(quick: Deployment) -> None:
 
 def settle_by_hand(deployment: Deployment, batch: Batch, count: int) -> None:
     """Claim and settle items as a worker would, without Celery."""
-    from ledger.store import Store
-
     store = Store(deployment.settings)
-    for index in range(count):
-        assert store.claim(batch.id, index, "token").verdict == "run"
-        assert store.settle(
-            batch.id,
-            index,
-            "token",
+    exchange = Exchange(store)
+    wishes = [Wish(batch_id=batch.id, index=i, token="token") for i in range(count)]
+    _, claims = exchange.swap([], wishes)
+    assert {claim.verdict for claim in claims} == {"run"}
+    settlements = [
+        Settlement(
+            batch_id=batch.id,
+            index=i,
+            token="token",
+            shard=0,
             status=ItemStatus.SUCCEEDED,
             outcome='{"status":"succeeded","output":1}',
-            usage={},
         )
+        for i in range(count)
+    ]
+    receipts, _ = exchange.swap(settlements, [])
+    assert all(receipt.recorded for receipt in receipts)
+    assert [receipt.shard_complete for receipt in receipts] == [False] * (count - 1) + [True]
     store.close()
 
 

@@ -1,15 +1,20 @@
 """A batch travels as real chords, shard by shard, and is committed once."""
 
+import base64
 import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from celery import group
 
 from chains import register
+from ledger.celery_app import create_app
 from ledger.models import BatchStatus
-from ledger.wire import GATHER, RUN_ITEM, gather_task_id, item_task_id, shard_group_id
+from ledger.publish import gather, lane
+from ledger.store import Shard
+from ledger.wire import GATHER, RUN_ITEMS, gather_task_id, shard_group_id, task_id
 from tests.conftest import Deploy
 from tests.harness import Deployment, lines_of, wait_until
 
@@ -27,62 +32,102 @@ def _same(value: Any) -> Any:
 
 
 def messages(deployment: Deployment) -> Iterator[dict[str, Any]]:
-    """The headers of the messages in the queue, oldest first."""
-    for text in reversed(deployment.redis.lrange(deployment.settings.queue, 0, -1)):
-        yield json.loads(text)["headers"]
+    """The messages in the queues, by the items that they carry."""
+    return iter(sorted(map(json.loads, deployment.waiting()), key=_place))
 
 
-def test_a_shard_is_published_as_a_celery_group_of_one_task_an_item(deploy: Deploy) -> None:
+def _place(message: dict[str, Any]) -> int:
+    _, kwargs, _ = body_of(message)
+    return int(kwargs["index"])
+
+
+def body_of(message: dict[str, Any]) -> Any:
+    """Arguments, named arguments and the embedded rest of a message."""
+    return json.loads(base64.b64decode(message["body"]))
+
+
+def test_a_shard_is_published_as_a_celery_chord_of_one_task_an_item(deploy: Deploy) -> None:
     deployment = deploy(shard_size=4, shards_in_flight=2)
     batch = deployment.client.submit("echo", range(10))
-    found = list(messages(deployment))
-    assert [header["task"] for header in found] == [RUN_ITEM] * 8
-    assert [header["id"] for header in found] == [item_task_id(batch.id, i) for i in range(8)]
-    groups = [header["group"] for header in found]
+    headers = [message["headers"] for message in messages(deployment)]
+    assert [header["task"] for header in headers] == [RUN_ITEMS] * 8
+    items = [range(i, i + 1) for i in range(8)]
+    assert [header["id"] for header in headers] == [task_id(batch.id, one) for one in items]
+    groups = [header["group"] for header in headers]
     assert groups == [shard_group_id(batch.id, i // 4) for i in range(8)]
 
 
-def test_the_chord_counts_its_parts_and_one_gather_closes_each_shard(
-    deploy: Deploy, tmp_path: Path
-) -> None:
+def test_what_is_published_is_what_a_group_with_a_chord_publishes(deployment: Deployment) -> None:
+    """`publish_tasks` sends task by task what Celery's canvas would send."""
+    batch = deployment.client.submit("echo", range(3))
+    ours = list(messages(deployment))
+    deployment.lose_messages()
+    app = create_app(deployment.settings)
+    shard = Shard(0, 0, 3, 1)
+    header = group(
+        [
+            app.signature(
+                RUN_ITEMS,
+                kwargs={"batch_id": batch.id, "shard": 0, "index": i, "count": 1},
+                immutable=True,
+                task_id=task_id(batch.id, range(i, i + 1)),
+                queue=lane(deployment.settings, 0),
+                priority=5,
+                ignore_result=True,
+            )
+            for i in range(3)
+        ],
+        app=app,
+        task_id=shard_group_id(batch.id, 0),
+    )
+    header.apply_async(chord=gather(app, batch.id, shard.number))
+    theirs = list(messages(deployment))
+    app.close()
+    assert len(ours) == len(theirs) == 3
+    for mine, celerys in zip(ours, theirs, strict=True):
+        assert body_of(mine) == body_of(celerys)
+        for unlike in ("delivery_tag", "reply_to"):  # nobody replies: results are in the ledger
+            mine["properties"].pop(unlike), celerys["properties"].pop(unlike)
+        assert mine["properties"] == celerys["properties"]
+        assert mine["headers"] == celerys["headers"]
+
+
+def test_one_gather_closes_each_shard(deploy: Deploy, tmp_path: Path) -> None:
     deployment = deploy(shard_size=6, shards_in_flight=1, lease=30, sweep_interval=60)
     paths = {"path": str(tmp_path / "starts"), "gate": str(tmp_path / "gate")}
     batch = deployment.client.submit("gated", [{"value": i, **paths} for i in range(15)])
     worker = deployment.start_worker(concurrency=6)
     wait_until(lambda: len(lines_of(tmp_path / "starts")) == 6, what="the first shard runs")
-    [size] = deployment.redis.scan_iter(f"*{shard_group_id(batch.id, 0)}.s")
-    assert deployment.redis.get(size) == "6"
     (tmp_path / "gate").touch()
     assert batch.wait(20).status is BatchStatus.COMPLETED
     for shard in range(3):
-        task_id = gather_task_id(batch.id, shard)
-        wait_until(lambda: f"{GATHER}[{task_id}] succeeded" in worker.log, what="the gather ends")  # noqa: B023
-        assert worker.log.count(f"{GATHER}[{task_id}] received") == 1
+        name = f"{GATHER}[{gather_task_id(batch.id, shard)}]"
+        wait_until(lambda: f"{name} succeeded" in worker.log, what="the gather ends")  # noqa: B023
+        assert worker.log.count(f"{name} received") == 1
     assert worker.log.count("batch committed") == 1
     assert "sent again" not in worker.log, "the chord did it, and not the sweep"
 
 
 def test_the_queue_stays_as_short_as_the_window_of_shards(deploy: Deploy) -> None:
-    deployment = deploy(shard_size=500, shards_in_flight=2)
-    batch = deployment.client.submit("echo", range(2500))
-    assert deployment.queued() == 1000
+    deployment = deploy(shard_size=100, shards_in_flight=6)
+    batch = deployment.client.submit("echo", range(2500), items_per_task=1)
+    assert deployment.queued() == 400, "the window opens as shards close"
     workers = [deployment.start_worker(wait=False, concurrency=16) for _ in range(2)]
     longest = 0
 
     def ended() -> bool:
         nonlocal longest
-        waiting, unacked = deployment.redis.pipeline().llen("batchord").hlen("unacked").execute()
-        longest = max(longest, waiting + unacked)
+        longest = max(longest, deployment.queued())
         return batch.status.ended
 
     wait_until(ended, what="the batch has ended", timeout=60)
     # A gather is in the queue while its shard is still in flight.
-    assert 1000 <= longest <= 1000 + 2
+    assert 400 <= longest <= 600 + 6
     assert batch.outputs() == list(range(2500))
     commits = sum(worker.log.count("batch committed") for worker in workers)
     assert commits == 1
     gathers = sum(worker.log.count("shard closed") for worker in workers)
-    assert gathers == 5
+    assert gathers == 25
 
 
 def test_keys_get_their_end_at_the_commit_and_not_before(deploy: Deploy, tmp_path: Path) -> None:

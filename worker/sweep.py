@@ -8,7 +8,6 @@ import logging
 import os
 import socket
 import threading
-from collections import defaultdict
 from collections.abc import Iterable
 
 from celery import Celery
@@ -16,8 +15,9 @@ from celery import Celery
 from chains.errors import BatchordError
 from ledger.errors import UnknownBatch
 from ledger.models import BatchRecord, BatchStatus, ChainRecord, announcements
-from ledger.publish import gather, publish_shards, republish_items
+from ledger.publish import gather, publish_shards, publish_tasks
 from ledger.reader import Reader
+from ledger.store import Shard
 from worker.runtime import Runtime
 from worker.tasks import commit_if_finalizing
 
@@ -98,9 +98,11 @@ class Sweep:
 
     def _bring_back_lapsed(self, record: BatchRecord) -> None:
         """Publish items again whose worker has died."""
-        lapsed = self._store.lapsed(record.id, limit=PAGE)
+        lapsed = set(self._store.lapsed(record.id, limit=PAGE))
         if lapsed:
-            self._republish(record, lapsed, "its worker died")
+            for shard in self._reader.open_shards(record.id):
+                mine = lapsed.intersection(range(shard.start, shard.stop))
+                self._republish(record.id, shard, mine, "their worker died")
 
     def _bring_back_lost(self, record: BatchRecord) -> None:
         """Publish again what no message in the queue stands for any more: items and gathers."""
@@ -111,14 +113,13 @@ class Sweep:
         waiting = self._reader.queue_length()
         if waiting and quiet < self._settings.stall_timeout:
             return
-        total, size = self._reader.shape(record.id)
-        for shard, settled in self._reader.open_shards(record.id).items():
-            start, stop = shard * size, min((shard + 1) * size, total)
-            if settled == stop - start:
-                gather(self._app, record.id, shard).apply_async()
-                logger.warning("gather sent again batch=%s shard=%s", record.id, shard)
+        for shard in self._reader.open_shards(record.id):
+            if self._reader.complete(record.id, shard.number):
+                gather(self._app, record.id, shard.number).apply_async()
+                logger.warning("gather sent again batch=%s shard=%s", record.id, shard.number)
             else:
-                self._republish(record, self._unsettled(record.id, start, stop), "message lost")
+                unsettled = self._unsettled(record.id, shard.start, shard.stop)
+                self._republish(record.id, shard, unsettled, "message lost")
         # Counts as progress: the next look is a full term of patience away.
         self._store.note(record.id, record.status)
 
@@ -126,17 +127,15 @@ class Sweep:
         items = self._reader.items_at(batch_id, range(start, stop))
         return [item.index for item in items if not item.status.ended]
 
-    def _republish(self, record: BatchRecord, indexes: Iterable[int], why: str) -> None:
-        _, size = self._reader.shape(record.id)
-        shards: dict[int, list[int]] = defaultdict(list)
-        for index in indexes:
-            shards[index // size].append(index)
-        for shard, members in shards.items():
-            republish_items(self._app, record.id, shard, members)
+    def _republish(self, batch_id: str, shard: Shard, indexes: Iterable[int], why: str) -> None:
+        """Publish the tasks again that carry these items; what is settled is not run again."""
+        tasks = sorted({shard.task_of(index) for index in indexes}, key=lambda items: items.start)
+        if tasks:
+            publish_tasks(self._app, self._store, batch_id, shard, tasks)
             logger.warning(
-                "items sent again batch=%s shard=%s items=%s: %s",
-                record.id,
-                shard,
-                len(members),
+                "tasks sent again batch=%s shard=%s tasks=%s: %s",
+                batch_id,
+                shard.number,
+                len(tasks),
                 why,
             )

@@ -6,36 +6,36 @@ from typing import Any
 from celery import Celery, Task
 from celery.exceptions import Ignore
 
-from ledger.models import BatchStatus, ItemStatus
+from ledger.models import BatchStatus
 from ledger.publish import publish_shards
 from ledger.reader import Reader
-from ledger.wire import GATHER, RUN_ITEM
-from worker.runtime import Refused, Runtime
+from ledger.schema import PAGE_SIZE
+from ledger.wire import GATHER, RUN_ITEMS
+from worker.runtime import Runtime
 
 logger = logging.getLogger(__name__)
 
 
 class ItemFailed(Exception):
-    """An item ended without an output; only its error's code enters Celery, Flower and the logs."""
+    """Items ended without an output; only their errors' codes enter Celery, Flower and the logs."""
 
 
 def register_tasks(app: Celery, runtime: Runtime) -> None:
     """Add the two tasks to the app."""
 
-    @app.task(name=RUN_ITEM, bind=True, throws=(ItemFailed,))
-    def run_item(self: Task, batch_id: str, index: int) -> None:
-        try:
-            outcome = runtime.run_item(batch_id, index)
-        except Refused as refusal:
-            if refusal.verdict == "settled":
-                # An earlier delivery died between the outcome and its chord part: count it now.
-                return
-            # Someone else holds it, and the sweep watches their lease; or the batch takes no new
-            # starts. Either way this message is done with, and is no part of the chord.
-            raise Ignore from None
-        if outcome.status is not ItemStatus.SUCCEEDED:
-            code = outcome.error.code if outcome.error else outcome.status.value
-            raise ItemFailed(code) from None
+    @app.task(name=RUN_ITEMS, bind=True, throws=(ItemFailed,))
+    def run_items(self: Task, batch_id: str, shard: int, index: int, count: int = 1) -> None:
+        report = runtime.run_items(batch_id, shard, range(index, index + min(count, PAGE_SIZE)))
+        self.request.shard_complete = report.shard_complete
+        if report.failed:
+            raise ItemFailed(report.failures())
+        if report.elsewhere and not report.shard_complete:
+            # Someone else holds items, and the sweep watches their leases; or the batch takes no
+            # new starts. Either way this message is done with.
+            raise Ignore
+        if report.refused:
+            # An earlier delivery has settled them, and may have died before it sent the gather.
+            self.request.shard_complete = Reader(runtime.store).complete(batch_id, shard)
 
     @app.task(name=GATHER)
     def gather(batch_id: str, shard: int) -> None:

@@ -1,37 +1,61 @@
--- claim(KEYS meta, inputs, outcomes, runs, leases; ARGV index, token, lease_ms, max_attempts)
---   -> {'run', attempt, input, chain} | {'lost', attempt} | {'settled'} | {'held', ms} | {'stopped', status} | {'unknown'}
--- The attempt is counted before user code runs, so that one that kills its process is counted too.
--- 'lost': claimed as well, but it has cost too many processes: the caller settles it as failed.
+-- claim(KEYS meta, inputs, outcomes, runs, leases; ARGV lease_ms, max_attempts, index, token, index, token, ...)
+--   -> {chain or '', answer, ...}, an answer for each index:
+--      {'run', attempt, input} | {'lost', attempt} | {'settled'} | {'held', ms} | {'stopped', status} | {'unknown'}
+-- The items lie in one page. The attempt is counted before user code runs, so that one that kills
+-- its process is counted too. 'lost': claimed as well, but it has cost too many processes: the
+-- caller settles it as failed. Each key is read and written once for all items.
 local meta = redis.call('HMGET', KEYS[1], 'status', 'chain')
-if not meta[1] then
-  return {'unknown'}
-end
-if redis.call('HEXISTS', KEYS[3], ARGV[1]) == 1 then
-  return {'settled'}
-end
-if meta[1] ~= 'in_progress' then
-  return {'stopped', meta[1]}
-end
 local t = redis.call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
-local run = redis.call('HGET', KEYS[4], ARGV[1])
-local attempt, token = string.match(run or '0 0 -', '^(%d+) %d+ (%S+)$')
-attempt = tonumber(attempt)
--- The same token: this very call, repeated because its answer was lost.
-if token ~= ARGV[2] then
-  local lease = redis.call('ZSCORE', KEYS[5], ARGV[1])
-  if lease and tonumber(lease) > now then
-    return {'held', tonumber(lease) - now}
+local lease_ms, max_attempts = tonumber(ARGV[1]), tonumber(ARGV[2])
+
+local indexes, tokens = {}, {}
+for i = 3, #ARGV, 2 do
+  table.insert(indexes, ARGV[i])
+  table.insert(tokens, ARGV[i + 1])
+end
+local inputs = redis.call('HMGET', KEYS[2], unpack(indexes))
+local outcomes = redis.call('HMGET', KEYS[3], unpack(indexes))
+local runs = redis.call('HMGET', KEYS[4], unpack(indexes))
+local new_runs, new_leases = {}, {}
+
+local function claim(i)
+  if not meta[1] or not inputs[i] then
+    return {'unknown'}
+  elseif outcomes[i] then
+    return {'settled'}
+  elseif meta[1] ~= 'in_progress' then
+    return {'stopped', meta[1]}
   end
-  attempt = attempt + 1
+  local attempt, token = 0, nil
+  if runs[i] then
+    attempt, token = string.match(runs[i], '^(%d+) %d+ (%S+)$')
+    attempt = tonumber(attempt)
+  end
+  -- The same token: this very call, repeated because its answer was lost.
+  if token ~= tokens[i] then
+    local lease = runs[i] and redis.call('ZSCORE', KEYS[5], indexes[i])
+    if lease and tonumber(lease) > now then
+      return {'held', tonumber(lease) - now}
+    end
+    attempt = attempt + 1
+  end
+  table.insert(new_runs, indexes[i])
+  table.insert(new_runs, attempt .. ' ' .. now .. ' ' .. tokens[i])
+  table.insert(new_leases, now + lease_ms)
+  table.insert(new_leases, indexes[i])
+  if attempt > max_attempts then
+    return {'lost', attempt - 1}
+  end
+  return {'run', attempt, inputs[i]}
 end
-local input = redis.call('HGET', KEYS[2], ARGV[1])
-if not input then
-  return {'unknown'}
+
+local answers = {meta[2] or ''}
+for i = 1, #indexes do
+  table.insert(answers, claim(i))
 end
-redis.call('HSET', KEYS[4], ARGV[1], attempt .. ' ' .. now .. ' ' .. ARGV[2])
-redis.call('ZADD', KEYS[5], now + tonumber(ARGV[3]), ARGV[1])
-if attempt > tonumber(ARGV[4]) then
-  return {'lost', attempt - 1}
+if #new_runs > 0 then
+  redis.call('HSET', KEYS[4], unpack(new_runs))
+  redis.call('ZADD', KEYS[5], unpack(new_leases))
 end
-return {'run', attempt, input, meta[2]}
+return answers

@@ -1,30 +1,81 @@
--- settle(KEYS meta, outcomes, runs, leases, shards, done, events; ARGV index, token, status, outcome, events_kept, usage field, n, ...)
---   -> 1: recorded | 0: refused, another execution holds or has settled the item
--- First write wins and nothing is ever written over: only the latest claim's token is let through,
--- and it is gone once the outcome is there. `outcome` is a JSON object; the times are put in here.
-local run = redis.call('HGET', KEYS[3], ARGV[1])
-if not run then
-  -- The same outcome: this very call, repeated because its answer was lost.
-  local settled = redis.call('HGET', KEYS[2], ARGV[1])
-  local ours = string.sub(ARGV[4], 2)
-  return settled and string.sub(settled, -#ours) == ours and 1 or 0
-end
-local attempt, claimed, token = string.match(run, '^(%d+) (%d+) (%S+)$')
-if token ~= ARGV[2] then
-  return 0
-end
+-- settle(KEYS meta, outcomes, runs, leases, shards, settled, done, events;
+--        ARGV events_kept, index, token, shard, status, outcome, busy_us, usage fields, usage field, n, ..., index, ...)
+--   -> {answer, ...}, an answer for each item: 0: refused, another execution holds or has settled it
+--      | 1: recorded | 2: recorded, and each item of its shard has an outcome now
+-- The items lie in one page. First write wins and nothing is ever written over: only the latest
+-- claim's token is let through, and it is gone once the outcome is there. `outcome` is a JSON
+-- object; the times are put in here. Each key is read and written once for all items.
 local t = redis.call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
-local times = string.format('{"attempts":%s,"settled_at":%.3f,"duration":%.3f,', attempt, now / 1000, (now - tonumber(claimed)) / 1000)
-redis.call('HSET', KEYS[2], ARGV[1], times .. string.sub(ARGV[4], 2))
-redis.call('HDEL', KEYS[3], ARGV[1])
-redis.call('ZREM', KEYS[4], ARGV[1])
-local shard_size = tonumber(redis.call('HGET', KEYS[1], 'shard_size'))
-redis.call('HINCRBY', KEYS[5], math.floor(tonumber(ARGV[1]) / shard_size), 1)
-redis.call('HINCRBY', KEYS[1], ARGV[3], 1)
-for i = 6, #ARGV, 2 do
-  redis.call('HINCRBY', KEYS[1], ARGV[i], ARGV[i + 1])
+
+local indexes, places = {}, {}
+local i = 2
+while i <= #ARGV do
+  table.insert(indexes, ARGV[i])
+  table.insert(places, i)
+  i = i + 7 + 2 * tonumber(ARGV[i + 6])
 end
-redis.call('RPUSH', KEYS[6], ARGV[1])
-redis.call('XADD', KEYS[7], 'MAXLEN', '~', ARGV[5], '*', 'index', ARGV[1], 'status', ARGV[3])
-return 1
+local runs = redis.call('HMGET', KEYS[3], unpack(indexes))
+local answers, outcomes, done, counts, per_shard = {}, {}, {}, {}, {}
+
+local function count(in_table, name, n)
+  in_table[name] = (in_table[name] or 0) + n
+end
+
+local function settle(item, at)
+  local index, token, shard, status, outcome = ARGV[at], ARGV[at + 1], ARGV[at + 2], ARGV[at + 3], ARGV[at + 4]
+  local ours = string.sub(outcome, 2)
+  if not runs[item] then
+    -- The same outcome: this very call, repeated because its answer was lost.
+    local settled = redis.call('HGET', KEYS[2], index)
+    return settled and string.sub(settled, -#ours) == ours and 1 or 0
+  end
+  local attempt, claimed, holder = string.match(runs[item], '^(%d+) (%d+) (%S+)$')
+  if holder ~= token then
+    return 0
+  end
+  -- Once in a call, too.
+  runs[item] = false
+  table.insert(outcomes, index)
+  table.insert(outcomes, string.format('{"attempts":%s,"settled_at":%.3f,"duration":%.3f,',
+    attempt, now / 1000, (now - tonumber(claimed)) / 1000) .. ours)
+  table.insert(done, index)
+  count(counts, status, 1)
+  count(per_shard, shard, 1)
+  count(per_shard, shard .. '.us', ARGV[at + 5])
+  for field = at + 7, at + 6 + 2 * ARGV[at + 6], 2 do
+    count(counts, ARGV[field], ARGV[field + 1])
+  end
+  return 1
+end
+
+for item, at in ipairs(places) do
+  answers[item] = settle(item, at)
+end
+if #done > 0 then
+  redis.call('HSET', KEYS[2], unpack(outcomes))
+  redis.call('HDEL', KEYS[3], unpack(done))
+  redis.call('ZREM', KEYS[4], unpack(done))
+  redis.call('RPUSH', KEYS[7], unpack(done))
+  for name, n in pairs(counts) do
+    redis.call('HINCRBY', KEYS[1], name, n)
+  end
+  for name, n in pairs(per_shard) do
+    redis.call('HINCRBY', KEYS[6], name, n)
+  end
+  redis.call('XADD', KEYS[8], 'MAXLEN', '~', ARGV[1], '*', 'settled', #done)
+end
+
+-- One item of a shard tells, the last: one gather is enough.
+local told = {}
+for item = #answers, 1, -1 do
+  local shard = ARGV[places[item] + 2]
+  if answers[item] == 1 and not told[shard] then
+    told[shard] = true
+    local start, stop = string.match(redis.call('HGET', KEYS[5], shard) or '', '^(%d+) (%d+) ')
+    if start and tonumber(redis.call('HGET', KEYS[6], shard) or 0) == stop - start then
+      answers[item] = 2
+    end
+  end
+end
+return answers

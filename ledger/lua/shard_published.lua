@@ -1,12 +1,13 @@
--- shard_published(KEYS meta, shards, open; ARGV shard) -> 1 | 0: someone else has recorded it
+-- shard_published(KEYS meta, shards, settled, open; ARGV shard) -> 1 | 0: someone else has recorded it
 local published = redis.call('HGET', KEYS[1], 'published')
 if not published or tonumber(published) ~= tonumber(ARGV[1]) then
   return 0
 end
-redis.call('HSET', KEYS[1], 'published', tonumber(ARGV[1]) + 1)
+local stop = string.match(redis.call('HGET', KEYS[2], ARGV[1]), '^%d+ (%d+) ')
+redis.call('HSET', KEYS[1], 'published', tonumber(ARGV[1]) + 1, 'next', stop)
 redis.call('HDEL', KEYS[1], 'publishing_until')
 -- A small shard may have been gathered before its publisher came to say so.
-if redis.call('HGET', KEYS[2], ARGV[1]) ~= 'closed' then
-  redis.call('SADD', KEYS[3], ARGV[1])
+if redis.call('HGET', KEYS[3], ARGV[1]) ~= 'closed' then
+  redis.call('SADD', KEYS[4], ARGV[1])
 end
 return 1

@@ -1,0 +1,160 @@
+"""What a worker tells the ledger about its items, and asks of it: claim -> beat* -> settle.
+
+One call carries the settlements and the claims of everything that a process runs, in one round
+trip; each is still one transition of one item, with its own token.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from ledger.connection import Call
+from ledger.models import ItemStatus
+from ledger.schema import EVENTS_KEPT, page_of
+from ledger.store import Store
+
+Verdict = Literal["run", "lost", "settled", "held", "stopped", "unknown"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wish:
+    """An item that someone wants to run: `token` names that execution."""
+
+    batch_id: str
+    index: int
+    token: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claim:
+    """What became of a wish.
+
+    `verdict` is `run` (it is yours), `lost` (it is yours, to be settled as `worker_lost`),
+    `settled`, `held` (another execution's lease is alive), `stopped` (the batch takes no new
+    starts) or `unknown` (no such batch or item).
+    """
+
+    verdict: Verdict
+    attempt: int = 0
+    input: str = ""
+    chain: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settlement:
+    """How an execution's attempt ended; `outcome` is a JSON object."""
+
+    batch_id: str
+    index: int
+    token: str
+    shard: int
+    status: ItemStatus
+    outcome: str
+    usage: Mapping[str, int] = field(default_factory=dict)
+    #: Seconds that the chain ran.
+    busy: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """What became of a settlement: refused if another execution holds or has settled the item."""
+
+    recorded: bool
+    #: Each item of its shard has an outcome now: the gather is due.
+    shard_complete: bool
+
+
+class Exchange:
+    """Claims, renews and settles items; it borrows the store's connection."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._keys = store.keys
+        self._lease_ms = int(store.settings.lease * 1000)
+
+    def swap(
+        self, settlements: Sequence[Settlement], wishes: Sequence[Wish]
+    ) -> tuple[list[Receipt], list[Claim]]:
+        """Record what ended and claim what is next; the answers are in the order of the asked.
+
+        Repeating a call whose answer was lost is harmless: tokens tell.
+        """
+        settling, claiming = _by_page(settlements), _by_page(wishes)
+        calls = [self._settle(page, [settlements[i] for i in at]) for page, at in settling.items()]
+        calls += [self._claim(page, [wishes[i] for i in at]) for page, at in claiming.items()]
+        answers = self._store.run_all(calls)
+        receipts: dict[int, Receipt] = {}
+        for places, answer in zip(settling.values(), answers, strict=False):
+            receipts.update(
+                (place, Receipt(n > 0, n == 2)) for place, n in zip(places, answer, strict=True)
+            )
+        claims: dict[int, Claim] = {}
+        for places, answer in zip(claiming.values(), answers[len(settling) :], strict=True):
+            chain, *verdicts = answer
+            claims.update(zip(places, (_claimed(chain, one) for one in verdicts), strict=True))
+        return (
+            [receipts[i] for i in range(len(settlements))],
+            [claims[i] for i in range(len(wishes))],
+        )
+
+    def beat(self, batch_id: str, held: Mapping[int, str]) -> list[int]:
+        """Renew the leases of the items held (index -> token); return those no longer ours."""
+        keys = self._keys.batch(batch_id)
+        flat = [part for pair in held.items() for part in pair]
+        lost = self._store.run("beat", [keys.runs, keys.leases], self._lease_ms, *flat)
+        return [int(index) for index in lost]
+
+    def _claim(self, page: tuple[str, int], wishes: Iterable[Wish]) -> Call:
+        batch_id, number = page
+        keys = self._keys.batch(batch_id)
+        names = [
+            keys.meta,
+            keys.inputs(number),
+            keys.outcomes(number),
+            keys.runs,
+            keys.leases,
+        ]
+        args: list[str | int] = [self._lease_ms, self._store.settings.max_attempts]
+        for wish in wishes:
+            args += (wish.index, wish.token)
+        return Call("claim", names, args)
+
+    def _settle(self, page: tuple[str, int], settlements: Iterable[Settlement]) -> Call:
+        batch_id, number = page
+        keys = self._keys.batch(batch_id)
+        names = [
+            keys.meta,
+            keys.outcomes(number),
+            keys.runs,
+            keys.leases,
+            keys.shards,
+            keys.settled,
+            keys.done,
+            keys.events,
+        ]
+        args: list[str | int] = [EVENTS_KEPT]
+        for one in settlements:
+            args += (one.index, one.token, one.shard, one.status, one.outcome)
+            args += (int(one.busy * 1e6), len(one.usage))
+            for name, n in one.usage.items():
+                args += (f"usage.{name}", n)
+        return Call("settle", names, args)
+
+
+def _by_page(asked: Sequence[Wish | Settlement]) -> dict[tuple[str, int], list[int]]:
+    """The places of what was asked, by batch and page: a call is about one page."""
+    pages: dict[tuple[str, int], list[int]] = defaultdict(list)
+    for place, one in enumerate(asked):
+        pages[one.batch_id, page_of(one.index)].append(place)
+    return pages
+
+
+def _claimed(chain: str, answer: Sequence[str]) -> Claim:
+    match answer:
+        case ["run", attempt, text]:
+            return Claim(verdict="run", attempt=int(attempt), input=text, chain=chain)
+        case ["lost", attempt]:
+            return Claim(verdict="lost", attempt=int(attempt), chain=chain)
+    verdict: Verdict = answer[0]  # type: ignore[assignment]
+    return Claim(verdict=verdict)

@@ -1,0 +1,162 @@
+"""One attempt of one item: run its chain under the deadline; whatever happens is its outcome."""
+
+import asyncio
+import json
+import time
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from typing import Any, Final
+
+from chains import ChainNotFound, RegisteredChain, get_chain
+from chains.errors import explain
+from chains.run import scope
+from chains.usage import Usage
+from ledger.errors import ValueRejected
+from ledger.exchange import Claim
+from ledger.models import ItemError, ItemStatus
+from ledger.settings import Settings
+from ledger.values import encode
+
+#: Texts up to so many characters are encoded on the loop: a thread costs more than they do.
+_SHORT: Final = 16_384
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ended:
+    """How an attempt ended."""
+
+    #: The outcome as the ledger keeps it, a JSON object.
+    outcome: str
+    error: ItemError | None = None
+    usage: Usage | None = None
+    #: Seconds that the chain ran.
+    busy: float = 0.0
+
+    @property
+    def status(self) -> ItemStatus:
+        return ItemStatus.SUCCEEDED if self.error is None else ItemStatus.FAILED
+
+
+async def attempt(claim: Claim, settings: Settings, encoders: Executor) -> Ended:
+    """Run one attempt; large outputs are encoded in `encoders`, beside the loop.
+
+    Raises only if it is cancelled from outside.
+    """
+    if claim.verdict == "lost":
+        return _failed(_worker_lost(claim.attempt))
+    try:
+        chain = get_chain(claim.chain)
+    except ChainNotFound as error:
+        return _failed(
+            ItemError(code="chain_not_found", message=str(error), attempts=claim.attempt)
+        )
+    started = time.perf_counter()
+    value, problem, usage = await _run(chain, claim, settings)
+    busy = time.perf_counter() - started
+    if problem is not None:
+        return _failed(problem, usage, busy)
+    output, problem = await _encoded(value, claim.attempt, settings, encoders)
+    if problem is not None:
+        return _failed(problem, usage, busy)
+    return _succeeded(output, usage, busy)
+
+
+async def _run(
+    chain: RegisteredChain, claim: Claim, settings: Settings
+) -> tuple[Any, ItemError | None, Usage | None]:
+    """Run the chain under the item's deadline; whatever it raises is the item's error."""
+    seconds = chain.timeout or settings.item_timeout
+    deadline = asyncio.timeout(seconds)
+    with scope() as run:
+        try:
+            async with deadline:
+                checked = chain.validate_json(claim.input)
+                return await chain.chain.ainvoke(checked), None, run.usage
+        except BaseException as error:
+            # SystemExit and the like too: one item's code must not end everybody's process.
+            # A chain may also raise CancelledError by itself; left unsettled, its message
+            # would hold a slot of this worker for ever.
+            if isinstance(error, asyncio.CancelledError) and _cancelling():
+                raise
+            if deadline.expired():
+                return None, _timed_out(seconds, claim.attempt), run.usage
+            return None, _explained(error, claim.attempt), run.usage
+
+
+async def _encoded(
+    value: Any, attempts: int, settings: Settings, encoders: Executor
+) -> tuple[str, ItemError | None]:
+    if value is None or isinstance(value, (bool, int, float)) or _is_short(value):
+        return _encode(value, attempts, settings)
+    # In a thread: a large output must not hold up its neighbours.
+    loop = asyncio.get_running_loop()
+    return await loop.run_in_executor(encoders, _encode, value, attempts, settings)
+
+
+def _is_short(value: Any) -> bool:
+    return isinstance(value, str) and len(value) <= _SHORT
+
+
+def _encode(value: Any, attempts: int, settings: Settings) -> tuple[str, ItemError | None]:
+    try:
+        return encode(
+            value, max_bytes=settings.max_output_bytes, setting="BATCHORD_MAX_OUTPUT_BYTES"
+        ), None
+    except ValueRejected as error:
+        return "null", ItemError(
+            code=f"output_{error.code}", message=f"the chain's output is {error}", attempts=attempts
+        )
+    except Exception as error:  # noqa: BLE001
+        # A model of the user's may raise as it is dumped; unsettled, the item would run again.
+        return "null", _explained(error, attempts)
+
+
+def _cancelling() -> bool:
+    """Whether someone outside asked the running item to end."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
+
+
+def _succeeded(output: str, usage: Usage | None, busy: float) -> Ended:
+    # The output is JSON text already.
+    used = "" if usage is None else f',"usage":{usage.model_dump_json(exclude_none=True)}'
+    outcome = f'{{"status":"succeeded"{used},"output":{output}}}'
+    return Ended(outcome=outcome, usage=usage, busy=busy)
+
+
+def _failed(error: ItemError, usage: Usage | None = None, busy: float = 0.0) -> Ended:
+    fields: dict[str, Any] = {"status": "failed", "error": error.model_dump(exclude_none=True)}
+    if usage is not None:
+        fields["usage"] = usage.model_dump(exclude_none=True)
+    outcome = json.dumps(fields, ensure_ascii=False)
+    return Ended(outcome=outcome, error=error, usage=usage, busy=busy)
+
+
+def _explained(error: BaseException, attempts: int) -> ItemError:
+    info = explain(error)
+    return ItemError(
+        code=info.code,
+        message=info.message,
+        step=info.step,
+        retryable=info.retryable,
+        http_status=info.http_status,
+        attempts=attempts,
+    )
+
+
+def _worker_lost(attempts: int) -> ItemError:
+    return ItemError(
+        code="worker_lost",
+        message=f"its worker process died in each of {attempts} attempts",
+        attempts=attempts,
+    )
+
+
+def _timed_out(seconds: float, attempts: int) -> ItemError:
+    return ItemError(
+        code="timeout",
+        message=f"no output within {seconds:g} s: raise the chain's timeout or "
+        "BATCHORD_ITEM_TIMEOUT",
+        retryable=True,
+        attempts=attempts,
+    )

@@ -1,0 +1,35 @@
+"""What became of the items of one task."""
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+from ledger.exchange import Verdict
+
+
+@dataclass(slots=True)
+class Report:
+    """Counts of a task's items; it is complete when each item is in it once."""
+
+    #: Items that succeeded here.
+    succeeded: int = 0
+    #: Error codes of the items that failed here.
+    failed: Counter[str] = field(default_factory=Counter)
+    #: Items that were not claimed, by the ledger's answer.
+    refused: Counter[Verdict] = field(default_factory=Counter)
+    #: Items whose late outcome was refused: someone else had taken them over.
+    taken_over: int = 0
+    #: Each item of the shard has an outcome now, and it is on us to say so.
+    shard_complete: bool = False
+
+    @property
+    def elsewhere(self) -> bool:
+        """Whether an item was not settled here, nor was settled before."""
+        return bool(self.taken_over or self.refused.total() - self.refused["settled"])
+
+    def failures(self) -> str:
+        """What Celery, Flower and the logs may know of them: codes, and never a message."""
+        total, failed = self.succeeded + self.failed.total(), self.failed.total()
+        if total == 1:
+            return next(iter(self.failed))
+        codes = ", ".join(f"{code} x{n}" for code, n in self.failed.most_common())
+        return f"{failed} of {total} items failed: {codes}"

@@ -1,0 +1,279 @@
+"""All items that a process runs: one limit for all tasks, one round trip for many items.
+
+Everything here happens on the process's event loop, but for the call to the ledger, which one
+thread makes: while it is under way, what ends and what may start is collected for the next.
+"""
+
+import asyncio
+import logging
+import secrets
+from collections import deque
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Final, TypeVar
+
+from chains.registry import registered
+from ledger.exchange import Claim, Exchange, Receipt, Settlement, Wish
+from ledger.settings import Settings
+from worker.attempt import Ended, attempt
+from worker.leases import Leases
+from worker.report import Report
+
+logger = logging.getLogger(__name__)
+
+#: Settlements and claims of one round trip at most, so that none is long on its way.
+MOST_AT_ONCE: Final = 1000
+#: Batches whose chain is remembered.
+BATCHES_KNOWN: Final = 1000
+
+T = TypeVar("T")
+
+
+@dataclass(eq=False, slots=True)
+class Work:
+    """The items of one task: those that wait for a slot, and what became of the others."""
+
+    batch_id: str
+    shard: int
+    waiting: deque[int]
+    #: Items that have not ended.
+    left: int
+    ended: asyncio.Future[Report]
+    #: Names this execution: a redelivery has the same task id, and another token.
+    token: str = field(default_factory=lambda: secrets.token_hex(8))
+    report: Report = field(default_factory=Report)
+    error: BaseException | None = None
+
+    def wish(self, index: int) -> Wish:
+        """The item as the ledger is asked for it."""
+        return Wish(batch_id=self.batch_id, index=index, token=self.token)
+
+    def item_ended(self, error: BaseException | None = None) -> None:
+        """One item less; the last one wakes the task."""
+        self.left -= 1
+        self.error = self.error or error
+        if self.left == 0 and not self.ended.done():
+            if self.error is not None:
+                self.ended.set_exception(self.error)
+            else:
+                self.ended.set_result(self.report)
+
+
+@dataclass(eq=False, slots=True)
+class Slot:
+    """A place in flight: one item, or as many as one call of the chain's provider takes."""
+
+    work: Work
+    #: Items in it that have not ended.
+    left: int
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """An item that has got its slot, to be claimed."""
+
+    slot: Slot
+    wish: Wish
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """An item whose attempt has ended, to be settled."""
+
+    work: Work
+    wish: Wish
+    attempt: int
+    ended: Ended
+
+    def settlement(self) -> Settlement:
+        """As the ledger is told."""
+        usage = self.ended.usage
+        return Settlement(
+            batch_id=self.wish.batch_id,
+            index=self.wish.index,
+            token=self.wish.token,
+            shard=self.work.shard,
+            status=self.ended.status,
+            outcome=self.ended.outcome,
+            usage={} if usage is None else usage.model_dump(exclude_none=True),
+            busy=self.ended.busy,
+        )
+
+
+class Runner:
+    """Runs items of any number of tasks, at most `slots` in flight, those of all batches by turns.
+
+    An item is claimed when it gets its slot and not before, so that what waits is nobody's.
+    """
+
+    def __init__(
+        self, exchange: Exchange, leases: Leases, settings: Settings, *, slots: int
+    ) -> None:
+        self._exchange = exchange
+        self._leases = leases
+        self._settings = settings
+        self._free = slots
+        #: Works with waiting items, by batch; the batch that is served next stands first.
+        self._waiting: dict[str, deque[Work]] = {}
+        #: How many items share a slot, by batch, once it is known.
+        self._per_slot: dict[str, int] = {}
+        #: What goes to the ledger with the next round trip.
+        self._finished: list[Finished] = []
+        self._wanted: list[Wanted] = []
+        self._asking: asyncio.Task[None] | None = None
+        self._attempts: set[asyncio.Task[None]] = set()
+        self._ledger = ThreadPoolExecutor(1, thread_name_prefix="ledger")
+        self._encoders = ThreadPoolExecutor(2, thread_name_prefix="encode")
+
+    async def run(self, batch_id: str, shard: int, items: range) -> Report:
+        """Run each of the items, unless it is refused; return what became of them.
+
+        Raises:
+            LedgerUnavailable: for the items concerned nothing is recorded; their leases run out.
+        """
+        if not items:
+            return Report()
+        ended: asyncio.Future[Report] = asyncio.get_running_loop().create_future()
+        work = Work(batch_id, shard, deque(items), len(items), ended)
+        self._waiting.setdefault(batch_id, deque()).append(work)
+        self._fill()
+        return await ended
+
+    def _fill(self) -> None:
+        """Give free slots to waiting items, one batch after the other."""
+        while self._free and self._waiting:
+            batch_id = next(iter(self._waiting))
+            works = self._waiting.pop(batch_id)
+            work = works[0]
+            count = min(self._per_slot.get(batch_id, 1), len(work.waiting))
+            slot = Slot(work, count)
+            self._free -= 1
+            for _ in range(count):
+                self._wanted.append(Wanted(slot, work.wish(work.waiting.popleft())))
+            if not work.waiting:
+                works.popleft()
+            if works:
+                self._waiting[batch_id] = works  # behind the others
+        self._ask()
+
+    def _ask(self) -> None:
+        if self._asking is None and (self._finished or self._wanted):
+            self._asking = asyncio.get_running_loop().create_task(self._keep_asking())
+
+    async def _keep_asking(self) -> None:
+        loop = asyncio.get_running_loop()
+        try:
+            while self._finished or self._wanted:
+                finished, self._finished = _split(self._finished)
+                wanted, self._wanted = _split(self._wanted)
+                try:
+                    receipts, claims = await loop.run_in_executor(
+                        self._ledger, self._swap, finished, wanted
+                    )
+                except Exception as error:  # noqa: BLE001
+                    # It belongs to the tasks that wait for these items.
+                    self._unanswered(finished, wanted, error)
+                    continue
+                for one, receipt in zip(finished, receipts, strict=True):
+                    self._settled(one, receipt)
+                for each, claim in zip(wanted, claims, strict=True):
+                    self._claimed(each.slot, each.wish, claim)
+        finally:
+            self._asking = None
+
+    def _swap(
+        self, finished: Sequence[Finished], wanted: Sequence[Wanted]
+    ) -> tuple[list[Receipt], list[Claim]]:
+        """Ask the ledger, in its thread; leases are renewed from the claim to the settlement."""
+        receipts, claims = self._exchange.swap(
+            [one.settlement() for one in finished], [one.wish for one in wanted]
+        )
+        self._leases.drop(one.wish for one in finished)
+        self._leases.hold(
+            one.wish
+            for one, claim in zip(wanted, claims, strict=True)
+            if claim.verdict in ("run", "lost")
+        )
+        return receipts, claims
+
+    def _unanswered(
+        self, finished: Iterable[Finished], wanted: Iterable[Wanted], error: Exception
+    ) -> None:
+        """Nobody knows what was recorded: the tasks fail, and the sweep looks after the items."""
+        for one in finished:
+            self._leases.drop([one.wish])
+            one.work.item_ended(error)
+        for each in wanted:
+            each.slot.work.item_ended(error)
+            self._leave(each.slot)
+
+    def _claimed(self, slot: Slot, wish: Wish, claim: Claim) -> None:
+        if claim.verdict not in ("run", "lost"):
+            slot.work.report.refused[claim.verdict] += 1
+            slot.work.item_ended()
+            self._leave(slot)
+            return
+        if wish.batch_id not in self._per_slot:
+            if len(self._per_slot) >= BATCHES_KNOWN:
+                self._per_slot.clear()
+            self._per_slot[wish.batch_id] = _inputs_per_call(claim.chain)
+        task = asyncio.get_running_loop().create_task(self._attempt(slot, wish, claim))
+        self._attempts.add(task)
+        task.add_done_callback(self._attempts.discard)
+
+    async def _attempt(self, slot: Slot, wish: Wish, claim: Claim) -> None:
+        try:
+            ended = await attempt(claim, self._settings, self._encoders)
+            self._finished.append(Finished(slot.work, wish, claim.attempt, ended))
+        except BaseException as error:
+            # Cancelled from outside, at the end of the process: the lease runs out.
+            self._leases.drop([wish])
+            slot.work.item_ended(error)
+            raise
+        finally:
+            self._leave(slot)
+
+    def _leave(self, slot: Slot) -> None:
+        """An item needs its slot no more: its chain has ended, or was not begun."""
+        slot.left -= 1
+        if slot.left == 0:
+            self._free += 1
+            self._fill()
+        self._ask()
+
+    def _settled(self, one: Finished, receipt: Receipt) -> None:
+        report, error = one.work.report, one.ended.error
+        if not receipt.recorded:
+            report.taken_over += 1
+        elif error is None:
+            report.succeeded += 1
+        else:
+            report.failed[error.code] += 1
+        report.shard_complete = report.shard_complete or receipt.shard_complete
+        _log(one, receipt.recorded)
+        one.work.item_ended()
+
+
+def _split(asked: list[T]) -> tuple[list[T], list[T]]:
+    """What goes with this round trip, and what with the next."""
+    return asked[:MOST_AT_ONCE], asked[MOST_AT_ONCE:]
+
+
+def _inputs_per_call(chain: str) -> int:
+    found = registered().get(chain)
+    return 1 if found is None else found.chain.inputs_per_call
+
+
+def _log(one: Finished, recorded: bool) -> None:
+    if not logger.isEnabledFor(logging.INFO):
+        return
+    fields = {
+        "batch": one.wish.batch_id,
+        "item": one.wish.index,
+        "attempt": one.attempt,
+        "status": one.ended.status.value,
+        "code": one.ended.error.code if one.ended.error else None,
+    }
+    what = "item settled" if recorded else "late outcome refused"
+    logger.info("%s %s", what, " ".join(f"{k}={v}" for k, v in fields.items()), extra=fields)
