@@ -2,13 +2,20 @@
 
 import sys
 from collections import Counter
-from typing import IO
+from typing import IO, Literal
 
 import click
 
 from batchord import jsonl, render
 from batchord.local import has_server
-from batchord.options import chains_option, exit_code, input_option, json_option, settings_with
+from batchord.options import (
+    chains_option,
+    exit_code,
+    input_option,
+    json_option,
+    settings_with,
+    submit_options,
+)
 from ledger.models import Item, ItemStatus, announcements
 from producer import Client
 
@@ -21,7 +28,7 @@ batch_argument = click.argument("batch_id", metavar="ID")
 @chains_option
 @click.option("--metadata", multiple=True, metavar="KEY=VALUE", help="Up to 16 pairs.")
 @click.option("--idempotency-key", help="The same key gives the same batch.")
-@click.option("--max-concurrency", type=click.IntRange(1), help="Items in flight at a time.")
+@submit_options
 @json_option
 def submit(
     chain: str,
@@ -30,6 +37,8 @@ def submit(
     metadata: tuple[str, ...],
     idempotency_key: str | None,
     max_concurrency: int | None,
+    items_per_task: int | Literal["auto"],
+    priority: int,
     as_json: bool,
 ) -> None:
     """Submit a file of inputs as a batch of CHAIN; prints its id and returns."""
@@ -42,6 +51,8 @@ def submit(
         metadata=pairs or None,
         idempotency_key=idempotency_key,
         max_concurrency=max_concurrency,
+        items_per_task=items_per_task,
+        priority=priority,
     )
     click.echo(batch.record().model_dump_json() if as_json else batch.id)
 

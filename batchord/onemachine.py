@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from itertools import islice
 from pathlib import Path
-from typing import IO
+from typing import IO, Literal
 
 import click
 from pydantic import SecretStr
@@ -25,6 +25,7 @@ from batchord.options import (
     input_option,
     json_option,
     settings_with,
+    submit_options,
     worker_options,
 )
 from batchord.server import EmbeddedServer
@@ -60,7 +61,7 @@ def _writable(context: click.Context, option: click.Parameter, path: Path) -> Pa
 )
 @chains_option
 @worker_options
-@click.option("--max-concurrency", type=click.IntRange(1), help="Items in flight at a time.")
+@submit_options
 @click.option("--local-model", is_flag=True, help="Use a small language model on this machine.")
 @click.option(
     "--preview",
@@ -78,6 +79,8 @@ def run(
     processes: int,
     concurrency: int,
     max_concurrency: int | None,
+    items_per_task: int | Literal["auto"],
+    priority: int,
     local_model: bool,
     preview: int,
     as_json: bool,
@@ -103,7 +106,12 @@ def run(
     with out.status("Starting what is not there ...") as status, there as ready:
         client = Client(settings=ready)
         batch = client.submit(
-            chain, lines, custom_ids=lines.custom_ids, max_concurrency=max_concurrency
+            chain,
+            lines,
+            custom_ids=lines.custom_ids,
+            max_concurrency=max_concurrency,
+            items_per_task=items_per_task,
+            priority=priority,
         )
         status.stop()
         record = _follow(batch, target, out)

@@ -8,7 +8,9 @@ import click
 
 from batchord.local import import_chains
 from ledger.models import BatchRecord, BatchStatus
+from ledger.schema import PAGE_SIZE
 from ledger.settings import Settings
+from producer.submission import DEFAULT_PRIORITY
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -27,6 +29,43 @@ input_option = click.option(
     required=True,
     help="Inputs as JSON lines; - is stdin. An object of `input` and `custom_id` is taken apart.",
 )
+
+
+class ItemsPerTask(click.ParamType[Any]):
+    """A number, or "auto"."""
+
+    name = "N|auto"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the number or the word, else fail."""
+        if value == "auto":
+            return value
+        return click.IntRange(1, PAGE_SIZE).convert(value, param, ctx)
+
+
+def submit_options(command: F) -> F:
+    """Add how a batch is cut and served; their names are those of `Client.submit`."""
+    for option in (
+        click.option(
+            "--max-concurrency", type=click.IntRange(1), help="Items in flight at a time."
+        ),
+        click.option(
+            "--items-per-task",
+            type=ItemsPerTask(),
+            default="auto",
+            show_default=True,
+            help="Items that one Celery task carries.",
+        ),
+        click.option(
+            "--priority",
+            type=click.IntRange(0, 9),
+            default=DEFAULT_PRIORITY,
+            show_default=True,
+            help="0 is served first, 9 last.",
+        ),
+    ):
+        command = option(command)
+    return command
 
 
 def worker_options(command: F) -> F:

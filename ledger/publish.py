@@ -7,6 +7,7 @@ from celery.canvas import Signature
 
 from ledger.settings import Settings
 from ledger.store import Shard, Store
+from ledger.transport import SLOTS
 from ledger.wire import GATHER, RUN_ITEMS, gather_task_id, shard_group_id, task_id
 
 #: A gather goes first: it is short, and others wait for what it publishes.
@@ -60,7 +61,13 @@ def publish_tasks(
                 ignore_result=True,
             )
             amqp.send_task_message(
-                producer, RUN_ITEMS, message, queue=queue, declare=declare, priority=priority
+                producer,
+                RUN_ITEMS,
+                message,
+                queue=queue,
+                declare=declare,
+                priority=priority,
+                headers={SLOTS: shard.slots_of(items)},
             )
             declare = []
 

@@ -211,11 +211,13 @@ class Reader:
         with self._store.talking():
             numbers = sorted(int(shard) for shard in self._redis.smembers(keys.open))
             cuts = self._redis.hmget(keys.shards, numbers) if numbers else []
-        return [
-            Shard(number, *map(int, cut.split()))
-            for number, cut in zip(numbers, cuts, strict=True)
-            if cut is not None
-        ]
+            per_slot = int(self._redis.hget(keys.meta, "items_per_slot") or 1)
+        found = []
+        for number, cut in zip(numbers, cuts, strict=True):
+            if cut is not None:
+                start, stop, per_task = map(int, cut.split())
+                found.append(Shard(number, start, stop, per_task, per_slot))
+        return found
 
     def complete(self, batch_id: str, shard: int) -> bool:
         """Return whether each item of a shard has an outcome, and its gather has not come yet."""

@@ -35,6 +35,8 @@ class Cut:
 
     #: Items that a task carries; None: "auto", by how long they take.
     items_per_task: int | None
+    #: Items that share a place in flight: what one call of the chain's provider takes.
+    items_per_slot: int
     #: Tasks of a shard, and items of one, at most.
     shard_tasks: int
     shard_items: int
@@ -56,11 +58,16 @@ class Shard:
     start: int
     stop: int
     items_per_task: int
+    items_per_slot: int = 1
 
     def tasks(self) -> list[range]:
         """The items of each task."""
         step = self.items_per_task
         return [range(at, min(at + step, self.stop)) for at in range(self.start, self.stop, step)]
+
+    def slots_of(self, items: range) -> int:
+        """How many places in flight these items take."""
+        return -(-len(items) // self.items_per_slot)
 
     def task_of(self, index: int) -> range:
         """The items of the task that carries this one."""

@@ -28,16 +28,31 @@ ACKS_WITHIN: Final = 0.05
 TAKEN_AT_ONCE: Final = 32
 
 
+#: More slots than there ever are.
+MANY: Final = 1_000_000
+
+#: The header that says how many slots the items of a message take.
+SLOTS: Final = "slots"
+
+
 class QoS(kombu_redis.QoS):
     """What is delivered and not acknowledged; writes acknowledgements in groups."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self._lock = threading.Lock()
         self._acks: list[str] = []
         self._oldest_ack = 0.0
-        self._acks_lock = threading.Lock()
+        #: Slots that the items of each message in hand take, and of all together.
+        self._slots: dict[str, int] = {}
+        self._in_hand = 0
         #: Messages that are noted as unacknowledged already.
         self.noted: set[str] = set()
+
+    @property
+    def room(self) -> float:
+        """How many more slots' work there is room for, beside Celery's limit of messages."""
+        return float(self.channel.slots_wanted()) - self._in_hand
 
     def append(self, message: Any, delivery_tag: str) -> None:
         """Note the message as unacknowledged, unless it was when it was taken."""
@@ -54,16 +69,21 @@ class QoS(kombu_redis.QoS):
             )
             pipe.zadd(self.unacked_index_key, {delivery_tag: time.time()})
             pipe.execute()
+        slots = message.headers.get(SLOTS, 1)
+        with self._lock:
+            self._slots[delivery_tag] = slots
+            self._in_hand += slots
         virtual.QoS.append(self, message, delivery_tag)
 
     def can_consume(self) -> bool:
         """Whether there is room for a message; asked at every turn of the worker's loop."""
         self.write_acks(older_than=ACKS_WITHIN)
-        return bool(super().can_consume())
+        return bool(super().can_consume()) and self.room > 0
 
     def ack(self, delivery_tag: str) -> None:
         """Take the message as acknowledged; that is written soon."""
-        with self._acks_lock:
+        with self._lock:
+            self._in_hand -= self._slots.pop(delivery_tag, 0)
             if not self._acks:
                 self._oldest_ack = time.monotonic()
             self._acks.append(delivery_tag)
@@ -72,16 +92,27 @@ class QoS(kombu_redis.QoS):
         if due:
             self.write_acks()
 
+    def reject(self, delivery_tag: str, requeue: bool = False) -> None:
+        """Give the message back, or drop it."""
+        with self._lock:
+            self._in_hand -= self._slots.pop(delivery_tag, 0)
+        super().reject(delivery_tag, requeue)
+
     def write_acks(self, *, older_than: float = 0.0) -> None:
         """Write what was acknowledged, if the first of it is so many seconds old."""
-        with self._acks_lock:
+        with self._lock:
             if not self._acks or time.monotonic() - self._oldest_ack < older_than:
                 return
             tags, self._acks = self._acks, []
         pipe = self.channel.shared_client.pipeline(transaction=False)
         pipe.zrem(self.unacked_index_key, *tags)
         pipe.hdel(self.unacked_key, *tags)
-        pipe.execute()
+        try:
+            pipe.execute()
+        except BaseException:
+            with self._lock:
+                self._acks[:0] = tags  # for the next time
+            raise
 
     def restore_unacked(self, client: Any = None) -> None:
         """Give back what is not acknowledged, and nothing else."""
@@ -93,8 +124,16 @@ class Channel(kombu_redis.Channel):
     """kombu's channel with one client for all that does not block."""
 
     QoS = QoS
-
+    from_transport_options = (  # type: ignore[assignment]
+        *kombu_redis.Channel.from_transport_options,
+        "slots_wanted",
+    )
     _shared: Any = None
+
+    @staticmethod
+    def slots_wanted() -> float:
+        """How many slots' work to have in hand; a worker has an answer of its own."""
+        return float("inf")
 
     @property
     def shared_client(self) -> Any:
@@ -119,15 +158,15 @@ class Channel(kombu_redis.Channel):
 
     def _take_more(self) -> None:
         """Take what else there is room for: BRPOP itself gives one message a round trip."""
-        room = self.qos.can_consume_max_estimate()
+        room, slots = self.qos.can_consume_max_estimate(), self.qos.room
         queues = self._queue_cycle.consume(len(self.active_queues))
         # For one message the next BRPOP does as well.
-        if room is None or room < 2 or not queues:
+        if room is None or room < 2 or slots <= 0 or not queues:
             return
         lists = [self._q_for_pri(queue, step) for step in self.priority_steps for queue in queues]
         taken = self._take(
             keys=[self.unacked_key, self.unacked_index_key, *lists],
-            args=[min(room, TAKEN_AT_ONCE), time.time(), len(queues)],
+            args=[min(room, TAKEN_AT_ONCE), min(slots, MANY), time.time(), len(queues)],
             client=self.shared_client,
         )
         for place, raw in zip(taken[::2], taken[1::2], strict=True):

@@ -147,8 +147,9 @@ def _write(store: Store, batch_id: str, pages: Iterator[Block]) -> int:
 def _cut(what: Submission, reader: Reader, settings: Settings) -> Cut:
     """How the batch is cut into shards and tasks."""
     items_per_task = None if what.items_per_task == "auto" else what.items_per_task
-    if items_per_task is None and (natural := inputs_per_call(what.chain, reader)) > 1:
-        items_per_task = min(natural, PAGE_SIZE)
+    per_call = inputs_per_call(what.chain, reader)
+    if items_per_task is None and per_call > 1:
+        items_per_task = min(per_call, PAGE_SIZE)
     window, shard_items = settings.shards_in_flight, PAGE_SIZE
     if what.max_concurrency is not None:
         # Items per shard and shards in flight together bound the items in flight.
@@ -156,6 +157,7 @@ def _cut(what: Submission, reader: Reader, settings: Settings) -> Cut:
         shard_items = min(shard_items, what.max_concurrency // window)
     return Cut(
         items_per_task=items_per_task,
+        items_per_slot=per_call,
         shard_tasks=settings.shard_size,
         shard_items=shard_items,
         window=window,

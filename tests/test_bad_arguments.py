@@ -51,6 +51,16 @@ def test_a_bad_max_concurrency_is_refused(traceless: Deployment, limit: Any) -> 
     assert "max_concurrency" in refused(traceless, "here", [1], max_concurrency=limit)
 
 
+@pytest.mark.parametrize("size", [0, 1001, 2.0, "many", True, None], ids=str)
+def test_a_bad_items_per_task_is_refused(traceless: Deployment, size: Any) -> None:
+    assert "items_per_task" in refused(traceless, "here", [1], items_per_task=size)
+
+
+@pytest.mark.parametrize("priority", [-1, 10, "high", True, None], ids=str)
+def test_a_bad_priority_is_refused(traceless: Deployment, priority: Any) -> None:
+    assert "priority" in refused(traceless, "here", [1], priority=priority)
+
+
 @pytest.mark.parametrize("chain", [None, 7, ["here"], str], ids=range(4))
 def test_a_chain_itself_is_not_taken_for_its_name(traceless: Deployment, chain: Any) -> None:
     assert "the name that it is registered under" in refused(traceless, chain, [1])

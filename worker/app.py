@@ -28,6 +28,7 @@ def create_worker_app(settings: Settings) -> Celery:
     app = create_app(settings, include=settings.chains)
     runtime = Runtime(settings)
     register_tasks(app, runtime)
+    app.conf.broker_transport_options |= {"slots_wanted": runtime.slots_wanted}
     app.steps["worker"].add(_service(runtime))
     app.Worker = app.subclass_with_self(Worker)
     return app

@@ -13,19 +13,19 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Final, TypeVar
 
-from chains.registry import registered
 from ledger.exchange import Claim, Exchange, Receipt, Settlement, Wish
 from ledger.settings import Settings
 from worker.attempt import Ended, attempt
 from worker.leases import Leases
+from worker.pace import Pace
 from worker.report import Report
 
 logger = logging.getLogger(__name__)
 
 #: Settlements and claims of one round trip at most, so that none is long on its way.
 MOST_AT_ONCE: Final = 1000
-#: Batches whose chain is remembered.
-BATCHES_KNOWN: Final = 1000
+#: Seconds that it takes, amply, to get the next task.
+LEAD: Final = 0.05
 
 T = TypeVar("T")
 
@@ -37,6 +37,8 @@ class Work:
     batch_id: str
     shard: int
     waiting: deque[int]
+    #: Items that share a slot.
+    per_slot: int
     #: Items that have not ended.
     left: int
     ended: asyncio.Future[Report]
@@ -44,6 +46,8 @@ class Work:
     token: str = field(default_factory=lambda: secrets.token_hex(8))
     report: Report = field(default_factory=Report)
     error: BaseException | None = None
+    #: Slots' work that has ended while other items of the task have not.
+    ended_early: float = 0.0
 
     def wish(self, index: int) -> Wish:
         """The item as the ledger is asked for it."""
@@ -113,11 +117,13 @@ class Runner:
         self._exchange = exchange
         self._leases = leases
         self._settings = settings
+        self._slots = slots
         self._free = slots
+        self._pace = Pace()
+        #: Slots' work that has ended in tasks that have not.
+        self._ended_early = 0.0
         #: Works with waiting items, by batch; the batch that is served next stands first.
         self._waiting: dict[str, deque[Work]] = {}
-        #: How many items share a slot, by batch, once it is known.
-        self._per_slot: dict[str, int] = {}
         #: What goes to the ledger with the next round trip.
         self._finished: list[Finished] = []
         self._wanted: list[Wanted] = []
@@ -126,8 +132,16 @@ class Runner:
         self._ledger = ThreadPoolExecutor(1, thread_name_prefix="ledger")
         self._encoders = ThreadPoolExecutor(2, thread_name_prefix="encode")
 
-    async def run(self, batch_id: str, shard: int, items: range) -> Report:
-        """Run each of the items, unless it is refused; return what became of them.
+    def slots_wanted(self) -> float:
+        """How many slots' work of unfinished tasks this process should have in hand.
+
+        A task may carry many, and what waits here another process might run: so no more wait than
+        will get their slots while the next task is on its way.
+        """
+        return self._slots + self._ended_early + max(1.0, LEAD * self._pace.per_second)
+
+    async def run(self, batch_id: str, shard: int, items: range, slots: int) -> Report:
+        """Run each of the items, in `slots` places in flight, and return what became of them.
 
         Raises:
             LedgerUnavailable: for the items concerned nothing is recorded; their leases run out.
@@ -135,10 +149,14 @@ class Runner:
         if not items:
             return Report()
         ended: asyncio.Future[Report] = asyncio.get_running_loop().create_future()
-        work = Work(batch_id, shard, deque(items), len(items), ended)
+        per_slot = -(-len(items) // max(1, slots))
+        work = Work(batch_id, shard, deque(items), per_slot, len(items), ended)
         self._waiting.setdefault(batch_id, deque()).append(work)
         self._fill()
-        return await ended
+        try:
+            return await ended
+        finally:
+            self._ended_early -= work.ended_early
 
     def _fill(self) -> None:
         """Give free slots to waiting items, one batch after the other."""
@@ -146,7 +164,7 @@ class Runner:
             batch_id = next(iter(self._waiting))
             works = self._waiting.pop(batch_id)
             work = works[0]
-            count = min(self._per_slot.get(batch_id, 1), len(work.waiting))
+            count = min(work.per_slot, len(work.waiting))
             slot = Slot(work, count)
             self._free -= 1
             for _ in range(count):
@@ -166,6 +184,7 @@ class Runner:
         try:
             while self._finished or self._wanted:
                 finished, self._finished = _split(self._finished)
+                self._pace.ended(len(finished))
                 wanted, self._wanted = _split(self._wanted)
                 try:
                     receipts, claims = await loop.run_in_executor(
@@ -203,21 +222,17 @@ class Runner:
         """Nobody knows what was recorded: the tasks fail, and the sweep looks after the items."""
         for one in finished:
             self._leases.drop([one.wish])
-            one.work.item_ended(error)
+            self._item_ended(one.work, error)
         for each in wanted:
-            each.slot.work.item_ended(error)
+            self._item_ended(each.slot.work, error)
             self._leave(each.slot)
 
     def _claimed(self, slot: Slot, wish: Wish, claim: Claim) -> None:
         if claim.verdict not in ("run", "lost"):
             slot.work.report.refused[claim.verdict] += 1
-            slot.work.item_ended()
+            self._item_ended(slot.work)
             self._leave(slot)
             return
-        if wish.batch_id not in self._per_slot:
-            if len(self._per_slot) >= BATCHES_KNOWN:
-                self._per_slot.clear()
-            self._per_slot[wish.batch_id] = _inputs_per_call(claim.chain)
         task = asyncio.get_running_loop().create_task(self._attempt(slot, wish, claim))
         self._attempts.add(task)
         task.add_done_callback(self._attempts.discard)
@@ -229,10 +244,16 @@ class Runner:
         except BaseException as error:
             # Cancelled from outside, at the end of the process: the lease runs out.
             self._leases.drop([wish])
-            slot.work.item_ended(error)
+            self._item_ended(slot.work, error)
             raise
         finally:
             self._leave(slot)
+
+    def _item_ended(self, work: Work, error: BaseException | None = None) -> None:
+        share = 1 / work.per_slot
+        work.ended_early += share
+        self._ended_early += share
+        work.item_ended(error)
 
     def _leave(self, slot: Slot) -> None:
         """An item needs its slot no more: its chain has ended, or was not begun."""
@@ -252,17 +273,12 @@ class Runner:
             report.failed[error.code] += 1
         report.shard_complete = report.shard_complete or receipt.shard_complete
         _log(one, receipt.recorded)
-        one.work.item_ended()
+        self._item_ended(one.work)
 
 
 def _split(asked: list[T]) -> tuple[list[T], list[T]]:
     """What goes with this round trip, and what with the next."""
     return asked[:MOST_AT_ONCE], asked[MOST_AT_ONCE:]
-
-
-def _inputs_per_call(chain: str) -> int:
-    found = registered().get(chain)
-    return 1 if found is None else found.chain.inputs_per_call
 
 
 def _log(one: Finished, recorded: bool) -> None:

@@ -27,13 +27,19 @@ class Runtime:
         self._lock = threading.Lock()
         self._runner: Runner | None = None
 
-    def run_items(self, batch_id: str, shard: int, items: range) -> Report:
+    def run_items(self, batch_id: str, shard: int, items: range, slots: int) -> Report:
         """Run one attempt of each item and record its outcome; return what became of them.
+
+        `slots`: how many places in flight the items take.
 
         Raises:
             LedgerUnavailable: for the items concerned nothing is recorded; their leases run out.
         """
-        return default_loop().run(self.runner.run(batch_id, shard, items))
+        return default_loop().run(self.runner.run(batch_id, shard, items, slots))
+
+    def slots_wanted(self) -> float:
+        """How many slots' work this process should have in hand."""
+        return self.slots if self._runner is None else self._runner.slots_wanted()
 
     @property
     def runner(self) -> Runner:

@@ -10,6 +10,7 @@ from ledger.models import BatchStatus
 from ledger.publish import publish_shards
 from ledger.reader import Reader
 from ledger.schema import PAGE_SIZE
+from ledger.transport import SLOTS
 from ledger.wire import GATHER, RUN_ITEMS
 from worker.runtime import Runtime
 
@@ -25,7 +26,9 @@ def register_tasks(app: Celery, runtime: Runtime) -> None:
 
     @app.task(name=RUN_ITEMS, bind=True, throws=(ItemFailed,))
     def run_items(self: Task, batch_id: str, shard: int, index: int, count: int = 1) -> None:
-        report = runtime.run_items(batch_id, shard, range(index, index + min(count, PAGE_SIZE)))
+        items = range(index, index + min(count, PAGE_SIZE))
+        slots = getattr(self.request, SLOTS, None) or len(items)
+        report = runtime.run_items(batch_id, shard, items, slots)
         self.request.shard_complete = report.shard_complete
         if report.failed:
             raise ItemFailed(report.failures())

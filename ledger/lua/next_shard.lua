@@ -1,11 +1,11 @@
 -- next_shard(KEYS meta, shards; ARGV lease_ms, page_size, slow_us, task_us, most_items_per_task, first_window)
---   -> {shard, start, stop, items_per_task} to publish now | {}: none
+--   -> {shard, start, stop, items_per_task, items_per_slot} to publish now | {}: none
 -- One publisher at a time, under a lease: if it dies, the next caller after the lease goes on, and
 -- finds the shard cut as it was. A shard lies in one page and has at most `shard_tasks` tasks and
 -- `shard_items` items. "auto": a task carries one item, unless the shards that are closed show that
 -- items take less than slow_us; then it carries as many as take task_us together.
 local meta = redis.call('HMGET', KEYS[1], 'status', 'total', 'published', 'closed', 'next', 'publishing_until',
-  'window', 'shard_tasks', 'shard_items', 'items_per_task', 'item_us')
+  'window', 'shard_tasks', 'shard_items', 'items_per_task', 'item_us', 'items_per_slot')
 if meta[1] ~= 'in_progress' then
   return {}
 end
@@ -23,7 +23,7 @@ redis.call('HSET', KEYS[1], 'publishing_until', now + tonumber(ARGV[1]))
 local cut = redis.call('HGET', KEYS[2], published)
 if cut then
   local from, stop, per_task = string.match(cut, '^(%d+) (%d+) (%d+)$')
-  return {published, tonumber(from), tonumber(stop), tonumber(per_task)}
+  return {published, tonumber(from), tonumber(stop), tonumber(per_task), tonumber(meta[12])}
 end
 local per_task = tonumber(meta[10])
 if not per_task then
@@ -37,4 +37,4 @@ local page = tonumber(ARGV[2])
 local stop = math.min(total, (math.floor(start / page) + 1) * page,
   start + math.min(tonumber(meta[8]) * per_task, tonumber(meta[9])))
 redis.call('HSET', KEYS[2], published, start .. ' ' .. stop .. ' ' .. per_task)
-return {published, start, stop, per_task}
+return {published, start, stop, per_task, tonumber(meta[12])}

@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from chains import ChainError, Chat, OperatorNeeded, Prompt, RetryLater, register
+from chains import ChainError, Chat, Embed, OperatorNeeded, Prompt, RetryLater, register
 
 
 class Question(BaseModel):
@@ -188,4 +188,5 @@ register("hostile-error-in-thread", hostile_error_in_thread)
 register("overrun", nap, timeout=0.4)
 register("overrun-in-thread", block, timeout=0.4)
 register("two-steps", {"left": may_fail, "right": echo})
+register("embed", Embed("test-embedding", dimensions=8))
 register("ask", Prompt("Say {word}") | Chat("test-model"))

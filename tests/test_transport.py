@@ -1,0 +1,139 @@
+"""Messages are taken several at a time without losing any, and acknowledged together."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from celery import Celery
+
+from ledger.celery_app import create_app
+from tests.harness import Deployment, wait_until
+
+pytestmark = pytest.mark.timeout(60)
+
+
+class Taker:
+    """A consumer of the two queues, without a worker around it."""
+
+    def __init__(self, app: Celery, prefetch: int) -> None:
+        self.connection = app.connection_for_read()
+        self.channel = self.connection.default_channel
+        self.taken: list[Any] = []
+        consumer = app.amqp.TaskConsumer(
+            self.channel, on_message=self.taken.append, accept=["json"]
+        )
+        consumer.qos(prefetch_count=prefetch)
+        consumer.consume()
+
+    def drain(self) -> None:
+        self.connection.drain_events(timeout=2)
+
+    @property
+    def places(self) -> list[int]:
+        return [message.headers["place"] for message in self.taken]
+
+
+@pytest.fixture
+def app(deployment: Deployment) -> Iterator[Celery]:
+    app = create_app(deployment.settings)
+    yield app
+    app.close()
+
+
+def send(app: Celery, place: int, *, queue: str, priority: int = 5) -> None:
+    app.send_task("some.task", queue=queue, priority=priority, headers={"place": place})
+
+
+def unacked(deployment: Deployment) -> int:
+    noted, index = deployment.redis.hlen("unacked"), deployment.redis.zcard("unacked_index")
+    assert noted == index
+    return int(noted)
+
+
+def test_one_call_takes_as_many_as_there_is_room_for(deployment: Deployment, app: Celery) -> None:
+    _, queue = deployment.settings.queues
+    for place in range(30):
+        send(app, place, queue=queue)
+    taker = Taker(app, prefetch=20)
+    taker.drain()
+    assert taker.places == list(range(20)), "the oldest first"
+    assert unacked(deployment) == 20
+    assert deployment.queued() == 10
+    taker.connection.close()
+
+
+def test_queues_take_turns_and_priorities_do_not(deployment: Deployment, app: Celery) -> None:
+    first, rest = deployment.settings.queues
+    for place in range(6):
+        send(app, 100 + place, queue=rest)
+    for place in range(3):
+        send(app, 200 + place, queue=first)
+    send(app, 300, queue=rest, priority=0)
+    taker = Taker(app, prefetch=20)
+    taker.drain()
+    assert taker.places[0] == 300
+    assert {100, 200, 101, 201, 102, 202} == set(taker.places[1:7])
+    assert taker.places[7:] == [103, 104, 105]
+    taker.connection.close()
+
+
+def test_acknowledgements_are_written_together_and_soon(
+    deployment: Deployment, app: Celery
+) -> None:
+    _, queue = deployment.settings.queues
+    for place in range(5):
+        send(app, place, queue=queue)
+    taker = Taker(app, prefetch=10)
+    taker.drain()
+    for message in taker.taken:
+        message.ack()
+    assert unacked(deployment) == 5, "they wait for company"
+
+    def written() -> bool:
+        taker.channel.qos.can_consume()  # a worker asks at every turn of its loop
+        return unacked(deployment) == 0
+
+    wait_until(written, what="the acknowledgements are written")
+    taker.connection.close()
+    assert deployment.queued() == 0
+
+
+def test_acknowledgements_that_could_not_be_written_are_written_later(
+    deployment: Deployment, app: Celery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, queue = deployment.settings.queues
+    send(app, 1, queue=queue)
+    taker = Taker(app, prefetch=10)
+    taker.drain()
+    taker.taken[0].ack()
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            "redis.client.Pipeline.execute", lambda self: (_ for _ in ()).throw(OSError("gone"))
+        )
+        with pytest.raises(OSError, match="gone"):
+            taker.channel.qos.write_acks()
+    taker.channel.qos.write_acks()
+    assert unacked(deployment) == 0
+    taker.connection.close()
+
+
+def test_what_was_not_acknowledged_goes_back_when_the_worker_ends(
+    deployment: Deployment, app: Celery
+) -> None:
+    _, queue = deployment.settings.queues
+    for place in range(5):
+        send(app, place, queue=queue)
+    taker = Taker(app, prefetch=10)
+    taker.drain()
+    taker.taken[0].ack()
+    taker.taken[3].ack()
+    taker.connection.close()
+    assert unacked(deployment) == 0
+    assert deployment.queued() == 3
+
+
+def test_flower_and_the_logs_see_the_usual_url(deployment: Deployment, app: Celery) -> None:
+    connection = app.connection_for_read()
+    assert connection.as_uri() == deployment.url.replace("//", "//:**@")
+    assert connection.transport.driver_type == "redis"
+    connection.close()
