@@ -25,7 +25,7 @@ class Call(NamedTuple):
 
     name: str
     keys: Sequence[str]
-    args: Sequence[str | int | float]
+    args: Sequence[str | int | float | bytes]
 
 
 class Connection:
@@ -41,6 +41,7 @@ class Connection:
             self.redis: redis.Redis = redis.Redis.from_url(
                 settings.url(),
                 decode_responses=True,
+                encoding_errors="surrogateescape",  # packed texts are bytes
                 socket_timeout=settings.socket_timeout,
                 socket_connect_timeout=min(5.0, settings.socket_timeout),
                 socket_keepalive=True,
@@ -94,7 +95,7 @@ class Connection:
         parts = urlsplit(self.settings.url())
         return f"{parts.hostname or parts.path}:{parts.port or 6379}"
 
-    def run(self, name: str, keys: Sequence[str], *args: str | int | float) -> Any:
+    def run(self, name: str, keys: Sequence[str], *args: str | int | float | bytes) -> Any:
         """Run `ledger/lua/NAME.lua`, one transition, and return its answer."""
         script = self._script(name)
         with self.talking():

@@ -11,6 +11,7 @@ from typing import Literal
 
 from ledger.connection import Call
 from ledger.models import ItemStatus
+from ledger.packing import pack_outcome, unpack
 from ledger.schema import EVENTS_KEPT, page_of
 from ledger.store import Store
 
@@ -43,7 +44,7 @@ class Claim:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settlement:
-    """How an execution's attempt ended; `outcome` is a JSON object."""
+    """How an execution's attempt ended; `outcome` is a JSON object without `output`."""
 
     batch_id: str
     index: int
@@ -51,6 +52,8 @@ class Settlement:
     shard: int
     status: ItemStatus
     outcome: str
+    #: JSON text.
+    output: str = "null"
     usage: Mapping[str, int] = field(default_factory=dict)
     #: Seconds that the chain ran.
     busy: float = 0.0
@@ -133,10 +136,10 @@ class Exchange:
             keys.done,
             keys.events,
         ]
-        args: list[str | int] = [EVENTS_KEPT]
+        args: list[str | int | bytes] = [EVENTS_KEPT]
         for one in settlements:
-            args += (one.index, one.token, one.shard, one.status, one.outcome)
-            args += (int(one.busy * 1e6), len(one.usage))
+            args += (one.index, one.token, one.shard, one.status)
+            args += (pack_outcome(one.outcome, one.output), int(one.busy * 1e6), len(one.usage))
             for name, n in one.usage.items():
                 args += (f"usage.{name}", n)
         return Call("settle", names, args)
@@ -153,7 +156,7 @@ def _by_page(asked: Sequence[Wish | Settlement]) -> dict[tuple[str, int], list[i
 def _claimed(chain: str, answer: Sequence[str]) -> Claim:
     match answer:
         case ["run", attempt, text]:
-            return Claim(verdict="run", attempt=int(attempt), input=text, chain=chain)
+            return Claim(verdict="run", attempt=int(attempt), input=unpack(text), chain=chain)
         case ["lost", attempt]:
             return Claim(verdict="lost", attempt=int(attempt), chain=chain)
     verdict: Verdict = answer[0]  # type: ignore[assignment]

@@ -17,6 +17,7 @@ from ledger.models import (
     ItemStatus,
     RequestCounts,
 )
+from ledger.packing import unpack, unpack_outcome
 from ledger.schema import PAGE_SIZE, page_of
 from ledger.store import Shard, Store
 from ledger.values import decode
@@ -155,7 +156,7 @@ class Reader:
             texts = self._redis.hmget(
                 keys.inputs(page_of(indexes[0])), [str(index) for index in indexes]
             )
-        return [None if text is None else decode(text) for text in texts]
+        return [None if text is None else decode(unpack(text)) for text in texts]
 
     def completed(self, batch_id: str, start: int) -> list[int]:
         """Return up to a page of indexes in the order of their settling, from position `start`."""
@@ -282,7 +283,7 @@ def _maybe_time(ms: str | None) -> datetime | None:
 
 def _item(index: int, outcome: str | None, custom_id: str | None, run: str | None) -> Item:
     if outcome is not None:
-        fields = decode(outcome)
+        fields = decode(unpack_outcome(outcome))
         return Item(
             index=index,
             custom_id=custom_id,

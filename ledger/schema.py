@@ -5,9 +5,9 @@ keys of a batch are in one slot), `P` a page: the items from `P * PAGE_SIZE` on.
 
 Of one batch:
     NS:{ID}:meta        hash    status, chain, total, counts, timestamps, how far it is published
-    NS:{ID}:in:P        hash    index -> input, as JSON text
+    NS:{ID}:in:P        hash    index -> input, JSON text as `ledger.packing` has it
     NS:{ID}:id:P        hash    index -> custom_id, where the caller gave them
-    NS:{ID}:out:P       hash    index -> outcome, as JSON text; written once
+    NS:{ID}:out:P       hash    index -> outcome, likewise; written once
     NS:{ID}:runs        hash    index -> "attempt claimed_ms token" of items started, not settled
     NS:{ID}:leases      zset    index, scored by when its lease ends (ms); running items only
     NS:{ID}:shards      hash    shard -> "start stop items_per_task", as it was cut

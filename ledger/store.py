@@ -12,6 +12,7 @@ from typing import Final
 from ledger.connection import PROMPT, Connection
 from ledger.errors import BatchAborted, SubmitRefused
 from ledger.models import ChainRecord
+from ledger.packing import pack
 from ledger.schema import EVENTS_KEPT, PAGE_SIZE, Keys, page_of
 from ledger.settings import Settings
 
@@ -117,9 +118,9 @@ class Store(Connection):
             BatchAborted: the batch is not open any more.
         """
         keys, page = self.keys.batch(batch_id), page_of(start)
-        args: list[str | int] = [self.settings.result_ttl, int(custom_ids is not None)]
+        args: list[str | int | bytes] = [self.settings.result_ttl, int(custom_ids is not None)]
         for offset, value in enumerate(inputs):
-            args += [start + offset, value]
+            args += [start + offset, pack(value)]
             if custom_ids is not None:
                 args.append(custom_ids[offset])
         answer = str(

@@ -19,7 +19,6 @@ from tests.harness import Deployment
 pytestmark = pytest.mark.timeout(60)
 
 ITEMS = 2
-OUTCOME = '{"status":"%s","output":"%s"}'
 
 #: What a worker or the sweep may do to an item; a lease of 0 ms has ended when it is read.
 STEPS = st.lists(
@@ -137,7 +136,8 @@ def settle(
         token=token,
         shard=0,
         status=status,
-        outcome=OUTCOME % (status, token),
+        outcome=f'{{"status":"{status}"}}',
+        output=f'"{token}"',
         usage={"requests": 1},
     )
     [receipt], _ = exchange.swap([settlement], [])

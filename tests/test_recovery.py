@@ -135,7 +135,8 @@ def settle_by_hand(deployment: Deployment, batch: Batch, count: int) -> None:
             token="token",
             shard=0,
             status=ItemStatus.SUCCEEDED,
-            outcome='{"status":"succeeded","output":1}',
+            outcome='{"status":"succeeded"}',
+            output="1",
         )
         for i in range(count)
     ]

@@ -1,5 +1,6 @@
 """The worker's Celery app: `celery -A worker.app worker` and `celery -A worker.app flower`."""
 
+import gc
 import logging
 import sys
 import time
@@ -59,6 +60,9 @@ def _service(runtime: Runtime) -> type[bootsteps.StartStopStep]:
         def start(self, parent: Any) -> None:
             runtime.slots = parent.concurrency
             sys.setswitchinterval(SWITCH_INTERVAL)
+            # What was imported stays: the collector need not look through it ever again.
+            gc.collect()
+            gc.freeze()
             if not default_loop().started:
                 # As many sync steps at once as there are items at once.
                 configure(threads=parent.concurrency)

@@ -25,8 +25,10 @@ _SHORT: Final = 16_384
 class Ended:
     """How an attempt ended."""
 
-    #: The outcome as the ledger keeps it, a JSON object.
+    #: The outcome without its output, a JSON object.
     outcome: str
+    #: The output as JSON text.
+    output: str = "null"
     error: ItemError | None = None
     usage: Usage | None = None
     #: Seconds that the chain ran.
@@ -118,10 +120,9 @@ def _cancelling() -> bool:
 
 
 def _succeeded(output: str, usage: Usage | None, busy: float) -> Ended:
-    # The output is JSON text already.
     used = "" if usage is None else f',"usage":{usage.model_dump_json(exclude_none=True)}'
-    outcome = f'{{"status":"succeeded"{used},"output":{output}}}'
-    return Ended(outcome=outcome, usage=usage, busy=busy)
+    outcome = f'{{"status":"succeeded"{used}}}'
+    return Ended(outcome=outcome, output=output, usage=usage, busy=busy)
 
 
 def _failed(error: ItemError, usage: Usage | None = None, busy: float = 0.0) -> Ended:

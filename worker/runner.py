@@ -100,6 +100,7 @@ class Finished:
             shard=self.work.shard,
             status=self.ended.status,
             outcome=self.ended.outcome,
+            output=self.ended.output,
             usage={} if usage is None else usage.model_dump(exclude_none=True),
             busy=self.ended.busy,
         )

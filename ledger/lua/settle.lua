@@ -3,8 +3,8 @@
 --   -> {answer, ...}, an answer for each item: 0: refused, another execution holds or has settled it
 --      | 1: recorded | 2: recorded, and each item of its shard has an outcome now
 -- The items lie in one page. First write wins and nothing is ever written over: only the latest
--- claim's token is let through, and it is gone once the outcome is there. `outcome` is a JSON
--- object; the times are put in here. Each key is read and written once for all items.
+-- claim's token is let through, and it is gone once the outcome is there. `outcome` begins
+-- with a JSON object; the times are put in here. Each key is read and written once for all items.
 local t = redis.call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
 

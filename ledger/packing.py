@@ -1,0 +1,47 @@
+"""How texts lie in the ledger: long ones compressed.
+
+Level 1 halves texts of a kilobyte in 20 us, and brings longer ones down to 0.4; higher levels gain
+a twentieth more for half as much time again, and below a kilobyte there is little to gain
+(docs/performance.md has the figures). A packed text begins with a byte that no JSON begins with.
+"""
+
+import zlib
+from typing import Final
+
+#: UTF-8 bytes from which on a text is compressed.
+COMPRESSED_FROM: Final = 1024
+
+_LEVEL: Final = 1
+_MARK: Final = "\x01"
+
+
+def pack(text: str) -> str | bytes:
+    """Return the JSON text as it is stored."""
+    if len(text) < COMPRESSED_FROM:
+        return text
+    return _MARK.encode() + zlib.compress(text.encode(), _LEVEL)
+
+
+def unpack(stored: str) -> str:
+    """Return the JSON text of what was stored; the connection decodes with `surrogateescape`."""
+    if not stored.startswith(_MARK):
+        return stored
+    return zlib.decompress(stored[1:].encode(errors="surrogateescape")).decode()
+
+
+def pack_outcome(head: str, output: str) -> str | bytes:
+    """Return an outcome as it is stored: a JSON object, or one and a packed output behind it.
+
+    `head` is a JSON object without `output`, which is JSON text.
+    """
+    packed = pack(output)
+    if isinstance(packed, bytes):
+        # JSON as we write it has no line break, so that the first one ends the head.
+        return head.encode() + b"\n" + packed
+    return f'{head[:-1]},"output":{packed}}}'
+
+
+def unpack_outcome(stored: str) -> str:
+    """Return an outcome as one JSON object."""
+    head, line_break, packed = stored.partition("\n")
+    return f'{head[:-1]},"output":{unpack(packed)}}}' if line_break else head
