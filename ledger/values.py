@@ -16,6 +16,9 @@ from ledger.errors import ValueRejected
 #: Nesting that every JSON reader on the way is known to survive (500 crashes a prefork worker).
 MAX_DEPTH = 100
 
+#: Kept: `json.dumps` makes one for each call that is not all defaults.
+_ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False)
+
 
 def encode(value: object, *, max_bytes: int, setting: str) -> str:
     """Return `value` as JSON text that decodes to an equal value, or refuse it.
@@ -29,8 +32,8 @@ def encode(value: object, *, max_bytes: int, setting: str) -> str:
             place (`$.a[3]`) and the type, never the value.
     """
     try:
-        text = json.dumps(_plain(value, "$", 0), ensure_ascii=False, allow_nan=False)
-        size = len(text.encode())
+        text = _ENCODER.encode(_plain(value, "$", 0))
+        size = len(text) if text.isascii() else len(text.encode())
     except UnicodeEncodeError:
         raise ValueRejected(
             "not JSON: the text holds a lone surrogate; decode it with errors='replace'",

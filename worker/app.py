@@ -8,6 +8,7 @@ from typing import Any
 
 from celery import Celery, bootsteps
 from celery.apps.worker import Worker as CeleryWorker
+from celery.concurrency.thread import TaskPool
 from celery.worker import state
 
 from chains.loop import configure, default_loop
@@ -59,6 +60,7 @@ def _service(runtime: Runtime) -> type[bootsteps.StartStopStep]:
 
         def start(self, parent: Any) -> None:
             runtime.slots = parent.concurrency
+            runtime.in_process = isinstance(parent.pool, TaskPool)
             sys.setswitchinterval(SWITCH_INTERVAL)
             # What was imported stays: the collector need not look through it ever again.
             gc.collect()

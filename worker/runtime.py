@@ -21,6 +21,8 @@ class Runtime:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.slots = DEFAULT_SLOTS
+        #: Whether items run in the process that takes the messages.
+        self.in_process = False
         self.store = Store(settings, retries=PATIENT)
         self._exchange = Exchange(self.store)
         self.leases = Leases(self._exchange, lease=settings.lease)
@@ -39,6 +41,8 @@ class Runtime:
 
     def slots_wanted(self) -> float:
         """How many slots' work this process should have in hand."""
+        if not self.in_process:
+            return float("inf")  # each child has slots of its own, and Celery counts their tasks
         return self.slots if self._runner is None else self._runner.slots_wanted()
 
     @property
