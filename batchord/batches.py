@@ -39,6 +39,7 @@ def submit(
     max_concurrency: int | None,
     items_per_task: int | Literal["auto"],
     priority: int,
+    completion_window: str | None,
     as_json: bool,
 ) -> None:
     """Submit a file of inputs as a batch of CHAIN; prints its id and returns."""
@@ -53,6 +54,7 @@ def submit(
         max_concurrency=max_concurrency,
         items_per_task=items_per_task,
         priority=priority,
+        completion_window=completion_window,
     )
     click.echo(batch.record().model_dump_json() if as_json else batch.id)
 

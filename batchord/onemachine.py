@@ -81,6 +81,7 @@ def run(
     max_concurrency: int | None,
     items_per_task: int | Literal["auto"],
     priority: int,
+    completion_window: str | None,
     local_model: bool,
     preview: int,
     as_json: bool,
@@ -112,6 +113,7 @@ def run(
             max_concurrency=max_concurrency,
             items_per_task=items_per_task,
             priority=priority,
+            completion_window=completion_window,
         )
         status.stop()
         record = _follow(batch, target, out)

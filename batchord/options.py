@@ -63,6 +63,11 @@ def submit_options(command: F) -> F:
             show_default=True,
             help="0 is served first, 9 last.",
         ),
+        click.option(
+            "--completion-window",
+            metavar="24h",
+            help="What has no outcome by then expires; s, m, h or d.",
+        ),
     ):
         command = option(command)
     return command

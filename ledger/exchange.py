@@ -108,6 +108,18 @@ class Exchange:
         lost = self._store.run("beat", [keys.runs, keys.leases], self._lease_ms, *flat)
         return [int(index) for index in lost]
 
+    def stopping(self, batch_ids: Sequence[str]) -> dict[str, ItemStatus]:
+        """Return those of the batches whose running items shall stop, and what these become."""
+        with self._store.talking(), self._store.redis.pipeline(transaction=False) as pipe:
+            for batch_id in batch_ids:
+                pipe.hget(self._keys.batch(batch_id).meta, "ends_as")
+            ends = pipe.execute()
+        return {
+            batch_id: ItemStatus(end)
+            for batch_id, end in zip(batch_ids, ends, strict=True)
+            if end is not None
+        }
+
     def _claim(self, page: tuple[str, int], wishes: Iterable[Wish]) -> Call:
         batch_id, number = page
         keys = self._keys.batch(batch_id)

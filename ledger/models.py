@@ -153,6 +153,9 @@ class BatchRecord(Frozen):
     created_at: datetime
     in_progress_at: datetime | None = None
     finalizing_at: datetime | None = None
+    cancelling_at: datetime | None = None
+    #: When what has no outcome expires; None without a completion window.
+    expires_at: datetime | None = None
     #: When it reached the final status that it has.
     ended_at: datetime | None = None
 

@@ -269,6 +269,8 @@ def _record(batch_id: str, meta: dict[str, str], running: int) -> BatchRecord:
         created_at=_time(meta["created_at"]),
         in_progress_at=_maybe_time(meta.get("in_progress_at")),
         finalizing_at=_maybe_time(meta.get("finalizing_at")),
+        cancelling_at=_maybe_time(meta.get("cancelling_at")),
+        expires_at=_maybe_time(meta.get("expires_at")),
         ended_at=_maybe_time(meta.get("ended_at")),
     )
 

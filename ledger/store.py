@@ -5,7 +5,7 @@ always the server's. Items are claimed and settled in `ledger.exchange`; reading
 `ledger.reader`.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Final
 
@@ -70,10 +70,11 @@ class Shard:
         """How many places in flight these items take."""
         return -(-len(items) // self.items_per_slot)
 
-    def task_of(self, index: int) -> range:
-        """The items of the task that carries this one."""
-        at = index - (index - self.start) % self.items_per_task
-        return range(at, min(at + self.items_per_task, self.stop))
+    def tasks_of(self, indexes: Iterable[int]) -> list[range]:
+        """The items of each task that carries one of these, in order."""
+        step = self.items_per_task
+        starts = sorted({index - (index - self.start) % step for index in indexes})
+        return [range(at, min(at + step, self.stop)) for at in starts]
 
 
 class Store(Connection):
@@ -138,10 +139,13 @@ class Store(Connection):
                 f"custom_id {answer.removeprefix('repeated ')!r} occurs twice: make them unique"
             )
 
-    def seal(self, batch_id: str, *, total: int, cut: Cut, key: str | None) -> None:
+    def seal(
+        self, batch_id: str, *, total: int, cut: Cut, key: str | None, window: float | None = None
+    ) -> None:
         """Accept the batch: from here on each of its items gets exactly one outcome.
 
-        `key` is its idempotency key, which lives as long as the batch.
+        `key` is its idempotency key, which lives as long as the batch. `window`: seconds after
+        which what has no outcome yet expires.
 
         Raises:
             BatchAborted: the batch is not open any more.
@@ -150,7 +154,8 @@ class Store(Connection):
         rest = [name for name in keys.every(total) if name not in (keys.meta, keys.custom_ids)]
         names = [keys.meta, keys.custom_ids, *rest]
         flat = [part for pair in cut.fields().items() for part in pair]
-        if not self.run("seal", names, total, *flat):
+        window_ms = 0 if window is None else int(window * 1000)
+        if not self.run("seal", names, total, window_ms, *flat):
             raise BatchAborted(f"batch {batch_id} was aborted before it was sealed: submit again")
         if key is not None:
             with self.talking():
@@ -223,17 +228,19 @@ class Store(Connection):
         return 9 if found is None else int(str(found))
 
     def commit(self, batch_id: str, *, total: int, key: str | None) -> bool:
-        """End a finalizing batch, once; True for the caller that did it."""
+        """End a batch whose items all have an outcome, once; True for the caller that did it."""
         keys = self.keys.batch(batch_id)
         rest = [name for name in keys.every(total) if name not in (keys.meta, keys.events)]
         ttl = self.settings.result_ttl
-        done = bool(self.run("commit", [keys.meta, keys.events, *rest], ttl, EVENTS_KEPT))
+        done = int(self.run("commit", [keys.meta, keys.events, *rest], ttl, EVENTS_KEPT))
+        if not done:
+            return False
         with self.talking():
             if key is not None:
                 self.redis.expire(self.keys.idempotency(key), ttl)
             # Last, so that the sweep comes back should we die before: it repeats all of this.
             self.redis.zrem(self.keys.active, batch_id)
-        return done
+        return done > 0
 
     def announce(self, chains: Sequence[ChainRecord]) -> None:
         """Tell producers which chains the workers have, with their schemas."""

@@ -10,6 +10,7 @@ from ledger.errors import ItemNotSucceeded
 from ledger.models import BatchRecord, BatchStatus, Item, ItemStatus, RequestCounts
 from ledger.reader import Reader
 from ledger.schema import PAGE_SIZE
+from ledger.steering import Steering
 from producer.stream import Stream
 
 #: Items looked at when the next one in order is not there yet; doubled as more arrive.
@@ -24,9 +25,10 @@ class Batch:
     Redis cannot be reached.
     """
 
-    def __init__(self, batch_id: str, reader: Reader) -> None:
+    def __init__(self, batch_id: str, reader: Reader, steering: Steering) -> None:
         self.id = batch_id
         self._reader = reader
+        self._steering = steering
 
     def __repr__(self) -> str:
         return f"<Batch {self.id}>"
@@ -67,6 +69,35 @@ class Batch:
     async def await_(self, timeout: float | None = None) -> BatchRecord:
         """As `wait`."""
         return await asyncio.to_thread(self.wait, timeout)
+
+    def pause(self) -> BatchStatus:
+        """Let no new item start until `resume`; what runs may end. Returns the status then."""
+        return self._steering.pause(self.id)
+
+    async def apause(self) -> BatchStatus:
+        """As `pause`."""
+        return await asyncio.to_thread(self.pause)
+
+    def resume(self) -> BatchStatus:
+        """Let a paused batch go on where it was. Returns the status then."""
+        return self._steering.resume(self.id)
+
+    async def aresume(self) -> BatchStatus:
+        """As `resume`."""
+        return await asyncio.to_thread(self.resume)
+
+    def cancel(self) -> BatchStatus:
+        """End the batch with what is done. Returns the status then: `cancelling`, or `cancelled`.
+
+        No new item starts. What runs is cancelled within seconds: an item's async code sees
+        `CancelledError`, a sync step's output is dropped. What has no outcome becomes `cancelled`,
+        what has keeps it. A batch that has ended stays as it is.
+        """
+        return self._steering.cancel(self.id)
+
+    async def acancel(self) -> BatchStatus:
+        """As `cancel`."""
+        return await asyncio.to_thread(self.cancel)
 
     def results(self) -> Stream[Item]:
         """Iterate over all items in input order, each as soon as it and those before have ended.

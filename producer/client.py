@@ -10,9 +10,11 @@ from ledger.celery_app import create_app
 from ledger.models import BatchRecord, ChainRecord
 from ledger.reader import Reader
 from ledger.settings import Settings
+from ledger.steering import Steering
 from ledger.store import Store
 from producer.batch import Batch
 from producer.submission import DEFAULT_PRIORITY, Submission, submit
+from producer.window import Window
 
 #: Named here, as the class has a method `list`.
 Records = list[BatchRecord]
@@ -37,6 +39,7 @@ class Client:
         self._store = Store(settings)
         self._reader = Reader(self._store)
         self._app = create_app(settings)
+        self._steering = Steering(self._app, self._store)
 
     def __enter__(self) -> "Client":
         return self
@@ -60,6 +63,7 @@ class Client:
         max_concurrency: int | None = None,
         items_per_task: int | Literal["auto"] = "auto",
         priority: int = DEFAULT_PRIORITY,
+        completion_window: Window | None = None,
     ) -> Batch:
         """Accept a batch: each input will get exactly one outcome, whatever becomes of us.
 
@@ -73,6 +77,10 @@ class Client:
         5 ms, or what one call of the chain's provider takes (embeddings). Each item keeps its own
         outcome, error, deadline and place. `priority`: 0 is served first, 9 last, in four classes
         (0-2, 3-5, 6-8, 9), as Celery does on Redis; equals share by turns.
+
+        `completion_window`: "24h" as OpenAI writes it ("90s", "30m", "7d"), a timedelta, or
+        seconds. What has no outcome by then becomes `expired`, and so does the batch; what is done
+        stays readable. None: it may take as long as it takes.
 
         Returns when everything is recorded and the first shards are published.
 
@@ -91,8 +99,9 @@ class Client:
             max_concurrency=max_concurrency,
             items_per_task=items_per_task,
             priority=priority,
+            completion_window=completion_window,
         )
-        return Batch(submit(self._app, self._store, what), self._reader)
+        return Batch(submit(self._app, self._store, what), self._reader, self._steering)
 
     async def asubmit(self, chain: str, inputs: Iterable[Any], **options: Any) -> Batch:
         """As `submit`; `inputs` is read in a thread."""
@@ -105,7 +114,7 @@ class Client:
             UnknownBatch: the ledger has none of this id.
         """
         self._reader.record(batch_id)
-        return Batch(batch_id, self._reader)
+        return Batch(batch_id, self._reader, self._steering)
 
     async def aretrieve(self, batch_id: str) -> Batch:
         """As `retrieve`."""

@@ -19,6 +19,7 @@ from ledger.store import FIRST_WINDOW, Cut, Store
 from ledger.values import encode
 from ledger.wire import new_batch_id
 from producer.inputs import Block, blocks, check_for, inputs_per_call, is_text
+from producer.window import Window, window_seconds
 
 logger = logging.getLogger(__name__)
 
@@ -47,6 +48,7 @@ class Submission:
     max_concurrency: int | None = None
     items_per_task: int | Literal["auto"] = "auto"
     priority: int = DEFAULT_PRIORITY
+    completion_window: Window | None = None
 
     def check(self) -> None:
         """Raise SubmitRefused if anything but the inputs is not as it must be."""
@@ -74,6 +76,7 @@ class Submission:
         priority: Any = self.priority
         if type(priority) is not int or not 0 <= priority <= 9:
             raise SubmitRefused("priority: an int from 0, which is served first, to 9")
+        window_seconds(self.completion_window)
         _check_many("inputs", self.inputs)
         if self.custom_ids is not None:
             _check_many("custom_ids", self.custom_ids)
@@ -121,7 +124,13 @@ def submit(app: Celery, store: Store, what: Submission) -> str:
     try:
         total = _write(store, batch_id, chained([first], pages))
         cut = _cut(what, reader, store.settings)
-        store.seal(batch_id, total=total, cut=cut, key=what.idempotency_key)
+        store.seal(
+            batch_id,
+            total=total,
+            cut=cut,
+            key=what.idempotency_key,
+            window=window_seconds(what.completion_window),
+        )
     except BaseException:
         store.abort(batch_id)
         if what.idempotency_key is not None:

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import time
+from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Any, Final
@@ -21,6 +22,10 @@ from ledger.values import encode
 _SHORT: Final = 16_384
 
 
+#: What becomes of an item whose attempt is cancelled from outside; None: nothing, for now.
+StopsAs = Callable[[], ItemStatus | None]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ended:
     """How an attempt ended."""
@@ -29,20 +34,25 @@ class Ended:
     outcome: str
     #: The output as JSON text.
     output: str = "null"
+    status: ItemStatus = ItemStatus.SUCCEEDED
     error: ItemError | None = None
     usage: Usage | None = None
     #: Seconds that the chain ran.
     busy: float = 0.0
 
     @property
-    def status(self) -> ItemStatus:
-        return ItemStatus.SUCCEEDED if self.error is None else ItemStatus.FAILED
+    def code(self) -> str | None:
+        """What Celery, Flower and the logs are told, unless it succeeded."""
+        if self.status is ItemStatus.SUCCEEDED:
+            return None
+        return self.error.code if self.error else self.status.value
 
 
-async def attempt(claim: Claim, settings: Settings, encoders: Executor) -> Ended:
+async def attempt(claim: Claim, settings: Settings, encoders: Executor, stops_as: StopsAs) -> Ended:
     """Run one attempt; large outputs are encoded in `encoders`, beside the loop.
 
-    Raises only if it is cancelled from outside.
+    If the running task is cancelled from outside, `stops_as` tells what becomes of the item; None
+    is no outcome, and the cancellation is raised.
     """
     if claim.verdict == "lost":
         return _failed(_worker_lost(claim.attempt))
@@ -53,36 +63,42 @@ async def attempt(claim: Claim, settings: Settings, encoders: Executor) -> Ended
             ItemError(code="chain_not_found", message=str(error), attempts=claim.attempt)
         )
     started = time.perf_counter()
-    value, problem, usage = await _run(chain, claim, settings)
-    busy = time.perf_counter() - started
+    with scope() as run:
+        try:
+            value, problem = await _run(chain, claim, settings)
+            busy = time.perf_counter() - started
+            if problem is None:
+                value, problem = await _encoded(value, claim.attempt, settings, encoders)
+        except asyncio.CancelledError:
+            status, task = stops_as(), asyncio.current_task()
+            if status is None or task is None:
+                raise
+            task.uncancel()
+            return _ended(status, "null", run.usage, time.perf_counter() - started)
     if problem is not None:
-        return _failed(problem, usage, busy)
-    output, problem = await _encoded(value, claim.attempt, settings, encoders)
-    if problem is not None:
-        return _failed(problem, usage, busy)
-    return _succeeded(output, usage, busy)
+        return _failed(problem, run.usage, busy)
+    return _ended(ItemStatus.SUCCEEDED, value, run.usage, busy)
 
 
 async def _run(
     chain: RegisteredChain, claim: Claim, settings: Settings
-) -> tuple[Any, ItemError | None, Usage | None]:
+) -> tuple[Any, ItemError | None]:
     """Run the chain under the item's deadline; whatever it raises is the item's error."""
     seconds = chain.timeout or settings.item_timeout
     deadline = asyncio.timeout(seconds)
-    with scope() as run:
-        try:
-            async with deadline:
-                checked = chain.validate_json(claim.input)
-                return await chain.chain.ainvoke(checked), None, run.usage
-        except BaseException as error:
-            # SystemExit and the like too: one item's code must not end everybody's process.
-            # A chain may also raise CancelledError by itself; left unsettled, its message
-            # would hold a slot of this worker for ever.
-            if isinstance(error, asyncio.CancelledError) and _cancelling():
-                raise
-            if deadline.expired():
-                return None, _timed_out(seconds, claim.attempt), run.usage
-            return None, _explained(error, claim.attempt), run.usage
+    try:
+        async with deadline:
+            checked = chain.validate_json(claim.input)
+            return await chain.chain.ainvoke(checked), None
+    except BaseException as error:
+        # SystemExit and the like too: one item's code must not end everybody's process.
+        # A chain may also raise CancelledError by itself; left unsettled, its message
+        # would hold a slot of this worker for ever.
+        if isinstance(error, asyncio.CancelledError) and _cancelling():
+            raise
+        if deadline.expired():
+            return None, _timed_out(seconds, claim.attempt)
+        return None, _explained(error, claim.attempt)
 
 
 async def _encoded(
@@ -119,10 +135,10 @@ def _cancelling() -> bool:
     return task is not None and task.cancelling() > 0
 
 
-def _succeeded(output: str, usage: Usage | None, busy: float) -> Ended:
+def _ended(status: ItemStatus, output: str, usage: Usage | None, busy: float) -> Ended:
     used = "" if usage is None else f',"usage":{usage.model_dump_json(exclude_none=True)}'
-    outcome = f'{{"status":"succeeded"{used}}}'
-    return Ended(outcome=outcome, output=output, usage=usage, busy=busy)
+    outcome = f'{{"status":"{status.value}"{used}}}'
+    return Ended(outcome=outcome, output=output, status=status, usage=usage, busy=busy)
 
 
 def _failed(error: ItemError, usage: Usage | None = None, busy: float = 0.0) -> Ended:
@@ -130,7 +146,7 @@ def _failed(error: ItemError, usage: Usage | None = None, busy: float = 0.0) -> 
     if usage is not None:
         fields["usage"] = usage.model_dump(exclude_none=True)
     outcome = json.dumps(fields, ensure_ascii=False)
-    return Ended(outcome=outcome, error=error, usage=usage, busy=busy)
+    return Ended(outcome=outcome, status=ItemStatus.FAILED, error=error, usage=usage, busy=busy)
 
 
 def _explained(error: BaseException, attempts: int) -> ItemError:

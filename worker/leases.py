@@ -2,16 +2,24 @@
 
 import logging
 import threading
+import time
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from chains.errors import BatchordError
 from ledger.exchange import Exchange, Wish
+from ledger.models import ItemStatus
 
 logger = logging.getLogger(__name__)
 
 #: Renewals per lease: a process that misses three in a row counts as dead.
 RENEWALS = 4
+
+#: Seconds between two looks whether a batch was cancelled whose items run here.
+WATCH = 1.0
+
+#: Is told the batches whose running items shall stop, and what these become.
+OnStop = Callable[[dict[str, ItemStatus]], None]
 
 
 class Leases:
@@ -21,9 +29,10 @@ class Leases:
     and the pool are; a frozen or killed process stops renewing, which is the point.
     """
 
-    def __init__(self, exchange: Exchange, *, lease: float) -> None:
+    def __init__(self, exchange: Exchange, *, lease: float, on_stop: OnStop) -> None:
         self._exchange = exchange
         self._interval = lease / RENEWALS
+        self._on_stop = on_stop
         self._held: dict[str, dict[int, str]] = defaultdict(dict)
         self._lock = threading.Lock()
         self._stop = threading.Event()
@@ -54,16 +63,21 @@ class Leases:
         self._stop.set()
 
     def _beat(self) -> None:
-        while not self._stop.wait(self._interval):
+        due = time.monotonic() + self._interval
+        while not self._stop.wait(min(WATCH, self._interval)):
             with self._lock:
                 held = {batch_id: dict(items) for batch_id, items in self._held.items()}
-            for batch_id, items in held.items():
-                try:
-                    lost = self._exchange.beat(batch_id, items)
-                except BatchordError as error:
-                    logger.warning("leases not renewed: %s", error)
-                    break
-                # Their settle will be refused: another execution holds them by now.
-                self.drop(
-                    Wish(batch_id=batch_id, index=index, token=items[index]) for index in lost
-                )
+            try:
+                if held:
+                    self._on_stop(self._exchange.stopping(list(held)))
+                if time.monotonic() >= due:
+                    due = time.monotonic() + self._interval
+                    self._renew(held)
+            except BatchordError as error:
+                logger.warning("leases not renewed: %s", error)
+
+    def _renew(self, held: dict[str, dict[int, str]]) -> None:
+        for batch_id, items in held.items():
+            lost = self._exchange.beat(batch_id, items)
+            # Their settle will be refused: another execution holds them by now.
+            self.drop(Wish(batch_id=batch_id, index=index, token=items[index]) for index in lost)

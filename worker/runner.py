@@ -7,13 +7,14 @@ thread makes: while it is under way, what ends and what may start is collected f
 import asyncio
 import logging
 import secrets
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Final, TypeVar
 
 from ledger.exchange import Claim, Exchange, Receipt, Settlement, Wish
+from ledger.models import ItemStatus
 from ledger.settings import Settings
 from worker.attempt import Ended, attempt
 from worker.leases import Leases
@@ -129,7 +130,9 @@ class Runner:
         self._finished: list[Finished] = []
         self._wanted: list[Wanted] = []
         self._asking: asyncio.Task[None] | None = None
-        self._attempts: set[asyncio.Task[None]] = set()
+        #: What runs, by batch, and what becomes of it once its batch has been stopped.
+        self._attempts: dict[str, set[asyncio.Task[None]]] = defaultdict(set)
+        self._stopped: dict[str, ItemStatus] = {}
         self._ledger = ThreadPoolExecutor(1, thread_name_prefix="ledger")
         self._encoders = ThreadPoolExecutor(2, thread_name_prefix="encode")
 
@@ -158,6 +161,21 @@ class Runner:
             return await ended
         finally:
             self._ended_early -= work.ended_early
+
+    def stop(self, batches: dict[str, ItemStatus]) -> None:
+        """Cancel what runs of these batches; each item becomes what is said."""
+        self._stopped = batches
+        for batch_id in batches:
+            # Again at each call: an item may have been claimed just before the batch was stopped.
+            for task in self._attempts.get(batch_id, ()):
+                if not task.cancelling():
+                    task.cancel()
+
+    def _forget(self, batch_id: str, task: asyncio.Task[None]) -> None:
+        running = self._attempts[batch_id]
+        running.discard(task)
+        if not running:
+            del self._attempts[batch_id]
 
     def _fill(self) -> None:
         """Give free slots to waiting items, one batch after the other."""
@@ -235,12 +253,14 @@ class Runner:
             self._leave(slot)
             return
         task = asyncio.get_running_loop().create_task(self._attempt(slot, wish, claim))
-        self._attempts.add(task)
-        task.add_done_callback(self._attempts.discard)
+        self._attempts[wish.batch_id].add(task)
+        task.add_done_callback(lambda task: self._forget(wish.batch_id, task))
 
     async def _attempt(self, slot: Slot, wish: Wish, claim: Claim) -> None:
         try:
-            ended = await attempt(claim, self._settings, self._encoders)
+            ended = await attempt(
+                claim, self._settings, self._encoders, lambda: self._stopped.get(wish.batch_id)
+            )
             self._finished.append(Finished(slot.work, wish, claim.attempt, ended))
         except BaseException as error:
             # Cancelled from outside, at the end of the process: the lease runs out.
@@ -265,13 +285,13 @@ class Runner:
         self._ask()
 
     def _settled(self, one: Finished, receipt: Receipt) -> None:
-        report, error = one.work.report, one.ended.error
+        report, code = one.work.report, one.ended.code
         if not receipt.recorded:
             report.taken_over += 1
-        elif error is None:
+        elif code is None:
             report.succeeded += 1
         else:
-            report.failed[error.code] += 1
+            report.failed[code] += 1
         report.shard_complete = report.shard_complete or receipt.shard_complete
         _log(one, receipt.recorded)
         self._item_ended(one.work)
@@ -290,7 +310,7 @@ def _log(one: Finished, recorded: bool) -> None:
         "item": one.wish.index,
         "attempt": one.attempt,
         "status": one.ended.status.value,
-        "code": one.ended.error.code if one.ended.error else None,
+        "code": one.ended.code,
     }
     what = "item settled" if recorded else "late outcome refused"
     logger.info("%s %s", what, " ".join(f"{k}={v}" for k, v in fields.items()), extra=fields)

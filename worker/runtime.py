@@ -5,6 +5,7 @@ import threading
 from chains.loop import default_loop
 from ledger.connection import PATIENT
 from ledger.exchange import Exchange
+from ledger.models import ItemStatus
 from ledger.settings import Settings
 from ledger.store import Store
 from worker.leases import Leases
@@ -25,7 +26,7 @@ class Runtime:
         self.in_process = False
         self.store = Store(settings, retries=PATIENT)
         self._exchange = Exchange(self.store)
-        self.leases = Leases(self._exchange, lease=settings.lease)
+        self.leases = Leases(self._exchange, lease=settings.lease, on_stop=self._stop)
         self._lock = threading.Lock()
         self._runner: Runner | None = None
 
@@ -44,6 +45,10 @@ class Runtime:
         if not self.in_process:
             return float("inf")  # each child has slots of its own, and Celery counts their tasks
         return self.slots if self._runner is None else self._runner.slots_wanted()
+
+    def _stop(self, batches: dict[str, ItemStatus]) -> None:
+        """Have what runs of these batches cancelled; called by the thread of the leases."""
+        default_loop().loop.call_soon_threadsafe(self.runner.stop, batches)
 
     @property
     def runner(self) -> Runner:

@@ -8,7 +8,6 @@ import logging
 import os
 import socket
 import threading
-from collections.abc import Iterable
 
 from celery import Celery
 
@@ -17,6 +16,7 @@ from ledger.errors import UnknownBatch
 from ledger.models import BatchRecord, BatchStatus, ChainRecord, announcements
 from ledger.publish import gather, publish_shards, publish_tasks
 from ledger.reader import Reader
+from ledger.steering import Steering
 from ledger.store import Shard
 from worker.runtime import Runtime
 from worker.tasks import commit_if_finalizing
@@ -35,6 +35,7 @@ class Sweep:
         self._runtime = runtime
         self._store = runtime.store
         self._reader = Reader(runtime.store)
+        self._steering = Steering(app, runtime.store)
         self._settings = runtime.settings
         self._owner = f"{socket.gethostname()}:{os.getpid()}"
         self._chains: list[ChainRecord] = []
@@ -77,12 +78,17 @@ class Sweep:
         match record.status:
             case BatchStatus.VALIDATING:
                 self._abort(record)
+            case BatchStatus.IN_PROGRESS | BatchStatus.PAUSED if self._steering.expire(record):
+                self._steering.wind_up(record.id)
             case BatchStatus.IN_PROGRESS:
                 publish_shards(self._app, self._store, record.id)
                 self._bring_back_lapsed(record)
                 self._bring_back_lost(record)
+            case BatchStatus.CANCELLING:
+                self._steering.wind_up(record.id)
             case BatchStatus.FINALIZING:
-                commit_if_finalizing(self._runtime, record.id)
+                if not commit_if_finalizing(self._runtime, record.id):
+                    self._steering.wind_up(record.id)
             case status if status.ended:
                 # The crash was between the commit and its last step.
                 self._store.commit(
@@ -102,7 +108,7 @@ class Sweep:
         if lapsed:
             for shard in self._reader.open_shards(record.id):
                 mine = lapsed.intersection(range(shard.start, shard.stop))
-                self._republish(record.id, shard, mine, "their worker died")
+                self._republish(record.id, shard, shard.tasks_of(mine), "their worker died")
 
     def _bring_back_lost(self, record: BatchRecord) -> None:
         """Publish again what no message in the queue stands for any more: items and gathers."""
@@ -118,24 +124,20 @@ class Sweep:
                 gather(self._app, record.id, shard.number).apply_async()
                 logger.warning("gather sent again batch=%s shard=%s", record.id, shard.number)
             else:
-                unsettled = self._unsettled(record.id, shard.start, shard.stop)
-                self._republish(record.id, shard, unsettled, "message lost")
+                tasks = self._steering.unsettled_tasks(record.id, shard)
+                self._republish(record.id, shard, tasks, "message lost")
         # Counts as progress: the next look is a full term of patience away.
         self._store.note(record.id, record.status)
 
-    def _unsettled(self, batch_id: str, start: int, stop: int) -> list[int]:
-        items = self._reader.items_at(batch_id, range(start, stop))
-        return [item.index for item in items if not item.status.ended]
-
-    def _republish(self, batch_id: str, shard: Shard, indexes: Iterable[int], why: str) -> None:
-        """Publish the tasks again that carry these items; what is settled is not run again."""
-        tasks = sorted({shard.task_of(index) for index in indexes}, key=lambda items: items.start)
-        if tasks:
-            publish_tasks(self._app, self._store, batch_id, shard, tasks)
-            logger.warning(
-                "tasks sent again batch=%s shard=%s tasks=%s: %s",
-                batch_id,
-                shard.number,
-                len(tasks),
-                why,
-            )
+    def _republish(self, batch_id: str, shard: Shard, tasks: list[range], why: str) -> None:
+        """Publish tasks again; what is settled in them is not run again."""
+        if not tasks:
+            return
+        publish_tasks(self._app, self._store, batch_id, shard, tasks)
+        logger.warning(
+            "tasks sent again batch=%s shard=%s tasks=%s: %s",
+            batch_id,
+            shard.number,
+            len(tasks),
+            why,
+        )

@@ -58,12 +58,14 @@ def close_shard(app: Celery, runtime: Runtime, batch_id: str, shard: int) -> Non
     commit_if_finalizing(runtime, batch_id)
 
 
-def commit_if_finalizing(runtime: Runtime, batch_id: str) -> None:
+def commit_if_finalizing(runtime: Runtime, batch_id: str) -> bool:
     """End the batch if each of its items has an outcome; once, whoever comes first."""
     record = Reader(runtime.store).record(batch_id)
     if record.status is not BatchStatus.FINALIZING:
-        return
-    if runtime.store.commit(
+        return False
+    done = runtime.store.commit(
         batch_id, total=record.request_counts.total, key=record.idempotency_key
-    ):
+    )
+    if done:
         logger.info("batch committed batch=%s", batch_id, extra={"batch": batch_id})
+    return done

@@ -4,9 +4,13 @@
 -- The items lie in one page. The attempt is counted before user code runs, so that one that kills
 -- its process is counted too. 'lost': claimed as well, but it has cost too many processes: the
 -- caller settles it as failed. Each key is read and written once for all items.
-local meta = redis.call('HMGET', KEYS[1], 'status', 'chain')
+local meta = redis.call('HMGET', KEYS[1], 'status', 'chain', 'expires_at')
 local t = redis.call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
+local status = meta[1]
+if status == 'in_progress' and meta[3] and tonumber(meta[3]) <= now then
+  status = 'expired'
+end
 local lease_ms, max_attempts = tonumber(ARGV[1]), tonumber(ARGV[2])
 
 local indexes, tokens = {}, {}
@@ -24,8 +28,8 @@ local function claim(i)
     return {'unknown'}
   elseif outcomes[i] then
     return {'settled'}
-  elseif meta[1] ~= 'in_progress' then
-    return {'stopped', meta[1]}
+  elseif status ~= 'in_progress' then
+    return {'stopped', status}
   end
   local attempt, token = 0, nil
   if runs[i] then

@@ -1,0 +1,49 @@
+"""Commands that steer a batch that runs: pause, resume, cancel."""
+
+import click
+
+from batchord import render
+from batchord.batches import batch_argument
+from batchord.options import json_option
+from producer import Batch, Client
+
+
+@click.command()
+@batch_argument
+@json_option
+def pause(batch_id: str, as_json: bool) -> None:
+    """Let no new item of a batch start until it is resumed; what runs may end."""
+    batch = Client().retrieve(batch_id)
+    batch.pause()
+    _show(batch, as_json)
+
+
+@click.command()
+@batch_argument
+@json_option
+def resume(batch_id: str, as_json: bool) -> None:
+    """Let a paused batch go on where it was."""
+    batch = Client().retrieve(batch_id)
+    batch.resume()
+    _show(batch, as_json)
+
+
+@click.command()
+@batch_argument
+@json_option
+def cancel(batch_id: str, as_json: bool) -> None:
+    """End a batch with what is done; what runs is cancelled within seconds."""
+    batch = Client().retrieve(batch_id)
+    batch.cancel()
+    _show(batch, as_json)
+
+
+def _show(batch: Batch, as_json: bool) -> None:
+    record = batch.record()
+    if as_json:
+        click.echo(record.model_dump_json())
+    else:
+        render.console().print(render.summary(record))
+
+
+COMMANDS = (pause, resume, cancel)

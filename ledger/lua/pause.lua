@@ -1,0 +1,9 @@
+-- pause(KEYS meta, events; ARGV events_kept) -> the status now, or '' if there is no such batch
+-- No new item starts: a claim asks for the status. What runs may end.
+local status = redis.call('HGET', KEYS[1], 'status')
+if status == 'in_progress' then
+  status = 'paused'
+  redis.call('HSET', KEYS[1], 'status', status)
+  redis.call('XADD', KEYS[2], 'MAXLEN', '~', ARGV[1], '*', 'status', status)
+end
+return status or ''

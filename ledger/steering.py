@@ -1,0 +1,94 @@
+"""Steering a batch: pause, resume, cancel, and bringing to its end what was cancelled or expired.
+
+Producers call it for their users and the sweep for what a crash left half done; every step may be
+repeated, by whomever.
+"""
+
+from celery import Celery
+
+from ledger.errors import UnknownBatch
+from ledger.models import BatchRecord, BatchStatus
+from ledger.publish import publish_shards, publish_tasks
+from ledger.reader import Reader
+from ledger.schema import EVENTS_KEPT, PAGE_SIZE
+from ledger.store import Shard, Store
+
+
+class Steering:
+    """What may be done to a sealed batch. Each call returns its status afterwards.
+
+    Raises:
+        UnknownBatch: there is no such batch.
+    """
+
+    def __init__(self, app: Celery, store: Store) -> None:
+        self._app = app
+        self._store = store
+        self._reader = Reader(store)
+
+    def pause(self, batch_id: str) -> BatchStatus:
+        """Let no new item start until the batch is resumed; what runs may end."""
+        return self._step("pause", batch_id)
+
+    def resume(self, batch_id: str) -> BatchStatus:
+        """Let a paused batch go on where it was."""
+        status = self._step("resume", batch_id)
+        if status is BatchStatus.IN_PROGRESS:
+            self.republish(batch_id)
+            publish_shards(self._app, self._store, batch_id)
+        return status
+
+    def cancel(self, batch_id: str) -> BatchStatus:
+        """Let no new item start, have what runs stopped, and end the batch with what is done.
+
+        It is `cancelled` at once if nothing runs, else soon after.
+        """
+        status = self._step("cancel", batch_id)
+        if status is BatchStatus.CANCELLING:
+            self.wind_up(batch_id)
+            status = self._reader.status(batch_id)
+        return status
+
+    def expire(self, record: BatchRecord) -> bool:
+        """Begin to end a batch whose completion window is over; False if it is not."""
+        keys = self._store.keys.batch(record.id)
+        return bool(self._store.run("expire", [keys.meta, keys.events], EVENTS_KEPT))
+
+    def wind_up(self, batch_id: str) -> bool:
+        """Give what has no outcome its own, and commit; False if items still run."""
+        record = self._reader.record(batch_id)
+        total = record.request_counts.total
+        running = 0
+        for start in range(0, total, PAGE_SIZE):
+            running += self._end_page(batch_id, start, min(start + PAGE_SIZE, total))
+        if running:
+            return False
+        return self._store.commit(batch_id, total=total, key=record.idempotency_key)
+
+    def republish(self, batch_id: str) -> int:
+        """Publish the tasks again of what was published and has no outcome; return how many."""
+        count = 0
+        for shard in self._reader.open_shards(batch_id):
+            tasks = self.unsettled_tasks(batch_id, shard)
+            if tasks:
+                publish_tasks(self._app, self._store, batch_id, shard, tasks)
+            count += len(tasks)
+        return count
+
+    def unsettled_tasks(self, batch_id: str, shard: Shard) -> list[range]:
+        """The tasks of a shard that carry an item without an outcome."""
+        items = self._reader.items_at(batch_id, range(shard.start, shard.stop))
+        return shard.tasks_of(item.index for item in items if not item.status.ended)
+
+    def _step(self, name: str, batch_id: str) -> BatchStatus:
+        self._reader.status(batch_id)  # raises for what is no batch, before a key is named after it
+        keys = self._store.keys.batch(batch_id)
+        status = self._store.run(name, [keys.meta, keys.events], EVENTS_KEPT)
+        if not status:
+            raise UnknownBatch(batch_id)
+        return BatchStatus(status)
+
+    def _end_page(self, batch_id: str, start: int, stop: int) -> int:
+        keys, page = self._store.keys.batch(batch_id), start // PAGE_SIZE
+        names = [keys.meta, keys.outcomes(page), keys.runs, keys.leases, keys.done, keys.events]
+        return int(self._store.run("end_page", names, EVENTS_KEPT, start, stop))

@@ -1,0 +1,34 @@
+"""How long a batch may take, in the forms that people write it."""
+
+import re
+from datetime import timedelta
+from typing import Any, Final
+
+from ledger.errors import SubmitRefused
+
+#: "24h" (OpenAI's form), a timedelta, or seconds.
+Window = str | timedelta | float
+
+_UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
+_LONGEST: Final = 366 * 86_400
+
+
+def window_seconds(window: Window | None) -> float | None:
+    """Return the completion window in seconds; None if there is none.
+
+    Raises:
+        SubmitRefused: it is none, or not between a second and a year.
+    """
+    seconds: Any = window
+    if window is None:
+        return None
+    if isinstance(window, timedelta):
+        seconds = window.total_seconds()
+    elif isinstance(window, str):
+        found = re.fullmatch(r"(\d{1,9})([smhd])", window)
+        seconds = int(found[1]) * _UNITS[found[2]] if found else None
+    if type(seconds) not in (int, float) or not 1 <= seconds <= _LONGEST:
+        raise SubmitRefused(
+            'completion_window: "24h" (or s, m, d), a timedelta, or seconds, from 1 s to a year'
+        )
+    return float(seconds)
