@@ -1,0 +1,1 @@
+"""Batchord side by side with its peers: `make bench`."""

@@ -1,0 +1,1 @@
+"""What the competitors run, each as its own documentation says."""

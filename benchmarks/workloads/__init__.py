@@ -1,0 +1,1 @@
+"""What is measured, one module each: `run` gives the raw rows, `tables` the words for them."""
