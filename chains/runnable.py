@@ -5,7 +5,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapp
 from typing import Any, ClassVar, Generic, TypeVar, overload
 
 from chains import batching
-from chains.concurrency import permit
+from chains.concurrency import current_gate, permit
 from chains.config import RunnableConfig
 from chains.errors import set_step
 from chains.loop import default_loop
@@ -163,13 +163,13 @@ class Step(Runnable[In, Out]):
             raise TypeError(f"{self.name} takes no keyword arguments, got {', '.join(kwargs)}")
 
         async def attempt() -> Out:
-            if not self.is_call:
+            if not self.is_call or current_gate() is None:
                 return await self._run(input, config or {}, **kwargs)
             async with permit():
                 return await self._run(input, config or {}, **kwargs)
 
         try:
-            return await attempts(self.retry, attempt)
+            return await (attempt() if self.retry is None else attempts(self.retry, attempt))
         except Exception as error:
             set_step(error, self.name)
             raise

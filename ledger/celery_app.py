@@ -7,10 +7,6 @@ from kombu.entity import Queue
 
 from ledger.settings import Settings
 
-#: Grace of a soft shutdown: what runs may end, the rest goes back to the queue. Keep the time
-#: between SIGTERM and SIGKILL above it (`stop_grace_period` in docker-compose.yml).
-SOFT_SHUTDOWN = 20.0
-
 
 def create_app(settings: Settings, *, include: tuple[str, ...] = ()) -> Celery:
     """Return a Celery app for these settings; workers import the modules of `include` at start.
@@ -52,7 +48,7 @@ def _configuration(settings: Settings) -> dict[str, Any]:
         "worker_prefetch_multiplier": 1,
         # Would leave a chord stuck for good after a crash between result and chord part.
         "worker_deduplicate_successful_tasks": False,
-        "worker_soft_shutdown_timeout": SOFT_SHUTDOWN,
+        "worker_soft_shutdown_timeout": settings.shutdown_grace,
         "worker_enable_soft_shutdown_on_idle": False,
         # The pool that waits on the event loop; Celery's own time limits do not work in it, the
         # items' deadlines are ours.

@@ -7,7 +7,7 @@ trip; each is still one transition of one item, with its own token.
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from ledger.connection import Call
 from ledger.models import ItemStatus
@@ -18,7 +18,7 @@ from ledger.store import Store
 Verdict = Literal["run", "lost", "settled", "held", "stopped", "unknown"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)  # frozen ones take thrice as long to make
 class Wish:
     """An item that someone wants to run: `token` names that execution."""
 
@@ -27,8 +27,7 @@ class Wish:
     token: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Claim:
+class Claim(NamedTuple):
     """What became of a wish.
 
     `verdict` is `run` (it is yours), `lost` (it is yours, to be settled as `worker_lost`),
@@ -42,7 +41,7 @@ class Claim:
     chain: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Settlement:
     """How an execution's attempt ended; `outcome` is a JSON object without `output`."""
 
@@ -59,8 +58,7 @@ class Settlement:
     busy: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
-class Receipt:
+class Receipt(NamedTuple):
     """What became of a settlement: refused if another execution holds or has settled the item."""
 
     recorded: bool
@@ -69,7 +67,7 @@ class Receipt:
 
 
 class Exchange:
-    """Claims, renews and settles items; it borrows the store's connection."""
+    """Claims, renews, settles and releases items; it borrows the store's connection."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -107,6 +105,18 @@ class Exchange:
         flat = [part for pair in held.items() for part in pair]
         lost = self._store.run("beat", [keys.runs, keys.leases], self._lease_ms, *flat)
         return [int(index) for index in lost]
+
+    def release(self, wishes: Iterable[Wish]) -> int:
+        """Hand items back as if they had not been claimed; return how many were still held."""
+        by_batch: dict[str, list[Wish]] = defaultdict(list)
+        for wish in wishes:
+            by_batch[wish.batch_id].append(wish)
+        released = 0
+        for batch_id, mine in by_batch.items():
+            keys = self._keys.batch(batch_id)
+            flat = [part for wish in mine for part in (wish.index, wish.token)]
+            released += int(self._store.run("release", [keys.runs, keys.leases], *flat))
+        return released
 
     def stopping(self, batch_ids: Sequence[str]) -> dict[str, ItemStatus]:
         """Return those of the batches whose running items shall stop, and what these become."""

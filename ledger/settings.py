@@ -81,6 +81,10 @@ class Settings(BaseSettings):
     """A producer that is silent for so long before the seal counts as dead: its batch is aborted
     and its idempotency key may be taken over."""
 
+    shutdown_grace: float = Field(default=20.0, ge=0)
+    """How long what runs may go on when a worker is told to stop; then it is handed back. Keep the
+    time between SIGTERM and SIGKILL 10 s above it (`stop_grace_period` in docker-compose.yml)."""
+
     result_ttl: int = Field(default=7 * 24 * 3600, ge=1)
     """How long a batch stays readable after its end."""
 

@@ -32,7 +32,9 @@ def encode(value: object, *, max_bytes: int, setting: str) -> str:
             place (`$.a[3]`) and the type, never the value.
     """
     try:
-        text = _ENCODER.encode(_plain(value, "$", 0))
+        if not isinstance(value, (int, str)) or isinstance(value, Enum):
+            value = _plain(value, "$", 0)
+        text = _ENCODER.encode(value)
         size = len(text) if text.isascii() else len(text.encode())
     except UnicodeEncodeError:
         raise ValueRejected(

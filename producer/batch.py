@@ -13,6 +13,9 @@ from ledger.schema import PAGE_SIZE
 from ledger.steering import Steering
 from producer.stream import Stream
 
+#: Seconds between two looks for what comes with every item.
+_BREATH: Final = 0.01
+
 #: Items looked at when the next one in order is not there yet; doubled as more arrive.
 _SMALL_PAGE: Final = 16
 
@@ -64,6 +67,8 @@ class Batch:
             if left <= 0:
                 raise TimeoutError(f"batch {self.id} has not ended within {timeout:g} s")
             place = self._reader.wait_event(self.id, place, left)
+            # News may come by the thousand a second: look a hundred times.
+            time.sleep(_BREATH)
         return self.record()
 
     async def await_(self, timeout: float | None = None) -> BatchRecord:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import redis
 
-from ledger.celery_app import SOFT_SHUTDOWN
+from ledger.settings import Settings
 from tests.compose import ROOT, SECRETS, Compose, Host, MissingVariable
 
 PASSWORDS = {
@@ -67,7 +67,7 @@ def test_workers_are_replicated_and_stopped_more_slowly_than_they_drain() -> Non
     worker = Compose.load(SECRETS).service("worker")
     assert worker["deploy"]["replicas"] >= 2
     assert worker["read_only"]
-    assert float(worker["stop_grace_period"].removesuffix("s")) > SOFT_SHUTDOWN
+    assert float(worker["stop_grace_period"].removesuffix("s")) >= Settings().shutdown_grace + 10
 
 
 def test_the_chains_that_run_by_default_are_mounted() -> None:

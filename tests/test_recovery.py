@@ -241,6 +241,32 @@ def test_a_worker_that_is_told_to_stop_ends_what_it_runs(quick: Deployment, tmp_
     assert len(starts(tmp_path)) == 8
 
 
+@pytest.mark.parametrize("chain", ["gated", "block"])
+@pytest.mark.parametrize("size", [1, 5])
+def test_a_worker_that_must_end_hands_back_what_it_runs(
+    deploy: Deploy, tmp_path: Path, size: int, chain: str
+) -> None:
+    for name in ("gated", "block"):
+        register(name, _same, replace=True)
+    # The lease is long: only what is handed back can run elsewhere soon.
+    deployment = deploy(lease=60, sweep_interval=0.2, shutdown_grace=0.5)
+    first = deployment.start_worker(concurrency=2, env={"REMAP_SIGTERM": "SIGQUIT"})
+    seconds = {"seconds": 3.0} if chain == "block" else {}
+    inputs = [each | seconds for each in gated(tmp_path, 6)]
+    batch = deployment.client.submit(chain, inputs, items_per_task=size)
+    wait_until(lambda: batch.record().running == 2, what="two items run")
+    first.stop()
+    wait_until(lambda: "handing back" in first.log, what="its time is over")
+    wait_until(lambda: batch.record().running == 0, what="it has handed them back")
+    (tmp_path / "gate").touch()
+    second = deployment.start_worker(concurrency=6)
+    committed_once(deployment, batch)
+    assert {item.attempts for item in batch.results()} == {1}, "it has cost nobody an attempt"
+    if chain == "gated":
+        assert {item.output for item in batch.results()} == {second.pid}
+    assert first.wait() == 0
+
+
 def test_a_restart_of_the_server_that_loses_nothing_is_survived(
     quick: Deployment, tmp_path: Path
 ) -> None:

@@ -115,7 +115,7 @@ def test_a_cancelled_batch_ends_with_what_is_done(
     assert statuses(batch) == {ItemStatus.SUCCEEDED: 4, ItemStatus.CANCELLED: 1496}
     assert sorted(item.index for item in batch.as_completed()) == list(range(1500))
     attempts = [item.attempts for item in batch.results()]
-    assert attempts == [1] * 8 + [0] * 1492, "those that ran were stopped, the others not begun"
+    assert sorted(attempts) == [0] * 1492 + [1] * 8, "what ran was stopped, the rest not begun"
     assert done.cancel() is BatchStatus.COMPLETED, "what has ended stays as it is"
 
 

@@ -11,6 +11,7 @@ from celery.apps.worker import Worker as CeleryWorker
 from celery.concurrency.thread import TaskPool
 from celery.worker import state
 
+from chains.errors import BatchordError
 from chains.loop import configure, default_loop
 from ledger.celery_app import create_app
 from ledger.settings import Settings
@@ -32,12 +33,15 @@ def create_worker_app(settings: Settings) -> Celery:
     register_tasks(app, runtime)
     app.conf.broker_transport_options |= {"slots_wanted": runtime.slots_wanted}
     app.steps["worker"].add(_service(runtime))
-    app.Worker = app.subclass_with_self(Worker)
+    app.Worker = app.subclass_with_self(Worker, runtime=runtime)
     return app
 
 
 class Worker(CeleryWorker):
-    """A Celery worker whose soft shutdown ends with the last running item."""
+    """A Celery worker whose soft shutdown ends with the last running item, or hands it back."""
+
+    #: Set by `create_worker_app`.
+    runtime: Runtime
 
     def wait_for_soft_shutdown(self) -> None:
         """Return when nothing runs any more, or after the grace; Celery's sleeps all of it."""
@@ -46,6 +50,16 @@ class Worker(CeleryWorker):
         deadline = time.monotonic() + grace
         while state.active_requests and time.monotonic() < deadline:
             time.sleep(0.1)
+        if state.active_requests and self.runtime.in_process:
+            logger.warning("handing back what still runs")
+            try:
+                self.runtime.hand_back()
+            except (BatchordError, TimeoutError) as error:
+                logger.warning("not handed back, left to the sweep: %r", error)
+            # The tasks hear of it, and give their messages back.
+            settled = time.monotonic() + 2
+            while state.active_requests and time.monotonic() < settled:
+                time.sleep(0.02)
 
 
 def _service(runtime: Runtime) -> type[bootsteps.StartStopStep]:

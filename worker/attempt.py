@@ -5,8 +5,7 @@ import json
 import time
 from collections.abc import Callable
 from concurrent.futures import Executor
-from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from chains import ChainNotFound, RegisteredChain, get_chain
 from chains.errors import explain
@@ -26,8 +25,7 @@ _SHORT: Final = 16_384
 StopsAs = Callable[[], ItemStatus | None]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Ended:
+class Ended(NamedTuple):
     """How an attempt ended."""
 
     #: The outcome without its output, a JSON object.

@@ -6,20 +6,19 @@ thread makes: while it is under way, what ends and what may start is collected f
 
 import asyncio
 import logging
-import secrets
 from collections import defaultdict, deque
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
-from typing import Final, TypeVar
+from typing import Final, TypeVar, cast
 
-from ledger.exchange import Claim, Exchange, Receipt, Settlement, Wish
+from ledger.exchange import Claim, Exchange, Receipt, Wish
 from ledger.models import ItemStatus
 from ledger.settings import Settings
-from worker.attempt import Ended, attempt
+from worker.attempt import attempt
 from worker.leases import Leases
 from worker.pace import Pace
 from worker.report import Report
+from worker.work import Finished, HandedBack, Slot, Wanted, Work
 
 logger = logging.getLogger(__name__)
 
@@ -29,82 +28,6 @@ MOST_AT_ONCE: Final = 1000
 LEAD: Final = 0.05
 
 T = TypeVar("T")
-
-
-@dataclass(eq=False, slots=True)
-class Work:
-    """The items of one task: those that wait for a slot, and what became of the others."""
-
-    batch_id: str
-    shard: int
-    waiting: deque[int]
-    #: Items that share a slot.
-    per_slot: int
-    #: Items that have not ended.
-    left: int
-    ended: asyncio.Future[Report]
-    #: Names this execution: a redelivery has the same task id, and another token.
-    token: str = field(default_factory=lambda: secrets.token_hex(8))
-    report: Report = field(default_factory=Report)
-    error: BaseException | None = None
-    #: Slots' work that has ended while other items of the task have not.
-    ended_early: float = 0.0
-
-    def wish(self, index: int) -> Wish:
-        """The item as the ledger is asked for it."""
-        return Wish(batch_id=self.batch_id, index=index, token=self.token)
-
-    def item_ended(self, error: BaseException | None = None) -> None:
-        """One item less; the last one wakes the task."""
-        self.left -= 1
-        self.error = self.error or error
-        if self.left == 0 and not self.ended.done():
-            if self.error is not None:
-                self.ended.set_exception(self.error)
-            else:
-                self.ended.set_result(self.report)
-
-
-@dataclass(eq=False, slots=True)
-class Slot:
-    """A place in flight: one item, or as many as one call of the chain's provider takes."""
-
-    work: Work
-    #: Items in it that have not ended.
-    left: int
-
-
-@dataclass(frozen=True, slots=True)
-class Wanted:
-    """An item that has got its slot, to be claimed."""
-
-    slot: Slot
-    wish: Wish
-
-
-@dataclass(frozen=True, slots=True)
-class Finished:
-    """An item whose attempt has ended, to be settled."""
-
-    work: Work
-    wish: Wish
-    attempt: int
-    ended: Ended
-
-    def settlement(self) -> Settlement:
-        """As the ledger is told."""
-        usage = self.ended.usage
-        return Settlement(
-            batch_id=self.wish.batch_id,
-            index=self.wish.index,
-            token=self.wish.token,
-            shard=self.work.shard,
-            status=self.ended.status,
-            outcome=self.ended.outcome,
-            output=self.ended.output,
-            usage={} if usage is None else usage.model_dump(exclude_none=True),
-            busy=self.ended.busy,
-        )
 
 
 class Runner:
@@ -133,6 +56,10 @@ class Runner:
         #: What runs, by batch, and what becomes of it once its batch has been stopped.
         self._attempts: dict[str, set[asyncio.Task[None]]] = defaultdict(set)
         self._stopped: dict[str, ItemStatus] = {}
+        self._begun: set[asyncio.Task[None]] = set()
+        #: Set once the worker is about to end; what was claimed then goes back.
+        self._closing = False
+        self._handed_back: list[Wanted] = []
         self._ledger = ThreadPoolExecutor(1, thread_name_prefix="ledger")
         self._encoders = ThreadPoolExecutor(2, thread_name_prefix="encode")
 
@@ -148,10 +75,13 @@ class Runner:
         """Run each of the items, in `slots` places in flight, and return what became of them.
 
         Raises:
+            HandedBack: the worker is about to end.
             LedgerUnavailable: for the items concerned nothing is recorded; their leases run out.
         """
         if not items:
             return Report()
+        if self._closing:
+            raise HandedBack
         ended: asyncio.Future[Report] = asyncio.get_running_loop().create_future()
         per_slot = -(-len(items) // max(1, slots))
         work = Work(batch_id, shard, deque(items), per_slot, len(items), ended)
@@ -176,6 +106,33 @@ class Runner:
         running.discard(task)
         if not running:
             del self._attempts[batch_id]
+
+    async def hand_back(self) -> None:
+        """Stop all that runs and waits, as if it had never come here; return when that is recorded.
+
+        The tasks raise `HandedBack`, and take no new items from here on.
+        """
+        self._closing = True
+        for works in self._waiting.values():
+            for work in works:
+                while work.waiting:
+                    work.waiting.popleft()
+                    self._item_ended(work, HandedBack())
+        self._waiting.clear()
+        await asyncio.sleep(0)  # what was begun a moment ago comes to its first step
+        while self._begun or self._asking is not None:
+            for tasks in self._attempts.values():
+                for task in tasks:
+                    task.cancel()
+            await asyncio.wait({*self._begun, *filter(None, [self._asking])}, timeout=1)
+        mine, self._handed_back = self._handed_back, []
+        wishes = [one.wish for one in mine]
+        self._leases.drop(wishes)
+        await asyncio.get_running_loop().run_in_executor(
+            self._ledger, self._exchange.release, wishes
+        )
+        for one in mine:
+            self._item_ended(one.slot.work, HandedBack())
 
     def _fill(self) -> None:
         """Give free slots to waiting items, one batch after the other."""
@@ -217,6 +174,9 @@ class Runner:
                     self._settled(one, receipt)
                 for each, claim in zip(wanted, claims, strict=True):
                     self._claimed(each.slot, each.wish, claim)
+                # What is over at once goes with the next round trip: fewer of them, fuller ones.
+                await asyncio.sleep(0)
+                await asyncio.sleep(0)
         finally:
             self._asking = None
 
@@ -252,22 +212,32 @@ class Runner:
             self._item_ended(slot.work)
             self._leave(slot)
             return
+        if self._closing:
+            self._handed_back.append(Wanted(slot, wish))
+            return
         task = asyncio.get_running_loop().create_task(self._attempt(slot, wish, claim))
-        self._attempts[wish.batch_id].add(task)
-        task.add_done_callback(lambda task: self._forget(wish.batch_id, task))
+        self._begun.add(task)
+        task.add_done_callback(self._begun.discard)
 
     async def _attempt(self, slot: Slot, wish: Wish, claim: Claim) -> None:
+        task = cast("asyncio.Task[None]", asyncio.current_task())
+        # In here: a task that is cancelled before its first step never comes to its `except`.
+        self._attempts[wish.batch_id].add(task)
         try:
             ended = await attempt(
                 claim, self._settings, self._encoders, lambda: self._stopped.get(wish.batch_id)
             )
             self._finished.append(Finished(slot.work, wish, claim.attempt, ended))
         except BaseException as error:
-            # Cancelled from outside, at the end of the process: the lease runs out.
+            # Cancelled from outside: the worker is about to end.
+            if self._closing:
+                self._handed_back.append(Wanted(slot, wish))
+                return
             self._leases.drop([wish])
             self._item_ended(slot.work, error)
             raise
         finally:
+            self._forget(wish.batch_id, task)
             self._leave(slot)
 
     def _item_ended(self, work: Work, error: BaseException | None = None) -> None:

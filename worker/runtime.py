@@ -14,6 +14,8 @@ from worker.runner import Runner
 
 #: Items in flight unless a worker says how many it has threads for.
 DEFAULT_SLOTS = 32
+#: Seconds for handing back what runs when the worker ends.
+HAND_BACK = 5.0
 
 
 class Runtime:
@@ -39,6 +41,11 @@ class Runtime:
             LedgerUnavailable: for the items concerned nothing is recorded; their leases run out.
         """
         return default_loop().run(self.runner.run(batch_id, shard, items, slots))
+
+    def hand_back(self) -> None:
+        """Release what runs here; it runs elsewhere, and none of it has cost an attempt."""
+        if self._runner is not None:
+            default_loop().run(self._runner.hand_back(), timeout=HAND_BACK)
 
     def slots_wanted(self) -> float:
         """How many slots' work this process should have in hand."""

@@ -4,7 +4,7 @@ import logging
 from typing import Any
 
 from celery import Celery, Task
-from celery.exceptions import Ignore
+from celery.exceptions import Ignore, Reject
 
 from ledger.models import BatchStatus
 from ledger.publish import publish_shards
@@ -13,6 +13,7 @@ from ledger.schema import PAGE_SIZE
 from ledger.transport import SLOTS
 from ledger.wire import GATHER, RUN_ITEMS
 from worker.runtime import Runtime
+from worker.work import HandedBack
 
 logger = logging.getLogger(__name__)
 
@@ -28,7 +29,10 @@ def register_tasks(app: Celery, runtime: Runtime) -> None:
     def run_items(self: Task, batch_id: str, shard: int, index: int, count: int = 1) -> None:
         items = range(index, index + min(count, PAGE_SIZE))
         slots = getattr(self.request, SLOTS, None) or len(items)
-        report = runtime.run_items(batch_id, shard, items, slots)
+        try:
+            report = runtime.run_items(batch_id, shard, items, slots)
+        except HandedBack:
+            raise Reject("the worker is about to end", requeue=True) from None
         self.request.shard_complete = report.shard_complete
         if report.failed:
             raise ItemFailed(report.failures())

@@ -1,0 +1,89 @@
+"""What travels through a process: tasks, their items, and what becomes of them."""
+
+import asyncio
+import secrets
+from collections import deque
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from ledger.exchange import Settlement, Wish
+from worker.attempt import Ended
+from worker.report import Report
+
+
+class HandedBack(Exception):
+    """The worker is about to end: its items were released, and run elsewhere."""
+
+
+@dataclass(eq=False, slots=True)
+class Work:
+    """The items of one task: those that wait for a slot, and what became of the others."""
+
+    batch_id: str
+    shard: int
+    waiting: deque[int]
+    #: Items that share a slot.
+    per_slot: int
+    #: Items that have not ended.
+    left: int
+    ended: asyncio.Future[Report]
+    #: Names this execution: a redelivery has the same task id, and another token.
+    token: str = field(default_factory=lambda: secrets.token_hex(8))
+    report: Report = field(default_factory=Report)
+    error: BaseException | None = None
+    #: Slots' work that has ended while other items of the task have not.
+    ended_early: float = 0.0
+
+    def wish(self, index: int) -> Wish:
+        """The item as the ledger is asked for it."""
+        return Wish(batch_id=self.batch_id, index=index, token=self.token)
+
+    def item_ended(self, error: BaseException | None = None) -> None:
+        """One item less; the last one wakes the task."""
+        self.left -= 1
+        self.error = self.error or error
+        if self.left == 0 and not self.ended.done():
+            if self.error is not None:
+                self.ended.set_exception(self.error)
+            else:
+                self.ended.set_result(self.report)
+
+
+@dataclass(eq=False, slots=True)
+class Slot:
+    """A place in flight: one item, or as many as one call of the chain's provider takes."""
+
+    work: Work
+    #: Items in it that have not ended.
+    left: int
+
+
+class Wanted(NamedTuple):
+    """An item that has got its slot, to be claimed."""
+
+    slot: Slot
+    wish: Wish
+
+
+class Finished(NamedTuple):
+    """An item whose attempt has ended, to be settled."""
+
+    work: Work
+    wish: Wish
+    attempt: int
+    ended: Ended
+
+    def settlement(self) -> Settlement:
+        """As the ledger is told."""
+        usage = self.ended.usage
+        return Settlement(
+            batch_id=self.wish.batch_id,
+            index=self.wish.index,
+            token=self.wish.token,
+            shard=self.work.shard,
+            status=self.ended.status,
+            outcome=self.ended.outcome,
+            output=self.ended.output,
+            usage={} if usage is None else usage.model_dump(exclude_none=True),
+            busy=self.ended.busy,
+        )
