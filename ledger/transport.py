@@ -124,15 +124,11 @@ class Channel(kombu_redis.Channel):
     """kombu's channel with one client for all that does not block."""
 
     QoS = QoS
-    from_transport_options = (  # type: ignore[assignment]
-        *kombu_redis.Channel.from_transport_options,
-        "slots_wanted",
-    )
     _shared: Any = None
 
     @staticmethod
     def slots_wanted() -> float:
-        """How many slots' work to have in hand; a worker has an answer of its own."""
+        """How many slots' work to have in hand; a worker puts an answer of its own here."""
         return float("inf")
 
     @property

@@ -168,6 +168,7 @@ class Batch:
             if not ready:
                 self._reader.status(self.id)  # raises if the batch is gone
                 self._reader.wait_event(self.id, place, float("inf"))
+                time.sleep(_BREATH)
 
     def _as_completed(self) -> Iterator[list[Item]]:
         total, position = self.request_counts.total, 0
@@ -180,6 +181,7 @@ class Batch:
             else:
                 self._reader.status(self.id)
                 self._reader.wait_event(self.id, place, float("inf"))
+                time.sleep(_BREATH)
 
 
 def not_succeeded(item: Item) -> ItemNotSucceeded:

@@ -31,7 +31,7 @@ def create_worker_app(settings: Settings) -> Celery:
     app = create_app(settings, include=settings.chains)
     runtime = Runtime(settings)
     register_tasks(app, runtime)
-    app.conf.broker_transport_options |= {"slots_wanted": runtime.slots_wanted}
+    app.steps["consumer"].add(_limit(runtime))
     app.steps["worker"].add(_service(runtime))
     app.Worker = app.subclass_with_self(Worker, runtime=runtime)
     return app
@@ -60,6 +60,18 @@ class Worker(CeleryWorker):
             settled = time.monotonic() + 2
             while state.active_requests and time.monotonic() < settled:
                 time.sleep(0.02)
+
+
+def _limit(runtime: Runtime) -> type[bootsteps.StartStopStep]:
+    class Limit(bootsteps.StartStopStep):
+        """Tells each new connection's channel how much work this process has room for."""
+
+        requires = ("celery.worker.consumer.tasks:Tasks",)
+
+        def start(self, consumer: Any) -> None:
+            consumer.task_consumer.channel.slots_wanted = runtime.slots_wanted
+
+    return Limit
 
 
 def _service(runtime: Runtime) -> type[bootsteps.StartStopStep]:
