@@ -14,7 +14,7 @@ from typing import Any
 import click
 from pydantic import ValidationError
 
-from batchord import batches, onemachine, steer
+from batchord import batches, onemachine, steer, upkeep
 from chains.errors import BatchordError
 
 
@@ -59,7 +59,7 @@ def program() -> None:
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
 
 
-for command in (*onemachine.COMMANDS, *batches.COMMANDS, *steer.COMMANDS):
+for command in (*onemachine.COMMANDS, *batches.COMMANDS, *steer.COMMANDS, *upkeep.COMMANDS):
     program.add_command(command)
 
 

@@ -15,7 +15,7 @@ from ledger.packing import pack_outcome, unpack
 from ledger.schema import EVENTS_KEPT, page_of
 from ledger.store import Store
 
-Verdict = Literal["run", "lost", "settled", "held", "stopped", "unknown"]
+Verdict = Literal["run", "lost", "settled", "held", "stopped", "unknown", "suspect"]
 
 
 @dataclass(slots=True, kw_only=True)  # frozen ones take thrice as long to make
@@ -25,6 +25,8 @@ class Wish:
     batch_id: str
     index: int
     token: str
+    #: No other item that is on its last start runs beside it.
+    alone: bool = False
 
 
 class Claim(NamedTuple):
@@ -32,7 +34,8 @@ class Claim(NamedTuple):
 
     `verdict` is `run` (it is yours), `lost` (it is yours, to be settled as `worker_lost`),
     `settled`, `held` (another execution's lease is alive), `stopped` (the batch takes no new
-    starts) or `unknown` (no such batch or item).
+    starts), `suspect` (held for you and not started, as it has cost processes: wish again, alone)
+    or `unknown` (no such batch or item).
     """
 
     verdict: Verdict
@@ -142,7 +145,7 @@ class Exchange:
         ]
         args: list[str | int] = [self._lease_ms, self._store.settings.max_attempts]
         for wish in wishes:
-            args += (wish.index, wish.token)
+            args += (wish.index, wish.token, int(wish.alone))
         return Call("claim", names, args)
 
     def _settle(self, page: tuple[str, int], settlements: Iterable[Settlement]) -> Call:

@@ -169,6 +169,8 @@ class ChainRecord(Frozen):
     output_schema: dict[str, Any] | None = None
     #: How many inputs one call of its provider takes.
     inputs_per_call: int = 1
+    #: Seconds that one item may run; None: the workers' default.
+    timeout: float | None = None
 
 
 def announcements() -> list[ChainRecord]:
@@ -179,6 +181,7 @@ def announcements() -> list[ChainRecord]:
             input_schema=each.input_schema,
             output_schema=each.output_schema,
             inputs_per_call=each.chain.inputs_per_call,
+            timeout=each.timeout,
         )
         for name, each in registered().items()
     ]

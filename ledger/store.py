@@ -242,6 +242,17 @@ class Store(Connection):
             self.redis.zrem(self.keys.active, batch_id)
         return done > 0
 
+    def purge(self, batch_id: str, *, total: int, key: str | None) -> bool:
+        """Delete a batch that has ended, with all its keys; False if it has not ended."""
+        gone = int(self.run("purge", self.keys.batch(batch_id).every(total)))
+        if gone == 0:
+            return False
+        if key is not None:
+            self.free_key(key, batch_id)
+        # Last: an entry without a batch is swept away, a batch without one would be lost.
+        self.forget(batch_id)
+        return gone > 0
+
     def announce(self, chains: Sequence[ChainRecord]) -> None:
         """Tell producers which chains the workers have, with their schemas."""
         if not chains:

@@ -2,11 +2,13 @@
 
 import asyncio
 from collections.abc import Iterable, Mapping
-from typing import Any, Literal
+from datetime import datetime
+from typing import Any, Final, Literal
 
 from pydantic import SecretStr
 
 from ledger.celery_app import create_app
+from ledger.checkup import Finding, checkup
 from ledger.models import BatchRecord, ChainRecord
 from ledger.reader import Reader
 from ledger.settings import Settings
@@ -15,6 +17,9 @@ from ledger.store import Store
 from producer.batch import Batch
 from producer.submission import DEFAULT_PRIORITY, Submission, submit
 from producer.window import Window
+
+#: Batches that are asked for at a time.
+_PAGE: Final = 500
 
 #: Named here, as the class has a method `list`.
 Records = list[BatchRecord]
@@ -132,9 +137,33 @@ class Client:
         """As `list`."""
         return await asyncio.to_thread(self.list, limit=limit, after=after)
 
+    def purge(self, batch_id: str) -> bool:
+        """Delete a batch that has ended, before its time; False if it has not ended.
+
+        Raises:
+            UnknownBatch: the ledger has none of this id.
+        """
+        record = self._reader.record(batch_id)
+        return self._store.purge(
+            batch_id, total=record.request_counts.total, key=record.idempotency_key
+        )
+
+    def ended_before(self, when: datetime) -> Records:
+        """Return the batches that ended before this time, newest first."""
+        found: Records = []
+        after: str | None = None
+        while page := self.list(limit=_PAGE, after=after):
+            found += [one for one in page if one.ended_at is not None and one.ended_at < when]
+            after = page[-1].id
+        return found
+
     def chains(self) -> dict[str, ChainRecord]:
         """Return the chains that workers have announced, by name."""
         return self._reader.chains()
+
+    def checkup(self) -> list[Finding]:
+        """Look for what will hurt this deployment one day, and say what to change."""
+        return checkup(self._store)
 
     def ping(self) -> None:
         """Return if Redis answers, else raise `LedgerUnavailable`."""

@@ -9,6 +9,7 @@ import logging
 from collections import defaultdict, deque
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Final, TypeVar, cast
 
 from ledger.exchange import Claim, Exchange, Receipt, Wish
@@ -26,6 +27,9 @@ logger = logging.getLogger(__name__)
 MOST_AT_ONCE: Final = 1000
 #: Seconds that it takes, amply, to get the next task.
 LEAD: Final = 0.05
+
+#: Verdicts that come with a lease.
+HELD: Final = ("run", "lost", "suspect")
 
 T = TypeVar("T")
 
@@ -49,6 +53,10 @@ class Runner:
         self._ended_early = 0.0
         #: Works with waiting items, by batch; the batch that is served next stands first.
         self._waiting: dict[str, deque[Work]] = {}
+        #: Items on their last start run one at a time: what kills its process then is found out,
+        #: and none of the others is blamed for it.
+        self._suspects: deque[Wanted] = deque()
+        self._on_last_start: Wish | None = None
         #: What goes to the ledger with the next round trip.
         self._finished: list[Finished] = []
         self._wanted: list[Wanted] = []
@@ -119,6 +127,8 @@ class Runner:
                     work.waiting.popleft()
                     self._item_ended(work, HandedBack())
         self._waiting.clear()
+        self._handed_back += self._suspects
+        self._suspects.clear()
         await asyncio.sleep(0)  # what was begun a moment ago comes to its first step
         while self._begun or self._asking is not None:
             for tasks in self._attempts.values():
@@ -136,6 +146,12 @@ class Runner:
 
     def _fill(self) -> None:
         """Give free slots to waiting items, one batch after the other."""
+        if self._free and self._suspects and self._on_last_start is None:
+            suspect = self._suspects.popleft()
+            slot = Slot(suspect.slot.work, 1)
+            self._free -= 1
+            self._on_last_start = replace(suspect.wish, alone=True)
+            self._wanted.append(Wanted(slot, self._on_last_start))
         while self._free and self._waiting:
             batch_id = next(iter(self._waiting))
             works = self._waiting.pop(batch_id)
@@ -191,7 +207,7 @@ class Runner:
         self._leases.hold(
             one.wish
             for one, claim in zip(wanted, claims, strict=True)
-            if claim.verdict in ("run", "lost")
+            if claim.verdict in HELD
         )
         return receipts, claims
 
@@ -203,11 +219,19 @@ class Runner:
             self._leases.drop([one.wish])
             self._item_ended(one.work, error)
         for each in wanted:
+            self._end_turn(each.wish)
             self._item_ended(each.slot.work, error)
             self._leave(each.slot)
 
     def _claimed(self, slot: Slot, wish: Wish, claim: Claim) -> None:
-        if claim.verdict not in ("run", "lost"):
+        if claim.verdict == "suspect" and not self._closing:
+            # It has cost all but one of its processes: it gives its slot to others until its turn.
+            self._suspects.append(Wanted(slot, wish))
+            self._leave(slot)
+            return
+        if claim.verdict not in HELD:
+            self._end_turn(wish)
+            self._leases.drop([wish])  # of a suspect whose batch was stopped meanwhile
             slot.work.report.refused[claim.verdict] += 1
             self._item_ended(slot.work)
             self._leave(slot)
@@ -238,6 +262,7 @@ class Runner:
             raise
         finally:
             self._forget(wish.batch_id, task)
+            self._end_turn(wish)
             self._leave(slot)
 
     def _item_ended(self, work: Work, error: BaseException | None = None) -> None:
@@ -245,6 +270,11 @@ class Runner:
         work.ended_early += share
         self._ended_early += share
         work.item_ended(error)
+
+    def _end_turn(self, wish: Wish) -> None:
+        """The next suspect may start, if this was the one that ran."""
+        if wish is self._on_last_start:
+            self._on_last_start = None
 
     def _leave(self, slot: Slot) -> None:
         """An item needs its slot no more: its chain has ended, or was not begun."""

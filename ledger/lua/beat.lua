@@ -5,7 +5,8 @@ local now = t[1] * 1000 + math.floor(t[2] / 1000)
 local lost = {}
 for i = 2, #ARGV, 2 do
   local run = redis.call('HGET', KEYS[1], ARGV[i])
-  if run and string.match(run, '%S+$') == ARGV[i + 1] then
+  local token = string.match(run or '', '%S+$')
+  if token == ARGV[i + 1] or token == ARGV[i + 1] .. '?' then
     redis.call('ZADD', KEYS[2], now + tonumber(ARGV[1]), ARGV[i])
   else
     table.insert(lost, ARGV[i])

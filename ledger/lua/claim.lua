@@ -1,9 +1,11 @@
--- claim(KEYS meta, inputs, outcomes, runs, leases; ARGV lease_ms, max_attempts, index, token, index, token, ...)
+-- claim(KEYS meta, inputs, outcomes, runs, leases; ARGV lease_ms, max_attempts, index, token, alone, index, token, alone, ...)
 --   -> {chain or '', answer, ...}, an answer for each index:
---      {'run', attempt, input} | {'lost', attempt} | {'settled'} | {'held', ms} | {'stopped', status} | {'unknown'}
+--      {'run', attempt, input} | {'lost', attempt} | {'settled'} | {'held', ms} | {'stopped', status} | {'unknown'} | {'suspect'}
 -- The items lie in one page. The attempt is counted before user code runs, so that one that kills
 -- its process is counted too. 'lost': claimed as well, but it has cost too many processes: the
--- caller settles it as failed. Each key is read and written once for all items.
+-- caller settles it as failed. 'suspect': held for the caller and not yet started, as this is its
+-- last start: it asks again with alone = 1 once no other item on its last start runs beside it.
+-- Each key is read and written once for all items.
 local meta = redis.call('HMGET', KEYS[1], 'status', 'chain', 'expires_at')
 local t = redis.call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
@@ -13,15 +15,23 @@ if status == 'in_progress' and meta[3] and tonumber(meta[3]) <= now then
 end
 local lease_ms, max_attempts = tonumber(ARGV[1]), tonumber(ARGV[2])
 
-local indexes, tokens = {}, {}
-for i = 3, #ARGV, 2 do
+local indexes, tokens, alone = {}, {}, {}
+for i = 3, #ARGV, 3 do
   table.insert(indexes, ARGV[i])
   table.insert(tokens, ARGV[i + 1])
+  table.insert(alone, ARGV[i + 2] == '1')
 end
 local inputs = redis.call('HMGET', KEYS[2], unpack(indexes))
 local outcomes = redis.call('HMGET', KEYS[3], unpack(indexes))
 local runs = redis.call('HMGET', KEYS[4], unpack(indexes))
 local new_runs, new_leases = {}, {}
+
+local function hold(i, attempt, token)
+  table.insert(new_runs, indexes[i])
+  table.insert(new_runs, attempt .. ' ' .. now .. ' ' .. token)
+  table.insert(new_leases, now + lease_ms)
+  table.insert(new_leases, indexes[i])
+end
 
 local function claim(i)
   if not meta[1] or not inputs[i] then
@@ -38,16 +48,19 @@ local function claim(i)
   end
   -- The same token: this very call, repeated because its answer was lost.
   if token ~= tokens[i] then
-    local lease = runs[i] and redis.call('ZSCORE', KEYS[5], indexes[i])
+    -- With a question mark it is held, and not started.
+    local ours = token == tokens[i] .. '?'
+    local lease = runs[i] and not ours and redis.call('ZSCORE', KEYS[5], indexes[i])
     if lease and tonumber(lease) > now then
       return {'held', tonumber(lease) - now}
     end
+    if attempt > 0 and attempt == max_attempts - 1 and not alone[i] then
+      hold(i, attempt, tokens[i] .. '?')
+      return {'suspect'}
+    end
     attempt = attempt + 1
   end
-  table.insert(new_runs, indexes[i])
-  table.insert(new_runs, attempt .. ' ' .. now .. ' ' .. tokens[i])
-  table.insert(new_leases, now + lease_ms)
-  table.insert(new_leases, indexes[i])
+  hold(i, attempt, tokens[i])
   if attempt > max_attempts then
     return {'lost', attempt - 1}
   end

