@@ -1,4 +1,4 @@
-"""Commands that steer a batch that runs: pause, resume, cancel."""
+"""Commands that steer a batch that runs: pause, resume, cancel, retry."""
 
 import click
 
@@ -38,6 +38,18 @@ def cancel(batch_id: str, as_json: bool) -> None:
     _show(batch, as_json)
 
 
+@click.command()
+@batch_argument
+@click.option("--code", "codes", multiple=True, help="Only items that failed with this code.")
+@json_option
+def retry(batch_id: str, codes: tuple[str, ...], as_json: bool) -> None:
+    """Run the failed items of a completed batch again, in place."""
+    batch = Client().retrieve(batch_id)
+    count = batch.retry_failed(codes or None)
+    click.echo(f"{count} items run again", err=True)
+    _show(batch, as_json)
+
+
 def _show(batch: Batch, as_json: bool) -> None:
     record = batch.record()
     if as_json:
@@ -46,4 +58,4 @@ def _show(batch: Batch, as_json: bool) -> None:
         render.console().print(render.summary(record))
 
 
-COMMANDS = (pause, resume, cancel)
+COMMANDS = (pause, resume, cancel, retry)

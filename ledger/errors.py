@@ -4,6 +4,7 @@
   + LedgerUnavailable           Redis cannot be used: start it, or mend the URL or the password
   + UnknownBatch                the ledger has no such batch: check the id, or submit again
   + BatchAborted                the batch was given up before it was sealed: submit again
+  + RetryRefused                the batch has not completed: wait for it, or submit again
   + IdempotencyConflict         the key already names another chain's batch: choose another key
   + SubmitRefused               what was submitted cannot be a batch: mend it and submit again
     + ValueRejected             a value is not JSON, too deep or too large
@@ -30,6 +31,15 @@ class UnknownBatch(BatchordError):
 
 class BatchAborted(BatchordError):
     """The batch was given up before it was sealed; none of its items ran."""
+
+
+class RetryRefused(BatchordError):
+    """Only the failed items of a completed batch can be run again."""
+
+    def __init__(self, batch_id: str, status: str) -> None:
+        super().__init__(
+            f"batch {batch_id} is {status}: only a completed batch's failed items can be run again"
+        )
 
 
 class IdempotencyConflict(BatchordError):

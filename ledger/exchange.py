@@ -67,6 +67,8 @@ class Receipt(NamedTuple):
     recorded: bool
     #: Each item of its shard has an outcome now: the gather is due.
     shard_complete: bool
+    #: The batch's window has room for another shard since this settlement.
+    room: bool = False
 
 
 class Exchange:
@@ -90,9 +92,9 @@ class Exchange:
         answers = self._store.run_all(calls)
         receipts: dict[int, Receipt] = {}
         for places, answer in zip(settling.values(), answers, strict=False):
-            receipts.update(
-                (place, Receipt(n > 0, n == 2)) for place, n in zip(places, answer, strict=True)
-            )
+            *recorded, room = answer
+            for place, n in zip(places, recorded, strict=True):
+                receipts[place] = Receipt(n > 0, n == 2, bool(room))
         claims: dict[int, Claim] = {}
         for places, answer in zip(claiming.values(), answers[len(settling) :], strict=True):
             chain, *verdicts = answer

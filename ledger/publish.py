@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from celery import Celery
 from celery.canvas import Signature
 
+from ledger.reader import Reader
 from ledger.settings import Settings
 from ledger.store import Shard, Store
 from ledger.transport import SLOTS
@@ -23,8 +24,15 @@ def publish_shards(app: Celery, store: Store, batch_id: str, *, most: int = 64) 
     """
     while most > 0 and (shard := store.next_shard(batch_id)) is not None:
         most -= 1
-        publish_tasks(app, store, batch_id, shard, shard.tasks())
+        tasks = unsettled_tasks(store, batch_id, shard) if shard.again else shard.tasks()
+        publish_tasks(app, store, batch_id, shard, tasks)
         store.shard_published(batch_id, shard.number)
+
+
+def unsettled_tasks(store: Store, batch_id: str, shard: Shard) -> list[range]:
+    """Return the tasks of a shard that carry an item without an outcome."""
+    items = Reader(store).items_at(batch_id, range(shard.start, shard.stop))
+    return shard.tasks_of(item.index for item in items if not item.status.ended)
 
 
 def publish_tasks(

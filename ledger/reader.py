@@ -226,6 +226,24 @@ class Reader:
                 found.append(Shard(number, start, stop, per_task, per_slot))
         return found
 
+    def shards(self, batch_id: str) -> list[Shard]:
+        """Return every shard that was cut, in order."""
+        keys = self._keys.batch(batch_id)
+        with self._store.talking():
+            cuts = self._redis.hgetall(keys.shards)
+        found = []
+        for number in sorted(map(int, cuts)):
+            start, stop, per_task = map(int, cuts[str(number)].split())
+            found.append(Shard(number, start, stop, per_task))
+        return found
+
+    def history(self, batch_id: str, index: int) -> list[Item]:
+        """Return the outcomes of an item that retries have replaced, the oldest first."""
+        with self._store.talking():
+            found = self._redis.hget(self._keys.batch(batch_id).history(page_of(index)), str(index))
+        earlier = [] if found is None else decode(found)
+        return [Item.model_validate({"index": index, **outcome}) for outcome in earlier]
+
     def complete(self, batch_id: str, shard: int) -> bool:
         """Return whether each item of a shard has an outcome, and its gather has not come yet."""
         keys = self._keys.batch(batch_id)

@@ -14,6 +14,8 @@ Of one batch:
     NS:{ID}:settled     hash    shard -> how many of its items are settled, or "closed";
                                 "SHARD.us" -> for how many microseconds its items ran together
     NS:{ID}:open        set     shards that are published and not closed
+    NS:{ID}:again       list    shards with failed items that run again, to be published
+    NS:{ID}:hist:P      hash    index -> JSON array of the outcomes that retries have replaced
     NS:{ID}:done        list    indexes in the order in which they were settled
     NS:{ID}:events      stream  wake-up calls (`settled`, `status`), trimmed to about 1,000
     NS:{ID}:custom-ids  set     custom_ids seen while submitting, to refuse repeats; gone at seal
@@ -71,6 +73,10 @@ class BatchKeys:
         return self._key("open")
 
     @property
+    def again(self) -> str:
+        return self._key("again")
+
+    @property
     def done(self) -> str:
         return self._key("done")
 
@@ -91,8 +97,12 @@ class BatchKeys:
     def outcomes(self, page: int) -> str:
         return self._key(f"out:{page}")
 
+    def history(self, page: int) -> str:
+        return self._key(f"hist:{page}")
+
     def every(self, total: int) -> list[str]:
         """All keys that a batch of `total` items may have."""
+        kinds = (self.inputs, self.ids, self.outcomes, self.history)
         pages = range((total + PAGE_SIZE - 1) // PAGE_SIZE)
         return [
             self.meta,
@@ -101,10 +111,11 @@ class BatchKeys:
             self.shards,
             self.settled,
             self.open,
+            self.again,
             self.done,
             self.events,
             self.custom_ids,
-            *(key(page) for page in pages for key in (self.inputs, self.ids, self.outcomes)),
+            *(key(page) for page in pages for key in kinds),
         ]
 
 

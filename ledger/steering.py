@@ -4,14 +4,16 @@ Producers call it for their users and the sweep for what a crash left half done;
 repeated, by whomever.
 """
 
+from collections.abc import Collection
+
 from celery import Celery
 
-from ledger.errors import UnknownBatch
+from ledger.errors import RetryRefused, UnknownBatch
 from ledger.models import BatchRecord, BatchStatus
-from ledger.publish import publish_shards, publish_tasks
+from ledger.publish import publish_shards, publish_tasks, unsettled_tasks
 from ledger.reader import Reader
 from ledger.schema import EVENTS_KEPT, PAGE_SIZE
-from ledger.store import Shard, Store
+from ledger.store import Store
 
 
 class Steering:
@@ -69,16 +71,50 @@ class Steering:
         """Publish the tasks again of what was published and has no outcome; return how many."""
         count = 0
         for shard in self._reader.open_shards(batch_id):
-            tasks = self.unsettled_tasks(batch_id, shard)
+            tasks = unsettled_tasks(self._store, batch_id, shard)
             if tasks:
                 publish_tasks(self._app, self._store, batch_id, shard, tasks)
             count += len(tasks)
         return count
 
-    def unsettled_tasks(self, batch_id: str, shard: Shard) -> list[range]:
-        """The tasks of a shard that carry an item without an outcome."""
-        items = self._reader.items_at(batch_id, range(shard.start, shard.stop))
-        return shard.tasks_of(item.index for item in items if not item.status.ended)
+    def retry_failed(self, batch_id: str, codes: Collection[str] | None = None) -> int:
+        """Have failed items of a completed batch run again, in place; return how many.
+
+        `codes`: only those whose error has one of these codes; None: all.
+
+        Raises:
+            RetryRefused: the batch has not completed.
+        """
+        record = self._reader.record(batch_id)
+        if record.status is not BatchStatus.COMPLETED:
+            raise RetryRefused(batch_id, record.status)
+        if not record.request_counts.failed:
+            return 0
+        keys = self._store.keys.batch(batch_id)
+        if not self._store.reopen(
+            batch_id, total=record.request_counts.total, key=record.idempotency_key
+        ):
+            raise RetryRefused(batch_id, self._reader.status(batch_id))
+        retried = sum(self._store.retry_shards(batch_id, self._reader.shards(batch_id), codes))
+        # What was to be done is done; if there was nothing, the batch ends as it was.
+        self._store.run("finish", [keys.meta, keys.events], EVENTS_KEPT, 1)
+        publish_shards(self._app, self._store, batch_id)
+        self.end_if_finalizing(record)
+        return retried
+
+    def end_if_finalizing(self, record: BatchRecord) -> bool:
+        """Commit the batch if each of its items has an outcome."""
+        if self._reader.status(record.id) is not BatchStatus.FINALIZING:
+            return False
+        return self._store.commit(
+            record.id, total=record.request_counts.total, key=record.idempotency_key
+        )
+
+    def finish(self, record: BatchRecord) -> bool:
+        """Commit a batch whose shards are all closed, which a crash has left in progress."""
+        keys = self._store.keys.batch(record.id)
+        self._store.run("finish", [keys.meta, keys.events], EVENTS_KEPT, 0)
+        return self.end_if_finalizing(record)
 
     def _step(self, name: str, batch_id: str) -> BatchStatus:
         self._reader.status(batch_id)  # raises for what is no batch, before a key is named after it

@@ -5,11 +5,12 @@ always the server's. Items are claimed and settled in `ledger.exchange`; reading
 `ledger.reader`.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Final
+from itertools import islice
+from typing import Final, TypeVar
 
-from ledger.connection import PROMPT, Connection
+from ledger.connection import PROMPT, Call, Connection
 from ledger.errors import BatchAborted, SubmitRefused
 from ledger.models import ChainRecord
 from ledger.packing import pack
@@ -26,7 +27,8 @@ SHORT_ITEM: Final = 0.005
 TASK_SECONDS: Final = 0.02
 MOST_PER_TASK: Final = 100
 
-#: Shards that are published before one is closed; each that is opens the window by one more.
+#: Shards that are published before an item has ended; as many items as a shard has, once they have
+#: ended, open the window by one more.
 FIRST_WINDOW: Final = 4
 
 
@@ -48,7 +50,11 @@ class Cut:
 
     def fields(self) -> dict[str, str | int]:
         """As the batch's `meta` keeps it."""
-        return {**asdict(self), "items_per_task": self.items_per_task or "auto"}
+        return {
+            **asdict(self),
+            "items_per_task": self.items_per_task or "auto",
+            "first_window": FIRST_WINDOW,
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +66,8 @@ class Shard:
     stop: int
     items_per_task: int
     items_per_slot: int = 1
+    #: Whether it was published before: only what has no outcome is published again.
+    again: bool = False
 
     def tasks(self) -> list[range]:
         """The items of each task."""
@@ -75,6 +83,15 @@ class Shard:
         step = self.items_per_task
         starts = sorted({index - (index - self.start) % step for index in indexes})
         return [range(at, min(at + step, self.stop)) for at in starts]
+
+
+T = TypeVar("T")
+
+
+def _chunks(values: Iterable[T], size: int) -> Iterator[list[T]]:
+    values = iter(values)
+    while some := list(islice(values, size)):
+        yield some
 
 
 class Store(Connection):
@@ -201,20 +218,23 @@ class Store(Connection):
         keys = self.keys.batch(batch_id)
         cut = self.run(
             "next_shard",
-            [keys.meta, keys.shards],
+            [keys.meta, keys.shards, keys.again],
             int(PUBLISH_LEASE * 1000),
             PAGE_SIZE,
             int(SHORT_ITEM * 1e6),
             int(TASK_SECONDS * 1e6),
             MOST_PER_TASK,
-            FIRST_WINDOW,
         )
-        return Shard(*map(int, cut)) if cut else None
+        if not cut:
+            return None
+        number, start, stop, per_task, per_slot, again = map(int, cut)
+        return Shard(number, start, stop, per_task, per_slot, bool(again))
 
     def shard_published(self, batch_id: str, shard: int) -> None:
         """Record that all messages of a shard are in the queue."""
         keys = self.keys.batch(batch_id)
-        self.run("shard_published", [keys.meta, keys.shards, keys.settled, keys.open], shard)
+        names = [keys.meta, keys.shards, keys.settled, keys.open, keys.again]
+        self.run("shard_published", names, shard)
 
     def gather(self, batch_id: str, shard: int) -> int:
         """Close a shard whose items are all settled; return how many are not, or -1: no batch."""
@@ -241,6 +261,38 @@ class Store(Connection):
             # Last, so that the sweep comes back should we die before: it repeats all of this.
             self.redis.zrem(self.keys.active, batch_id)
         return done > 0
+
+    def reopen(self, batch_id: str, *, total: int, key: str | None) -> bool:
+        """Let a completed batch go on, so that items of it can run again; False if it is not."""
+        keys = self.keys.batch(batch_id)
+        rest = [name for name in keys.every(total) if name not in (keys.meta, keys.events)]
+        names = [keys.meta, keys.events, *rest]
+        with self.talking():
+            now = self._now_ms()
+            # Before, so that it is not forgotten should we die; after, as the sweep takes out what
+            # has ended.
+            self.redis.zadd(self.keys.active, {batch_id: now})
+            opened = bool(self.run("retry_begin", names, int(PUBLISH_LEASE * 1000), EVENTS_KEPT))
+            if opened:
+                self.redis.zadd(self.keys.active, {batch_id: now})
+                if key is not None:
+                    self.redis.persist(self.keys.idempotency(key))
+        return opened
+
+    def retry_shards(
+        self, batch_id: str, shards: Iterable[Shard], codes: Collection[str] | None
+    ) -> Iterator[int]:
+        """Have failed items of these shards run again; yield how many, a few shards at a time."""
+        keys = self.keys.batch(batch_id)
+        rest = [int(PUBLISH_LEASE * 1000), *(codes or ())]
+        for some in _chunks(shards, 200):
+            calls = []
+            for shard in some:
+                page = page_of(shard.start)
+                names = [keys.meta, keys.outcomes(page), keys.history(page)]
+                names += [keys.shards, keys.settled, keys.again]
+                calls.append(Call("retry_shard", names, [shard.number, *rest]))
+            yield sum(map(int, self.run_all(calls)))
 
     def purge(self, batch_id: str, *, total: int, key: str | None) -> bool:
         """Delete a batch that has ended, with all its keys; False if it has not ended."""

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from itertools import takewhile
 from typing import Any, Final
 
@@ -104,6 +104,25 @@ class Batch:
         """As `cancel`."""
         return await asyncio.to_thread(self.cancel)
 
+    def retry_failed(self, codes: Collection[str] | None = None) -> int:
+        """Have failed items run again, in place: same batch, same order. Returns how many.
+
+        `codes`: only those whose error has one of these codes; None: all. The batch goes on until
+        each item has its outcome again; what the earlier one was is in `history`.
+
+        Raises:
+            RetryRefused: the batch has not completed.
+        """
+        return self._steering.retry_failed(self.id, codes)
+
+    async def aretry_failed(self, codes: Collection[str] | None = None) -> int:
+        """As `retry_failed`."""
+        return await asyncio.to_thread(self.retry_failed, codes)
+
+    def history(self, index: int) -> list[Item]:
+        """Return the outcomes of an item that retries have replaced, the oldest first."""
+        return self._reader.history(self.id, index)
+
     def results(self) -> Stream[Item]:
         """Iterate over all items in input order, each as soon as it and those before have ended.
 
@@ -171,13 +190,19 @@ class Batch:
                 time.sleep(_BREATH)
 
     def _as_completed(self) -> Iterator[list[Item]]:
-        total, position = self.request_counts.total, 0
-        while position < total:
+        total, position, count = self.request_counts.total, 0, 0
+        seen = bytearray(total)  # an item that was run again has ended more than once
+        while count < total:
             place = self._reader.last_event(self.id)
             indexes = self._reader.completed(self.id, position)
             if indexes:
-                yield self._reader.items_at(self.id, indexes)
                 position += len(indexes)
+                new = [index for index in dict.fromkeys(indexes) if not seen[index]]
+                items = [one for one in self._reader.items_at(self.id, new) if one.status.ended]
+                for item in items:
+                    seen[item.index] = 1
+                count += len(items)
+                yield items
             else:
                 self._reader.status(self.id)
                 self._reader.wait_event(self.id, place, float("inf"))

@@ -23,6 +23,7 @@ _PAGE: Final = 500
 
 #: Named here, as the class has a method `list`.
 Records = list[BatchRecord]
+Findings = list[Finding]
 
 
 class Client:
@@ -161,7 +162,7 @@ class Client:
         """Return the chains that workers have announced, by name."""
         return self._reader.chains()
 
-    def checkup(self) -> list[Finding]:
+    def checkup(self) -> Findings:
         """Look for what will hurt this deployment one day, and say what to change."""
         return checkup(self._store)
 

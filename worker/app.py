@@ -29,7 +29,7 @@ SWITCH_INTERVAL = 0.001
 def create_worker_app(settings: Settings) -> Celery:
     """Return an app with the tasks; a worker on it also announces its chains and sweeps."""
     app = create_app(settings, include=settings.chains)
-    runtime = Runtime(settings)
+    runtime = Runtime(settings, app=app)
     register_tasks(app, runtime)
     app.steps["consumer"].add(_limit(runtime))
     app.steps["worker"].add(_service(runtime))

@@ -7,7 +7,7 @@ thread makes: while it is under way, what ends and what may start is collected f
 import asyncio
 import logging
 from collections import defaultdict, deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Final, TypeVar, cast
@@ -38,14 +38,22 @@ class Runner:
     """Runs items of any number of tasks, at most `slots` in flight, those of all batches by turns.
 
     An item is claimed when it gets its slot and not before, so that what waits is nobody's.
+    `on_room` is told of a batch that has room for another shard, in a thread of its own.
     """
 
     def __init__(
-        self, exchange: Exchange, leases: Leases, settings: Settings, *, slots: int
+        self,
+        exchange: Exchange,
+        leases: Leases,
+        settings: Settings,
+        *,
+        slots: int,
+        on_room: Callable[[str], object],
     ) -> None:
         self._exchange = exchange
         self._leases = leases
         self._settings = settings
+        self._on_room = on_room
         self._slots = slots
         self._free = slots
         self._pace = Pace()
@@ -69,6 +77,7 @@ class Runner:
         self._closing = False
         self._handed_back: list[Wanted] = []
         self._ledger = ThreadPoolExecutor(1, thread_name_prefix="ledger")
+        self._publisher = ThreadPoolExecutor(1, thread_name_prefix="publish")
         self._encoders = ThreadPoolExecutor(2, thread_name_prefix="encode")
 
     def slots_wanted(self) -> float:
@@ -188,6 +197,12 @@ class Runner:
                     continue
                 for one, receipt in zip(finished, receipts, strict=True):
                     self._settled(one, receipt)
+                for batch_id in {
+                    one.wish.batch_id
+                    for one, receipt in zip(finished, receipts, strict=True)
+                    if receipt.room
+                }:
+                    loop.run_in_executor(self._publisher, self._on_room, batch_id)
                 for each, claim in zip(wanted, claims, strict=True):
                     self._claimed(each.slot, each.wish, claim)
                 # What is over at once goes with the next round trip: fewer of them, fuller ones.
@@ -205,9 +220,7 @@ class Runner:
         )
         self._leases.drop(one.wish for one in finished)
         self._leases.hold(
-            one.wish
-            for one, claim in zip(wanted, claims, strict=True)
-            if claim.verdict in HELD
+            one.wish for one, claim in zip(wanted, claims, strict=True) if claim.verdict in HELD
         )
         return receipts, claims
 

@@ -1,16 +1,22 @@
 """What the tasks of a process share: the ledger, the leases, and the runner of items."""
 
+import logging
 import threading
+
+from celery import Celery
 
 from chains.loop import default_loop
 from ledger.connection import PATIENT
 from ledger.exchange import Exchange
 from ledger.models import ItemStatus
+from ledger.publish import publish_shards
 from ledger.settings import Settings
 from ledger.store import Store
 from worker.leases import Leases
 from worker.report import Report
 from worker.runner import Runner
+
+logger = logging.getLogger(__name__)
 
 #: Items in flight unless a worker says how many it has threads for.
 DEFAULT_SLOTS = 32
@@ -21,8 +27,9 @@ HAND_BACK = 5.0
 class Runtime:
     """The sync edge of a process's work; it connects to nothing before the first item."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, *, app: Celery) -> None:
         self.settings = settings
+        self._app = app
         self.slots = DEFAULT_SLOTS
         #: Whether items run in the process that takes the messages.
         self.in_process = False
@@ -53,6 +60,14 @@ class Runtime:
             return float("inf")  # each child has slots of its own, and Celery counts their tasks
         return self.slots if self._runner is None else self._runner.slots_wanted()
 
+    def _publish(self, batch_id: str) -> None:
+        """Publish what the batch's window has room for now."""
+        try:
+            publish_shards(self._app, self.store, batch_id)
+        except Exception as error:  # noqa: BLE001
+            # The next gather does it, or the sweep.
+            logger.warning("not published batch=%s: %s", batch_id, type(error).__name__)
+
     def _stop(self, batches: dict[str, ItemStatus]) -> None:
         """Have what runs of these batches cancelled; called by the thread of the leases."""
         default_loop().loop.call_soon_threadsafe(self.runner.stop, batches)
@@ -62,5 +77,11 @@ class Runtime:
         """The process's runner, made at the first use: a pool may have forked before."""
         with self._lock:
             if self._runner is None:
-                self._runner = Runner(self._exchange, self.leases, self.settings, slots=self.slots)
+                self._runner = Runner(
+                    self._exchange,
+                    self.leases,
+                    self.settings,
+                    slots=self.slots,
+                    on_room=self._publish,
+                )
             return self._runner

@@ -14,7 +14,7 @@ from celery import Celery
 from chains.errors import BatchordError
 from ledger.errors import UnknownBatch
 from ledger.models import BatchRecord, BatchStatus, ChainRecord, announcements
-from ledger.publish import gather, publish_shards, publish_tasks
+from ledger.publish import gather, publish_shards, publish_tasks, unsettled_tasks
 from ledger.reader import Reader
 from ledger.steering import Steering
 from ledger.store import Shard
@@ -82,6 +82,8 @@ class Sweep:
                 self._steering.wind_up(record.id)
             case BatchStatus.IN_PROGRESS:
                 publish_shards(self._app, self._store, record.id)
+                if record.request_counts.done == record.request_counts.total:
+                    self._steering.finish(record)
                 self._bring_back_lapsed(record)
                 self._bring_back_lost(record)
             case BatchStatus.CANCELLING:
@@ -124,7 +126,7 @@ class Sweep:
                 gather(self._app, record.id, shard.number).apply_async()
                 logger.warning("gather sent again batch=%s shard=%s", record.id, shard.number)
             else:
-                tasks = self._steering.unsettled_tasks(record.id, shard)
+                tasks = unsettled_tasks(self._store, record.id, shard)
                 self._republish(record.id, shard, tasks, "message lost")
         # Counts as progress: the next look is a full term of patience away.
         self._store.note(record.id, record.status)

@@ -9,7 +9,7 @@ end
 local t = redis.call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
 redis.call('HSET', KEYS[1], 'status', 'in_progress', 'in_progress_at', now, 'total', ARGV[1],
-  'published', 0, 'closed', 0, 'next', 0, unpack(ARGV, 3))
+  'published', 0, 'next', 0, unpack(ARGV, 3))
 if tonumber(ARGV[2]) > 0 then
   redis.call('HSET', KEYS[1], 'expires_at', now + ARGV[2])
 end

@@ -1,7 +1,8 @@
 -- settle(KEYS meta, outcomes, runs, leases, shards, settled, done, events;
 --        ARGV events_kept, index, token, shard, status, outcome, busy_us, usage fields, usage field, n, ..., index, ...)
---   -> {answer, ...}, an answer for each item: 0: refused, another execution holds or has settled it
---      | 1: recorded | 2: recorded, and each item of its shard has an outcome now
+--   -> {answer, ..., room}, an answer for each item: 0: refused, another execution holds or has settled
+--      it | 1: recorded | 2: recorded, and each item of its shard has an outcome now; and whether the
+--      batch's window has room for another shard since this call
 -- The items lie in one page. First write wins and nothing is ever written over: only the latest
 -- claim's token is let through, and it is gone once the outcome is there. `outcome` begins
 -- with a JSON object; the times are put in here. Each key is read and written once for all items.
@@ -78,4 +79,16 @@ for item = #answers, 1, -1 do
     end
   end
 end
+
+local meta = redis.call('HMGET', KEYS[1], 'next', 'total', 'window', 'first_window', 'last_size', 'again_items',
+  'succeeded', 'failed', 'cancelled', 'expired')
+local size, ended = tonumber(meta[5] or 1), 0
+for i = 7, 10 do
+  ended = ended + tonumber(meta[i] or 0)
+end
+local outstanding = tonumber(meta[1] or 0) - ended - tonumber(meta[6] or 0)
+local mark = (math.min(tonumber(meta[3] or 1), tonumber(meta[4] or 1) + math.floor(ended / size)) - 1) * size
+local more = meta[1] ~= meta[2] or tonumber(meta[6] or 0) > 0
+-- Said once, as the mark is passed; the gathers and the sweep look as well.
+table.insert(answers, more and #done > 0 and outstanding <= mark and outstanding + #done > mark and 1 or 0)
 return answers

@@ -63,6 +63,13 @@ async def may_fail(what: dict[str, Any]) -> Any:
     return what["value"]
 
 
+async def mend(what: dict[str, Any]) -> Any:
+    """Return `value`, but fail until the file `until` is there, if one is named."""
+    if what["until"] is not None and not Path(what["until"]).exists():
+        raise ValueError("not mended yet")
+    return what["value"]
+
+
 def reveal(text: str) -> str:
     """Return the text backwards; raise with its letters swapped in case if it asks for that."""
     if text.startswith("raise"):
@@ -177,6 +184,7 @@ register("repeat", repeat, input_type=Question, output_type=str)
 register("nap", nap)
 register("block", block)
 register("may-fail", may_fail)
+register("mend", mend)
 register("reveal", reveal)
 register("journal", journal)
 register("gated", gated)
