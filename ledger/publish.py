@@ -7,7 +7,8 @@ from celery.canvas import Signature
 
 from ledger.reader import Reader
 from ledger.settings import Settings
-from ledger.store import Shard, Store
+from ledger.shard import Shard
+from ledger.store import Store
 from ledger.transport import SLOTS
 from ledger.wire import GATHER, RUN_ITEMS, gather_task_id, shard_group_id, task_id
 

@@ -20,7 +20,8 @@ from ledger.models import (
 )
 from ledger.packing import unpack, unpack_outcome
 from ledger.schema import PAGE_SIZE, page_of
-from ledger.store import Shard, Store
+from ledger.shard import Shard
+from ledger.store import Store
 from ledger.values import decode
 from ledger.wire import is_batch_id
 

@@ -6,7 +6,6 @@ always the server's. Items are claimed and settled in `ledger.exchange`; reading
 """
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
 from itertools import islice
 from typing import Final, TypeVar
 
@@ -16,73 +15,10 @@ from ledger.models import ChainRecord
 from ledger.packing import pack
 from ledger.schema import EVENTS_KEPT, PAGE_SIZE, Keys, page_of
 from ledger.settings import Settings
+from ledger.shard import MOST_PER_TASK, SHORT_ITEM, TASK_SECONDS, Cut, Shard
 
 #: How long a publisher of a shard may be silent before another one takes over.
 PUBLISH_LEASE: Final = 30.0
-
-
-#: "auto" items per task: one, unless items take less than so many seconds; then as many as take
-#: `TASK_SECONDS` together, but at most `MOST_PER_TASK`.
-SHORT_ITEM: Final = 0.005
-TASK_SECONDS: Final = 0.02
-MOST_PER_TASK: Final = 100
-
-#: Shards that are published before an item has ended; as many items as a shard has, once they have
-#: ended, open the window by one more.
-FIRST_WINDOW: Final = 4
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Cut:
-    """How a batch is cut into shards and tasks; stored when it is sealed."""
-
-    #: Items that a task carries; None: "auto", by how long they take.
-    items_per_task: int | None
-    #: Items that share a place in flight: what one call of the chain's provider takes.
-    items_per_slot: int
-    #: Tasks of a shard, and items of one, at most.
-    shard_tasks: int
-    shard_items: int
-    #: Shards that may be published and not closed.
-    window: int
-    #: 0 is served first, 9 last.
-    priority: int
-
-    def fields(self) -> dict[str, str | int]:
-        """As the batch's `meta` keeps it."""
-        return {
-            **asdict(self),
-            "items_per_task": self.items_per_task or "auto",
-            "first_window": FIRST_WINDOW,
-        }
-
-
-@dataclass(frozen=True, slots=True)
-class Shard:
-    """Consecutive items that are published together, in tasks of up to `items_per_task`."""
-
-    number: int
-    start: int
-    stop: int
-    items_per_task: int
-    items_per_slot: int = 1
-    #: Whether it was published before: only what has no outcome is published again.
-    again: bool = False
-
-    def tasks(self) -> list[range]:
-        """The items of each task."""
-        step = self.items_per_task
-        return [range(at, min(at + step, self.stop)) for at in range(self.start, self.stop, step)]
-
-    def slots_of(self, items: range) -> int:
-        """How many places in flight these items take."""
-        return -(-len(items) // self.items_per_slot)
-
-    def tasks_of(self, indexes: Iterable[int]) -> list[range]:
-        """The items of each task that carries one of these, in order."""
-        step = self.items_per_task
-        starts = sorted({index - (index - self.start) % step for index in indexes})
-        return [range(at, min(at + step, self.stop)) for at in starts]
 
 
 T = TypeVar("T")
@@ -284,7 +220,7 @@ class Store(Connection):
     ) -> Iterator[int]:
         """Have failed items of these shards run again; yield how many, a few shards at a time."""
         keys = self.keys.batch(batch_id)
-        rest = [int(PUBLISH_LEASE * 1000), *(codes or ())]
+        rest: list[str | int] = [int(PUBLISH_LEASE * 1000), *(codes or ())]
         for some in _chunks(shards, 200):
             calls = []
             for shard in some:

@@ -15,7 +15,8 @@ from ledger.publish import publish_shards
 from ledger.reader import Reader
 from ledger.schema import PAGE_SIZE
 from ledger.settings import Settings
-from ledger.store import FIRST_WINDOW, Cut, Store
+from ledger.shard import FIRST_WINDOW, Cut
+from ledger.store import Store
 from ledger.values import encode
 from ledger.wire import new_batch_id
 from producer.inputs import Block, blocks, check_for, inputs_per_call, is_text

@@ -108,7 +108,7 @@ def test_slow_items_hold_up_nothing_but_their_own_shards(deploy: Deploy, tmp_pat
     deployment.start_worker(concurrency=8)
     gate = tmp_path / "gate"
     path = {"path": str(tmp_path / "starts")}
-    # One of each of the first shards is slow: were they waited for, nothing more would be published.
+    # One of each of the first shards: were they waited for, nothing more would be published.
     slow = set(range(0, 25, 5))
     inputs = [
         {"value": i, **path, "gate": str(gate if i in slow else tmp_path)} for i in range(100)

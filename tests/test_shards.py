@@ -13,7 +13,7 @@ from chains import register
 from ledger.celery_app import create_app
 from ledger.models import BatchStatus
 from ledger.publish import gather, lane
-from ledger.store import Shard
+from ledger.shard import Shard
 from ledger.wire import GATHER, RUN_ITEMS, gather_task_id, shard_group_id, task_id
 from tests.conftest import Deploy
 from tests.harness import Deployment, lines_of, wait_until

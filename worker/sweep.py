@@ -16,8 +16,8 @@ from ledger.errors import UnknownBatch
 from ledger.models import BatchRecord, BatchStatus, ChainRecord, announcements
 from ledger.publish import gather, publish_shards, publish_tasks, unsettled_tasks
 from ledger.reader import Reader
+from ledger.shard import Shard
 from ledger.steering import Steering
-from ledger.store import Shard
 from worker.runtime import Runtime
 from worker.tasks import commit_if_finalizing
 
