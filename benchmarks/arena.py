@@ -140,7 +140,7 @@ class Arena:
         """Empty the server, and give its memory back."""
         # What killed workers had sent is read before it.
         time.sleep(0.2)
-        self.redis.flushall()
+        self.redis.execute_command("FLUSHALL", "SYNC")  # or the memory of a run is seen in the next
         self.redis.script_flush()
         self.redis.memory_purge()
 

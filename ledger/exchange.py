@@ -25,7 +25,7 @@ class Wish:
     batch_id: str
     index: int
     token: str
-    #: No other item that is on its last start runs beside it.
+    #: Nothing else runs in its process: it may have its last start.
     alone: bool = False
 
 

@@ -61,8 +61,8 @@ class Runner:
         self._ended_early = 0.0
         #: Works with waiting items, by batch; the batch that is served next stands first.
         self._waiting: dict[str, deque[Work]] = {}
-        #: Items on their last start run one at a time: what kills its process then is found out,
-        #: and none of the others is blamed for it.
+        #: Items on their last start run one at a time, and nothing else beside them: what kills its
+        #: process then is found out, and nobody is blamed for it.
         self._suspects: deque[Wanted] = deque()
         self._on_last_start: Wish | None = None
         #: What goes to the ledger with the next round trip.
@@ -86,6 +86,8 @@ class Runner:
         A task may carry many, and what waits here another process might run: so no more wait than
         will get their slots while the next task is on its way.
         """
+        if self._suspects or self._on_last_start is not None:
+            return 0.0
         return self._slots + self._ended_early + max(1.0, LEAD * self._pace.per_second)
 
     async def run(self, batch_id: str, shard: int, items: range, slots: int) -> Report:
@@ -155,12 +157,12 @@ class Runner:
 
     def _fill(self) -> None:
         """Give free slots to waiting items, one batch after the other."""
-        if self._free and self._suspects and self._on_last_start is None:
-            suspect = self._suspects.popleft()
-            slot = Slot(suspect.slot.work, 1)
-            self._free -= 1
-            self._on_last_start = replace(suspect.wish, alone=True)
-            self._wanted.append(Wanted(slot, self._on_last_start))
+        if self._suspects or self._on_last_start is not None:
+            # Nothing else is begun; what runs ends first.
+            if self._on_last_start is None and self._free == self._slots:
+                self._start_alone(self._suspects.popleft())
+            self._ask()
+            return
         while self._free and self._waiting:
             batch_id = next(iter(self._waiting))
             works = self._waiting.pop(batch_id)
@@ -175,6 +177,11 @@ class Runner:
             if works:
                 self._waiting[batch_id] = works  # behind the others
         self._ask()
+
+    def _start_alone(self, suspect: Wanted) -> None:
+        self._free -= 1
+        self._on_last_start = replace(suspect.wish, alone=True)
+        self._wanted.append(Wanted(Slot(suspect.slot.work, 1), self._on_last_start))
 
     def _ask(self) -> None:
         if self._asking is None and (self._finished or self._wanted):

@@ -4,7 +4,7 @@
 -- The items lie in one page. The attempt is counted before user code runs, so that one that kills
 -- its process is counted too. 'lost': claimed as well, but it has cost too many processes: the
 -- caller settles it as failed. 'suspect': held for the caller and not yet started, as this is its
--- last start: it asks again with alone = 1 once no other item on its last start runs beside it.
+-- last start: it asks again with alone = 1 once nothing else runs in its process.
 -- Each key is read and written once for all items.
 local meta = redis.call('HMGET', KEYS[1], 'status', 'chain', 'expires_at')
 local t = redis.call('TIME')
