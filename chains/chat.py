@@ -106,8 +106,11 @@ class Chat(Step[Any, Answer], Generic[Answer]):
             else:
                 raw = await completions.parse(response_format=self._output_type, **request)
             # Before the answer is looked at: a refused answer has been paid for too.
-            report_usage(provider.tokens_used(provider.body_of(raw)))
-            return cast(Answer, _answer(raw.parse(), self._output_type is None))
+            body = provider.body_of(raw)
+            report_usage(provider.tokens_used(body))
+            # Plain text is read from the body as it is: the SDK's objects would be made for three
+            # of their fields.
+            return cast(Answer, _text(body) if self._output_type is None else _parsed(raw.parse()))
 
     def _messages(self, input: Any) -> list[Message]:
         messages: list[Message] = []
@@ -133,25 +136,37 @@ def _check_output_type(kind: object) -> None:
     raise TypeError(f"output_type must be a pydantic model class, not {kind!r}")
 
 
-def _answer(completion: Any, plain: bool) -> Any:
+def _text(body: Any) -> str:
+    """The answer of a completion's body, or ChainError."""
+    try:
+        choice = body["choices"][0]
+        message, finish = choice["message"], choice.get("finish_reason")
+        return cast(str, _usable(message.get("content"), message.get("refusal"), finish, "text"))
+    except (LookupError, TypeError, AttributeError):
+        raise ChainError("the provider's answer has no choices", code="invalid_output") from None
+
+
+def _parsed(completion: Any) -> Any:
+    """The answer of a parsed completion, or ChainError."""
     choices = getattr(completion, "choices", None)
     if not choices:
         raise ChainError("the provider's answer has no choices", code="invalid_output")
-    choice = choices[0]
-    if choice.message.refusal:
-        raise ChainError(f"the model refused: {choice.message.refusal}", code="refusal")
-    if choice.finish_reason == "content_filter":
+    message, finish = choices[0].message, choices[0].finish_reason
+    return _usable(message.parsed, message.refusal, finish, "content")
+
+
+def _usable(answer: Any, refusal: str | None, finish: str | None, what: str) -> Any:
+    if refusal:
+        raise ChainError(f"the model refused: {refusal}", code="refusal")
+    if finish == "content_filter":
         raise ChainError("the content filter withheld the answer", code="content_filter")
-    answer = choice.message.content if plain else choice.message.parsed
-    if answer is None and choice.finish_reason == "length":
+    if answer is None and finish == "length":
         raise ChainError(
             "the answer was cut off at the token limit before its first word: allow more tokens",
             code="length",
         )
     if answer is None:
         raise ChainError(
-            f"the model gave no {'text' if plain else 'content'} "
-            f"(finish_reason {choice.finish_reason})",
-            code="invalid_output",
+            f"the model gave no {what} (finish_reason {finish})", code="invalid_output"
         )
     return answer

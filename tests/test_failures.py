@@ -108,6 +108,23 @@ def test_every_gather_succeeds_all_the_same(
     assert "sent again" not in worker.log, "the chords did it, and not the sweep"
 
 
+def test_a_task_of_which_some_items_failed_shows_how_many_and_why(
+    watched: Deployment, flower: Flower
+) -> None:
+    fails = ["bug", None, "chain", "bug", None, None, None, None, None, None]
+    inputs = [{"value": i, "fail": fail} for i, fail in enumerate(fails)]
+    batch = watched.client.submit("may-fail", inputs, items_per_task=5)
+    assert batch.wait(20).request_counts.failed == 3
+    search = f"kwargs:batch_id={batch.id}"
+    wait_until(
+        lambda: len(flower.tasks(search=search, state="SUCCESS")) == 2,  # a task and the gather
+        what="Flower saw the good task and the gather end",
+    )
+    [(name, failed)] = flower.tasks(search=search, state="FAILURE").items()
+    assert name == task_id(batch.id, range(5))
+    assert "3 of 5 items failed: KeyError x2, refusal x1" in failed["exception"]
+
+
 def test_flower_lets_nobody_in_without_the_password(flower: Flower) -> None:
     for path in ("/", "/tasks", "/api/tasks"):
         assert flower.status(path, login=None) == 401
