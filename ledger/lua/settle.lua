@@ -86,9 +86,13 @@ local size, ended = tonumber(meta[5] or 1), 0
 for i = 7, 10 do
   ended = ended + tonumber(meta[i] or 0)
 end
-local outstanding = tonumber(meta[1] or 0) - ended - tonumber(meta[6] or 0)
-local mark = (math.min(tonumber(meta[3] or 1), tonumber(meta[4] or 1) + math.floor(ended / size)) - 1) * size
 local more = meta[1] ~= meta[2] or tonumber(meta[6] or 0) > 0
--- Said once, as the mark is passed; the gathers and the sweep look as well.
-table.insert(answers, more and #done > 0 and outstanding <= mark and outstanding + #done > mark and 1 or 0)
+
+local function room(after)
+  local outstanding = tonumber(meta[1] or 0) - after - tonumber(meta[6] or 0)
+  local window = math.min(tonumber(meta[3] or 1), tonumber(meta[4] or 1) + math.floor(after / size))
+  return outstanding <= (window - 1) * size
+end
+-- Said once, when there is room and was none before; the gathers and the sweep look as well.
+table.insert(answers, more and room(ended) and not room(ended - #done) and 1 or 0)
 return answers

@@ -11,7 +11,7 @@ for first = 3, #KEYS, turns do
     local message = redis.call('RPOP', KEYS[place])
     if message then
       local decoded = cjson.decode(message)
-      local properties = decoded['properties']
+      local headers, properties = decoded['headers'] or {}, decoded['properties']
       local tag, to = properties['delivery_tag'], properties['delivery_info']
       redis.call('HSET', KEYS[1], tag, string.format('[%s, %s, %s]',
         message, cjson.encode(to['exchange']), cjson.encode(to['routing_key'])))
@@ -19,7 +19,7 @@ for first = 3, #KEYS, turns do
       table.insert(taken, place - 3)
       table.insert(taken, message)
       left = left - 1
-      slots = slots - (tonumber(decoded['headers']['slots']) or 1)
+      slots = slots - (tonumber(headers['slots']) or 1)
       empty = 0
     else
       empty = empty + 1
