@@ -1,7 +1,7 @@
 """Claims, leases and outcomes in any order: an item is counted once, first write wins."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
@@ -120,6 +120,10 @@ def claim(
         assert claimed.verdict == "held"
     else:
         attempts = model.attempts + 1
+        # Its last start, and no other, is put off until it is alone; that costs no attempt.
+        assert (claimed.verdict == "suspect") is (attempts == 4)
+        if claimed.verdict == "suspect":
+            _, [claimed] = exchange.swap([], [replace(wish, alone=True)])
         assert (claimed.verdict, claimed.attempt) == (
             ("run", attempts) if attempts <= 4 else ("lost", attempts - 1)
         )
