@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 import redis
 from redis.backoff import ExponentialWithJitterBackoff
 from redis.commands.core import Script
+from redis.connection import HiredisRespSerializer
 from redis.retry import Retry
 
 from ledger.errors import LedgerUnavailable
@@ -18,6 +19,27 @@ from ledger.settings import Settings
 #: a restart of the server (about half a minute) rather than lose what an LLM call has cost.
 PROMPT: Final = 2
 PATIENT: Final = 30
+
+
+class Packer(HiredisRespSerializer):
+    """Packs commands of text and bytes only: numbers are written out here.
+
+    hiredis asks Python for a number's text and does not look whether it got one. Python looks for
+    signals there, so that Ctrl-C in that moment is a segmentation fault (hiredis 3.5, src/pack.c).
+    """
+
+    def pack(self, *args: Any) -> list[bytes]:
+        """Return the command as it goes over the wire."""
+        texts = [arg if arg.__class__ in _SAFE else _text(arg) for arg in args]
+        packed: list[bytes] = super().pack(*texts)  # type: ignore[arg-type]  # its annotation means each
+        return packed
+
+
+_SAFE: Final = (str, bytes)
+
+
+def _text(value: Any) -> Any:
+    return repr(value) if isinstance(value, (int, float)) else value
 
 
 class Call(NamedTuple):
@@ -47,6 +69,7 @@ class Connection:
                 socket_keepalive=True,
                 health_check_interval=10,
                 max_connections=None,
+                command_packer=Packer(),
                 retry=Retry(ExponentialWithJitterBackoff(base=0.1, cap=1.0), retries),
             )
         except ValueError:

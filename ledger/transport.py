@@ -19,6 +19,8 @@ from kombu.transport import virtual
 from kombu.utils.encoding import bytes_to_str
 from kombu.utils.json import dumps, loads
 
+from ledger.connection import Packer
+
 #: Acknowledgements that are written together at most, and how long one waits for others. A crash
 #: before they are written has the messages delivered again, and their claims refused.
 ACKS_AT_ONCE: Final = 64
@@ -130,6 +132,9 @@ class Channel(kombu_redis.Channel):
     def slots_wanted() -> float:
         """How many slots' work to have in hand; a worker puts an answer of its own here."""
         return float("inf")
+
+    def _connparams(self, asynchronous: bool = False) -> dict[str, Any]:
+        return {**super()._connparams(asynchronous), "command_packer": Packer()}
 
     @property
     def shared_client(self) -> Any:

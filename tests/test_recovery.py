@@ -212,10 +212,12 @@ def test_an_item_that_kills_its_process_each_time_ends_as_worker_lost(
     quick: Deployment, supervised: Callable[[], int], tmp_path: Path
 ) -> None:
     inputs: list[dict[str, Any]] = [{"value": i} for i in range(12)]
-    inputs[4] = {"value": 4, "once": str(tmp_path / "died"), "die": True}
+    died = str(tmp_path / "died")
+    inputs[0] = {"value": 0, "once": died, "die": True}
     poison = (1, 7)
     for index in poison:
-        inputs[index] = {"value": index, "die": True}
+        # Not before the first has died, or that one might die on its last start.
+        inputs[index] = {"value": index, "after": died, "die": True}
     batch = quick.client.submit("die", inputs)
     committed_once(quick, batch, timeout=60)
     for item in batch.results():

@@ -101,9 +101,10 @@ def test_a_cancelled_batch_ends_with_what_is_done(
     quick.start_worker(concurrency=4)
     done = quick.client.submit("nap", [{"value": i, "seconds": 0.0} for i in range(2)])
     done.wait(10)
-    inputs = [{"value": i, "seconds": 0.0 if i < 4 else 60.0} for i in range(1500)]
+    # The first is begun first; of the others, those of two shards come by turns.
+    inputs = [{"value": i, "seconds": 0.0 if i == 0 else 60.0} for i in range(1500)]
     batch = quick.client.submit("nap", inputs, items_per_task=size)
-    wait_until(lambda: batch.request_counts.done == 4, what="four items are done")
+    wait_until(lambda: batch.request_counts.done == 1, what="an item is done")
     wait_until(lambda: batch.record().running == 4, what="four items run")
     began = time.monotonic()
     assert batch.cancel() is BatchStatus.CANCELLING
@@ -112,11 +113,11 @@ def test_a_cancelled_batch_ends_with_what_is_done(
     assert record.status is BatchStatus.CANCELLED
     assert record.cancelling_at is not None
     counts = record.request_counts
-    assert (counts.succeeded, counts.cancelled, counts.total) == (4, 1496, 1500)
-    assert statuses(batch) == {ItemStatus.SUCCEEDED: 4, ItemStatus.CANCELLED: 1496}
+    assert (counts.succeeded, counts.cancelled, counts.total) == (1, 1499, 1500)
+    assert statuses(batch) == {ItemStatus.SUCCEEDED: 1, ItemStatus.CANCELLED: 1499}
     assert sorted(item.index for item in batch.as_completed()) == list(range(1500))
     attempts = [item.attempts for item in batch.results()]
-    assert sorted(attempts) == [0] * 1492 + [1] * 8, "what ran was stopped, the rest not begun"
+    assert sorted(attempts) == [0] * 1495 + [1] * 5, "what ran was stopped, the rest not begun"
     assert done.cancel() is BatchStatus.COMPLETED, "what has ended stays as it is"
 
 

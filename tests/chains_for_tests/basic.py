@@ -100,7 +100,9 @@ async def timed(what: dict[str, Any]) -> Any:
 
 
 async def die(what: dict[str, Any]) -> Any:
-    """End the process at once: each time, or once only if a file `once` is named."""
+    """End the process: each time, or once only if a file `once` is named; not before `after` is."""
+    while "after" in what and not Path(what["after"]).exists():  # noqa: ASYNC110
+        await asyncio.sleep(0.01)
     once = what.get("once")
     if once is not None and Path(once).exists():
         return what["value"]
