@@ -1,11 +1,13 @@
 """What several commands share: options, settings, and how a batch's end becomes an exit code."""
 
 import os
+import sys
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 import click
 
+from batchord.interruptible import interruptible
 from batchord.local import import_chains
 from ledger.models import BatchRecord, BatchStatus
 from ledger.schema import PAGE_SIZE
@@ -20,12 +22,31 @@ json_option = click.option("--json", "as_json", is_flag=True, help="JSON to stdo
 chains_option = click.option(
     "--chains", metavar="MODULE,...", help="Modules that register chains [BATCHORD_CHAINS]."
 )
+
+
+class Inputs(click.File):
+    """A file of inputs; while stdin says nothing, a signal is still heard."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the opened file."""
+        if value == "-" and (descriptor := _descriptor(sys.stdin)) is not None:
+            return interruptible(descriptor, encoding=str(self.encoding))
+        return super().convert(value, param, ctx)
+
+
+def _descriptor(stream: Any) -> int | None:
+    try:
+        return int(stream.fileno())
+    except (AttributeError, OSError, ValueError):
+        return None
+
+
 input_option = click.option(
     "-i",
     "--input",
     "source",
     # Some editors begin a file with a byte order mark: it is passed over.
-    type=click.File("r", encoding="utf-8-sig"),
+    type=Inputs("r", encoding="utf-8-sig"),
     required=True,
     help="Inputs as JSON lines; - is stdin. An object of `input` and `custom_id` is taken apart.",
 )

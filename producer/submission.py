@@ -119,10 +119,10 @@ def submit(app: Celery, store: Store, what: Submission) -> str:
     if first is None:
         raise SubmitRefused("no inputs: a batch needs at least one")
     batch_id = new_batch_id()
-    existing = _open(store, reader, what, batch_id)
-    if existing is not None:
-        return existing.id
     try:
+        existing = _open(store, reader, what, batch_id)
+        if existing is not None:
+            return existing.id
         total = _write(store, batch_id, chained([first], pages))
         cut = _cut(what, reader, store.settings)
         store.seal(

@@ -1,0 +1,41 @@
+"""Reading a pipe or a terminal without missing a signal.
+
+Python looks for signals between its own steps. One that comes after the last look and before a
+read that waits is not seen until there is something to read: Ctrl-C does nothing.
+"""
+
+import io
+import os
+import select
+from typing import Any, Final, TextIO
+
+#: Seconds between two looks for a signal.
+LOOK: Final = 0.2
+
+
+class _Raw(io.RawIOBase):
+    """A descriptor that is read only when that does not wait; it is left open."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+
+    def readable(self) -> bool:
+        """Always."""
+        return True
+
+    def fileno(self) -> int:
+        """The descriptor."""
+        return self._descriptor
+
+    def readinto(self, buffer: Any) -> int:
+        """Read what there is; 0 at the end."""
+        while not select.select([self._descriptor], [], [], LOOK)[0]:
+            pass
+        found = os.read(self._descriptor, len(buffer))
+        buffer[: len(found)] = found
+        return len(found)
+
+
+def interruptible(descriptor: int, *, encoding: str) -> TextIO:
+    """Return the lines of a descriptor as text."""
+    return io.TextIOWrapper(io.BufferedReader(_Raw(descriptor)), encoding=encoding)
