@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from celery import Celery
 from celery.canvas import Signature
 
+from ledger.crash import crash_point
 from ledger.reader import Reader
 from ledger.settings import Settings
 from ledger.shard import Shard
@@ -27,6 +28,7 @@ def publish_shards(app: Celery, store: Store, batch_id: str, *, most: int = 64) 
         most -= 1
         tasks = unsettled_tasks(store, batch_id, shard) if shard.again else shard.tasks()
         publish_tasks(app, store, batch_id, shard, tasks)
+        crash_point("half-published")
         store.shard_published(batch_id, shard.number)
 
 

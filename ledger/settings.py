@@ -67,8 +67,9 @@ class Settings(BaseSettings):
     """Whether workers report each task from their start on. Flower tells them to when it runs, and
     when it sees a new one; where nobody listens, reports are a fifth of a worker's time."""
 
-    lease: float = Field(default=60.0, gt=0)
-    """How long an item stays claimed when its worker says nothing more; renewed every quarter."""
+    lease: float = Field(default=15.0, gt=0)
+    """How long an item stays claimed when its worker says nothing more; renewed every quarter. What
+    a dead worker held runs again after it and two sweeps, half a minute by default."""
 
     sweep_interval: float = Field(default=5.0, gt=0)
     """How often the workers look for what a crash left behind."""

@@ -8,6 +8,7 @@ from collections.abc import Collection
 
 from celery import Celery
 
+from ledger.crash import crash_point
 from ledger.errors import RetryRefused, UnknownBatch
 from ledger.models import BatchRecord, BatchStatus
 from ledger.publish import publish_shards, publish_tasks, unsettled_tasks
@@ -63,6 +64,7 @@ class Steering:
         running = 0
         for start in range(0, total, PAGE_SIZE):
             running += self._end_page(batch_id, start, min(start + PAGE_SIZE, total))
+            crash_point("wind-up-mid-page")
         if running:
             return False
         return self._store.commit(batch_id, total=total, key=record.idempotency_key)
@@ -95,6 +97,7 @@ class Steering:
             batch_id, total=record.request_counts.total, key=record.idempotency_key
         ):
             raise RetryRefused(batch_id, self._reader.status(batch_id))
+        crash_point("retry-half-begun")
         retried = sum(self._store.retry_shards(batch_id, self._reader.shards(batch_id), codes))
         # What was to be done is done; if there was nothing, the batch ends as it was.
         self._store.run("finish", [keys.meta, keys.events], EVENTS_KEPT, 1)

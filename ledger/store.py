@@ -7,19 +7,16 @@ always the server's. Items are claimed and settled in `ledger.exchange`; reading
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
-from typing import Final, TypeVar
+from typing import TypeVar
 
 from ledger.connection import PROMPT, Call, Connection
+from ledger.crash import crash_point
 from ledger.errors import BatchAborted, SubmitRefused
 from ledger.models import ChainRecord
 from ledger.packing import pack
 from ledger.schema import EVENTS_KEPT, PAGE_SIZE, Keys, page_of
 from ledger.settings import Settings
 from ledger.shard import MOST_PER_TASK, SHORT_ITEM, TASK_SECONDS, Cut, Shard
-
-#: How long a publisher of a shard may be silent before another one takes over.
-PUBLISH_LEASE: Final = 30.0
-
 
 T = TypeVar("T")
 
@@ -57,6 +54,11 @@ class Store(Connection):
         if not opened:
             self.forget(batch_id)
         return opened
+
+    @property
+    def _lease_ms(self) -> int:
+        """How long one who publishes or retries may be silent before another one takes over."""
+        return int(self.settings.lease * 1000)
 
     def _now_ms(self) -> int:
         seconds, micros = self.redis.time()
@@ -155,7 +157,7 @@ class Store(Connection):
         cut = self.run(
             "next_shard",
             [keys.meta, keys.shards, keys.again],
-            int(PUBLISH_LEASE * 1000),
+            self._lease_ms,
             PAGE_SIZE,
             int(SHORT_ITEM * 1e6),
             int(TASK_SECONDS * 1e6),
@@ -191,6 +193,7 @@ class Store(Connection):
         done = int(self.run("commit", [keys.meta, keys.events, *rest], ttl, EVENTS_KEPT))
         if not done:
             return False
+        crash_point("after-commit")
         with self.talking():
             if key is not None:
                 self.redis.expire(self.keys.idempotency(key), ttl)
@@ -208,7 +211,7 @@ class Store(Connection):
             # Before, so that it is not forgotten should we die; after, as the sweep takes out what
             # has ended.
             self.redis.zadd(self.keys.active, {batch_id: now})
-            opened = bool(self.run("retry_begin", names, int(PUBLISH_LEASE * 1000), EVENTS_KEPT))
+            opened = bool(self.run("retry_begin", names, self._lease_ms, EVENTS_KEPT))
             if opened:
                 self.redis.zadd(self.keys.active, {batch_id: now})
                 if key is not None:
@@ -220,7 +223,7 @@ class Store(Connection):
     ) -> Iterator[int]:
         """Have failed items of these shards run again; yield how many, a few shards at a time."""
         keys = self.keys.batch(batch_id)
-        rest: list[str | int] = [int(PUBLISH_LEASE * 1000), *(codes or ())]
+        rest: list[str | int] = [self._lease_ms, *(codes or ())]
         for some in _chunks(shards, 200):
             calls = []
             for shard in some:

@@ -9,6 +9,7 @@ from typing import Any, Final, Literal
 
 from celery import Celery
 
+from ledger.crash import crash_point
 from ledger.errors import IdempotencyConflict, SubmitRefused, UnknownBatch
 from ledger.models import BatchRecord, BatchStatus
 from ledger.publish import publish_shards
@@ -125,6 +126,7 @@ def submit(app: Celery, store: Store, what: Submission) -> str:
             return existing.id
         total = _write(store, batch_id, chained([first], pages))
         cut = _cut(what, reader, store.settings)
+        crash_point("before-seal")
         store.seal(
             batch_id,
             total=total,
@@ -137,6 +139,7 @@ def submit(app: Celery, store: Store, what: Submission) -> str:
         if what.idempotency_key is not None:
             store.free_key(what.idempotency_key, batch_id)
         raise
+    crash_point("after-seal")
     try:
         # The first ones, and not what workers make room for meanwhile: that is their work.
         publish_shards(app, store, batch_id, most=FIRST_WINDOW)

@@ -108,9 +108,11 @@ class Deployment:
         """Start `python -m argv` in this deployment's folder and environment; it dies with it."""
         return self._start(["-m", *argv], name, env)
 
-    def start_script(self, script: Path, *arguments: str) -> Process:
+    def start_script(
+        self, script: Path, *arguments: str, env: dict[str, str] | None = None
+    ) -> Process:
         """Start a Python script, as `start` does."""
-        return self._start([str(script), *arguments], script.stem, None)
+        return self._start([str(script), *arguments], script.stem, env)
 
     def _start(self, argv: Sequence[str], name: str, env: dict[str, str] | None) -> Process:
         log = self.folder / f"{name}-{len(self.processes)}.log"
@@ -124,6 +126,7 @@ class Deployment:
         self,
         *,
         concurrency: int = 8,
+        pool: str = "threads",
         log_level: str = "INFO",
         env: dict[str, str] | None = None,
         wait: bool = True,
@@ -132,7 +135,8 @@ class Deployment:
         name = f"w{len(self.processes)}"
         worker = self.start(
             [
-                *("worker", "-c", str(concurrency), "-l", log_level, "-n", f"{name}@%h"),
+                *("worker", "-P", pool, "-c", str(concurrency), "-l", log_level),
+                *("-n", f"{name}@%h"),
                 # As the supervisor starts them; it saves a second at every start.
                 *("--without-gossip", "--without-mingle"),
             ],

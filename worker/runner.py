@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Final, TypeVar, cast
 
+from ledger.crash import crash_point
 from ledger.exchange import Claim, Exchange, Receipt, Wish
 from ledger.models import ItemStatus
 from ledger.settings import Settings
@@ -222,9 +223,17 @@ class Runner:
         self, finished: Sequence[Finished], wanted: Sequence[Wanted]
     ) -> tuple[list[Receipt], list[Claim]]:
         """Ask the ledger, in its thread; leases are renewed from the claim to the settlement."""
+        if finished:
+            crash_point("before-settle")
         receipts, claims = self._exchange.swap(
             [one.settlement() for one in finished], [one.wish for one in wanted]
         )
+        if finished:
+            crash_point("after-settle")
+        if any(receipt.shard_complete for receipt in receipts):
+            crash_point("last-settle")
+        if any(claim.verdict == "run" for claim in claims):
+            crash_point("after-claim")
         self._leases.drop(one.wish for one in finished)
         self._leases.hold(
             one.wish for one, claim in zip(wanted, claims, strict=True) if claim.verdict in HELD

@@ -8,16 +8,19 @@ import logging
 import os
 import socket
 import threading
+import time
 
 from celery import Celery
 
 from chains.errors import BatchordError
+from ledger.crash import crash_point
 from ledger.errors import UnknownBatch
 from ledger.models import BatchRecord, BatchStatus, ChainRecord, announcements
 from ledger.publish import gather, publish_shards, publish_tasks, unsettled_tasks
 from ledger.reader import Reader
 from ledger.shard import Shard
 from ledger.steering import Steering
+from worker.leases import RENEWALS
 from worker.runtime import Runtime
 from worker.tasks import commit_if_finalizing
 
@@ -39,6 +42,9 @@ class Sweep:
         self._settings = runtime.settings
         self._owner = f"{socket.gethostname()}:{os.getpid()}"
         self._chains: list[ChainRecord] = []
+        #: Until then a lease that has ended proves nothing: its holder could not renew it either.
+        self._mistrust_until = 0.0
+        self._heard = 0.0
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._loop, name="sweep", daemon=True)
 
@@ -55,12 +61,16 @@ class Sweep:
 
     def _loop(self) -> None:
         while not self._stop.wait(self._settings.sweep_interval):
+            self._heard = time.monotonic()
             try:
                 # Again each time: the server may have lost them, and producers then find none.
                 self._store.announce(self._chains)
-                if self._store.take_turn(self._owner):
+                took = self._store.take_turn(self._owner)
+                self._hear()
+                if took:
                     self.turn()
             except BatchordError as error:
+                self._mistrust()
                 logger.warning("sweep put off: %s", error)
             except Exception:
                 # Whatever it was, the next turn must come.
@@ -73,6 +83,18 @@ class Sweep:
                 self._repair(self._reader.record(batch_id))
             except UnknownBatch:
                 self._store.forget(batch_id)
+            finally:
+                self._hear()
+
+    def _hear(self) -> None:
+        """The server has answered, or has failed to: if that took long, nobody could renew."""
+        now = time.monotonic()
+        if now - self._heard > self._settings.lease / RENEWALS:
+            self._mistrust()
+        self._heard = now
+
+    def _mistrust(self) -> None:
+        self._mistrust_until = time.monotonic() + self._settings.lease
 
     def _repair(self, record: BatchRecord) -> None:
         match record.status:
@@ -106,8 +128,11 @@ class Sweep:
 
     def _bring_back_lapsed(self, record: BatchRecord) -> None:
         """Publish items again whose worker has died."""
+        if time.monotonic() < self._mistrust_until:
+            return
         lapsed = set(self._store.lapsed(record.id, limit=PAGE))
         if lapsed:
+            crash_point("sweep-mid-page")
             for shard in self._reader.open_shards(record.id):
                 mine = lapsed.intersection(range(shard.start, shard.stop))
                 self._republish(record.id, shard, shard.tasks_of(mine), "their worker died")

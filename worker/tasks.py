@@ -6,6 +6,7 @@ from typing import Any
 from celery import Celery, Task
 from celery.exceptions import Ignore, Reject
 
+from ledger.crash import crash_point
 from ledger.models import BatchStatus
 from ledger.publish import publish_shards
 from ledger.reader import Reader
@@ -58,6 +59,7 @@ def close_shard(app: Celery, runtime: Runtime, batch_id: str, shard: int) -> Non
         logger.warning("shard not closed batch=%s shard=%s missing=%s", batch_id, shard, missing)
         return
     logger.info("shard closed batch=%s shard=%s", batch_id, shard, extra=fields)
+    crash_point("in-gather")
     publish_shards(app, runtime.store, batch_id)
     commit_if_finalizing(runtime, batch_id)
 
@@ -67,6 +69,7 @@ def commit_if_finalizing(runtime: Runtime, batch_id: str) -> bool:
     record = Reader(runtime.store).record(batch_id)
     if record.status is not BatchStatus.FINALIZING:
         return False
+    crash_point("before-commit")
     done = runtime.store.commit(
         batch_id, total=record.request_counts.total, key=record.idempotency_key
     )

@@ -1,6 +1,6 @@
 -- retry_shard(KEYS meta, outcomes, history, shards, settled, again; ARGV shard, lease_ms, code, ...) -> items that will run again
 -- Takes the outcomes of failed items (of these codes, or of any) into their history, and queues the
--- shard to be published again. Only between retry_begin and retry_end.
+-- shard to be published again. Only between retry_begin and finish.
 local meta = redis.call('HMGET', KEYS[1], 'status', 'retrying_until')
 local start, stop = string.match(redis.call('HGET', KEYS[4], ARGV[1]) or '', '^(%d+) (%d+) ')
 if meta[1] ~= 'in_progress' or not meta[2] or not start or redis.call('HGET', KEYS[5], ARGV[1]) ~= 'closed' then

@@ -1,0 +1,1 @@
+"""Faults on purpose: servers, networks and processes that break, and who judges what is left."""

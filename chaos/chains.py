@@ -1,0 +1,55 @@
+"""The chain that faults are tried on: its items leave lines outside of Redis."""
+
+import asyncio
+import ctypes
+import os
+import resource
+import signal
+from pathlib import Path
+from typing import Any
+
+from chains import register
+
+
+def write_line(path: str, line: str) -> None:
+    """Append one line in one write, so that lines of many processes never mix."""
+    with Path(path).open("ab", buffering=0) as file:
+        file.write(f"{line}\n".encode())
+
+
+async def work(what: dict[str, Any]) -> int:
+    """Write `start INDEX PID`, take `seconds`, write `end INDEX PID`, and return the index.
+
+    `poison` names a way to end the process instead: `exit`, `segv` or `memory`.
+    """
+    index, journal = int(what["index"]), str(what["journal"])
+    write_line(journal, f"start {index} {os.getpid()}")
+    match what.get("poison"):
+        case "exit":
+            os._exit(9)
+        case "segv":
+            ctypes.string_at(0)
+        case "memory":
+            _eat()
+    await asyncio.sleep(float(what.get("seconds", 0.0)))
+    write_line(journal, f"end {index} {os.getpid()}")
+    return index
+
+
+def _eat() -> None:
+    """Eat memory up to a limit, and die as the kernel would have us die."""
+    limit = 2 * _resident()
+    resource.setrlimit(resource.RLIMIT_AS, (2**40, resource.RLIM_INFINITY))
+    eaten = []
+    while _resident() < limit:
+        eaten.append(bytearray(2**24))
+    # There is no container here whose limit the kernel would enforce: its signal is the same.
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _resident() -> int:
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * resource.getpagesize()
+
+
+register("work", work)

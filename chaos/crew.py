@@ -1,0 +1,93 @@
+"""Workers that are kept running: whichever dies is started again, as a supervisor would."""
+
+import threading
+import time
+from collections.abc import Callable, Mapping
+from types import TracebackType
+from typing import Final
+
+from tests.harness import Deployment, Process
+
+#: Seconds between two looks.
+_LOOK: Final = 0.05
+
+
+class Crew:
+    """`size` workers of a deployment, each replaced as soon as its main process has ended."""
+
+    def __init__(
+        self,
+        deployment: Deployment,
+        *,
+        size: int = 1,
+        pool: str = "threads",
+        concurrency: int = 4,
+        env: Mapping[str, str] | None = None,
+    ) -> None:
+        self._deployment = deployment
+        self._pool = pool
+        self._concurrency = concurrency
+        self._env = {"BATCHORD_CHAINS": "chaos.chains", **(env or {})}
+        self._lock = threading.Lock()
+        self._workers = [self._start() for _ in range(size)]
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="crew", daemon=True)
+        self.replaced = 0
+
+    def __enter__(self) -> "Crew":
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._stop.set()
+        self._thread.join()
+        for worker in self.workers:
+            worker.kill()
+
+    @property
+    def workers(self) -> list[Process]:
+        """Those of now."""
+        with self._lock:
+            return list(self._workers)
+
+    @property
+    def ready(self) -> bool:
+        """Whether all of them take messages."""
+        return all(" ready." in worker.log for worker in self.workers)
+
+    def kill(self, number: int) -> None:
+        """kill -9 one of them, with its children; it is replaced."""
+        self.workers[number].kill()
+
+    def _start(self) -> Process:
+        return self._deployment.start_worker(
+            concurrency=self._concurrency,
+            pool=self._pool,
+            env=dict(self._env),
+            wait=False,
+        )
+
+    def _watch(self) -> None:
+        while not self._stop.wait(_LOOK):
+            for place, worker in enumerate(self.workers):
+                if not worker.alive:
+                    worker.kill()  # its children, whom it may have left behind
+                    fresh = self._start()
+                    with self._lock:
+                        self._workers[place] = fresh
+                    self.replaced += 1
+
+
+def wait(condition: Callable[[], bool], *, timeout: float) -> bool:
+    """Wait until the condition holds; return whether it did in time."""
+    end = time.monotonic() + timeout
+    while time.monotonic() < end:
+        if condition():
+            return True
+        time.sleep(_LOOK)
+    return False
