@@ -1,0 +1,120 @@
+"""The same promise in both of Celery's pools: threads of one process, and forked children."""
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from chains import register
+from chaos.crew import Crew
+from chaos.judge import Journal, judge
+from ledger.models import BatchStatus
+from tests.conftest import Deploy
+from tests.harness import Deployment, wait_until
+
+pytestmark = pytest.mark.timeout(60)
+
+
+@pytest.fixture(params=["threads", "prefork"])
+def pool(request: pytest.FixtureRequest) -> str:
+    """Each of the two pools."""
+    return str(request.param)
+
+
+@pytest.fixture
+def quick(deploy: Deploy) -> Deployment:
+    """A deployment whose leases and deadlines are short and whose workers sweep often."""
+    register("work", _same, replace=True)
+    return deploy(lease=1.0, sweep_interval=0.2, item_timeout=0.5)
+
+
+@pytest.fixture
+def crew(quick: Deployment, pool: str) -> Iterator[Crew]:
+    """A worker of four, kept running."""
+    with Crew(quick, pool=pool) as crew:
+        yield crew
+
+
+def _same(value: Any) -> Any:
+    return value
+
+
+def inputs(tmp_path: Path, count: int, **more: Any) -> list[dict[str, Any]]:
+    common = {"journal": str(tmp_path / "journal"), "seconds": 0.01, **more}
+    return [{"index": index, **common} for index in range(count)]
+
+
+@pytest.mark.parametrize("size", [1, 5])
+def test_an_item_that_takes_too_long_fails_by_name_and_frees_its_slot(
+    quick: Deployment, crew: Crew, tmp_path: Path, size: int
+) -> None:
+    slow = {3: "timeout", 8: "timeout", 12: "timeout", 17: "timeout", 18: "timeout"}
+    many = inputs(tmp_path, 40)
+    for index in slow:
+        many[index]["seconds"] = 60.0
+    batch = quick.client.submit("work", many, items_per_task=size)
+    batch.wait(20)
+    verdict = judge(quick.redis, batch, tmp_path / "journal", failed=slow)
+    assert verdict.good, verdict
+    assert verdict.most_starts == 1
+    assert crew.replaced == 0
+    [error] = {item.error.message for item in batch.results() if item.error is not None}
+    assert "BATCHORD_ITEM_TIMEOUT" in error
+
+
+@pytest.mark.parametrize("poison", ["exit", "segv"])
+def test_poison_is_found_out_and_no_neighbour_is_blamed(
+    quick: Deployment, crew: Crew, tmp_path: Path, poison: str
+) -> None:
+    many = inputs(tmp_path, 24)
+    lost = {5: "worker_lost", 14: "worker_lost"}
+    for index in lost:
+        many[index]["poison"] = poison
+    batch = quick.client.submit("work", many)
+    batch.wait(50)
+    verdict = judge(quick.redis, batch, tmp_path / "journal", failed=lost)
+    assert verdict.good, verdict
+    starts = Journal.read(tmp_path / "journal").starts
+    assert [starts[index] for index in lost] == [3, 3]
+
+
+def test_a_killed_child_or_worker_costs_no_item(
+    quick: Deployment, crew: Crew, pool: str, tmp_path: Path
+) -> None:
+    batch = quick.client.submit("work", inputs(tmp_path, 60, seconds=0.05))
+    for done in (5, 20, 40):
+        wait_until(lambda done=done: batch.request_counts.done >= done, what="some are done")
+        os.kill(_victim(tmp_path, pool), signal.SIGKILL)
+    batch.wait(30)
+    verdict = judge(quick.redis, batch, tmp_path / "journal")
+    assert verdict.good, verdict
+    assert verdict.most_starts > 1, "nobody was hurt"
+
+
+def _victim(tmp_path: Path, pool: str) -> int:
+    """The process that began an item last: in threads the worker, else one of its children."""
+    lines = (tmp_path / "journal").read_text().splitlines()
+    return int([line for line in lines if line.startswith("start")][-1].split()[2])
+
+
+def test_what_runs_of_a_cancelled_batch_is_stopped(
+    deploy: Deploy, pool: str, tmp_path: Path
+) -> None:
+    register("work", _same, replace=True)
+    deployment = deploy(lease=4.0, sweep_interval=0.2)
+    with Crew(deployment, pool=pool) as crew:
+        batch = deployment.client.submit("work", inputs(tmp_path, 30, seconds=60.0))
+        wait_until(lambda: batch.record().running == 4, what="four items run")
+        began = time.monotonic()
+        batch.cancel()
+        assert batch.wait(10).status is BatchStatus.CANCELLED
+        assert time.monotonic() - began < 4, "it waited for the leases to run out"
+        starts = sum(Journal.read(tmp_path / "journal").starts.values())
+        after = deployment.client.submit("work", inputs(tmp_path, 8))
+        after.wait(10)
+        assert sum(Journal.read(tmp_path / "journal").starts.values()) == starts + 8
+        assert crew.replaced == 0
