@@ -1,25 +1,34 @@
 """A chat model as a step."""
 
 from collections.abc import Sequence
-from typing import Any, Generic, TypeVar, cast, overload
+from typing import Any, Final, Generic, TypeVar, cast, overload
 
 import pydantic
 
 from chains import provider
 from chains.config import RunnableConfig
-from chains.errors import ChainError, InvalidInput
+from chains.errors import ChainError, InvalidInput, validation_message
 from chains.prompt import Message
 from chains.retry import DEFAULT_RETRY, RetryPolicy
 from chains.run import report_usage
 from chains.runnable import Step
+from chains.structured import Structure
 from chains.usage import Usage
 
 Answer = TypeVar("Answer", covariant=True)
-Model = TypeVar("Model", bound=pydantic.BaseModel)
+Model = TypeVar("Model")
+
+#: Names of the limit on an answer's tokens.
+_LIMITS: Final = ("max_completion_tokens", "max_tokens")
 
 
 class Chat(Step[Any, Answer], Generic[Answer]):
-    """A chat model: text or messages in, text out, or an instance of `output_type`.
+    """A chat model: text or messages in, text out, or an `output_type` as pydantic reads it.
+
+    `output_type` is a pydantic model, or any type that pydantic can validate: `list[Model]`,
+    `Model | Other`, a dataclass. An answer that does not fit is shown to the model with what is
+    wrong, and asked for again, at most `reasks` times. One that is cut off at a limit that was set
+    here is asked for once more with twice the limit.
 
     The model is `model`, else OPENAI_MODEL. `options` are further options of the request
     (`seed=1`, `max_completion_tokens=500`); `timeout` is seconds for one request (None: the SDK's
@@ -27,8 +36,9 @@ class Chat(Step[Any, Answer], Generic[Answer]):
 
     Errors: RetryLater, OperatorNeeded, or ChainError with `refusal`, `content_filter`, `length`,
     `invalid_output`, `bad_request`, `unprocessable`. An answer in plain text that is cut off at
-    the token limit is returned as far as it goes; with `output_type` it is the error `length`.
-    Usage is reported for every request, also if its answer is then refused.
+    the token limit is returned as far as it goes; with `output_type` it is the error `length`. An
+    answer that fits in no attempt is kept in the error, as `raw`. Usage is reported for every
+    request, also if its answer is then refused.
     """
 
     takes_options = True
@@ -53,6 +63,7 @@ class Chat(Step[Any, Answer], Generic[Answer]):
         model: str | None = ...,
         *,
         output_type: type[Model],
+        reasks: int = ...,
         system: str | None = ...,
         temperature: float | None = ...,
         max_tokens: int | None = ...,
@@ -65,7 +76,8 @@ class Chat(Step[Any, Answer], Generic[Answer]):
         self,
         model: str | None = None,
         *,
-        output_type: type[pydantic.BaseModel] | None = None,
+        output_type: Any = None,
+        reasks: int = 2,
         system: str | None = None,
         temperature: float | None = None,
         max_tokens: int | None = None,
@@ -75,9 +87,11 @@ class Chat(Step[Any, Answer], Generic[Answer]):
         **options: Any,
     ) -> None:
         super().__init__(name=name, retry=retry)
-        _check_output_type(output_type)
         self._model = model
-        self._output_type = output_type
+        self._structure: Structure[Any] | None = (
+            None if output_type is None else Structure(output_type)
+        )
+        self._reasks = reasks
         self._system = system
         known = {"temperature": temperature, "max_tokens": max_tokens, "timeout": timeout}
         self._options = {
@@ -91,26 +105,64 @@ class Chat(Step[Any, Answer], Generic[Answer]):
             **self._options,
             **options,
         }
-        # As `messages`, the SDK would look each one up in a union of message types, to rename
-        # nothing: a quarter of what a call costs. What is in `extra_body` it sends as it is.
-        request["messages"] = []
-        request["extra_body"] = {
-            "messages": self._messages(input),
-            **(request.get("extra_body") or {}),
+        messages = self._messages(input)
+        if self._structure is None:
+            return cast(Answer, _text(await self._answer(request, messages)))
+        return cast(Answer, await self._structured(self._structure, request, messages))
+
+    async def _structured(
+        self, structure: Structure[Any], request: dict[str, Any], messages: list[Message]
+    ) -> Any:
+        """Ask until the answer fits, or the patience with the model is over."""
+        may_grow, asked = True, 0
+        while True:
+            body = await self._answer(request, messages)
+            if _finish(body) == "length":
+                larger = _larger(request) if may_grow else None
+                if larger is None:
+                    raise ChainError(
+                        "the answer was cut off at the token limit: allow more tokens",
+                        code="length",
+                        raw=_text(body),
+                    )
+                request, may_grow = larger, False
+                continue
+            text = _text(body)
+            try:
+                return structure.read(text)
+            except pydantic.ValidationError as error:
+                problem = validation_message(error)
+            if asked == self._reasks:
+                raise ChainError(problem, code="invalid_output", raw=text)
+            asked += 1
+            messages = [
+                *messages,
+                {"role": "assistant", "content": text},
+                {"role": "user", "content": f"Your answer {problem}. Give the whole answer again."},
+            ]
+
+    async def _answer(self, request: dict[str, Any], messages: list[Message]) -> Any:
+        """Return the body of one answer, and report what it has cost."""
+        request = {
+            **request,
+            # As `messages`, the SDK would look each one up in a union of message types, to rename
+            # nothing: a quarter of what a call costs. What is in `extra_body` it sends as it is.
+            "messages": [],
+            "extra_body": {"messages": messages, **(request.get("extra_body") or {})},
         }
         with provider.translate():
             completions = (await provider.client()).chat.completions.with_raw_response
             report_usage(Usage(requests=1))
-            if self._output_type is None:
+            if self._structure is None:
                 raw = await completions.create(**request)
             else:
-                raw = await completions.parse(response_format=self._output_type, **request)
-            # Before the answer is looked at: a refused answer has been paid for too.
+                wanted = self._structure.response_format
+                raw = await completions.parse(response_format=wanted, **request)
+            # The text is read from the body as it is: the SDK's objects would be made for three of
+            # their fields, and would raise without what was paid for an answer that does not fit.
             body = provider.body_of(raw)
             report_usage(provider.tokens_used(body))
-            # Plain text is read from the body as it is: the SDK's objects would be made for three
-            # of their fields.
-            return cast(Answer, _text(body) if self._output_type is None else _parsed(raw.parse()))
+            return body
 
     def _messages(self, input: Any) -> list[Message]:
         messages: list[Message] = []
@@ -130,10 +182,19 @@ class Chat(Step[Any, Answer], Generic[Answer]):
         )
 
 
-def _check_output_type(kind: object) -> None:
-    if kind is None or (isinstance(kind, type) and issubclass(kind, pydantic.BaseModel)):
-        return
-    raise TypeError(f"output_type must be a pydantic model class, not {kind!r}")
+def _finish(body: Any) -> str | None:
+    try:
+        return cast(str | None, body["choices"][0].get("finish_reason"))
+    except (LookupError, TypeError, AttributeError):
+        return None
+
+
+def _larger(request: dict[str, Any]) -> dict[str, Any] | None:
+    """The request with twice its limit; None if it has none of its own."""
+    for name in _LIMITS:
+        if isinstance(request.get(name), int):
+            return {**request, name: 2 * request[name]}
+    return None
 
 
 def _text(body: Any) -> str:
@@ -141,21 +202,12 @@ def _text(body: Any) -> str:
     try:
         choice = body["choices"][0]
         message, finish = choice["message"], choice.get("finish_reason")
-        return cast(str, _usable(message.get("content"), message.get("refusal"), finish, "text"))
+        return _usable(message.get("content"), message.get("refusal"), finish)
     except (LookupError, TypeError, AttributeError):
         raise ChainError("the provider's answer has no choices", code="invalid_output") from None
 
 
-def _parsed(completion: Any) -> Any:
-    """The answer of a parsed completion, or ChainError."""
-    choices = getattr(completion, "choices", None)
-    if not choices:
-        raise ChainError("the provider's answer has no choices", code="invalid_output")
-    message, finish = choices[0].message, choices[0].finish_reason
-    return _usable(message.parsed, message.refusal, finish, "content")
-
-
-def _usable(answer: Any, refusal: str | None, finish: str | None, what: str) -> Any:
+def _usable(answer: Any, refusal: str | None, finish: str | None) -> str:
     if refusal:
         raise ChainError(f"the model refused: {refusal}", code="refusal")
     if finish == "content_filter":
@@ -166,7 +218,5 @@ def _usable(answer: Any, refusal: str | None, finish: str | None, what: str) -> 
             code="length",
         )
     if answer is None:
-        raise ChainError(
-            f"the model gave no {what} (finish_reason {finish})", code="invalid_output"
-        )
-    return answer
+        raise ChainError(f"the model gave no text (finish_reason {finish})", code="invalid_output")
+    return cast(str, answer)

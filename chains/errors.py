@@ -27,6 +27,8 @@ import pydantic
 
 #: Characters of an error's message that are kept.
 MAX_MESSAGE = 2_000
+#: Characters of a model's answer that are kept in an error.
+MAX_RAW = 20_000
 
 #: Shorter secrets are left alone: replacing them would garble ordinary words.
 _MIN_SECRET = 8
@@ -54,10 +56,13 @@ class ChainError(BatchordError):
         code: str,
         http_status: int | None = None,
         step: str | None = None,
+        raw: str | None = None,
     ) -> None:
         super().__init__(message)
         self.code = code
         self.http_status = http_status
+        #: The model's answer, where it is the answer that is wrong.
+        self.raw = raw
         self._step = step
 
     @property
@@ -129,6 +134,8 @@ class ErrorInfo:
     http_status: int | None = None
     #: Seconds to wait before the next try, if the provider said so.
     after: float | None = None
+    #: The model's answer, where it is the answer that is wrong; at most `MAX_RAW` characters.
+    raw: str | None = None
 
 
 def explain(error: BaseException) -> ErrorInfo:
@@ -147,6 +154,7 @@ def explain(error: BaseException) -> ErrorInfo:
             retryable=ours.retryable,
             http_status=ours.http_status,
             after=ours.after if isinstance(ours, RetryLater) else None,
+            raw=None if ours.raw is None else _bounded(ours.raw, MAX_RAW),
         )
     return ErrorInfo(code=type(error).__name__, message=_message(error), step=step)
 
@@ -216,6 +224,10 @@ def _message(error: BaseException) -> str:
         text = str(error)
     except Exception:  # noqa: BLE001
         text = ""
+    return _bounded(text or type(error).__name__, MAX_MESSAGE)
+
+
+def _bounded(text: str, most: int) -> str:
     # A lone surrogate could not be recorded as JSON later.
-    text = mask(text or type(error).__name__).encode(errors="replace").decode()
-    return text if len(text) <= MAX_MESSAGE else text[: MAX_MESSAGE - 1] + "…"
+    text = mask(text).encode(errors="replace").decode()
+    return text if len(text) <= most else text[: most - 1] + "…"

@@ -155,6 +155,7 @@ def _explained(error: BaseException, attempts: int) -> ItemError:
         step=info.step,
         retryable=info.retryable,
         http_status=info.http_status,
+        raw=info.raw,
         attempts=attempts,
     )
 

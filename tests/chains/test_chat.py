@@ -1,6 +1,7 @@
 """A chat model as a step, over the real SDK and real HTTP."""
 
 import asyncio
+import dataclasses
 import socket
 import time
 import traceback
@@ -83,7 +84,6 @@ def test_usage_is_reported(server: OpenAIServer) -> None:
         ("filter_when", None, "content_filter"),
         ("filter_when", Verdict, "content_filter"),
         ("truncate_when", Verdict, "length"),
-        ("garbage_when", Verdict, "invalid_output"),
     ],
 )
 def test_a_bad_answer_fails_the_item_and_has_been_paid_for(
@@ -97,6 +97,73 @@ def test_a_bad_answer_fails_the_item_and_has_been_paid_for(
     assert run.usage is not None
     assert run.usage.requests == 1
     assert run.usage.input_tokens == 1
+
+
+def test_an_answer_that_does_not_fit_is_asked_for_again_with_what_is_wrong(
+    server: OpenAIServer,
+) -> None:
+    server.garbage_when(None, n=2)
+    with scope() as run:
+        verdict = Chat(output_type=Verdict).invoke("hello")
+    assert verdict.score == 0
+    first, second, third = (request.body["messages"] for request in server.requests)
+    assert [message["role"] for message in third] == ["user", *["assistant", "user"] * 2]
+    assert third[: len(second)] == second
+    assert second[: len(first)] == first
+    assert "does not fit Verdict" in second[-1]["content"]
+    assert run.usage is not None
+    assert run.usage.requests == 3
+
+
+@pytest.mark.parametrize("reasks", [0, 1, 2])
+def test_an_answer_that_never_fits_is_kept_in_the_error(server: OpenAIServer, reasks: int) -> None:
+    server.garbage_when(None)
+    with scope() as run:
+        error = failure(Chat(output_type=Verdict, reasks=reasks))
+    assert (error.code, error.retryable, error.step) == ("invalid_output", False, "Chat")
+    assert "does not fit Verdict" in str(error)
+    assert error.raw
+    assert explain(error).raw == error.raw
+    assert len(server.requests) == 1 + reasks
+    assert run.usage is not None
+    assert run.usage.requests == 1 + reasks
+    assert run.usage.output_tokens
+
+
+@pytest.mark.parametrize("limit", ["max_tokens", "max_completion_tokens"])
+def test_a_structure_that_is_cut_off_is_asked_for_once_more_with_twice_the_limit(
+    server: OpenAIServer, limit: str
+) -> None:
+    server.truncate_when(None, n=1)
+    options: dict[str, Any] = {limit: 50}
+    assert Chat(output_type=Verdict, **options).invoke("hello").score == 0
+    assert [request.body[limit] for request in server.requests] == [50, 100]
+    server.truncate_when(None)
+    assert failure(Chat(output_type=Verdict, **options)).code == "length"
+    assert [request.body[limit] for request in server.requests[2:]] == [50, 100]
+
+
+class Doubt(pydantic.BaseModel):
+    doubt: str
+
+
+@dataclasses.dataclass
+class Point:
+    x: int
+
+
+@pytest.mark.parametrize(
+    ("output_type", "kind"),
+    [(list[Verdict], list), (Doubt | Verdict, Doubt), (Point, Point), (int, int)],
+)
+def test_lists_unions_and_others_are_read_as_their_type(
+    server: OpenAIServer, output_type: Any, kind: type
+) -> None:
+    answer = Chat(output_type=output_type).invoke("hello")
+    assert isinstance(answer, kind)
+    schema = server.requests[0].body["response_format"]["json_schema"]
+    assert schema["strict"] is True
+    assert schema["schema"]["type"] == "object"
 
 
 def test_plain_text_that_is_cut_off_is_returned_as_far_as_it_goes(server: OpenAIServer) -> None:
@@ -242,9 +309,9 @@ def test_what_no_chat_takes_is_refused_before_anything_is_sent(
     assert server.requests == []
 
 
-@pytest.mark.parametrize("output_type", [dict, "Verdict", Verdict(summary="", score=0), list[int]])
+@pytest.mark.parametrize("output_type", [dict, "Verdict", Verdict(summary="", score=0)])
 def test_an_output_type_is_a_pydantic_model(output_type: Any) -> None:
-    with pytest.raises(TypeError, match="must be a pydantic model class"):
+    with pytest.raises(TypeError, match="must be a type with fields of its own"):
         Chat(output_type=output_type)
 
 

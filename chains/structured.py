@@ -1,0 +1,53 @@
+"""Answers with a structure: what the provider is asked for, and what its text is read as."""
+
+from typing import Any, Generic, TypeVar
+
+import pydantic
+
+T = TypeVar("T")
+
+
+class Structure(Generic[T]):
+    """A type that pydantic can validate: a model, a dataclass, a list or a union of them, ...
+
+    Raises:
+        TypeError: pydantic makes nothing of it.
+    """
+
+    def __init__(self, output_type: Any) -> None:
+        try:
+            if _is_free(output_type):
+                raise TypeError("it would let the model choose the fields")
+            self._adapter: pydantic.TypeAdapter[T] = pydantic.TypeAdapter(output_type)
+            # Providers take no schema but an object's at the top.
+            self._wrapped = not _is_model(output_type)
+            #: The model whose schema the provider is asked for.
+            self.response_format: type[pydantic.BaseModel] = (
+                pydantic.create_model("Answer", value=(output_type, ...))
+                if self._wrapped
+                else output_type
+            )
+        except (pydantic.PydanticUserError, NameError, TypeError) as error:
+            raise TypeError(
+                "output_type must be a type with fields of its own that pydantic can validate, "
+                f"not {output_type!r}"
+            ) from error
+
+    def read(self, text: str) -> T:
+        """Return the answer that this text is, else raise pydantic's ValidationError."""
+        if not self._wrapped:
+            return self._adapter.validate_json(text)
+        answer: Any = self.response_format.model_validate_json(text)
+        value: T = answer.value
+        return value
+
+
+def _is_model(output_type: object) -> bool:
+    return isinstance(output_type, type) and issubclass(output_type, pydantic.BaseModel)
+
+
+def _is_free(output_type: Any) -> bool:
+    """Whether its JSON would be any object at all, which no provider takes as a strict schema."""
+    if isinstance(output_type, str):
+        return True  # a name: of what, is not known here
+    return bool(pydantic.TypeAdapter(output_type).json_schema().get("additionalProperties"))
