@@ -52,6 +52,8 @@ class Settlement:
     index: int
     token: str
     shard: int
+    #: The claim's.
+    attempt: int
     status: ItemStatus
     outcome: str
     #: JSON text.
@@ -165,7 +167,7 @@ class Exchange:
         ]
         args: list[str | int | bytes] = [EVENTS_KEPT]
         for one in settlements:
-            args += (one.index, one.token, one.shard, one.status)
+            args += (one.index, one.token, one.shard, one.attempt, one.status)
             args += (pack_outcome(one.outcome, one.output), int(one.busy * 1e6), len(one.usage))
             for name, n in one.usage.items():
                 args += (f"usage.{name}", n)

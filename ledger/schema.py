@@ -8,13 +8,15 @@ Of one batch:
     NS:{ID}:in:P        hash    index -> input, JSON text as `ledger.packing` has it
     NS:{ID}:id:P        hash    index -> custom_id, where the caller gave them
     NS:{ID}:out:P       hash    index -> outcome, likewise; written once
-    NS:{ID}:runs        hash    index -> "attempt claimed_ms token" of items started, not settled
+    NS:{ID}:runs        hash    index -> "attempt claimed_ms token" of items claimed, not settled;
+                                the token of what is held and not started ends in "?" or "!"
     NS:{ID}:leases      zset    index, scored by when its lease ends (ms); running items only
     NS:{ID}:shards      hash    shard -> "start stop items_per_task", as it was cut
     NS:{ID}:settled     hash    shard -> how many of its items are settled, or "closed";
                                 "SHARD.us" -> for how many microseconds its items ran together
     NS:{ID}:open        set     shards that are published and not closed
-    NS:{ID}:again       list    shards with failed items that run again, to be published
+    NS:{ID}:again       list    "shard items": shards to be published again, as so many failed items
+                                of them are to run again
     NS:{ID}:hist:P      hash    index -> JSON array of the outcomes that retries have replaced
     NS:{ID}:done        list    indexes in the order in which they were settled
     NS:{ID}:events      stream  wake-up calls (`settled`, `status`), trimmed to about 1,000

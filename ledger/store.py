@@ -41,28 +41,15 @@ class Store(Connection):
 
         False, and nothing is written, if its idempotency key names another batch by now.
         """
-        names = [self.keys.batch(batch_id).meta]
-        if key is not None:
-            names.append(self.keys.idempotency(key))
+        meta = self.keys.batch(batch_id).meta
+        names = [meta, self.keys.active, self.keys.batches, *self._named(key)]
         flat = [part for pair in fields.items() for part in pair]
-        # Indexes first: an entry without a batch is swept away, a batch without one is lost.
-        with self.talking():
-            now = self._now_ms()
-            self.redis.zadd(self.keys.active, {batch_id: now})
-            self.redis.zadd(self.keys.batches, {batch_id: now})
-        opened = bool(self.run("open", names, batch_id, self.settings.result_ttl, *flat))
-        if not opened:
-            self.forget(batch_id)
-        return opened
+        return bool(self.run("open", names, batch_id, self.settings.result_ttl, *flat))
 
     @property
     def _lease_ms(self) -> int:
         """How long one who publishes or retries may be silent before another one takes over."""
         return int(self.settings.lease * 1000)
-
-    def _now_ms(self) -> int:
-        seconds, micros = self.redis.time()
-        return int(seconds) * 1000 + int(micros) // 1000
 
     def append(
         self, batch_id: str, start: int, inputs: Sequence[str], custom_ids: Sequence[str] | None
@@ -107,14 +94,11 @@ class Store(Connection):
         """
         keys = self.keys.batch(batch_id)
         rest = [name for name in keys.every(total) if name not in (keys.meta, keys.custom_ids)]
-        names = [keys.meta, keys.custom_ids, *rest]
+        names = [keys.meta, keys.custom_ids, *rest, *self._named(key)]
         flat = [part for pair in cut.fields().items() for part in pair]
         window_ms = 0 if window is None else int(window * 1000)
         if not self.run("seal", names, total, window_ms, *flat):
             raise BatchAborted(f"batch {batch_id} was aborted before it was sealed: submit again")
-        if key is not None:
-            with self.talking():
-                self.redis.persist(self.keys.idempotency(key))
 
     def abort(self, batch_id: str, *, silent: float = 0.0) -> bool:
         """Take back a batch that was never sealed, with all its keys; True if it is gone now.
@@ -187,36 +171,26 @@ class Store(Connection):
 
     def commit(self, batch_id: str, *, total: int, key: str | None) -> bool:
         """End a batch whose items all have an outcome, once; True for the caller that did it."""
-        keys = self.keys.batch(batch_id)
-        rest = [name for name in keys.every(total) if name not in (keys.meta, keys.events)]
-        ttl = self.settings.result_ttl
-        done = int(self.run("commit", [keys.meta, keys.events, *rest], ttl, EVENTS_KEPT))
-        if not done:
-            return False
-        crash_point("after-commit")
-        with self.talking():
-            if key is not None:
-                self.redis.expire(self.keys.idempotency(key), ttl)
-            # Last, so that the sweep comes back should we die before: it repeats all of this.
-            self.redis.zrem(self.keys.active, batch_id)
+        names = self._lasting(batch_id, total, key)
+        done = int(self.run("commit", names, batch_id, self.settings.result_ttl, EVENTS_KEPT))
+        if done:
+            crash_point("after-commit")
         return done > 0
 
     def reopen(self, batch_id: str, *, total: int, key: str | None) -> bool:
         """Let a completed batch go on, so that items of it can run again; False if it is not."""
+        names = self._lasting(batch_id, total, key)
+        return bool(self.run("retry_begin", names, batch_id, self._lease_ms, EVENTS_KEPT))
+
+    def _lasting(self, batch_id: str, total: int, key: str | None) -> list[str]:
+        """The index of live batches, and all that lives as long as the batch."""
         keys = self.keys.batch(batch_id)
         rest = [name for name in keys.every(total) if name not in (keys.meta, keys.events)]
-        names = [keys.meta, keys.events, *rest]
-        with self.talking():
-            now = self._now_ms()
-            # Before, so that it is not forgotten should we die; after, as the sweep takes out what
-            # has ended.
-            self.redis.zadd(self.keys.active, {batch_id: now})
-            opened = bool(self.run("retry_begin", names, self._lease_ms, EVENTS_KEPT))
-            if opened:
-                self.redis.zadd(self.keys.active, {batch_id: now})
-                if key is not None:
-                    self.redis.persist(self.keys.idempotency(key))
-        return opened
+        return [self.keys.active, keys.meta, keys.events, *rest, *self._named(key)]
+
+    def _named(self, key: str | None) -> list[str]:
+        """The idempotency key, if there is one."""
+        return [] if key is None else [self.keys.idempotency(key)]
 
     def retry_shards(
         self, batch_id: str, shards: Iterable[Shard], codes: Collection[str] | None
@@ -263,6 +237,20 @@ class Store(Connection):
                     self.keys.sweep, owner, nx=True, px=int(self.settings.sweep_interval * 1000)
                 )
             )
+
+    def forget_expired(self, *, limit: int = 500) -> None:
+        """Take batches whose time is over out of the index; look at so many, the oldest first."""
+        with self.talking():
+            # Younger ones are there, or are about to be.
+            until = 1000 * (int(self.redis.time()[0]) - self.settings.result_ttl)
+            found_ids = self.redis.zrangebyscore(self.keys.batches, 0, until, start=0, num=limit)
+            ids = [str(each) for each in found_ids]
+            with self.redis.pipeline(transaction=False) as pipe:
+                for batch_id in ids:
+                    pipe.exists(self.keys.batch(batch_id).meta)
+                gone = [each for each, found in zip(ids, pipe.execute(), strict=True) if not found]
+            if gone:
+                self.redis.zrem(self.keys.batches, *gone)
 
     def lapsed(self, batch_id: str, *, limit: int) -> list[int]:
         """Take out and return items whose lease ended without an outcome."""

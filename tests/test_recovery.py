@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from chains import register
+from chaos.judge import problems_of_the_record
 from ledger.exchange import Exchange, Settlement, Wish
 from ledger.models import BatchStatus, ItemStatus
 from ledger.reader import PRIORITY_SEPARATOR
@@ -49,16 +50,8 @@ def starts(tmp_path: Path) -> list[tuple[int, int]]:
 
 def committed_once(deployment: Deployment, batch: Batch, *, timeout: float = 30) -> None:
     """The batch was committed once, and each item's outcome was recorded once."""
-    record = batch.wait(timeout)
-    assert record.status is BatchStatus.COMPLETED
-    counts = record.request_counts
-    keys = f"batchord:{{{batch.id}}}"
-    done = deployment.redis.lrange(f"{keys}:done", 0, -1)
-    assert sorted(map(int, done)) == list(range(counts.total))
-    assert counts.done == counts.total
-    events = [fields.get("status") for _, fields in deployment.redis.xrange(f"{keys}:events")]
-    assert events.count("completed") == 1
-    assert deployment.redis.exists(f"{keys}:leases", f"{keys}:runs", f"{keys}:open") == 0
+    assert batch.wait(timeout).status is BatchStatus.COMPLETED
+    assert problems_of_the_record(deployment.redis, batch) == []
 
 
 def test_the_items_of_a_killed_worker_are_finished_by_another(
@@ -134,6 +127,7 @@ def settle_by_hand(deployment: Deployment, batch: Batch, count: int) -> None:
             index=i,
             token="token",
             shard=0,
+            attempt=1,
             status=ItemStatus.SUCCEEDED,
             outcome='{"status":"succeeded"}',
             output="1",

@@ -81,6 +81,7 @@ class Finished(NamedTuple):
             index=self.wish.index,
             token=self.wish.token,
             shard=self.work.shard,
+            attempt=self.attempt,
             status=self.ended.status,
             outcome=self.ended.outcome,
             output=self.ended.output,

@@ -17,6 +17,8 @@ for i = 3, #ARGV, step do
   if with_ids then
     -- Unless it is this item's own: this very call, repeated because its answer was lost.
     if redis.call('SADD', KEYS[4], ARGV[i + 2]) == 0 and redis.call('HGET', KEYS[3], ARGV[i]) ~= ARGV[i + 2] then
+      redis.call('EXPIRE', KEYS[3], ARGV[1])
+      redis.call('EXPIRE', KEYS[4], ARGV[1])
       return 'repeated ' .. ARGV[i + 2]
     end
     redis.call('HSET', KEYS[3], ARGV[i], ARGV[i + 2])

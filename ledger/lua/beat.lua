@@ -6,7 +6,7 @@ local lost = {}
 for i = 2, #ARGV, 2 do
   local run = redis.call('HGET', KEYS[1], ARGV[i])
   local token = string.match(run or '', '%S+$')
-  if token == ARGV[i + 1] or token == ARGV[i + 1] .. '?' then
+  if token and string.match(token, '^(.-)[?!]?$') == ARGV[i + 1] then
     redis.call('ZADD', KEYS[2], now + tonumber(ARGV[1]), ARGV[i])
   else
     table.insert(lost, ARGV[i])

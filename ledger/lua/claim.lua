@@ -24,9 +24,10 @@ end
 local inputs = redis.call('HMGET', KEYS[2], unpack(indexes))
 local outcomes = redis.call('HMGET', KEYS[3], unpack(indexes))
 local runs = redis.call('HMGET', KEYS[4], unpack(indexes))
-local new_runs, new_leases = {}, {}
+local new_runs, new_leases, taken = {}, {}, {}
 
 local function hold(i, attempt, token)
+  taken[indexes[i]] = true
   table.insert(new_runs, indexes[i])
   table.insert(new_runs, attempt .. ' ' .. now .. ' ' .. token)
   table.insert(new_leases, now + lease_ms)
@@ -40,6 +41,9 @@ local function claim(i)
     return {'settled'}
   elseif status ~= 'in_progress' then
     return {'stopped', status}
+  elseif taken[indexes[i]] then
+    -- In this very call: its message was delivered twice, to one process.
+    return {'held', lease_ms}
   end
   local attempt, token = 0, nil
   if runs[i] then
@@ -48,8 +52,9 @@ local function claim(i)
   end
   -- The same token: this very call, repeated because its answer was lost.
   if token ~= tokens[i] then
-    -- With a question mark it is held, and not started.
-    local ours = token == tokens[i] .. '?'
+    -- With a question mark it is held, and not started; with an exclamation mark it is lost.
+    local lost = token == tokens[i] .. '!'
+    local ours = lost or token == tokens[i] .. '?'
     local lease = runs[i] and not ours and redis.call('ZSCORE', KEYS[5], indexes[i])
     if lease and tonumber(lease) > now then
       return {'held', tonumber(lease) - now}
@@ -58,12 +63,13 @@ local function claim(i)
       hold(i, attempt, tokens[i] .. '?')
       return {'suspect'}
     end
+    if lost or attempt >= max_attempts then
+      hold(i, attempt, tokens[i] .. '!')
+      return {'lost', attempt}
+    end
     attempt = attempt + 1
   end
   hold(i, attempt, tokens[i])
-  if attempt > max_attempts then
-    return {'lost', attempt - 1}
-  end
   return {'run', attempt, inputs[i]}
 end
 

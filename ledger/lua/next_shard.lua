@@ -31,7 +31,7 @@ if outstanding > (window - 1) * size or (start >= total and waiting == 0) then
 end
 redis.call('HSET', KEYS[1], 'publishing_until', now + tonumber(ARGV[1]))
 if waiting > 0 then
-  local shard = redis.call('LINDEX', KEYS[3], 0)
+  local shard = string.match(redis.call('LINDEX', KEYS[3], 0), '^(%d+) ')
   local from, stop, per_task = string.match(redis.call('HGET', KEYS[2], shard), '^(%d+) (%d+) (%d+)$')
   return {tonumber(shard), tonumber(from), tonumber(stop), tonumber(per_task), tonumber(meta[12]), 1}
 end

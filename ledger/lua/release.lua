@@ -4,7 +4,7 @@ local released = 0
 for i = 1, #ARGV, 2 do
   local run = redis.call('HGET', KEYS[1], ARGV[i])
   local attempt, claimed, token = string.match(run or '', '^(%d+) (%d+) (%S+)$')
-  if token == ARGV[i + 1] .. '?' then
+  if token == ARGV[i + 1] .. '?' or token == ARGV[i + 1] .. '!' then
     redis.call('HSET', KEYS[1], ARGV[i], attempt .. ' ' .. claimed .. ' released')
     redis.call('ZREM', KEYS[2], ARGV[i])
     released = released + 1

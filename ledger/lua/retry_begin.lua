@@ -1,15 +1,21 @@
--- retry_begin(KEYS meta, events, every other key of the batch...; ARGV lease_ms, events_kept) -> 1: open again | 0: it has not completed
+-- retry_begin(KEYS active, meta, events, every other key of the batch...; ARGV batch_id, lease_ms, events_kept) -> 1: open again | 0: it has not completed
 -- The batch goes on, its keys stay until it ends once more. For as long as the lease is renewed it
 -- does not end, though each of its items may have an outcome.
-if redis.call('HGET', KEYS[1], 'status') ~= 'completed' then
+local meta = redis.call('HMGET', KEYS[2], 'status', 'expires_at')
+if meta[1] ~= 'completed' then
   return 0
 end
 local t = redis.call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
-redis.call('HSET', KEYS[1], 'status', 'in_progress', 'retrying_until', now + ARGV[1])
-redis.call('HDEL', KEYS[1], 'ended_at', 'finalizing_at')
-redis.call('XADD', KEYS[2], 'MAXLEN', '~', ARGV[2], '*', 'status', 'in_progress')
-for i = 1, #KEYS do
+redis.call('HSET', KEYS[2], 'status', 'in_progress', 'retrying_until', now + ARGV[2])
+redis.call('HDEL', KEYS[2], 'ended_at', 'finalizing_at')
+-- A window that is over was kept: it does not end what someone asks for afterwards.
+if meta[2] and tonumber(meta[2]) <= now then
+  redis.call('HDEL', KEYS[2], 'expires_at')
+end
+redis.call('XADD', KEYS[3], 'MAXLEN', '~', ARGV[3], '*', 'status', 'in_progress')
+redis.call('ZADD', KEYS[1], now, ARGV[1])
+for i = 2, #KEYS do
   redis.call('PERSIST', KEYS[i])
 end
 return 1

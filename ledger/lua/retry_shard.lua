@@ -36,6 +36,6 @@ if retried > 0 then
   redis.call('HINCRBY', KEYS[1], 'again_items', retried)
   redis.call('HINCRBY', KEYS[1], 'closed_items', start - stop)
   redis.call('HSET', KEYS[5], ARGV[1], stop - start - retried)
-  redis.call('RPUSH', KEYS[6], ARGV[1])
+  redis.call('RPUSH', KEYS[6], ARGV[1] .. ' ' .. retried)
 end
 return retried

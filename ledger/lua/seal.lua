@@ -1,4 +1,4 @@
--- seal(KEYS meta, custom_ids, every other key of the batch...; ARGV total, window_ms, field, value, ...) -> 1 | 0: not open any more
+-- seal(KEYS meta, custom_ids, every other key of the batch..., [idempotency_key]; ARGV total, window_ms, field, value, ...) -> 1 | 0: not open any more
 -- The fields say how the batch is cut into shards and tasks.
 -- From here on every item will get an outcome. The keys stay until the commit gives them an end.
 local status = redis.call('HGET', KEYS[1], 'status')

@@ -1,5 +1,5 @@
 -- settle(KEYS meta, outcomes, runs, leases, shards, settled, done, events;
---        ARGV events_kept, index, token, shard, status, outcome, busy_us, usage fields, usage field, n, ..., index, ...)
+--        ARGV events_kept, index, token, shard, attempt, status, outcome, busy_us, usage fields, usage field, n, ..., index, ...)
 --   -> {answer, ..., room}, an answer for each item: 0: refused, another execution holds or has settled
 --      it | 1: recorded | 2: recorded, and each item of its shard has an outcome now; and whether the
 --      batch's window has room for another shard since this call
@@ -14,7 +14,7 @@ local i = 2
 while i <= #ARGV do
   table.insert(indexes, ARGV[i])
   table.insert(places, i)
-  i = i + 7 + 2 * tonumber(ARGV[i + 6])
+  i = i + 8 + 2 * tonumber(ARGV[i + 7])
 end
 local runs = redis.call('HMGET', KEYS[3], unpack(indexes))
 local answers, outcomes, done, counts, per_shard = {}, {}, {}, {}, {}
@@ -23,16 +23,29 @@ local function count(in_table, name, n)
   in_table[name] = (in_table[name] or 0) + n
 end
 
+local shards = {}
+local function bounds(shard)
+  if not shards[shard] then
+    local start, stop = string.match(redis.call('HGET', KEYS[5], shard) or '', '^(%d+) (%d+) ')
+    shards[shard] = {start = tonumber(start or 0), stop = tonumber(stop or 0)}
+  end
+  return shards[shard]
+end
+
 local function settle(item, at)
-  local index, token, shard, status, outcome = ARGV[at], ARGV[at + 1], ARGV[at + 2], ARGV[at + 3], ARGV[at + 4]
+  local index, token, shard = ARGV[at], ARGV[at + 1], ARGV[at + 2]
+  local status, outcome = ARGV[at + 4], ARGV[at + 5]
   local ours = string.sub(outcome, 2)
   if not runs[item] then
-    -- The same outcome: this very call, repeated because its answer was lost.
+    -- The same outcome of the same attempt: this very call, repeated because its answer was lost.
     local settled = redis.call('HGET', KEYS[2], index)
-    return settled and string.sub(settled, -#ours) == ours and 1 or 0
+    local same = settled and string.match(settled, '^{"attempts":(%d+),') == ARGV[at + 3]
+    return same and string.sub(settled, -#ours) == ours and 1 or 0
   end
   local attempt, claimed, holder = string.match(runs[item], '^(%d+) (%d+) (%S+)$')
-  if holder ~= token then
+  local its = bounds(shard)
+  -- Counted in a shard that is not its own, it would leave both open for good.
+  if (holder ~= token and holder ~= token .. '!') or tonumber(index) < its.start or tonumber(index) >= its.stop then
     return 0
   end
   -- Once in a call, too.
@@ -43,8 +56,8 @@ local function settle(item, at)
   table.insert(done, index)
   count(counts, status, 1)
   count(per_shard, shard, 1)
-  count(per_shard, shard .. '.us', ARGV[at + 5])
-  for field = at + 7, at + 6 + 2 * ARGV[at + 6], 2 do
+  count(per_shard, shard .. '.us', ARGV[at + 6])
+  for field = at + 8, at + 7 + 2 * ARGV[at + 7], 2 do
     count(counts, ARGV[field], ARGV[field + 1])
   end
   return 1
@@ -73,8 +86,8 @@ for item = #answers, 1, -1 do
   local shard = ARGV[places[item] + 2]
   if answers[item] == 1 and not told[shard] then
     told[shard] = true
-    local start, stop = string.match(redis.call('HGET', KEYS[5], shard) or '', '^(%d+) (%d+) ')
-    if start and tonumber(redis.call('HGET', KEYS[6], shard) or 0) == stop - start then
+    local its = bounds(shard)
+    if tonumber(redis.call('HGET', KEYS[6], shard) or 0) == its.stop - its.start then
       answers[item] = 2
     end
   end

@@ -1,7 +1,21 @@
--- take(KEYS unacked, unacked_index, queue list...; ARGV messages, slots, now_s, queues) -> {place of the list, message, ...}
+-- take(KEYS unacked, unacked_index, queue list...; ARGV messages, slots, now_s, queues)
+--   -> {place of the list, tag or '', message, ...}
 -- As many messages as wanted, until they fill as many slots as wanted (header `slots`, else one).
 -- The lists stand in the order of priority; within each priority, `queues` of them are served by
 -- turns. A message is popped and noted as unacknowledged in one step, so that no crash loses it.
+-- What is no message has no tag and is not noted: an error here would lose what was popped before.
+
+-- The tag of a message, where it came to, and its slots; nothing if it is none.
+local function read(message)
+  local decoded = cjson.decode(message)
+  local headers, properties = decoded['headers'], decoded['properties']
+  local tag, to, slots = properties['delivery_tag'], properties['delivery_info'], headers['slots'] or 1
+  if type(tag) == 'string' and type(to['exchange']) == 'string' and type(to['routing_key']) == 'string'
+    and type(slots) == 'number' and slots >= 1 then
+    return tag, cjson.encode(to['exchange']), cjson.encode(to['routing_key']), slots
+  end
+end
+
 local taken, left, slots, turns = {}, tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[4])
 for first = 3, #KEYS, turns do
   local empty = 0
@@ -10,16 +24,18 @@ for first = 3, #KEYS, turns do
     local place = first + turn
     local message = redis.call('RPOP', KEYS[place])
     if message then
-      local decoded = cjson.decode(message)
-      local headers, properties = decoded['headers'] or {}, decoded['properties']
-      local tag, to = properties['delivery_tag'], properties['delivery_info']
-      redis.call('HSET', KEYS[1], tag, string.format('[%s, %s, %s]',
-        message, cjson.encode(to['exchange']), cjson.encode(to['routing_key'])))
-      redis.call('ZADD', KEYS[2], ARGV[3], tag)
+      local ok, tag, exchange, routing_key, its_slots = pcall(read, message)
+      if ok and tag then
+        redis.call('HSET', KEYS[1], tag, '[' .. message .. ', ' .. exchange .. ', ' .. routing_key .. ']')
+        redis.call('ZADD', KEYS[2], ARGV[3], tag)
+        slots = slots - its_slots
+      else
+        tag = ''
+      end
       table.insert(taken, place - 3)
+      table.insert(taken, tag)
       table.insert(taken, message)
       left = left - 1
-      slots = slots - (tonumber(headers['slots']) or 1)
       empty = 0
     else
       empty = empty + 1

@@ -1,0 +1,214 @@
+"""Producers, users and the sweep of one batch, in this process; workers are in `ledger_bench`."""
+
+import itertools
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Final
+
+from ledger.celery_app import create_app
+from ledger.errors import RetryRefused, SubmitRefused
+from ledger.exchange import Exchange, Settlement
+from ledger.models import Item
+from ledger.publish import publish_shards
+from ledger.schema import BatchKeys
+from ledger.shard import Cut
+from ledger.steering import Steering
+from ledger.wire import new_batch_id
+from tests.harness import Deployment
+from tests.ledger_model import LedgerModel
+from tests.ledger_watch import WatchedStore
+from worker.runtime import Runtime
+from worker.sweep import Sweep
+from worker.tasks import commit_if_finalizing
+
+#: Items per page, so that a batch of this test has several.
+PAGE: Final = 8
+
+KEY: Final = "key"
+CODES: Final = ("bug", "rate_limited")
+
+
+@dataclass
+class Held:
+    """An execution: it was let run, and may settle whenever it likes."""
+
+    shard: int
+    index: int
+    token: str
+    attempt: int
+    verdict: str
+    #: Once it has settled.
+    told: Settlement | None = None
+
+    def same(self, other: "Held") -> bool:
+        """Whether both are one execution."""
+        return (self.index, self.token) == (other.index, other.token)
+
+
+class Desk:
+    """Producers and users of the batch, the clock, and the sweep."""
+
+    def __init__(self, deployment: Deployment) -> None:
+        settings = deployment.settings
+        self.deployment = deployment
+        self.redis = deployment.redis
+        self.app = create_app(settings)
+        self.store = WatchedStore(settings)
+        self.exchange = Exchange(self.store)
+        self.reader = deployment.client._reader
+        self.steering = Steering(self.app, self.store)
+        # What a sweep must wait for is over at once; whose lease is over is the test's to say.
+        hasty = {"lease": 1e-6, "sweep_interval": 1e-9, "stall_timeout": 1e-9}
+        self._runtime = Runtime(settings.model_copy(update=hasty), app=self.app)
+        self._runtime.store = self.store
+        self._sweep = Sweep(self.app, self._runtime)
+        self._tokens = itertools.count()
+        self.batch_id = ""
+        self.named = False
+        self.held: list[Held] = []
+
+    def close(self) -> None:
+        self.store.close()
+        self.app.close()
+
+    def clear(self) -> None:
+        """Begin afresh, with an empty ledger and an empty queue."""
+        # What kombu has declared stays: it does not look whether it is there.
+        keys = [key for key in self.redis.scan_iter(count=1000) if not key.startswith("_kombu")]
+        if keys:
+            self.redis.delete(*keys)
+        self.store.model = LedgerModel(self.store.settings.max_attempts)
+        self.batch_id, self.held, self._tokens = "", [], itertools.count()
+
+    @property
+    def model(self) -> LedgerModel:
+        return self.store.model
+
+    @property
+    def keys(self) -> BatchKeys:
+        return self.store.keys.batch(self.batch_id)
+
+    @property
+    def key(self) -> str | None:
+        """The batch's idempotency key."""
+        return KEY if self.named else None
+
+    # Producers and users.
+
+    def open(self, *, named: bool) -> None:
+        self.store.model = LedgerModel(self.store.settings.max_attempts)
+        self.batch_id, self.named, self.held = new_batch_id(), named, []
+        fields = {"chain": "echo"}
+        if named:
+            fields["idempotency_key"] = KEY
+            self.redis.delete(self.store.keys.idempotency(KEY))
+            assert self.store.take_key(KEY, self.batch_id) == self.batch_id
+        self.store.open(self.batch_id, fields, key=self.key)
+
+    def submit(
+        self, total: int, named: bool, cut: Cut, window: float | None, far: str = "sealed"
+    ) -> None:
+        """As a producer does; or only as far as `open` or `written`."""
+        self.open(named=named)
+        while far != "open" and len(self.model.inputs) < total:
+            self.append(total - len(self.model.inputs))
+        if far == "sealed":
+            self.seal(cut, window)
+
+    def append(self, count: int) -> None:
+        """Write so many more inputs, as far as the page goes."""
+        start = len(self.model.inputs)
+        some = range(start, min(start + count, (start // PAGE + 1) * PAGE))
+        ids = [f"id-{i}" for i in some] if self.named else None
+        self.store.append(self.batch_id, start, [f'"input {i}"' for i in some], ids)
+
+    def append_repeated(self) -> None:
+        """As a producer whose custom_id comes twice, and who takes the batch back."""
+        try:
+            self.store.append(self.batch_id, len(self.model.inputs), ['"input"'], ["id-0"])
+        except SubmitRefused:
+            self.abort()
+
+    def abort(self) -> None:
+        self.store.abort(self.batch_id)
+        if self.key is not None:
+            self.store.free_key(KEY, self.batch_id)
+
+    def seal(self, cut: Cut, window: float | None) -> None:
+        total = len(self.model.inputs)
+        self.store.seal(self.batch_id, total=total, cut=cut, key=self.key, window=window)
+        self.publish()
+
+    def publish(self) -> None:
+        publish_shards(self.app, self.store, self.batch_id)
+
+    def cancel(self) -> None:
+        self.steering.cancel(self.batch_id)
+
+    def pause(self) -> None:
+        self.steering.pause(self.batch_id)
+
+    def resume(self) -> None:
+        self.steering.resume(self.batch_id)
+
+    def retry(self, codes: Sequence[str] | None = None) -> None:
+        with suppress(RetryRefused):
+            self.steering.retry_failed(self.batch_id, codes)
+
+    def purge(self) -> None:
+        total = len(self.model.inputs)
+        self.store.purge(self.batch_id, total=total, key=self.key)
+
+    # The sweep.
+
+    def sweep(self) -> None:
+        self._sweep.turn()
+
+    def commit(self, *, blindly: bool) -> None:
+        """As a gather or the sweep does; or as one of them that has looked long ago."""
+        if blindly:
+            self.store.commit(self.batch_id, total=len(self.model.inputs), key=self.key)
+        else:
+            commit_if_finalizing(self._runtime, self.batch_id)
+
+    # Time passes.
+
+    def leases_end(self, indexes: Iterable[int]) -> None:
+        for index in indexes:
+            run = self.model.runs.get(index)
+            if run is not None and run.lease == "alive":
+                self.redis.zadd(self.keys.leases, {str(index): 1}, xx=True)
+                run.lease = "over"
+
+    def publisher_falls_silent(self) -> None:
+        if self.redis.hexists(self.keys.meta, "publishing_until"):
+            self.redis.hset(self.keys.meta, "publishing_until", 1)
+            self.model.publishing = False
+
+    def retrier_falls_silent(self) -> None:
+        if self.redis.hexists(self.keys.meta, "retrying_until"):
+            self.redis.hset(self.keys.meta, "retrying_until", 1)
+            self.model.retrying = "over"
+
+    def window_ends(self) -> None:
+        if self.redis.hexists(self.keys.meta, "expires_at"):
+            self.redis.hset(self.keys.meta, "expires_at", 1)
+            self.model.window_over = True
+
+    def producer_falls_silent(self) -> None:
+        self.redis.hset(self.keys.meta, "touched_at", 1)
+        self.model.silent = True
+
+    # Looking at it from outside.
+
+    def items(self) -> list[Item]:
+        return self.reader.items_at(self.batch_id, range(len(self.model.inputs)))
+
+    def done(self) -> list[str]:
+        """The indexes in the order in which they were settled."""
+        return list(self.redis.lrange(self.keys.done, 0, -1))
+
+    def active(self) -> bool:
+        """Whether the sweep looks after the batch."""
+        return self.redis.zscore(self.store.keys.active, self.batch_id) is not None

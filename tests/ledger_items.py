@@ -1,0 +1,203 @@
+"""The state of a batch in plain Python, and what workers do to its items; see `ledger_model`."""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from ledger.models import BatchStatus, ItemStatus
+from ledger.packing import unpack_outcome
+from ledger.values import decode
+
+S = BatchStatus
+
+#: The only steps that a batch's status may take; None: there is no such batch.
+STEPS: Mapping[BatchStatus | None, set[BatchStatus | None]] = {
+    None: {S.VALIDATING},
+    S.VALIDATING: {S.IN_PROGRESS, None},
+    S.IN_PROGRESS: {S.PAUSED, S.CANCELLING, S.FINALIZING},
+    S.PAUSED: {S.IN_PROGRESS, S.CANCELLING, S.FINALIZING},
+    S.CANCELLING: {S.CANCELLED},
+    S.FINALIZING: {S.COMPLETED, S.EXPIRED},
+    S.COMPLETED: {S.IN_PROGRESS, None},  # retry_failed; purge
+    S.CANCELLED: {None},
+    S.EXPIRED: {None},
+}
+
+
+@dataclass
+class Run:
+    """Who holds an item."""
+
+    token: str
+    attempts: int
+    #: "": started | "?": its last start waits until it is alone | "!": to be settled as lost.
+    mark: str = ""
+    #: "alive" | "over" | "": nobody watches it.
+    lease: str = "alive"
+
+
+@dataclass
+class Ended:
+    """An item's outcome."""
+
+    status: ItemStatus
+    attempts: int
+    output: Any = None
+    code: str | None = None
+    token: str = ""
+    #: As the worker sent it; empty if no worker did.
+    text: str = ""
+
+
+@dataclass
+class ItemsModel:
+    """One batch, and the transitions of its items."""
+
+    max_attempts: int
+    status: BatchStatus | None = None
+    ends_as: BatchStatus = S.COMPLETED
+    inputs: dict[int, str] = field(default_factory=dict)
+    custom_ids: dict[int, str] = field(default_factory=dict)
+    silent: bool = False
+    window_over: bool = False
+    runs: dict[int, Run] = field(default_factory=dict)
+    outcomes: dict[int, Ended] = field(default_factory=dict)
+    #: How often each item was started since it last had no history.
+    starts: Counter[int] = field(default_factory=Counter)
+    history: dict[int, list[Ended]] = field(default_factory=dict)
+    #: Shards as they were cut, and which of them are recorded as published, are closed, run again.
+    cut: list[range] = field(default_factory=list)
+    published: int = 0
+    publishing: bool = False
+    closed: set[int] = field(default_factory=set)
+    open: set[int] = field(default_factory=set)
+    #: Shards to be published again, and how many items of each were to run again.
+    again: list[tuple[int, int]] = field(default_factory=list)
+    #: None | "lease": someone is about to have items run again | "over": who was may be dead.
+    retrying: str | None = None
+    ends: int = 0
+    reopenings: int = 0
+    #: Settlements that were recorded, retried ones included.
+    recorded: int = 0
+
+    def _to(self, status: BatchStatus | None) -> None:
+        assert status in STEPS[self.status], f"{self.status} -> {status}"
+        self.status = status
+
+    @property
+    def complete(self) -> bool:
+        """Whether each item has an outcome."""
+        return len(self.outcomes) == len(self.inputs)
+
+    @property
+    def all_closed(self) -> bool:
+        return sum(len(self.cut[shard]) for shard in self.closed) == len(self.inputs)
+
+    @property
+    def ended(self) -> bool:
+        return self.status is not None and self.status.ended
+
+    @property
+    def sealed(self) -> bool:
+        return self.status not in (None, S.VALIDATING)
+
+    def settled_in(self, shard: int) -> int:
+        """Items of a shard that workers have settled."""
+        return sum(i in self.outcomes and bool(self.outcomes[i].text) for i in self.cut[shard])
+
+    # Transitions: what they must answer, and what they do.
+
+    def _claim(self, args: list[Any], answer: list[Any]) -> None:
+        for at, got in zip(range(2, len(args), 3), answer[1:], strict=True):
+            expected = self._claimed(int(args[at]), args[at + 1], args[at + 2] == "1")
+            assert got[: len(expected)] == expected
+
+    def _claimed(self, index: int, token: str, alone: bool) -> list[Any]:
+        run = self.runs.get(index)
+        if self.status is None or index not in self.inputs:
+            return ["unknown"]
+        if index in self.outcomes:
+            return ["settled"]
+        if self.status is not S.IN_PROGRESS or self.window_over:
+            return ["stopped", "expired" if self.status is S.IN_PROGRESS else str(self.status)]
+        ours = run is not None and run.token == token
+        if run and run.lease == "alive" and not ours:
+            return ["held"]
+        attempts = run.attempts if run else 0
+        if run and ours and run.mark != "?":
+            mark = run.mark
+        elif 0 < attempts == self.max_attempts - 1 and not alone:
+            mark = "?"
+        elif attempts >= self.max_attempts:
+            mark = "!"
+        else:
+            mark, attempts = "", attempts + 1
+            self.starts[index] += 1
+            assert self.starts[index] <= self.max_attempts
+        self.runs[index] = Run(token, attempts, mark)
+        if mark == "?":
+            return ["suspect"]
+        return ["lost", attempts] if mark == "!" else ["run", attempts, self.inputs[index]]
+
+    def _settle(self, args: list[Any], answer: list[int]) -> None:
+        told: Counter[int] = Counter()
+        at, *answers = 1, *answer[:-1]
+        for got in answers:
+            index, token, shard, attempt, status, text = args[at : at + 6]
+            at += 8 + 2 * int(args[at + 7])
+            as_expected = self._settled(int(index), token, int(attempt), ItemStatus(status), text)
+            assert (got > 0) == as_expected
+            told[int(shard)] += got == 2
+        for shard, times in told.items():
+            complete = shard not in self.closed and self.settled_in(shard) == len(self.cut[shard])
+            assert times <= complete
+
+    def _settled(self, index: int, token: str, attempt: int, status: ItemStatus, text: str) -> bool:
+        run = self.runs.get(index)
+        if run is None:
+            there = self.outcomes.get(index)
+            return there is not None and (there.attempts, there.text) == (attempt, text)
+        if run.token != token or run.mark == "?":
+            return False
+        outcome = decode(unpack_outcome(text))
+        code = (outcome.get("error") or {}).get("code")
+        self.outcomes[index] = Ended(status, run.attempts, outcome["output"], code, token, text)
+        self.recorded += 1
+        del self.runs[index]
+        return True
+
+    def _beat(self, args: list[Any], answer: list[str]) -> None:
+        lost = []
+        for index, token in self._pairs(args[1:]):
+            run = self.runs.get(index)
+            if run and run.token == token:
+                run.lease = "alive"
+            else:
+                lost.append(str(index))
+        assert answer == lost
+
+    def _release(self, args: list[Any], answer: int) -> None:
+        released = 0
+        for index, token in self._pairs(args):
+            run = self.runs.get(index)
+            if run is None or run.token != token:
+                continue
+            released += 1
+            if not run.mark:
+                run.attempts -= 1
+                self.starts[index] -= 1
+            run.token, run.mark, run.lease = "released", "", ""
+            if run.attempts == 0:
+                del self.runs[index]
+        assert answer == released
+
+    @staticmethod
+    def _pairs(args: list[Any]) -> Iterator[tuple[int, str]]:
+        return zip(map(int, args[::2]), args[1::2], strict=True)
+
+    def _lapsed(self, args: list[Any], answer: list[str]) -> None:
+        over = {index for index, run in self.runs.items() if run.lease == "over"}
+        assert set(map(int, answer)) == over
+        for index in over:
+            self.runs[index].lease = ""

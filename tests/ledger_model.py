@@ -1,0 +1,207 @@
+"""The ledger in plain Python: what each transition must answer, and what must be true after it.
+
+`LedgerModel.answered` is told of every script that has run, in order. It fails if the answer is not
+what it must be, and then does to its own dictionaries what the script has done to Redis. It knows
+no pages, no counters and no clock: counts are counted, and whether a lease, a window or a silence
+is over is what the test has said.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from ledger.models import BatchStatus as S
+from ledger.models import ItemStatus
+from tests.ledger_items import Ended, ItemsModel
+
+
+class LedgerModel(ItemsModel):
+    """One batch."""
+
+    def answered(self, name: str, args: Sequence[Any], answer: Any) -> None:
+        """A script has run."""
+        getattr(self, f"_{name}")([str(a) if isinstance(a, int) else a for a in args], answer)
+
+    # Submitting.
+
+    def _open(self, args: list[Any], answer: int) -> None:
+        assert answer == 1
+        self._to(S.VALIDATING)
+
+    def _append(self, args: list[Any], answer: str) -> None:
+        if self.status is not S.VALIDATING:
+            assert answer == "gone"
+            return
+        self.silent = False
+        step = 3 if args[1] == "1" else 2
+        for at in range(2, len(args), step):
+            index = int(args[at])
+            if step == 3:
+                others = {i: name for i, name in self.custom_ids.items() if i != index}
+                if args[at + 2] in others.values():
+                    assert answer == f"repeated {args[at + 2]}"
+                    return
+                self.custom_ids[index] = args[at + 2]
+            self.inputs[index] = args[at + 1]
+        assert answer == "ok"
+
+    def _seal(self, args: list[Any], answer: int) -> None:
+        assert answer == (self.status is not None)
+        if self.status is S.VALIDATING:
+            self._to(S.IN_PROGRESS)
+
+    def _abort(self, args: list[Any], answer: int) -> None:
+        alive = int(args[0]) > 0 and not self.silent
+        gone = self.status is None or (self.status is S.VALIDATING and not alive)
+        assert answer == gone
+        if gone and self.status is not None:
+            self._to(None)
+
+    # Shards.
+
+    def _next_shard(self, args: list[Any], answer: list[int]) -> None:
+        again = {shard for shard, _ in self.again}
+        counted = [i for n in range(self.published) if n not in again for i in self.cut[n]]
+        waits = (
+            bool(self.again)
+            or self.published == 0
+            or self.cut[self.published - 1].stop < len(self.inputs)
+        )
+        may = self.status is S.IN_PROGRESS and not self.publishing and waits
+        if not answer:
+            assert not may or set(counted) - set(self.outcomes), "it waits for nothing"
+            return
+        assert may
+        number, start, stop, *_, repeated = answer
+        if repeated:
+            assert (number, range(start, stop)) == (self.again[0][0], self.cut[number])
+        else:
+            assert not self.again
+            assert number == self.published
+            if number == len(self.cut):
+                self.cut.append(range(start, stop))
+            assert self.cut[number] == range(start, stop)
+            assert start == (self.cut[number - 1].stop if number else 0) < stop <= len(self.inputs)
+        self.publishing = True
+
+    def _shard_published(self, args: list[Any], answer: int) -> None:
+        shard = int(args[0])
+        head = bool(self.again) and self.again[0][0] == shard
+        recorded = self.sealed and not self.ended and (head or shard == self.published)
+        assert answer == recorded
+        if not recorded:
+            return
+        if head:
+            self.again.pop(0)
+        else:
+            self.published += 1
+        self.publishing = False
+        if shard not in self.closed:
+            self.open.add(shard)
+
+    def _gather(self, args: list[Any], answer: int) -> None:
+        shard = int(args[0])
+        if self.status is None:
+            assert answer == -1
+            return
+        missing = len(self.cut[shard]) - self.settled_in(shard)
+        assert answer == (0 if shard in self.closed else missing)
+        if answer or shard in self.closed:
+            return
+        self.closed.add(shard)
+        self.open.discard(shard)
+        if self.all_closed and self.status is S.IN_PROGRESS and not self.retrying:
+            self._to(S.FINALIZING)
+
+    # Steering and the end.
+
+    def _pause(self, args: list[Any], answer: str) -> None:
+        if self.status is S.IN_PROGRESS:
+            self._to(S.PAUSED)
+        assert answer == (self.status or "")
+
+    def _resume(self, args: list[Any], answer: str) -> None:
+        if self.status is S.PAUSED:
+            self._to(S.FINALIZING if self.all_closed else S.IN_PROGRESS)
+        assert answer == (self.status or "")
+
+    def _cancel(self, args: list[Any], answer: str) -> None:
+        if self.status in (S.IN_PROGRESS, S.PAUSED):
+            self._to(S.CANCELLING)
+            self.ends_as = S.CANCELLED
+        assert answer == (self.status or "")
+
+    def _expire(self, args: list[Any], answer: int) -> None:
+        due = self.window_over and self.status in (S.IN_PROGRESS, S.PAUSED)
+        assert answer == due
+        if due:
+            self._to(S.FINALIZING)
+            self.ends_as = S.EXPIRED
+
+    def _end_page(self, args: list[Any], answer: int) -> None:
+        if self.ends_as is S.COMPLETED or self.status not in (S.CANCELLING, S.FINALIZING):
+            assert answer == 0
+            return
+        running = 0
+        for index in range(int(args[1]), int(args[2])):
+            run = self.runs.get(index)
+            if index in self.outcomes:
+                continue
+            if run and run.lease == "alive":
+                running += 1
+                continue
+            self.runs.pop(index, None)
+            self.outcomes[index] = Ended(ItemStatus(self.ends_as), run.attempts if run else 0)
+        assert answer == running
+
+    def _commit(self, args: list[Any], answer: int) -> None:
+        if self.status in (S.FINALIZING, S.CANCELLING):
+            assert answer == self.complete
+            if answer:
+                self._to(self.ends_as)
+                self.ends += 1
+                assert self.ends <= 1 + self.reopenings
+        else:
+            assert answer == (-1 if self.ended or self.status is None else 0)
+
+    def _finish(self, args: list[Any], answer: str) -> None:
+        if self.status is S.IN_PROGRESS and (args[1] == "1" or self.retrying != "lease"):
+            self.retrying = None
+            if self.all_closed:
+                self._to(S.FINALIZING)
+        assert answer == (self.status or "")
+
+    def _retry_begin(self, args: list[Any], answer: int) -> None:
+        assert answer == (self.status is S.COMPLETED)
+        if answer:
+            self._to(S.IN_PROGRESS)
+            self.retrying = "lease"
+            self.window_over = False
+            self.reopenings += 1
+
+    def _retry_shard(self, args: list[Any], answer: int) -> None:
+        shard, codes = int(args[0]), args[2:]
+        if self.status is not S.IN_PROGRESS or not self.retrying or shard not in self.closed:
+            assert answer == 0
+            return
+        self.retrying = "lease"
+        failed = [
+            index
+            for index in self.cut[shard]
+            if self.outcomes[index].status is ItemStatus.FAILED
+            and (not codes or self.outcomes[index].code in codes)
+        ]
+        assert answer == len(failed)
+        for index in failed:
+            self.history.setdefault(index, []).append(self.outcomes.pop(index))
+            self.starts[index] = 0
+        if failed:
+            self.closed.remove(shard)
+            self.again.append((shard, len(failed)))
+
+    def _purge(self, args: list[Any], answer: int) -> None:
+        assert answer == (-1 if self.status is None else int(self.ended))
+        if self.ended:
+            self._to(None)
+
+    def _free_key(self, args: list[Any], answer: int) -> None:
+        assert answer <= (self.status is None)
