@@ -5,6 +5,7 @@ import ctypes
 import os
 import resource
 import signal
+import time
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +19,14 @@ def write_line(path: str, line: str) -> None:
 
 
 async def work(what: dict[str, Any]) -> int:
-    """Write `start INDEX PID`, take `seconds`, write `end INDEX PID`, and return the index.
+    """Write `start INDEX PID TIME`, take `seconds`, write `end ...`, and return the index.
+
+    The time is the machine's monotonic clock.
 
     `poison` names a way to end the process instead: `exit`, `segv` or `memory`.
     """
     index, journal = int(what["index"]), str(what["journal"])
-    write_line(journal, f"start {index} {os.getpid()}")
+    write_line(journal, f"start {index} {os.getpid()} {time.monotonic()}")
     match what.get("poison"):
         case "exit":
             os._exit(9)
@@ -32,7 +35,7 @@ async def work(what: dict[str, Any]) -> int:
         case "memory":
             _eat()
     await asyncio.sleep(float(what.get("seconds", 0.0)))
-    write_line(journal, f"end {index} {os.getpid()}")
+    write_line(journal, f"end {index} {os.getpid()} {time.monotonic()}")
     return index
 
 

@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Final
 
@@ -23,11 +23,14 @@ class Crew:
         pool: str = "threads",
         concurrency: int = 4,
         env: Mapping[str, str] | None = None,
+        command: Sequence[str] | None = None,
     ) -> None:
+        """`command`: other workers than ours, as what follows `python -m`."""
         self._deployment = deployment
         self._pool = pool
         self._concurrency = concurrency
         self._env = {"BATCHORD_CHAINS": "chaos.chains", **(env or {})}
+        self._command = command
         self._lock = threading.Lock()
         self._workers = [self._start() for _ in range(size)]
         self._stop = threading.Event()
@@ -60,11 +63,18 @@ class Crew:
         """Whether all of them take messages."""
         return all(" ready." in worker.log for worker in self.workers)
 
+    @property
+    def log(self) -> str:
+        """What all workers that ever were have said."""
+        return "".join(process.log for process in self._deployment.processes)
+
     def kill(self, number: int) -> None:
         """kill -9 one of them, with its children; it is replaced."""
         self.workers[number].kill()
 
     def _start(self) -> Process:
+        if self._command is not None:
+            return self._deployment.start(self._command, "worker", env=dict(self._env))
         return self._deployment.start_worker(
             concurrency=self._concurrency,
             pool=self._pool,
@@ -91,3 +101,8 @@ def wait(condition: Callable[[], bool], *, timeout: float) -> bool:
             return True
         time.sleep(_LOOK)
     return False
+
+
+def takes(crew: Crew, place: int) -> bool:
+    """Whether a worker has taken a message."""
+    return " received" in crew.workers[place].log

@@ -19,15 +19,20 @@ class Journal:
 
     starts: Counter[int]
     ends: Counter[int]
+    #: When items were started, by the machine's monotonic clock.
+    started_at: Sequence[float] = ()
 
     @classmethod
     def read(cls, path: Path) -> "Journal":
         """Read the file; there need not be one."""
         counts: dict[str, Counter[int]] = {"start": Counter(), "end": Counter()}
+        started_at = []
         for line in path.read_text().splitlines() if path.exists() else ():
-            word, index, _ = line.split()
+            word, index, _, at = line.split()
             counts[word][int(index)] += 1
-        return cls(starts=counts["start"], ends=counts["end"])
+            if word == "start":
+                started_at.append(float(at))
+        return cls(starts=counts["start"], ends=counts["end"], started_at=started_at)
 
     @property
     def repeated(self) -> int:
@@ -83,7 +88,7 @@ def judge(
     most = max(written.starts.values(), default=0)
     if most > max_attempts:
         problems.append(f"an item was started {most} times")
-    problems += _problems_of_the_record(connection, batch, total)
+    problems += problems_of_the_record(connection, batch)
     return Verdict(total, len(lost), written.repeated, most, problems)
 
 
@@ -97,7 +102,9 @@ def _as_expected(item: Item, failed: Mapping[int, str], written: Journal) -> boo
     )
 
 
-def _problems_of_the_record(connection: Any, batch: Batch, total: int) -> list[str]:
+def problems_of_the_record(connection: Any, batch: Batch) -> list[str]:
+    """What is wrong with the record of a completed batch, whatever its chain."""
+    total = batch.request_counts.total
     keys = f"batchord:{{{batch.id}}}"
     problems = []
     done = sorted(int(index) for index in connection.lrange(f"{keys}:done", 0, -1))

@@ -1,11 +1,17 @@
 """The Celery app that producers, workers and Flower share; making one connects to nothing."""
 
-from typing import Any
+from typing import Any, Final
 
 from celery import Celery
 from kombu.entity import Queue
 
 from ledger.settings import Settings
+
+#: Seconds after which a quiet connection is asked whether it is alive.
+HEALTH_CHECK: Final = 5.0
+
+#: Longest that a call to the queue may take.
+BROKER_TIMEOUT: Final = 4.0
 
 
 def create_app(settings: Settings, *, include: tuple[str, ...] = ()) -> Celery:
@@ -52,21 +58,27 @@ def _configuration(settings: Settings) -> dict[str, Any]:
         "worker_enable_soft_shutdown_on_idle": False,
         # The pool that waits on the event loop; Celery's own time limits do not work in it, the
         # items' deadlines are ours.
-        "worker_pool": "threads",
+        "worker_pool": settings.pool,
         "worker_concurrency": 32,
         "worker_send_task_events": settings.task_events,
         "worker_cancel_long_running_tasks_on_connection_loss": False,
         "broker_connection_retry_on_startup": True,
         "broker_connection_max_retries": None,
+        # A server that is full, loads its data or is no master just now ends no worker either.
+        "broker_channel_error_retry": True,
         "broker_transport_options": {
             "visibility_timeout": settings.visibility_timeout,
-            # kombu looks for expired messages every interval x throttle seconds (100 by default).
-            "unacked_restore_interval": 1,
+            # kombu looks for expired messages every interval x throttle seconds (100 by default),
+            # which takes a round trip of the worker's main thread.
+            "unacked_restore_interval": min(10.0, max(1.0, settings.visibility_timeout / 10)),
             "unacked_restore_throttle": 1,
-            "socket_timeout": settings.socket_timeout,
-            "socket_connect_timeout": 5,
+            # The worker's main thread waits in one such call after the other, its heartbeats too,
+            # before it gives a silent connection up; none of them is long.
+            "socket_timeout": min(BROKER_TIMEOUT, settings.socket_timeout),
+            "socket_connect_timeout": min(BROKER_TIMEOUT, settings.socket_timeout),
             "socket_keepalive": True,
-            "health_check_interval": 10,
+            # A connection on which nothing comes any more is given up a second later than that.
+            "health_check_interval": min(HEALTH_CHECK, settings.socket_timeout),
         },
         # A restart of Redis must not turn a finished item into a failed part.
         "result_backend_always_retry": True,
@@ -74,5 +86,5 @@ def _configuration(settings: Settings) -> dict[str, Any]:
         "redis_socket_connect_timeout": 5,
         "redis_socket_keepalive": True,
         "redis_retry_on_timeout": True,
-        "redis_backend_health_check_interval": 10,
+        "redis_backend_health_check_interval": min(HEALTH_CHECK, settings.socket_timeout),
     }

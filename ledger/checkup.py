@@ -8,6 +8,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
+from celery import Celery
+
+from ledger.celery_app import create_app
 from ledger.reader import Reader
 from ledger.settings import Settings
 from ledger.store import Store
@@ -16,6 +19,8 @@ from ledger.store import Store
 FULL = 0.8
 #: Seconds that clocks may differ; leases are the server's, so only what people see is wrong.
 CLOCK = 2.0
+#: Seconds that workers have to say how they are configured.
+ANSWERS = 1.0
 #: Redis versions: the one that we are tested with, and the oldest that has what we use.
 OLDEST = (6, 2)
 
@@ -49,6 +54,9 @@ def checkup(store: Store) -> list[Finding]:
         info: dict[str, Any] = store.redis.info("everything")
         seconds, micros = store.redis.time()
         ahead = time.time() - (int(seconds) + int(micros) / 1e6)
+    app = create_app(store.settings)
+    deduplication = _deduplication(app)
+    app.close()
     return [
         _version(info),
         _eviction(info),
@@ -56,6 +64,7 @@ def checkup(store: Store) -> list[Finding]:
         _persistence(info),
         _clock(ahead),
         _redelivery(store.settings, Reader(store)),
+        deduplication,
         _workers(Reader(store)),
     ]
 
@@ -127,6 +136,27 @@ def _redelivery(settings: Settings, reader: Reader) -> Finding:
             "delivered again and again (refused each time)",
         )
     return Finding(Grade.OK, what)
+
+
+def _deduplication(app: Celery) -> Finding:
+    # What a worker would start with here, and what those that run have: a module that they import
+    # may have changed it.
+    name = "worker_deduplicate_successful_tasks"
+    try:
+        running = app.control.inspect(timeout=ANSWERS).conf() or {}
+    except Exception:  # noqa: BLE001
+        running = {}  # a server that is full takes no questions; that is a finding of its own
+    on = [worker for worker, conf in running.items() if conf.get(name)]
+    if app.conf[name]:
+        on.append("a worker started from here")
+    if on:
+        return Finding(
+            Grade.WARNING,
+            f"deduplication of tasks on: {', '.join(sorted(on))}",
+            f"set {name} to False: a task that is delivered again after a crash would be taken as "
+            "done, and its batch would wait for the sweep",
+        )
+    return Finding(Grade.OK, f"deduplication of tasks off, by {len(running)} workers as well")
 
 
 def _workers(reader: Reader) -> Finding:

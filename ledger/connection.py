@@ -1,9 +1,12 @@
 """The connection to Redis: the one module that imports its client, and translates its errors."""
 
-from collections.abc import Iterator, Sequence
+import ssl
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.resources import files
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypeVar
 from urllib.parse import urlsplit
 
 import redis
@@ -16,9 +19,15 @@ from ledger.errors import LedgerUnavailable
 from ledger.settings import Settings
 
 #: Retries of one Redis call: for an app, which wants an answer, and for a worker, which waits out
-#: a restart of the server (about half a minute) rather than lose what an LLM call has cost.
+#: a restart of the server (about two minutes) rather than lose what an LLM call has cost.
 PROMPT: Final = 2
-PATIENT: Final = 30
+PATIENT: Final = 120
+
+#: How the errors of a server begin that is full, cannot write to its disk, or is no master just
+#: now: it has done nothing, and will do it once that is over.
+_NOT_NOW: Final = ("OOM", "MISCONF", "READONLY")
+
+T = TypeVar("T")
 
 
 class Packer(HiredisRespSerializer):
@@ -42,6 +51,65 @@ def _text(value: Any) -> Any:
     return repr(value) if isinstance(value, (int, float)) else value
 
 
+def _not_now(error: Exception) -> bool:
+    # redis-py takes the first word from the errors that it has classes for.
+    refusals = (redis.exceptions.OutOfMemoryError, redis.exceptions.ReadOnlyError)
+    return isinstance(error, refusals) or str(error).startswith(_NOT_NOW)
+
+
+class Tries(Retry):
+    """Tries a call again, and nothing else within it.
+
+    redis-py tries to connect as often within each try of a command, and looks as often whether the
+    connection is alive: two retries were a dozen, and two minutes of patience two
+    hours. A refused password is final, and so is a refused certificate.
+    """
+
+    def __init__(self, retries: int) -> None:
+        super().__init__(ExponentialWithJitterBackoff(base=0.1, cap=1.0), retries)
+
+    def call_with_retry(
+        self,
+        do: Callable[[], T],
+        fail: Callable[..., Any],
+        is_retryable: Callable[[Exception], bool] | None = None,
+        with_failure_count: bool = False,
+    ) -> T:
+        """As redis-py has it; within another call of the same thread, only once."""
+        if getattr(_trying, "now", False):
+            return self._once(do, fail, with_failure_count)
+        _trying.now = True
+        try:
+            return super().call_with_retry(do, fail, is_retryable or _passes, with_failure_count)
+        finally:
+            _trying.now = False
+
+    def _once(self, do: Callable[[], T], fail: Callable[..., Any], count: bool) -> T:
+        try:
+            return do()
+        except self._supported_errors as error:
+            fail(*((error, 1) if count else (error,)))
+            raise
+
+
+_trying = threading.local()
+
+
+def _passes(error: Exception) -> bool:
+    refused = _behind(error, ssl.SSLCertVerificationError)
+    return refused is None and not isinstance(error, redis.AuthenticationError)
+
+
+E = TypeVar("E", bound=Exception)
+
+
+def _behind(error: BaseException | None, kind: type[E]) -> E | None:
+    """The error of this kind that led to `error`, if there is one."""
+    while error is not None and not isinstance(error, kind):
+        error = error.__cause__ or error.__context__
+    return error
+
+
 class Call(NamedTuple):
     """One run of a script."""
 
@@ -59,6 +127,7 @@ class Connection:
 
     def __init__(self, settings: Settings, *, retries: int = PROMPT) -> None:
         self.settings = settings
+        self._refusals = retries if retries > PROMPT else 0
         try:
             self.redis: redis.Redis = redis.Redis.from_url(
                 settings.url(),
@@ -70,7 +139,7 @@ class Connection:
                 health_check_interval=10,
                 max_connections=None,
                 command_packer=Packer(),
-                retry=Retry(ExponentialWithJitterBackoff(base=0.1, cap=1.0), retries),
+                retry=Tries(retries),
             )
         except ValueError:
             # Neither the URL nor the error, which quotes it: there is a password in it.
@@ -94,9 +163,7 @@ class Connection:
                 "check user and password in BATCHORD_REDIS_URL"
             ) from error
         except (redis.ConnectionError, redis.TimeoutError) as error:
-            raise LedgerUnavailable(
-                f"cannot reach Redis at {self._where()}: start it, or mend BATCHORD_REDIS_URL"
-            ) from error
+            raise LedgerUnavailable(self._unreachable(error)) from error
         except redis.exceptions.InvalidResponse as error:
             raise LedgerUnavailable(
                 f"what answers at {self._where()} is no Redis: mend BATCHORD_REDIS_URL"
@@ -114,6 +181,21 @@ class Connection:
         with self.talking():
             self.redis.ping()
 
+    def _unreachable(self, error: Exception) -> str:
+        url, where = self.settings.url(), self._where()
+        if refused := _behind(error, ssl.SSLCertVerificationError):
+            return (
+                f"the certificate of Redis at {where} is refused ({refused.verify_message}): "
+                "in BATCHORD_REDIS_URL name the host as its certificate does, and the file of who "
+                "has signed it as ssl_ca_certs=/path/to/ca.pem"
+            )
+        if "ssl_" in url and _behind(error, FileNotFoundError):
+            return "a file is not there: mend ssl_ca_certs and the like in BATCHORD_REDIS_URL"
+        cure = "start it, or mend BATCHORD_REDIS_URL"
+        if url.startswith("rediss:"):
+            cure += " (redis:// if it speaks no TLS)"
+        return f"cannot reach Redis at {where}: {cure}"
+
     def _where(self) -> str:
         parts = urlsplit(self.settings.url())
         return f"{parts.hostname or parts.path}:{parts.port or 6379}"
@@ -122,7 +204,7 @@ class Connection:
         """Run `ledger/lua/NAME.lua`, one transition, and return its answer."""
         script = self._script(name)
         with self.talking():
-            return script(keys=keys, args=args)
+            return self._accepted(lambda: script(keys=keys, args=args))
 
     def run_all(self, calls: Sequence[Call]) -> list[Any]:
         """Run several transitions in one round trip; one that failed raises after all have run."""
@@ -130,16 +212,35 @@ class Connection:
             [call] = calls
             return [self.run(call.name, call.keys, *call.args)]
         with self.talking():
+            return self._accepted(lambda: self._answers(calls))
+
+    def _answers(self, calls: Sequence[Call]) -> list[Any]:
+        answers = self._sent(calls)
+        if any(isinstance(answer, redis.exceptions.NoScriptError) for answer in answers):
+            # The server is new, or was restarted. What did run is not harmed by a repetition.
+            for name in {call.name for call in calls}:
+                self.redis.script_load(self._script(name).script)
             answers = self._sent(calls)
-            if any(isinstance(answer, redis.exceptions.NoScriptError) for answer in answers):
-                # The server is new, or was restarted. What did run is not harmed by a repetition.
-                for name in {call.name for call in calls}:
-                    self.redis.script_load(self._script(name).script)
-                answers = self._sent(calls)
-            for answer in answers:
-                if isinstance(answer, redis.RedisError):
-                    raise answer
-            return answers
+        for answer in answers:
+            if isinstance(answer, redis.RedisError):
+                raise answer
+        return answers
+
+    def _accepted(self, do: Callable[[], T]) -> T:
+        """Do it again while the server does not accept it just now, as patiently as we are."""
+        backoff = ExponentialWithJitterBackoff(base=0.1, cap=1.0)
+        tried = 0
+        while True:
+            try:
+                return do()
+            except redis.exceptions.ResponseError as error:
+                tried += 1
+                if tried > self._refusals or not _not_now(error):
+                    raise
+                if isinstance(error, redis.exceptions.ReadOnlyError):
+                    # Another one is the master by now: only new connections lead to it.
+                    self.redis.connection_pool.disconnect()
+                time.sleep(backoff.compute(tried))
 
     def _sent(self, calls: Sequence[Call]) -> list[Any]:
         with self.redis.pipeline(transaction=False) as pipe:

@@ -25,7 +25,7 @@ from ledger.store import Store
 from ledger.values import decode
 from ledger.wire import is_batch_id
 
-#: Longest that one call waits for news; well below the socket timeout.
+#: Longest that one call waits for news, unless the socket timeout is shorter than twice that.
 WAIT_STEP: Final = 2.0
 
 #: How kombu names the lists of a queue with priorities (kombu.transport.redis, `Channel`).
@@ -184,7 +184,8 @@ class Reader:
 
         News only wake the caller: what happened is read from the record and the items.
         """
-        block = max(1, int(min(timeout, WAIT_STEP) * 1000))
+        longest = min(WAIT_STEP, self._store.settings.socket_timeout / 2)
+        block = max(1, int(min(timeout, longest) * 1000))
         with self._store.talking():
             news = self._redis.xread(
                 {self._keys.batch(batch_id).events: after}, count=PAGE_SIZE, block=block
@@ -242,6 +243,8 @@ class Reader:
         """Return the outcomes of an item that retries have replaced, the oldest first."""
         with self._store.talking():
             found = self._redis.hget(self._keys.batch(batch_id).history(page_of(index)), str(index))
+        if found is None:
+            self.status(batch_id)  # raises if the batch is gone
         earlier = [] if found is None else decode(found)
         return [Item.model_validate({"index": index, **outcome}) for outcome in earlier]
 

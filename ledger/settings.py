@@ -2,7 +2,8 @@
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -40,6 +41,10 @@ class Settings(BaseSettings):
 
     chains: Annotated[tuple[str, ...], NoDecode] = ()
     """Modules that register chains, comma-separated; a worker imports them as it starts."""
+
+    pool: Literal["threads", "prefork"] = "threads"
+    """Celery's pool: threads of one process, where items wait side by side, or forked children with
+    one item each. Here and not by `-P`: Celery takes `-P prefork` for no choice at all."""
 
     shard_size: int = Field(default=100, ge=1, le=1000)
     """Tasks published together as one chord."""
@@ -110,14 +115,23 @@ class Settings(BaseSettings):
     def url(self) -> str:
         """The Redis URL, password included: `redis_url`, else the server of `batchord up`.
 
+        A `rediss://` URL asks for the certificate to be checked, unless it says something else.
+
         Raises:
             NoServer: neither is there.
         """
         if self.redis_url is not None:
-            return self.redis_url.get_secret_value()
+            return _verifying(self.redis_url.get_secret_value())
         try:
             return str(json.loads((self.home / SERVER_FILE).read_text())["url"])
         except (OSError, ValueError, KeyError):
             raise NoServer(
                 "no Redis: set BATCHORD_REDIS_URL, or start one here with `batchord up`"
             ) from None
+
+
+def _verifying(url: str) -> str:
+    # Unsaid, it means three things: redis-py checks, kombu does not even look, Celery refuses.
+    if not url.startswith("rediss://") or "ssl_cert_reqs=" in url:
+        return url
+    return f"{url}{'&' if urlsplit(url).query else '?'}ssl_cert_reqs=required"

@@ -4,8 +4,12 @@ kombu's own transport makes a client object and a transaction for each message t
 another for each that is acknowledged: a third of a worker's time where items are short. Here one
 client serves a channel, messages are taken several at a time, in one step with the note that they
 are not acknowledged, and acknowledgements go out together.
+
+Whoever can write to the queue can put anything there: what is no message of ours is dropped, with
+an error in the log that does not quote it. kombu and Celery would end the worker, and the next one.
 """
 
+import logging
 import threading
 import time
 from functools import cached_property
@@ -33,8 +37,27 @@ TAKEN_AT_ONCE: Final = 32
 #: More slots than there ever are.
 MANY: Final = 1_000_000
 
+#: Seconds between two tries to reach a server that is away, at most.
+RECONNECT_WITHIN: Final = 2.0
+
 #: The header that says how many slots the items of a message take.
 SLOTS: Final = "slots"
+
+#: What reading a message raises that is none of ours. A connection that broke is none of these.
+MALFORMED: Final = (
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    RecursionError,
+    TypeError,
+    ValueError,
+)
+
+logger = logging.getLogger(__name__)
+
+
+def _say_dropped(error: Exception, where: str = "") -> None:
+    logger.error("dropped what is no message of ours%s: %s", where, type(error).__name__)
 
 
 class QoS(kombu_redis.QoS):
@@ -45,6 +68,8 @@ class QoS(kombu_redis.QoS):
         self._lock = threading.Lock()
         self._acks: list[str] = []
         self._oldest_ack = 0.0
+        #: What the look for unacknowledged messages has met; the connection is to be made again.
+        self._broken: Exception | None = None
         #: Slots that the items of each message in hand take, and of all together.
         self._slots: dict[str, int] = {}
         self._in_hand = 0
@@ -70,15 +95,25 @@ class QoS(kombu_redis.QoS):
                 dumps([message._raw, to["exchange"], to["routing_key"]]),
             )
             pipe.zadd(self.unacked_index_key, {delivery_tag: time.time()})
-            pipe.execute()
+            try:
+                pipe.execute()
+            except (*self.channel.connection_errors, self.channel.ResponseError) as error:
+                # It is out of the queue, and here alone: it runs all the same. Should we die, its
+                # items are missed by the sweep.
+                logger.warning("not noted as unacknowledged: %s", type(error).__name__)
         slots = message.headers.get(SLOTS, 1)
+        if type(slots) is not int or not 1 <= slots <= MANY:
+            raise ValueError(SLOTS)
         with self._lock:
+            # Delivered again while it is in hand, it takes no more room.
+            self._in_hand += slots - self._slots.get(delivery_tag, 0)
             self._slots[delivery_tag] = slots
-            self._in_hand += slots
         virtual.QoS.append(self, message, delivery_tag)
 
     def can_consume(self) -> bool:
         """Whether there is room for a message; asked at every turn of the worker's loop."""
+        if self._broken is not None:
+            raise self._broken
         self.write_acks(older_than=ACKS_WITHIN)
         return bool(super().can_consume()) and self.room > 0
 
@@ -100,6 +135,19 @@ class QoS(kombu_redis.QoS):
             self._in_hand -= self._slots.pop(delivery_tag, 0)
         super().reject(delivery_tag, requeue)
 
+    def drop(self, delivery_tag: str) -> None:
+        """Forget a message, wherever reading it has failed."""
+        self.noted.discard(delivery_tag)
+        self.reject(delivery_tag)
+
+    def restore_by_tag(self, tag: str, client: Any = None, leftmost: bool = False) -> None:
+        """Give a message back; the note of what is none is deleted."""
+        try:
+            super().restore_by_tag(tag, client, leftmost)
+        except MALFORMED as error:
+            _say_dropped(error, " and was not acknowledged")
+            self.drop(tag)
+
     def write_acks(self, *, older_than: float = 0.0) -> None:
         """Write what was acknowledged, if the first of it is so many seconds old."""
         with self._lock:
@@ -115,6 +163,23 @@ class QoS(kombu_redis.QoS):
             with self._lock:
                 self._acks[:0] = tags  # for the next time
             raise
+
+    def restore_visible(self, start: int = 0, num: int = 10, interval: int = 10) -> None:
+        """Give back what has been unacknowledged for too long.
+
+        Almost always there is none, and then it is one round trip and not five: the main thread
+        waits for them, and on a slow network it would come to nothing else.
+        """
+        if self._broken is not None:
+            return
+        until = time.time() - self.visibility_timeout
+        try:
+            if self.channel.shared_client.zcount(self.unacked_index_key, 0, until):
+                super().restore_visible(start, num, interval)
+        except self.channel.connection_errors as error:
+            # kombu keeps it to itself, and this timer is due again at once: on a network that is
+            # silent the worker would wait here, and never come to make a new connection.
+            self._broken = error
 
     def restore_unacked(self, client: Any = None) -> None:
         """Give back what is not acknowledged, and nothing else."""
@@ -152,10 +217,25 @@ class Channel(kombu_redis.Channel):
         return super()._create_client(asynchronous) if asynchronous else self.shared_client
 
     def _brpop_read(self, **options: Any) -> Any:
-        found = super()._brpop_read(**options)
+        try:
+            found = super()._brpop_read(**options)
+        except OSError:
+            raise
+        except MALFORMED as error:
+            _say_dropped(error)
+            found = True
         if not self._closing:
             self._take_more()
         return found
+
+    def _receive_one(self, c: Any) -> Any:
+        try:
+            return super()._receive_one(c)
+        except OSError:
+            raise
+        except MALFORMED as error:
+            _say_dropped(error, " and was sent to all")
+            return True
 
     def _take_more(self) -> None:
         """Take what else there is room for: BRPOP itself gives one message a round trip."""
@@ -170,16 +250,46 @@ class Channel(kombu_redis.Channel):
             args=[min(room, TAKEN_AT_ONCE), min(slots, MANY), time.time(), len(queues)],
             client=self.shared_client,
         )
-        for place, raw in zip(taken[::2], taken[1::2], strict=True):
-            message = loads(bytes_to_str(raw))
-            self.qos.noted.add(message["properties"]["delivery_tag"])
-            self.connection._deliver(message, queues[int(place) % len(queues)])
+        for place, tag, raw in zip(taken[::3], taken[1::3], taken[2::3], strict=True):
+            queue = queues[int(place) % len(queues)]
+            try:
+                if not tag:
+                    raise ValueError("no message")
+                message = loads(bytes_to_str(raw))
+            except MALFORMED as error:
+                _say_dropped(error, f" from queue {queue}")
+                if tag:
+                    self.qos.drop(bytes_to_str(tag))
+                continue
+            self.qos.noted.add(bytes_to_str(tag))
+            self.connection._deliver(message, queue)
 
 
 class Transport(kombu_redis.Transport):
     """kombu's transport with our channel."""
 
     Channel = Channel
+
+    def _deliver(self, message: Any, queue: str) -> None:
+        """Deliver a message; what its consumer cannot read is dropped."""
+        tag = None
+        try:
+            tag = _tag(message)
+            super()._deliver(message, queue)
+        except OSError:
+            raise
+        except MALFORMED as error:
+            _say_dropped(error, f" from queue {queue}")
+            for channel in self.channels if tag is not None else ():
+                channel.qos.drop(tag)
+
+
+def _tag(message: Any) -> str:
+    """The tag of what may be a message; one of `MALFORMED` if it has none."""
+    tag = message["properties"]["delivery_tag"]
+    if not isinstance(tag, str):
+        raise TypeError(type(tag))
+    return tag
 
 
 class Connection(KombuConnection):
@@ -188,6 +298,19 @@ class Connection(KombuConnection):
     def get_transport_cls(self) -> type[Transport]:
         """Our transport, whatever form of Redis URL it is."""
         return Transport
+
+    def ensure_connection(
+        self,
+        errback: Any = None,
+        max_retries: int | None = None,
+        interval_start: float = 0.5,
+        interval_step: float = 0.5,
+        interval_max: float = RECONNECT_WITHIN,
+        **options: Any,
+    ) -> Any:
+        """As kombu's, which waits up to half a minute after the server is back."""
+        intervals = (interval_start, interval_step, interval_max)
+        return super().ensure_connection(errback, max_retries, *intervals, **options)
 
 
 class AMQP(celery.app.amqp.AMQP):

@@ -2,9 +2,14 @@
 
 import re
 import secrets
+from collections.abc import Mapping
+from typing import Any
 
 RUN_ITEMS = "batchord.run_items"
 GATHER = "batchord.gather"
+
+#: More than any batch has items.
+MOST = 2**31
 
 _BATCH_ID = re.compile(r"batch_[0-9a-f]{24}")
 
@@ -17,6 +22,17 @@ def new_batch_id() -> str:
 def is_batch_id(text: str) -> bool:
     """Whether `text` has the form of a batch id; nothing else may enter a key or a path."""
     return _BATCH_ID.fullmatch(text) is not None
+
+
+def is_run(name: str, arguments: Mapping[str, Any]) -> bool:
+    """Whether these are the arguments of a message that we publish for this task."""
+    numbers = {RUN_ITEMS: ("shard", "index", "count"), GATHER: ("shard",)}[name]
+    if arguments.keys() != {"batch_id", *numbers} or not isinstance(arguments["batch_id"], str):
+        return False
+    # `type`: a bool is an int as well.
+    return is_batch_id(arguments["batch_id"]) and all(
+        type(arguments[name]) is int and 0 <= arguments[name] < MOST for name in numbers
+    )
 
 
 def task_id(batch_id: str, items: range) -> str:

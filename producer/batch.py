@@ -2,11 +2,11 @@
 
 import asyncio
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from itertools import takewhile
-from typing import Any, Final
+from typing import Any, Final, ParamSpec, TypeVar
 
-from ledger.errors import ItemNotSucceeded
+from ledger.errors import ItemNotSucceeded, LedgerUnavailable
 from ledger.models import BatchRecord, BatchStatus, Item, ItemStatus, RequestCounts
 from ledger.reader import Reader
 from ledger.schema import PAGE_SIZE
@@ -15,6 +15,13 @@ from producer.stream import Stream
 
 #: Seconds between two looks for what comes with every item.
 _BREATH: Final = 0.01
+
+#: Seconds for which whoever waits for a batch anyway waits for Redis too, and between two tries.
+PATIENCE: Final = 60.0
+_RETRY: Final = 0.2
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 #: Items looked at when the next one in order is not there yet; doubled as more arrive.
 _SMALL_PAGE: Final = 16
@@ -25,7 +32,7 @@ class Batch:
 
     Methods block; their twins with an `a` in front await, and do not block the event loop.
     All raise `UnknownBatch` when the ledger has the batch no more, and `LedgerUnavailable` when
-    Redis cannot be reached.
+    Redis cannot be reached; what has begun to wait bears that for a minute first.
     """
 
     def __init__(self, batch_id: str, reader: Reader, steering: Steering) -> None:
@@ -61,15 +68,15 @@ class Batch:
             TimeoutError: it has not ended within `timeout` seconds. It goes on all the same.
         """
         deadline = None if timeout is None else time.monotonic() + timeout
-        place = self._reader.last_event(self.id)
-        while not self._reader.status(self.id).ended:
+        place, ended = self._state()
+        while not ended:
             left = float("inf") if deadline is None else deadline - time.monotonic()
             if left <= 0:
                 raise TimeoutError(f"batch {self.id} has not ended within {timeout:g} s")
-            place = self._reader.wait_event(self.id, place, left)
-            # News may come by the thousand a second: look a hundred times.
-            time.sleep(_BREATH)
-        return self.record()
+            patience = min(left, PATIENCE)
+            _patiently(patience, self._doze, place, left)
+            place, ended = _patiently(patience, self._state)
+        return _patiently(PATIENCE, self.record)
 
     async def await_(self, timeout: float | None = None) -> BatchRecord:
         """As `wait`."""
@@ -176,37 +183,68 @@ class Batch:
     def _in_order(self) -> Iterator[list[Item]]:
         total, start, size = self.request_counts.total, 0, PAGE_SIZE
         while start < total:
-            # Where the news stand is asked first: what ends after that wakes the wait below.
-            place = self._reader.last_event(self.id)
-            page = self._reader.items(self.id, start, min(start + size, total))
+            page, place = _patiently(PATIENCE, self._look, start, min(start + size, total))
             ready: list[Item] = list(takewhile(lambda item: item.status.ended, page))
             if ready:
                 yield ready
                 start += len(ready)
             size = min(PAGE_SIZE, max(_SMALL_PAGE, 2 * len(ready)))
             if not ready:
-                self._reader.status(self.id)  # raises if the batch is gone
-                self._reader.wait_event(self.id, place, float("inf"))
-                time.sleep(_BREATH)
+                _patiently(PATIENCE, self._await_news, place)
 
     def _as_completed(self) -> Iterator[list[Item]]:
         total, position, count = self.request_counts.total, 0, 0
         seen = bytearray(total)  # an item that was run again has ended more than once
         while count < total:
-            place = self._reader.last_event(self.id)
-            indexes = self._reader.completed(self.id, position)
+            indexes, place, ended = _patiently(PATIENCE, self._look_for_ended, position)
             if indexes:
                 position += len(indexes)
                 new = [index for index in dict.fromkeys(indexes) if not seen[index]]
-                items = [one for one in self._reader.items_at(self.id, new) if one.status.ended]
+                found = _patiently(PATIENCE, self._reader.items_at, self.id, new)
+                items = [one for one in found if one.status.ended]
                 for item in items:
                     seen[item.index] = 1
                 count += len(items)
                 yield items
-            else:
-                self._reader.status(self.id)
-                self._reader.wait_event(self.id, place, float("inf"))
-                time.sleep(_BREATH)
+                continue
+            if ended:
+                # Redis was set back meanwhile: what we have not seen stands before our place.
+                position = 0
+            _patiently(PATIENCE, self._await_news, place)
+
+    def _state(self) -> tuple[str, bool]:
+        """Where the news stand, and whether the batch has ended."""
+        # In this order, here and below: what happens after the first wakes who waits for news.
+        return self._reader.last_event(self.id), self._reader.status(self.id).ended
+
+    def _look(self, start: int, stop: int) -> tuple[list[Item], str]:
+        place = self._reader.last_event(self.id)
+        return self._reader.items(self.id, start, stop), place
+
+    def _look_for_ended(self, position: int) -> tuple[list[int], str, bool]:
+        place, ended = self._state()
+        return self._reader.completed(self.id, position), place, ended
+
+    def _await_news(self, place: str) -> None:
+        self._reader.status(self.id)  # raises if the batch is gone
+        self._doze(place, float("inf"))
+
+    def _doze(self, place: str, timeout: float) -> None:
+        self._reader.wait_event(self.id, place, timeout)
+        # News may come by the thousand a second: look a hundred times.
+        time.sleep(_BREATH)
+
+
+def _patiently(seconds: float, ask: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Ask again while Redis cannot be reached, for so many seconds."""
+    until = time.monotonic() + seconds
+    while True:
+        try:
+            return ask(*args, **kwargs)
+        except LedgerUnavailable:
+            if time.monotonic() >= until:
+                raise
+            time.sleep(_RETRY)
 
 
 def not_succeeded(item: Item) -> ItemNotSucceeded:

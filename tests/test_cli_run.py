@@ -63,6 +63,7 @@ def test_it_writes_ordered_results_with_their_ids_and_exits_3_if_items_failed(sh
         "step": "may_fail",
         "retryable": True,
         "http_status": 429,
+        "raw": None,
         "attempts": 1,
     }
     assert "completed · 20 items: 18 succeeded, 2 failed" in answer.out

@@ -12,8 +12,8 @@ from urllib.request import Request, urlopen
 
 import pytest
 
+from chaos.server import free_port
 from tests.cli_harness import CHAINS, Running, Shell, results
-from tests.flower_server import free_port
 from tests.harness import connect
 from tests.waiting import wait_until
 

@@ -8,8 +8,8 @@ from urllib.request import urlopen
 
 import pytest
 
+from chaos.server import free_port
 from tests.cli_harness import Running, Shell
-from tests.flower_server import free_port
 from tests.harness import Deployment, lines_of
 from tests.waiting import wait_until
 

@@ -10,9 +10,11 @@ from typing import Any
 import pytest
 
 from chains import register
+from chaos.copies import Copier
 from chaos.crew import Crew
 from chaos.judge import Journal, judge
 from ledger.models import BatchStatus
+from producer import Batch
 from tests.conftest import Deploy
 from tests.harness import Deployment, wait_until
 
@@ -46,6 +48,10 @@ def _same(value: Any) -> Any:
 def inputs(tmp_path: Path, count: int, **more: Any) -> list[dict[str, Any]]:
     common = {"journal": str(tmp_path / "journal"), "seconds": 0.01, **more}
     return [{"index": index, **common} for index in range(count)]
+
+
+def some_done(batch: Batch, count: int) -> None:
+    wait_until(lambda: batch.request_counts.done >= count, what=f"{count} are done")
 
 
 @pytest.mark.parametrize("size", [1, 5])
@@ -87,7 +93,7 @@ def test_a_killed_child_or_worker_costs_no_item(
 ) -> None:
     batch = quick.client.submit("work", inputs(tmp_path, 60, seconds=0.05))
     for done in (5, 20, 40):
-        wait_until(lambda done=done: batch.request_counts.done >= done, what="some are done")
+        some_done(batch, done)
         os.kill(_victim(tmp_path, pool), signal.SIGKILL)
     batch.wait(30)
     verdict = judge(quick.redis, batch, tmp_path / "journal")
@@ -118,3 +124,45 @@ def test_what_runs_of_a_cancelled_batch_is_stopped(
         after.wait(10)
         assert sum(Journal.read(tmp_path / "journal").starts.values()) == starts + 8
         assert crew.replaced == 0
+
+
+def test_a_worker_that_is_stopped_and_then_cut_off_loses_nothing(
+    quick: Deployment, pool: str, tmp_path: Path
+) -> None:
+    batch = quick.client.submit("work", inputs(tmp_path, 16, seconds=0.4))
+    env = {"BATCHORD_CHAINS": "chaos.chains", "REMAP_SIGTERM": "SIGQUIT"}
+    first = quick.start_worker(concurrency=4, pool=pool, env=env)
+    wait_until(lambda: batch.record().running == 4, what="four items run")
+    first.stop()
+    time.sleep(0.2)  # as docker, when its own patience ends before ours
+    first.kill()
+    with Crew(quick, pool=pool):
+        batch.wait(20)
+    verdict = judge(quick.redis, batch, tmp_path / "journal")
+    assert verdict.good, verdict
+
+
+def test_a_message_that_is_delivered_three_times_runs_its_items_once(
+    quick: Deployment, pool: str, tmp_path: Path
+) -> None:
+    batch = quick.client.submit("work", inputs(tmp_path, 80, seconds=0.02))
+    with Copier(quick, copies=2) as copier:
+        wait_until(lambda: copier.copied > 50, what="messages are copied")
+        with Crew(quick, pool=pool):
+            batch.wait(20)
+    verdict = judge(quick.redis, batch, tmp_path / "journal")
+    assert verdict.good, verdict
+    assert (verdict.repeated, verdict.most_starts) == (0, 1)
+
+
+def test_what_celery_has_in_redis_may_be_deleted(
+    quick: Deployment, crew: Crew, tmp_path: Path
+) -> None:
+    batch = quick.client.submit("work", inputs(tmp_path, 80, seconds=0.05))
+    for done in (10, 40):
+        some_done(batch, done)
+        theirs = [key for key in quick.redis.scan_iter() if not key.startswith("batchord:")]
+        assert quick.redis.delete(*theirs)
+    batch.wait(20)
+    verdict = judge(quick.redis, batch, tmp_path / "journal")
+    assert verdict.good, verdict

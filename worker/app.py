@@ -9,6 +9,7 @@ from typing import Any
 from celery import Celery, bootsteps
 from celery.apps.worker import Worker as CeleryWorker
 from celery.concurrency.thread import TaskPool
+from celery.signals import worker_process_init
 from celery.worker import state
 
 from chains.errors import BatchordError
@@ -34,6 +35,7 @@ def create_worker_app(settings: Settings) -> Celery:
     app.steps["consumer"].add(_limit(runtime))
     app.steps["worker"].add(_service(runtime))
     app.Worker = app.subclass_with_self(Worker, runtime=runtime)
+    _one_slot_a_child(runtime)
     return app
 
 
@@ -60,6 +62,15 @@ class Worker(CeleryWorker):
             settled = time.monotonic() + 2
             while state.active_requests and time.monotonic() < settled:
                 time.sleep(0.02)
+
+
+def _one_slot_a_child(runtime: Runtime) -> None:
+    """A pool's child runs one task, and its items one by one: the concurrency counts children."""
+
+    def begin(**_: Any) -> None:
+        runtime.slots = 1
+
+    worker_process_init.connect(begin, weak=False)
 
 
 def _limit(runtime: Runtime) -> type[bootsteps.StartStopStep]:

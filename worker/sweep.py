@@ -51,7 +51,11 @@ class Sweep:
     def start(self) -> None:
         """Announce the chains of this worker, and begin to sweep."""
         self._chains = announcements()
-        self._store.announce(self._chains)
+        try:
+            self._store.announce(self._chains)
+        except BatchordError as error:
+            # Each turn does it again; until then the worker waits for the server like any other.
+            logger.warning("chains not announced yet: %s", error)
         self._thread.start()
 
     def stop(self) -> None:
@@ -77,7 +81,7 @@ class Sweep:
                 logger.exception("sweep failed")
 
     def turn(self) -> None:
-        """Repair each batch that is not committed."""
+        """Repair each batch that is not committed, and forget those whose time is over."""
         for batch_id in self._reader.active():
             try:
                 self._repair(self._reader.record(batch_id))
@@ -85,6 +89,8 @@ class Sweep:
                 self._store.forget(batch_id)
             finally:
                 self._hear()
+        self._store.forget_expired()
+        self._hear()
 
     def _hear(self) -> None:
         """The server has answered, or has failed to: if that took long, nobody could renew."""

@@ -18,6 +18,9 @@ from worker.work import HandedBack
 
 logger = logging.getLogger(__name__)
 
+#: Refuses messages that we have not published.
+REQUEST = "worker.request:Request"
+
 
 class ItemFailed(Exception):
     """Items ended without an output; only their errors' codes enter Celery, Flower and the logs."""
@@ -26,7 +29,7 @@ class ItemFailed(Exception):
 def register_tasks(app: Celery, runtime: Runtime) -> None:
     """Add the two tasks to the app."""
 
-    @app.task(name=RUN_ITEMS, bind=True, throws=(ItemFailed,))
+    @app.task(name=RUN_ITEMS, bind=True, throws=(ItemFailed,), Request=REQUEST)
     def run_items(self: Task, batch_id: str, shard: int, index: int, count: int = 1) -> None:
         items = range(index, index + min(count, PAGE_SIZE))
         slots = getattr(self.request, SLOTS, None) or len(items)
@@ -45,7 +48,7 @@ def register_tasks(app: Celery, runtime: Runtime) -> None:
             # An earlier delivery has settled them, and may have died before it sent the gather.
             self.request.shard_complete = Reader(runtime.store).complete(batch_id, shard)
 
-    @app.task(name=GATHER)
+    @app.task(name=GATHER, Request=REQUEST)
     def gather(batch_id: str, shard: int) -> None:
         close_shard(app, runtime, batch_id, shard)
 
