@@ -5,7 +5,7 @@ SHELL := /bin/sh
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help install install-dev demo test lint audit format bench lock clean
+.PHONY: help install install-dev demo test lint audit format bench chaos lock clean
 
 # Which Python makes .venv; `make PYTHON=python3.12 install` chooses, else the first fit one does.
 PYTHON ?=
@@ -75,6 +75,9 @@ bench: $(INSTALLED_DEV) $(INSTALLED_PEERS) ## measure us and our peers side by s
 # Pins stay as they are; `make lock ARGS=--upgrade` moves them. uv is only needed here.
 LOCK = PATH="$(CURDIR)/$(BIN):$$PATH" UV_CUSTOM_COMPILE_COMMAND="make lock" uv pip compile --quiet \
 	--universal --generate-hashes --python-version 3.11 $(ARGS)
+
+chaos: $(INSTALLED_DEV) ## break everything on purpose, 45 minutes; ARGS="--only kill-workers"
+	$(BIN)/python -m chaos $(ARGS)
 
 lock: $(VENV_MADE) ## pin all dependencies, with hashes, in requirements/
 	@command -v uv >/dev/null 2>&1 || test -x $(BIN)/uv || $(PIP) install 'uv>=0.9'

@@ -1,0 +1,266 @@
+"""The faults: each strikes a running batch, and tells what became of it."""
+
+import os
+import signal
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+from chaos.copies import Copier
+from chaos.crew import takes, wait
+from chaos.ground import Ground, Run
+from chaos.plain import plain_chord
+from producer import Batch
+
+Try = Callable[[Ground], Run]
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """A fault, and where and how often it is tried."""
+
+    name: str
+    run: Try
+    pools: tuple[str, ...] = ("threads", "prefork")
+    runs: int = 1
+    #: Starts of an item before it is taken for what kills its process. More where workers are
+    #: killed from outside every other second: some items are hit three times.
+    max_attempts: int = 3
+
+
+def _wait(condition: Callable[[], bool], what: str, timeout: float = 120.0) -> None:
+    if not wait(condition, timeout=timeout):
+        raise TimeoutError(f"not within {timeout:g} s: {what}")
+
+
+def _some_done(batch: Batch, more: int) -> None:
+    """Return when so many more items are done, or the batch has ended."""
+    until = batch.request_counts.done + more
+    _wait(lambda: batch.request_counts.done >= until or batch.status.ended, "items are done")
+
+
+def kill_workers(ground: Ground) -> Run:
+    """kill -9 of each of two workers, 20 times."""
+    with ground.crew(2, 8) as crew:
+        _wait(lambda: crew.ready, "the workers are ready")
+        batch = ground.submit(ground.count(2000), 0.3)
+        for _ in range(ground.times(20)):
+            for place in (0, 1):
+                _wait(partial(takes, crew, place), "the worker works")
+                time.sleep(ground.random.random() * 0.4)
+                if batch.status.ended:
+                    break
+                crew.kill(place)
+                ground.strikes()
+        return ground.end("kill -9 of each worker", batch)
+
+
+def kill_children(ground: Ground) -> Run:
+    """SIGKILL of a random child of a pool, 50 times."""
+    with ground.crew(2, 4) as crew:
+        _wait(lambda: crew.ready, "the workers are ready")
+        batch = ground.submit(ground.count(2000), 0.15)
+        for _ in range(ground.times(50)):
+            _some_done(batch, ground.random.randint(1, 20))
+            children = [pid for worker in crew.workers for pid in _children(worker.pid)]
+            if batch.status.ended or not children:
+                break
+            os.kill(ground.random.choice(children), signal.SIGKILL)
+            ground.strikes()
+        return ground.end("SIGKILL of a child", batch)
+
+
+def _children(pid: int) -> list[int]:
+    try:
+        return [int(each) for each in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    except OSError:
+        return []
+
+
+def _poison(kind: str) -> Try:
+    def run(ground: Ground) -> Run:
+        """Three items of 200 end their process each time."""
+        inputs = ground.inputs(ground.count(200), 0.02)
+        failed = dict.fromkeys((3, len(inputs) // 2, len(inputs) - 1), "worker_lost")
+        for index in failed:
+            inputs[index]["poison"] = kind
+        with ground.crew(2, 4) as crew:
+            _wait(lambda: crew.ready, "the workers are ready")
+            batch = ground.deployment.client.submit("work", inputs)
+            ground.struck = 3 * len(failed)
+            return ground.end(f"poison: {kind}", batch, failed=failed)
+
+    return run
+
+
+def restart_redis(ground: Ground) -> Run:
+    """Redis is killed and comes back after a second with its append-only file, 10 times."""
+    with ground.crew(2, 8):
+        batch = ground.submit(ground.count(2000), 0.3)
+        for _ in range(ground.times(10)):
+            _some_done(batch, ground.random.randint(20, 100))
+            if batch.status.ended:
+                break
+            ground.server.restart(down=1.0)
+            ground.strikes()
+        return ground.end("Redis restarted", batch)
+
+
+def lose_the_last_second(ground: Ground) -> Run:
+    """Redis comes back without what it was told last, as after a power cut, 5 times."""
+    with ground.crew(2, 8):
+        batch = ground.submit(ground.count(1000), 0.2)
+        for _ in range(ground.times(5)):
+            _some_done(batch, 40)
+            if batch.status.ended:
+                break
+            snapshot = ground.server.snapshot()
+            time.sleep(1.0)
+            ground.server.restart_from(snapshot)
+            ground.strikes()
+        return ground.end("Redis lost its last second", batch)
+
+
+def flush_the_broker(ground: Ground) -> Run:
+    """All keys of Celery's are deleted: queues, what is not acknowledged, chords. 5 times."""
+    redis = ground.deployment.redis
+    with ground.crew(2, 8):
+        batch = ground.submit(ground.count(1000), 0.1)
+        for _ in range(ground.times(5)):
+            _some_done(batch, 60)
+            if batch.status.ended:
+                break
+            mine = ground.deployment.settings.namespace + ":"
+            found = [key for key in redis.scan_iter(count=1000) if not key.startswith(mine)]
+            if found:
+                redis.delete(*found)
+            ground.strikes()
+        return ground.end("broker and chord keys deleted", batch)
+
+
+def deliver_three_times(ground: Ground) -> Run:
+    """Every message is delivered three times."""
+    batch = ground.submit(ground.count(500), 0.05)
+    with Copier(ground.deployment, copies=2) as copier:
+        _wait(lambda: copier.copied > 0, "the first messages are copied")
+        with ground.crew(2, 4):
+            run = ground.end("each message three times", batch)
+    ground.struck = copier.copied
+    return _struck(run, copier.copied)
+
+
+def _struck(run: Run, times: int) -> Run:
+    return Run(
+        fault=run.fault, pool=run.pool, struck=times, verdict=run.verdict, seconds=run.seconds
+    )
+
+
+def freeze(ground: Ground) -> Run:
+    """A worker stands still for three leases and goes on: what it then says is refused."""
+    with ground.crew(2, 4) as crew:
+        _wait(lambda: crew.ready, "the workers are ready")
+        batch = ground.submit(ground.count(200), 0.5)
+        _wait(lambda: takes(crew, 0), "the worker works")
+        frozen = crew.workers[0]
+        os.killpg(frozen.pid, signal.SIGSTOP)
+        ground.strikes()
+        time.sleep(3 * ground.deployment.settings.lease)
+        os.killpg(frozen.pid, signal.SIGCONT)
+        run = ground.end("worker frozen for three leases", batch)
+        _wait(lambda: "late outcome refused" in crew.log, "a late outcome is refused")
+        return run
+
+
+def five_sweepers(ground: Ground) -> Run:
+    """Five workers sweep as fast as they can, and whoever sweeps is killed, 5 times."""
+    redis = ground.deployment.redis
+    with ground.crew(5, 2) as crew:
+        _wait(lambda: crew.ready, "the workers are ready", 180)
+        batch = ground.submit(ground.count(500), 0.2)
+        for _ in range(ground.times(5)):
+            _some_done(batch, 30)
+            if batch.status.ended:
+                break
+            leader = None
+            while leader is None:
+                leader = redis.get(f"{ground.deployment.settings.namespace}:sweep")
+            pid = int(str(leader).rsplit(":", 1)[1])
+            for place, worker in enumerate(crew.workers):
+                if worker.pid == pid:
+                    crew.kill(place)
+                    ground.strikes()
+        return ground.end("the sweeping one of five killed", batch)
+
+
+def stall(ground: Ground) -> Run:
+    """Redis stands still for 30 s."""
+    with ground.crew(2, 4):
+        batch = ground.submit(ground.count(300), 0.1)
+        _some_done(batch, 40)
+        ground.server.stall()
+        time.sleep(30)
+        ground.server.go_on()
+        ground.strikes()
+        return ground.end("Redis stalled for 30 s", batch)
+
+
+def half_open(ground: Ground) -> Run:
+    """The network swallows everything for 30 s and tells nobody."""
+    with ground.crew(2, 4):
+        batch = ground.submit(ground.count(300), 0.1)
+        _some_done(batch, 40)
+        ground.proxy.swallow()
+        time.sleep(30)
+        ground.proxy.heal()
+        ground.strikes()
+        return ground.end("half-open network for 30 s", batch)
+
+
+def slow_and_broken(ground: Ground) -> Run:
+    """200 ms each way, and every third second a tenth of the connections is reset, for 30 s."""
+    with ground.crew(2, 8):
+        batch = ground.submit(ground.count(500), 0.1)
+        _some_done(batch, 20)
+        ground.proxy.slow(0.2)
+        for _ in range(ground.times(10)):
+            time.sleep(3)
+            ground.proxy.reset(0.1)
+            ground.proxy.slow(0.2)
+            ground.strikes()
+        ground.proxy.heal()
+        return ground.end("200 ms latency and resets", batch)
+
+
+def fill(ground: Ground) -> Run:
+    """Redis is full for 15 s and refuses to write."""
+    with ground.crew(2, 4):
+        batch = ground.submit(ground.count(300), 0.1)
+        _some_done(batch, 40)
+        ground.server.limit_memory(1)
+        time.sleep(15)
+        ground.server.limit_memory(0)
+        ground.strikes()
+        return ground.end("Redis full for 15 s", batch)
+
+
+SCENARIOS: Final = (
+    Scenario("kill-workers", kill_workers, runs=2, max_attempts=8),
+    Scenario("kill-children", kill_children, pools=("prefork",)),
+    Scenario("poison-exit", _poison("exit")),
+    Scenario("poison-segv", _poison("segv")),
+    Scenario("poison-memory", _poison("memory")),
+    Scenario("restart-redis", restart_redis),
+    Scenario("last-second", lose_the_last_second),
+    Scenario("flush-broker", flush_the_broker),
+    Scenario("three-times", deliver_three_times),
+    Scenario("freeze", freeze),
+    Scenario("five-sweepers", five_sweepers, pools=("threads",)),
+    Scenario("stall", stall),
+    Scenario("half-open", half_open),
+    Scenario("slow-network", slow_and_broken, pools=("threads",)),
+    Scenario("full", fill),
+    Scenario("plain-chord", plain_chord, pools=("prefork",), runs=2),
+)
