@@ -15,6 +15,7 @@ from chains import (
 )
 from ledger.errors import (
     BatchAborted,
+    BatchPaused,
     IdempotencyConflict,
     ItemNotSucceeded,
     LedgerUnavailable,
@@ -28,6 +29,7 @@ from ledger.models import (
     Item,
     ItemError,
     ItemStatus,
+    PauseReason,
     RequestCounts,
 )
 from ledger.settings import NoServer, Settings
@@ -36,6 +38,7 @@ from producer import Batch, Client, RemoteRunnable
 __all__ = [
     "Batch",
     "BatchAborted",
+    "BatchPaused",
     "BatchRecord",
     "BatchStatus",
     "BatchordError",
@@ -52,6 +55,7 @@ __all__ = [
     "LedgerUnavailable",
     "NoServer",
     "Parallel",
+    "PauseReason",
     "Prompt",
     "RemoteRunnable",
     "RequestCounts",

@@ -89,7 +89,7 @@ class LocalModel(Service):
             self._environment = self._child.start()
         except ChildError as error:
             raise LocalModelError(
-                f"the local model did not start ({error}): install it anew with {_CURE}, "
+                f"the local model {weights} did not start ({error}): install it anew with {_CURE}, "
                 "or set OPENAI_API_KEY to use a service"
             ) from None
 

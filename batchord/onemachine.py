@@ -117,7 +117,12 @@ def run(
         )
         status.stop()
         record = _follow(batch, target, out)
-        _report(batch, record, target, preview, report)
+        if record.status.ended:
+            _report(batch, record, target, preview, report)
+        elif has_server(settings):
+            out.print(f"Mend it, then: batchord resume {batch.id}", soft_wrap=True)
+        else:
+            out.print("Mend it, and run this again", soft_wrap=True)
     if as_json:
         click.echo(record.model_dump_json())
     sys.exit(exit_code(record))
@@ -126,13 +131,21 @@ def run(
 def _follow(batch: Batch, target: Path, out: Console) -> BatchRecord:
     """Follow the batch to its end, and write its results."""
     try:
-        record = render.follow(batch, out)
+        record = render.follow(batch, out, until_paused=True)
     except KeyboardInterrupt:
-        count = jsonl.write(target, (item for item in batch.items() if item.status.ended))
+        count = _write_ended(batch, target)
         out.print(f"\nInterrupted: the {count} items that had ended are in {target}")
         sys.exit(130)
-    jsonl.write(target, batch.results())
+    if record.status.ended:
+        jsonl.write(target, batch.results())
+    else:
+        count = _write_ended(batch, target)
+        out.print(f"The {count} items that had ended are in {target}", soft_wrap=True)
     return record
+
+
+def _write_ended(batch: Batch, target: Path) -> int:
+    return jsonl.write(target, (item for item in batch.items() if item.status.ended))
 
 
 def _report(batch: Batch, record: BatchRecord, target: Path, preview: int, out: Console) -> None:

@@ -7,7 +7,7 @@ import json
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from rich.console import Console
 from rich.progress import (
@@ -29,6 +29,9 @@ _PIPE_WIDTH = 1_000
 
 #: Seconds between two looks at a batch, and between two lines where there is no terminal.
 _LOOK, _LINE = 0.2, 5.0
+
+#: Whether there is nothing more to follow.
+Over = Callable[[BatchRecord], bool]
 
 _COLOURS = {
     "completed": "green",
@@ -55,12 +58,28 @@ def console(*, stderr: bool = False) -> Console:
     )
 
 
-def follow(batch: Batch, out: Console) -> BatchRecord:
-    """Show progress until the batch has ended; return its last record."""
-    return _bar(batch, out) if out.is_terminal else _lines(batch, out)
+def follow(batch: Batch, out: Console, *, until_paused: bool = False) -> BatchRecord:
+    """Show progress until the batch has ended; return its last record.
+
+    `until_paused`: return also when the workers have paused it, as nothing can succeed.
+    """
+
+    def over(record: BatchRecord) -> bool:
+        return record.status.ended or (until_paused and record.reason is not None)
+
+    return _bar(batch, out, over) if out.is_terminal else _lines(batch, out, over)
 
 
-def _bar(batch: Batch, out: Console) -> BatchRecord:
+def why_paused(record: BatchRecord) -> str:
+    """Say why the workers have paused a batch, in a line; empty unless they have."""
+    reason = record.reason
+    if reason is None:
+        return ""
+    where = "" if reason.index is None else f" (item {reason.index})"
+    return f"Paused, {reason.code}: {_one_line(reason.message, 300)}{where}"
+
+
+def _bar(batch: Batch, out: Console, over: Over) -> BatchRecord:
     columns = (
         TextColumn("[bold]{task.description}"),
         BarColumn(),
@@ -74,21 +93,26 @@ def _bar(batch: Batch, out: Console) -> BatchRecord:
     with Progress(*columns, console=out) as progress:
         record = batch.record()
         bar = progress.add_task(record.chain, total=record.request_counts.total, rate="", failed="")
+        told = ""
         while True:
+            if told != (told := why_paused(record)) and told:
+                progress.console.print(told)
             counts = record.request_counts
             failed = f"[red]{counts.failed} failed" if counts.failed else ""
             progress.update(bar, completed=counts.done, rate=_rate(record), failed=failed)
-            if record.status.ended:
+            if over(record):
                 return record
             time.sleep(_LOOK)
             record = batch.record()
 
 
-def _lines(batch: Batch, out: Console) -> BatchRecord:
-    shown = 0.0
+def _lines(batch: Batch, out: Console, over: Over) -> BatchRecord:
+    shown, told = 0.0, ""
     while True:
         record = batch.record()
-        if record.status.ended or time.monotonic() - shown >= _LINE:
+        if told != (told := why_paused(record)) and told:
+            out.print(told, soft_wrap=True)
+        if over(record) or time.monotonic() - shown >= _LINE:
             counts = record.request_counts
             out.print(
                 f"{record.chain}: {counts.done}/{counts.total} done, {counts.failed} failed, "
@@ -96,7 +120,7 @@ def _lines(batch: Batch, out: Console) -> BatchRecord:
                 soft_wrap=True,
             )
             shown = time.monotonic()
-        if record.status.ended:
+        if over(record):
             return record
         time.sleep(_LOOK)
 
@@ -205,6 +229,8 @@ def summary(record: BatchRecord) -> Text:
     text = Text(f"{record.id} ")
     text.append(record.status, style=_COLOURS.get(record.status, ""))
     text.append(f" · {counts.total} items: " + ", ".join(parts))
+    if record.reason is not None:
+        text.append("\n" + why_paused(record))
     return text
 
 

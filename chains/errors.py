@@ -136,6 +136,8 @@ class ErrorInfo:
     after: float | None = None
     #: The model's answer, where it is the answer that is wrong; at most `MAX_RAW` characters.
     raw: str | None = None
+    #: Whether no call can succeed until a person acts.
+    needs_operator: bool = False
 
 
 def explain(error: BaseException) -> ErrorInfo:
@@ -155,6 +157,7 @@ def explain(error: BaseException) -> ErrorInfo:
             http_status=ours.http_status,
             after=ours.after if isinstance(ours, RetryLater) else None,
             raw=None if ours.raw is None else _bounded(ours.raw, MAX_RAW),
+            needs_operator=isinstance(ours, OperatorNeeded),
         )
     return ErrorInfo(code=type(error).__name__, message=_message(error), step=step)
 

@@ -5,6 +5,7 @@
   + UnknownBatch                the ledger has no such batch: check the id, or submit again
   + BatchAborted                the batch was given up before it was sealed: submit again
   + RetryRefused                the batch has not completed: wait for it, or submit again
+  + BatchPaused                 nothing can succeed until a person acts: mend it, then resume
   + IdempotencyConflict         the key already names another chain's batch: choose another key
   + SubmitRefused               what was submitted cannot be a batch: mend it and submit again
     + ValueRejected             a value is not JSON, too deep or too large
@@ -40,6 +41,20 @@ class RetryRefused(BatchordError):
         super().__init__(
             f"batch {batch_id} is {status}: only a completed batch's failed items can be run again"
         )
+
+
+class BatchPaused(BatchordError):
+    """The workers have paused the batch: no item can succeed until a person acts.
+
+    `batch_id` and `code` say which batch and why.
+    """
+
+    def __init__(self, batch_id: str, code: str, message: str) -> None:
+        super().__init__(
+            f"batch {batch_id} is paused, {code}: {message}; mend that, then resume the batch"
+        )
+        self.batch_id = batch_id
+        self.code = code
 
 
 class IdempotencyConflict(BatchordError):

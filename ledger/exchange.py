@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
 from ledger.connection import Call
-from ledger.models import ItemStatus
+from ledger.models import ItemStatus, PauseReason
 from ledger.packing import pack_outcome, unpack
 from ledger.schema import EVENTS_KEPT, page_of
 from ledger.store import Store
@@ -56,6 +56,8 @@ class Settlement:
     attempt: int
     status: ItemStatus
     outcome: str
+    #: The error's, if it failed.
+    code: str = ""
     #: JSON text.
     output: str = "null"
     usage: Mapping[str, int] = field(default_factory=dict)
@@ -125,6 +127,12 @@ class Exchange:
             released += int(self._store.run("release", [keys.runs, keys.leases], *flat))
         return released
 
+    def pause(self, batch_id: str, reason: PauseReason) -> None:
+        """Let no new item of the batch start until a person resumes it; the first reason stays."""
+        keys = self._keys.batch(batch_id)
+        text = reason.model_dump_json(exclude_none=True)
+        self._store.run("pause", [keys.meta, keys.events], EVENTS_KEPT, text)
+
     def stopping(self, batch_ids: Sequence[str]) -> dict[str, ItemStatus]:
         """Return those of the batches whose running items shall stop, and what these become."""
         with self._store.talking(), self._store.redis.pipeline(transaction=False) as pipe:
@@ -165,9 +173,9 @@ class Exchange:
             keys.done,
             keys.events,
         ]
-        args: list[str | int | bytes] = [EVENTS_KEPT]
+        args: list[str | int | bytes] = [EVENTS_KEPT, self._store.settings.alike_limit]
         for one in settlements:
-            args += (one.index, one.token, one.shard, one.attempt, one.status)
+            args += (one.index, one.token, one.shard, one.attempt, one.status, one.code)
             args += (pack_outcome(one.outcome, one.output), int(one.busy * 1e6), len(one.usage))
             for name, n in one.usage.items():
                 args += (f"usage.{name}", n)

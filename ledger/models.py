@@ -139,6 +139,17 @@ class RequestCounts(Frozen):
         return self.succeeded + self.failed + self.cancelled + self.expired
 
 
+class PauseReason(Frozen):
+    """Why the workers have paused a batch: nothing can succeed until a person acts."""
+
+    #: The error's, `authentication_error` say.
+    code: str
+    #: What it said; it may quote the input and stays in the ledger.
+    message: str
+    #: The item that met it; None if it were many.
+    index: int | None = None
+
+
 class BatchRecord(Frozen):
     """One batch as the ledger has it at this moment. Times are UTC by the server's clock."""
 
@@ -149,6 +160,8 @@ class BatchRecord(Frozen):
     request_counts: RequestCounts
     #: Items that a worker holds now.
     running: int = 0
+    #: Why the workers have paused it; None unless they have.
+    reason: PauseReason | None = None
     usage: Usage | None = None
     metadata: dict[str, str] = {}
     idempotency_key: str | None = None

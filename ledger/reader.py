@@ -16,6 +16,7 @@ from ledger.models import (
     ChainRecord,
     Item,
     ItemStatus,
+    PauseReason,
     RequestCounts,
 )
 from ledger.packing import unpack, unpack_outcome
@@ -291,6 +292,7 @@ def _record(batch_id: str, meta: dict[str, str], running: int) -> BatchRecord:
             expired=int(meta.get("expired", 0)),
         ),
         running=running,
+        reason=PauseReason.model_validate_json(meta["reason"]) if "reason" in meta else None,
         usage=Usage(**usage) if usage else None,
         metadata=decode(meta.get("metadata", "{}")),
         idempotency_key=meta.get("idempotency_key"),

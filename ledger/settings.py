@@ -68,6 +68,10 @@ class Settings(BaseSettings):
     max_attempts: int = Field(default=3, ge=1)
     """Starts of one item, each of which cost a process, before it fails as `worker_lost`."""
 
+    alike_limit: int = Field(default=20, ge=0)
+    """So many items at the start of a batch, or after a resume, that all fail with the same code
+    pause it. 0: never."""
+
     task_events: bool = False
     """Whether workers report each task from their start on. Flower tells them to when it runs, and
     when it sees a new one; where nobody listens, reports are a fifth of a worker's time."""

@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Iterator
 from itertools import takewhile
 from typing import Any, Final, ParamSpec, TypeVar
 
-from ledger.errors import ItemNotSucceeded, LedgerUnavailable
+from ledger.errors import BatchPaused, ItemNotSucceeded, LedgerUnavailable
 from ledger.models import BatchRecord, BatchStatus, Item, ItemStatus, RequestCounts
 from ledger.reader import Reader
 from ledger.schema import PAGE_SIZE
@@ -130,20 +130,23 @@ class Batch:
         """Return the outcomes of an item that retries have replaced, the oldest first."""
         return self._reader.history(self.id, index)
 
-    def results(self) -> Stream[Item]:
+    def results(self, *, raise_if_paused: bool = False) -> Stream[Item]:
         """Iterate over all items in input order, each as soon as it and those before have ended.
 
         Also while the batch runs; reads pages, so that memory stays flat. Works with `for` and
-        `async for`.
-        """
-        return Stream(self._in_order)
+        `async for`. A batch that is paused is waited for until someone resumes it.
 
-    def as_completed(self) -> Stream[Item]:
+        Raises:
+            BatchPaused: with `raise_if_paused`, if the workers have paused it; `record().reason`.
+        """
+        return Stream(lambda: self._in_order(raise_if_paused))
+
+    def as_completed(self, *, raise_if_paused: bool = False) -> Stream[Item]:
         """Iterate over all items in the order in which they end, while the batch runs.
 
-        Works with `for` and `async for`.
+        Else as `results`.
         """
-        return Stream(self._as_completed)
+        return Stream(lambda: self._as_completed(raise_if_paused))
 
     def items(self, start: int = 0, stop: int | None = None) -> Stream[Item]:
         """Iterate over the items `start` to `stop` in input order as they are now; never waits."""
@@ -180,7 +183,7 @@ class Batch:
             yield page
             start += len(page)
 
-    def _in_order(self) -> Iterator[list[Item]]:
+    def _in_order(self, raise_if_paused: bool) -> Iterator[list[Item]]:
         total, start, size = self.request_counts.total, 0, PAGE_SIZE
         while start < total:
             page, place = _patiently(PATIENCE, self._look, start, min(start + size, total))
@@ -190,9 +193,9 @@ class Batch:
                 start += len(ready)
             size = min(PAGE_SIZE, max(_SMALL_PAGE, 2 * len(ready)))
             if not ready:
-                _patiently(PATIENCE, self._await_news, place)
+                _patiently(PATIENCE, self._await_news, place, raise_if_paused)
 
-    def _as_completed(self) -> Iterator[list[Item]]:
+    def _as_completed(self, raise_if_paused: bool) -> Iterator[list[Item]]:
         total, position, count = self.request_counts.total, 0, 0
         seen = bytearray(total)  # an item that was run again has ended more than once
         while count < total:
@@ -210,7 +213,7 @@ class Batch:
             if ended:
                 # Redis was set back meanwhile: what we have not seen stands before our place.
                 position = 0
-            _patiently(PATIENCE, self._await_news, place)
+            _patiently(PATIENCE, self._await_news, place, raise_if_paused)
 
     def _state(self) -> tuple[str, bool]:
         """Where the news stand, and whether the batch has ended."""
@@ -225,8 +228,12 @@ class Batch:
         place, ended = self._state()
         return self._reader.completed(self.id, position), place, ended
 
-    def _await_news(self, place: str) -> None:
-        self._reader.status(self.id)  # raises if the batch is gone
+    def _await_news(self, place: str, raise_if_paused: bool) -> None:
+        status = self._reader.status(self.id)  # raises if the batch is gone
+        if raise_if_paused and status is BatchStatus.PAUSED:
+            reason = self.record().reason
+            if reason is not None:
+                raise BatchPaused(self.id, reason.code, reason.message)
         self._doze(place, float("inf"))
 
     def _doze(self, place: str, timeout: float) -> None:

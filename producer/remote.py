@@ -17,8 +17,9 @@ class RemoteRunnable(Runnable[Any, Any]):
 
     `output_type`: what outputs are read as (a pydantic model, say); else they are JSON values.
     `config["max_concurrency"]` bounds the items in flight. An item that has no output raises, or
-    is given as, `ItemNotSucceeded`. What was submitted is durable: it runs to its end, also when
-    the caller goes away or another item has failed.
+    is given as, `ItemNotSucceeded`. If the workers pause the batch, as no item can succeed until a
+    person acts, `BatchPaused` is raised, which names it. What was submitted is durable: it runs to
+    its end, also when the caller goes away or another item has failed.
     """
 
     def __init__(
@@ -47,7 +48,8 @@ class RemoteRunnable(Runnable[Any, Any]):
         batch = await self._submit(inputs, config, kwargs)
         if batch is None:
             return []
-        return [self._output(item, return_exceptions) async for item in batch.results()]
+        items = batch.results(raise_if_paused=True)
+        return [self._output(item, return_exceptions) async for item in items]
 
     async def abatch_as_completed(
         self,
@@ -61,7 +63,7 @@ class RemoteRunnable(Runnable[Any, Any]):
         batch = await self._submit(inputs, config, kwargs)
         if batch is None:
             return
-        async for item in batch.as_completed():
+        async for item in batch.as_completed(raise_if_paused=True):
             yield item.index, self._output(item, return_exceptions)
 
     async def _submit(

@@ -110,7 +110,8 @@ def deploy_for_module(
 @pytest.fixture(scope="module")
 def shared(deploy_for_module: Deploy) -> Deployment:
     """A deployment with two workers of eight threads for the tests of one module."""
-    deployment = deploy_for_module(shard_size=100)
+    # Batches of random failures, among others: none of them is to pause.
+    deployment = deploy_for_module(shard_size=100, alike_limit=0)
     workers = [deployment.start_worker(wait=False) for _ in range(2)]
     for worker in workers:
         deployment.wait_for_worker(worker)

@@ -142,10 +142,10 @@ class ItemsModel:
 
     def _settle(self, args: list[Any], answer: list[int]) -> None:
         told: Counter[int] = Counter()
-        at, *answers = 1, *answer[:-1]
+        at, *answers = 2, *answer[:-1]
         for got in answers:
-            index, token, shard, attempt, status, text = args[at : at + 6]
-            at += 8 + 2 * int(args[at + 7])
+            index, token, shard, attempt, status, _, text = args[at : at + 7]
+            at += 9 + 2 * int(args[at + 8])
             as_expected = self._settled(int(index), token, int(attempt), ItemStatus(status), text)
             assert (got > 0) == as_expected
             told[int(shard)] += got == 2

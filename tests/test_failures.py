@@ -18,7 +18,7 @@ FAILURES = {
     3: ("later", "rate_limited", "may_fail", 429, True),
     14: ("chain", "refusal", "may_fail", None, False),
     15: ("bug", "KeyError", "may_fail", None, False),
-    50: ("operator", "authentication_error", "may_fail", 401, False),
+    50: ("chain", "refusal", "may_fail", None, False),
     51: ("later", "rate_limited", "may_fail", 429, True),
     98: ("chain", "refusal", "may_fail", None, False),
     99: ("bug", "KeyError", "may_fail", None, False),

@@ -38,8 +38,8 @@ def cuts(deployment: Deployment, batch: Batch) -> list[tuple[int, int, int]]:
 
 @pytest.mark.parametrize("size", [1, 2, 7, 50, 1000])
 def test_each_item_has_its_own_outcome_in_its_place(shared: Deployment, size: int) -> None:
-    fails = {3: "bug", 20: "chain", 21: "later", 119: "operator"}
-    codes = {3: "KeyError", 20: "refusal", 21: "rate_limited", 119: "authentication_error"}
+    fails = {3: "bug", 20: "chain", 21: "later", 119: "chain"}
+    codes = {3: "KeyError", 20: "refusal", 21: "rate_limited", 119: "refusal"}
     inputs = [{"value": i, "seconds": (i % 5) / 100, "fail": fails.get(i)} for i in range(120)]
     batch = shared.client.submit("may-fail", inputs, items_per_task=size)
     items = list(batch.results())

@@ -149,7 +149,7 @@ PLANS = st.lists(
                 max_leaves=6,
             ),
             "seconds": st.sampled_from([0.0, 0.0, 0.01, 0.05]),
-            "fail": st.sampled_from([None, None, "later", "operator", "chain", "bug"]),
+            "fail": st.sampled_from([None, None, "later", "chain", "bug"]),
         }
     ),
     min_size=1,
@@ -157,7 +157,6 @@ PLANS = st.lists(
 )
 CODES = {
     "later": "rate_limited",
-    "operator": "authentication_error",
     "chain": "refusal",
     "bug": "KeyError",
 }

@@ -37,6 +37,8 @@ class Ended(NamedTuple):
     usage: Usage | None = None
     #: Seconds that the chain ran.
     busy: float = 0.0
+    #: No item can succeed until a person acts: this is no outcome, the batch pauses.
+    needs_operator: bool = False
 
     @property
     def code(self) -> str | None:
@@ -44,6 +46,13 @@ class Ended(NamedTuple):
         if self.status is ItemStatus.SUCCEEDED:
             return None
         return self.error.code if self.error else self.status.value
+
+
+class _Problem(NamedTuple):
+    """What kept an item from its output."""
+
+    error: ItemError
+    needs_operator: bool = False
 
 
 async def attempt(claim: Claim, settings: Settings, encoders: Executor, stops_as: StopsAs) -> Ended:
@@ -74,13 +83,15 @@ async def attempt(claim: Claim, settings: Settings, encoders: Executor, stops_as
             task.uncancel()
             return _ended(status, "null", run.usage, time.perf_counter() - started)
     if problem is not None:
-        return _failed(problem, run.usage, busy)
+        return _failed(problem.error, run.usage, busy)._replace(
+            needs_operator=problem.needs_operator
+        )
     return _ended(ItemStatus.SUCCEEDED, value, run.usage, busy)
 
 
 async def _run(
     chain: RegisteredChain, claim: Claim, settings: Settings
-) -> tuple[Any, ItemError | None]:
+) -> tuple[Any, _Problem | None]:
     """Run the chain under the item's deadline; whatever it raises is the item's error."""
     seconds = chain.timeout or settings.item_timeout
     deadline = asyncio.timeout(seconds)
@@ -95,13 +106,13 @@ async def _run(
         if isinstance(error, asyncio.CancelledError) and _cancelling():
             raise
         if deadline.expired():
-            return None, _timed_out(seconds, claim.attempt)
+            return None, _Problem(_timed_out(seconds, claim.attempt))
         return None, _explained(error, claim.attempt)
 
 
 async def _encoded(
     value: Any, attempts: int, settings: Settings, encoders: Executor
-) -> tuple[str, ItemError | None]:
+) -> tuple[str, _Problem | None]:
     if value is None or isinstance(value, (bool, int, float)) or _is_short(value):
         return _encode(value, attempts, settings)
     # In a thread: a large output must not hold up its neighbours.
@@ -113,14 +124,18 @@ def _is_short(value: Any) -> bool:
     return isinstance(value, str) and len(value) <= _SHORT
 
 
-def _encode(value: Any, attempts: int, settings: Settings) -> tuple[str, ItemError | None]:
+def _encode(value: Any, attempts: int, settings: Settings) -> tuple[str, _Problem | None]:
     try:
         return encode(
             value, max_bytes=settings.max_output_bytes, setting="BATCHORD_MAX_OUTPUT_BYTES"
         ), None
     except ValueRejected as error:
-        return "null", ItemError(
-            code=f"output_{error.code}", message=f"the chain's output is {error}", attempts=attempts
+        return "null", _Problem(
+            ItemError(
+                code=f"output_{error.code}",
+                message=f"the chain's output is {error}",
+                attempts=attempts,
+            )
         )
     except Exception as error:  # noqa: BLE001
         # A model of the user's may raise as it is dumped; unsettled, the item would run again.
@@ -147,9 +162,9 @@ def _failed(error: ItemError, usage: Usage | None = None, busy: float = 0.0) -> 
     return Ended(outcome=outcome, status=ItemStatus.FAILED, error=error, usage=usage, busy=busy)
 
 
-def _explained(error: BaseException, attempts: int) -> ItemError:
+def _explained(error: BaseException, attempts: int) -> _Problem:
     info = explain(error)
-    return ItemError(
+    found = ItemError(
         code=info.code,
         message=info.message,
         step=info.step,
@@ -158,6 +173,7 @@ def _explained(error: BaseException, attempts: int) -> ItemError:
         raw=info.raw,
         attempts=attempts,
     )
+    return _Problem(found, info.needs_operator)
 
 
 def _worker_lost(attempts: int) -> ItemError:

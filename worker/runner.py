@@ -17,6 +17,7 @@ from ledger.exchange import Claim, Exchange, Receipt, Wish
 from ledger.models import ItemStatus
 from ledger.settings import Settings
 from worker.attempt import attempt
+from worker.circuit import Tripped, open_circuit
 from worker.leases import Leases
 from worker.pace import Pace
 from worker.report import Report
@@ -69,6 +70,7 @@ class Runner:
         #: What goes to the ledger with the next round trip.
         self._finished: list[Finished] = []
         self._wanted: list[Wanted] = []
+        self._tripped: list[Tripped] = []
         self._asking: asyncio.Task[None] | None = None
         #: What runs, by batch, and what becomes of it once its batch has been stopped.
         self._attempts: dict[str, set[asyncio.Task[None]]] = defaultdict(set)
@@ -185,13 +187,15 @@ class Runner:
         self._wanted.append(Wanted(Slot(suspect.slot.work, 1), self._on_last_start))
 
     def _ask(self) -> None:
-        if self._asking is None and (self._finished or self._wanted):
+        if self._asking is None and (self._finished or self._wanted or self._tripped):
             self._asking = asyncio.get_running_loop().create_task(self._keep_asking())
 
     async def _keep_asking(self) -> None:
         loop = asyncio.get_running_loop()
         try:
-            while self._finished or self._wanted:
+            while self._finished or self._wanted or self._tripped:
+                if self._tripped:
+                    await self._open_circuit()
                 finished, self._finished = _split(self._finished)
                 self._pace.ended(len(finished))
                 wanted, self._wanted = _split(self._wanted)
@@ -218,6 +222,20 @@ class Runner:
                 await asyncio.sleep(0)
         finally:
             self._asking = None
+
+    async def _open_circuit(self) -> None:
+        """Pause what cannot succeed, before anything else of it is claimed."""
+        tripped, self._tripped = self._tripped, []
+        error = None
+        try:
+            await asyncio.get_running_loop().run_in_executor(
+                self._ledger, open_circuit, self._exchange, self._leases, tripped
+            )
+        except Exception as raised:  # noqa: BLE001
+            error = raised  # it belongs to the tasks that wait for these items
+        for one in tripped:
+            one.work.report.refused["stopped"] += 1
+            self._item_ended(one.work, error)
 
     def _swap(
         self, finished: Sequence[Finished], wanted: Sequence[Wanted]
@@ -280,7 +298,10 @@ class Runner:
             ended = await attempt(
                 claim, self._settings, self._encoders, lambda: self._stopped.get(wish.batch_id)
             )
-            self._finished.append(Finished(slot.work, wish, claim.attempt, ended))
+            if ended.needs_operator and ended.error is not None:
+                self._tripped.append(Tripped(slot.work, wish, ended.error))
+            else:
+                self._finished.append(Finished(slot.work, wish, claim.attempt, ended))
         except BaseException as error:
             # Cancelled from outside: the worker is about to end.
             if self._closing:

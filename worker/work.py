@@ -84,6 +84,7 @@ class Finished(NamedTuple):
             attempt=self.attempt,
             status=self.ended.status,
             outcome=self.ended.outcome,
+            code="" if self.ended.error is None else self.ended.error.code,
             output=self.ended.output,
             usage={} if usage is None else usage.model_dump(exclude_none=True),
             busy=self.ended.busy,

@@ -6,6 +6,8 @@ if status == 'paused' then
   status = meta[2] == meta[3] and 'finalizing' or 'in_progress'
   local t = redis.call('TIME')
   redis.call('HSET', KEYS[1], 'status', status)
+  -- Someone has acted; whether that helped, the next items tell, as the first ones did.
+  redis.call('HDEL', KEYS[1], 'reason', 'alike', 'alike_n')
   if status == 'finalizing' then
     redis.call('HSET', KEYS[1], 'finalizing_at', t[1] * 1000 + math.floor(t[2] / 1000))
   end

@@ -1,5 +1,5 @@
 -- settle(KEYS meta, outcomes, runs, leases, shards, settled, done, events;
---        ARGV events_kept, index, token, shard, attempt, status, outcome, busy_us, usage fields, usage field, n, ..., index, ...)
+--        ARGV events_kept, alike_limit, index, token, shard, attempt, status, code, outcome, busy_us, usage fields, usage field, n, ..., index, ...)
 --   -> {answer, ..., room}, an answer for each item: 0: refused, another execution holds or has settled
 --      it | 1: recorded | 2: recorded, and each item of its shard has an outcome now; and whether the
 --      batch's window has room for another shard since this call
@@ -10,14 +10,14 @@ local t = redis.call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
 
 local indexes, places = {}, {}
-local i = 2
+local i = 3
 while i <= #ARGV do
   table.insert(indexes, ARGV[i])
   table.insert(places, i)
-  i = i + 8 + 2 * tonumber(ARGV[i + 7])
+  i = i + 9 + 2 * tonumber(ARGV[i + 8])
 end
 local runs = redis.call('HMGET', KEYS[3], unpack(indexes))
-local answers, outcomes, done, counts, per_shard = {}, {}, {}, {}, {}
+local answers, outcomes, done, ends, counts, per_shard = {}, {}, {}, {}, {}, {}
 
 local function count(in_table, name, n)
   in_table[name] = (in_table[name] or 0) + n
@@ -34,7 +34,7 @@ end
 
 local function settle(item, at)
   local index, token, shard = ARGV[at], ARGV[at + 1], ARGV[at + 2]
-  local status, outcome = ARGV[at + 4], ARGV[at + 5]
+  local status, outcome = ARGV[at + 4], ARGV[at + 6]
   local ours = string.sub(outcome, 2)
   if not runs[item] then
     -- The same outcome of the same attempt: this very call, repeated because its answer was lost.
@@ -54,10 +54,11 @@ local function settle(item, at)
   table.insert(outcomes, string.format('{"attempts":%s,"settled_at":%.3f,"duration":%.3f,',
     attempt, now / 1000, (now - tonumber(claimed)) / 1000) .. ours)
   table.insert(done, index)
+  table.insert(ends, {status = status, code = ARGV[at + 5]})
   count(counts, status, 1)
   count(per_shard, shard, 1)
-  count(per_shard, shard .. '.us', ARGV[at + 6])
-  for field = at + 8, at + 7 + 2 * ARGV[at + 7], 2 do
+  count(per_shard, shard .. '.us', ARGV[at + 7])
+  for field = at + 9, at + 8 + 2 * ARGV[at + 8], 2 do
     count(counts, ARGV[field], ARGV[field + 1])
   end
   return 1
@@ -94,7 +95,7 @@ for item = #answers, 1, -1 do
 end
 
 local meta = redis.call('HMGET', KEYS[1], 'next', 'total', 'window', 'first_window', 'last_size', 'again_items',
-  'succeeded', 'failed', 'cancelled', 'expired')
+  'succeeded', 'failed', 'cancelled', 'expired', 'status', 'alike', 'alike_n')
 local size, ended = tonumber(meta[5] or 1), 0
 for i = 7, 10 do
   ended = ended + tonumber(meta[i] or 0)
@@ -106,6 +107,27 @@ local function room(after)
   local window = math.min(tonumber(meta[3] or 1), tonumber(meta[4] or 1) + math.floor(after / size))
   return outstanding <= (window - 1) * size
 end
+-- The first items of a batch, and those after a resume, are looked at: when they all fail alike, so
+-- would the rest, and the batch pauses. `alike_n` is -1 once they do not.
+local limit, alike, n = tonumber(ARGV[2]), meta[12], tonumber(meta[13] or 0)
+if limit > 0 and n >= 0 and #ends > 0 then
+  for _, one in ipairs(ends) do
+    if one.status == 'failed' and n >= 0 and (not alike or alike == one.code) then
+      alike, n = one.code, n + 1
+    elseif one.status == 'failed' or one.status == 'succeeded' then
+      n = -1
+    end
+  end
+  if n ~= 0 then
+    redis.call('HSET', KEYS[1], 'alike', alike or '', 'alike_n', n)
+  end
+  if n >= limit and meta[11] == 'in_progress' then
+    local message = 'the first ' .. n .. ' items have all failed with ' .. alike
+    redis.call('HSET', KEYS[1], 'status', 'paused', 'reason', cjson.encode({code = alike, message = message}))
+    redis.call('XADD', KEYS[8], 'MAXLEN', '~', ARGV[1], '*', 'status', 'paused')
+  end
+end
+
 -- Said once, when there is room and was none before; the gathers and the sweep look as well.
 table.insert(answers, more and room(ended) and not room(ended - #done) and 1 or 0)
 return answers
