@@ -3,16 +3,16 @@
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from types import TracebackType
 from typing import Final
 
+from chaos.background import Background
 from tests.harness import Deployment, Process
 
 #: Seconds between two looks.
 _LOOK: Final = 0.05
 
 
-class Crew:
+class Crew(Background):
     """`size` workers of a deployment, each replaced as soon as its main process has ended."""
 
     def __init__(
@@ -26,6 +26,7 @@ class Crew:
         command: Sequence[str] | None = None,
     ) -> None:
         """`command`: other workers than ours, as what follows `python -m`."""
+        super().__init__()
         self._deployment = deployment
         self._pool = pool
         self._concurrency = concurrency
@@ -33,22 +34,20 @@ class Crew:
         self._command = command
         self._lock = threading.Lock()
         self._workers = [self._start() for _ in range(size)]
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._watch, name="crew", daemon=True)
         self.replaced = 0
 
-    def __enter__(self) -> "Crew":
-        self._thread.start()
-        return self
+    def look(self) -> None:
+        """Replace who has ended."""
+        for place, worker in enumerate(self.workers):
+            if not worker.alive:
+                worker.kill()  # its children, whom it may have left behind
+                fresh = self._start()
+                with self._lock:
+                    self._workers[place] = fresh
+                self.replaced += 1
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._stop.set()
-        self._thread.join()
+    def left(self) -> None:
+        """Leave no worker."""
         for worker in self.workers:
             worker.kill()
 
@@ -81,16 +80,6 @@ class Crew:
             env=dict(self._env),
             wait=False,
         )
-
-    def _watch(self) -> None:
-        while not self._stop.wait(_LOOK):
-            for place, worker in enumerate(self.workers):
-                if not worker.alive:
-                    worker.kill()  # its children, whom it may have left behind
-                    fresh = self._start()
-                    with self._lock:
-                        self._workers[place] = fresh
-                    self.replaced += 1
 
 
 def wait(condition: Callable[[], bool], *, timeout: float) -> bool:

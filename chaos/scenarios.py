@@ -195,30 +195,6 @@ def five_sweepers(ground: Ground) -> Run:
         return ground.end("the sweeping one of five killed", batch)
 
 
-def stall(ground: Ground) -> Run:
-    """Redis stands still for 30 s."""
-    with ground.crew(2, 4):
-        batch = ground.submit(ground.count(300), 0.1)
-        _some_done(batch, 40)
-        ground.server.stall()
-        time.sleep(30)
-        ground.server.go_on()
-        ground.strikes()
-        return ground.end("Redis stalled for 30 s", batch)
-
-
-def half_open(ground: Ground) -> Run:
-    """The network swallows everything for 30 s and tells nobody."""
-    with ground.crew(2, 4):
-        batch = ground.submit(ground.count(300), 0.1)
-        _some_done(batch, 40)
-        ground.proxy.swallow()
-        time.sleep(30)
-        ground.proxy.heal()
-        ground.strikes()
-        return ground.end("half-open network for 30 s", batch)
-
-
 def slow_and_broken(ground: Ground) -> Run:
     """200 ms each way, and every third second a tenth of the connections is reset, for 30 s."""
     with ground.crew(2, 8):
@@ -234,16 +210,36 @@ def slow_and_broken(ground: Ground) -> Run:
         return ground.end("200 ms latency and resets", batch)
 
 
-def fill(ground: Ground) -> Run:
-    """Redis is full for 15 s and refuses to write."""
-    with ground.crew(2, 4):
-        batch = ground.submit(ground.count(300), 0.1)
-        _some_done(batch, 40)
-        ground.server.limit_memory(1)
-        time.sleep(15)
-        ground.server.limit_memory(0)
-        ground.strikes()
-        return ground.end("Redis full for 15 s", batch)
+def _for_a_while(
+    name: str, seconds: float, begin: Callable[[Ground], None], end: Callable[[Ground], None]
+) -> Try:
+    """A fault that lasts for so many seconds."""
+
+    def run(ground: Ground) -> Run:
+        with ground.crew(2, 4):
+            batch = ground.submit(ground.count(300), 0.1)
+            _some_done(batch, 40)
+            begin(ground)
+            time.sleep(seconds)
+            end(ground)
+            ground.strikes()
+            return ground.end(name, batch)
+
+    return run
+
+
+stall = _for_a_while(
+    "Redis stalled for 30 s", 30, lambda g: g.server.stall(), lambda g: g.server.go_on()
+)
+half_open = _for_a_while(
+    "half-open network for 30 s", 30, lambda g: g.proxy.swallow(), lambda g: g.proxy.heal()
+)
+fill = _for_a_while(
+    "Redis full for 15 s",
+    15,
+    lambda g: g.server.limit_memory(1),
+    lambda g: g.server.limit_memory(0),
+)
 
 
 SCENARIOS: Final = (

@@ -10,7 +10,7 @@ from ledger.reader import Reader
 from ledger.settings import Settings
 from ledger.shard import Shard
 from ledger.store import Store
-from ledger.transport import SLOTS
+from ledger.unacked import SLOTS
 from ledger.wire import GATHER, RUN_ITEMS, gather_task_id, shard_group_id, task_id
 
 #: A gather goes first: it is short, and others wait for what it publishes.

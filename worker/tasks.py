@@ -11,7 +11,7 @@ from ledger.models import BatchStatus
 from ledger.publish import publish_shards
 from ledger.reader import Reader
 from ledger.schema import PAGE_SIZE
-from ledger.transport import SLOTS
+from ledger.unacked import SLOTS
 from ledger.wire import GATHER, RUN_ITEMS
 from worker.runtime import Runtime
 from worker.work import HandedBack
