@@ -42,11 +42,11 @@ ERRORS = {
 }
 
 
-@pytest.fixture(scope="module")
-def hosts(deploy_for_module: Deploy) -> Deployment:
-    """A deployment with a single worker, so that who harms it harms all."""
+@pytest.fixture(scope="module", params=["threads", "prefork"])
+def hosts(deploy_for_module: Deploy, request: pytest.FixtureRequest) -> Deployment:
+    """A deployment with a single worker, so that who harms it harms all; in each pool."""
     deployment = deploy_for_module(sweep_interval=0.5)
-    deployment.start_worker(concurrency=4)
+    deployment.start_worker(concurrency=4, pool=request.param)
     return deployment
 
 
