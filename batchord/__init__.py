@@ -8,17 +8,20 @@ from chains import (
     Lambda,
     Parallel,
     Prompt,
+    RateLimit,
     Retriever,
     RetryPolicy,
     Runnable,
     register,
 )
+from ledger.budget import Budget
 from ledger.errors import (
     BatchAborted,
     BatchPaused,
     IdempotencyConflict,
     ItemNotSucceeded,
     LedgerUnavailable,
+    ResumeRefused,
     SubmitRefused,
     UnknownBatch,
     ValueRejected,
@@ -33,7 +36,7 @@ from ledger.models import (
     RequestCounts,
 )
 from ledger.settings import NoServer, Settings
-from producer import Batch, Client, RemoteRunnable
+from producer import Batch, Client, Estimate, RemoteRunnable
 
 __all__ = [
     "Batch",
@@ -42,10 +45,12 @@ __all__ = [
     "BatchRecord",
     "BatchStatus",
     "BatchordError",
+    "Budget",
     "Chat",
     "Client",
     "Document",
     "Embed",
+    "Estimate",
     "IdempotencyConflict",
     "Item",
     "ItemError",
@@ -57,8 +62,10 @@ __all__ = [
     "Parallel",
     "PauseReason",
     "Prompt",
+    "RateLimit",
     "RemoteRunnable",
     "RequestCounts",
+    "ResumeRefused",
     "Retriever",
     "RetryPolicy",
     "Runnable",

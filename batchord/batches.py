@@ -6,9 +6,10 @@ from typing import IO, Literal
 
 import click
 
-from batchord import jsonl, render
+from batchord import jsonl, money, render
 from batchord.local import has_server
 from batchord.options import (
+    budget_of,
     chains_option,
     exit_code,
     input_option,
@@ -40,6 +41,8 @@ def submit(
     items_per_task: int | Literal["auto"],
     priority: int,
     completion_window: str | None,
+    budget_usd: float | None,
+    budget_tokens: int | None,
     as_json: bool,
 ) -> None:
     """Submit a file of inputs as a batch of CHAIN; prints its id and returns."""
@@ -55,8 +58,24 @@ def submit(
         items_per_task=items_per_task,
         priority=priority,
         completion_window=completion_window,
+        budget=budget_of(budget_usd, budget_tokens),
     )
     click.echo(batch.record().model_dump_json() if as_json else batch.id)
+
+
+@click.command()
+@click.argument("chain")
+@input_option
+@chains_option
+@json_option
+def estimate(chain: str, source: IO[str], chains: str | None, as_json: bool) -> None:
+    """Say what a batch of CHAIN over a file of inputs may use; nothing is submitted."""
+    client = Client(settings=settings_with(chains))
+    found = client.estimate(chain, jsonl.InputLines(source))
+    if as_json:
+        click.echo(found.model_dump_json())
+    else:
+        render.console().print(money.forecast(found), soft_wrap=True)
 
 
 def _pair(text: str) -> tuple[str, str]:
@@ -155,7 +174,8 @@ def list_(limit: int, after: str | None, as_json: bool) -> None:
         for record in records:
             click.echo(record.model_dump_json())
     else:
-        render.console().print(render.batches_table(records))
+        out = render.console()
+        out.print(render.batches_table(records, width=out.width))
 
 
 @click.command("chains")
@@ -175,4 +195,4 @@ def chains_(chains: str | None, as_json: bool) -> None:
         render.console().print(render.chains_table(known))
 
 
-COMMANDS = (submit, status, watch, results, errors, list_, chains_)
+COMMANDS = (submit, estimate, status, watch, results, errors, list_, chains_)

@@ -20,6 +20,7 @@ from batchord import jsonl, render
 from batchord.local import await_workers, flower, has_server, machine
 from batchord.local_model import LocalModel
 from batchord.options import (
+    budget_of,
     chains_option,
     exit_code,
     input_option,
@@ -29,7 +30,7 @@ from batchord.options import (
     worker_options,
 )
 from batchord.server import EmbeddedServer
-from chains import get_chain, registered
+from chains import get_chain, prices, registered
 from ledger.models import BatchRecord, ItemStatus
 from producer import Batch, Client
 from worker.supervisor import Supervisor
@@ -82,6 +83,8 @@ def run(
     items_per_task: int | Literal["auto"],
     priority: int,
     completion_window: str | None,
+    budget_usd: float | None,
+    budget_tokens: int | None,
     local_model: bool,
     preview: int,
     as_json: bool,
@@ -93,6 +96,7 @@ def run(
     settings = settings_with(chains)
     if settings.chains:
         get_chain(chain)  # raises before anything is started
+    prices.load(settings.prices)  # so does this
     lines = jsonl.InputLines(source)
     out = render.console(stderr=True)
     # With --json, stdout is the record and nothing else.
@@ -114,18 +118,27 @@ def run(
             items_per_task=items_per_task,
             priority=priority,
             completion_window=completion_window,
+            budget=budget_of(budget_usd, budget_tokens),
         )
         status.stop()
         record = _follow(batch, target, out)
         if record.status.ended:
             _report(batch, record, target, preview, report)
-        elif has_server(settings):
-            out.print(f"Mend it, then: batchord resume {batch.id}", soft_wrap=True)
         else:
-            out.print("Mend it, and run this again", soft_wrap=True)
+            out.print(_how_to_go_on(record, there=has_server(settings)), soft_wrap=True)
     if as_json:
         click.echo(record.model_dump_json())
     sys.exit(exit_code(record))
+
+
+def _how_to_go_on(record: BatchRecord, *, there: bool) -> str:
+    """Say what to do about a batch that is paused; `there`: its Redis stays."""
+    spent = record.reason is not None and record.reason.code == "budget_exceeded"
+    if there:
+        what = "With a larger budget" if spent else "Mend it, then"
+        options = " --budget-usd USD (or --budget-tokens N)" if spent else ""
+        return f"{what}: batchord resume {record.id}{options}"
+    return "Raise the budget, and run this again" if spent else "Mend it, and run this again"
 
 
 def _follow(batch: Batch, target: Path, out: Console) -> BatchRecord:
@@ -178,6 +191,7 @@ def up(
             "start workers for it with `batchord worker`"
         )
     _require_chains()
+    prices.load(settings.prices)  # raises before anything is started
     out = render.console(stderr=True)
     with ExitStack() as stack:
         stopped = stack.enter_context(_until_told())
@@ -224,6 +238,7 @@ def worker(chains: str | None, processes: int, concurrency: int, loglevel: str) 
     settings = settings_with(chains)
     _require_chains()
     url = settings.url()  # raises before anything is started
+    prices.load(settings.prices)
     logging.getLogger("worker").setLevel(loglevel)
     with _until_told() as stopped:
         supervisor = Supervisor(

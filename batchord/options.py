@@ -9,6 +9,7 @@ import click
 
 from batchord.interruptible import interruptible
 from batchord.local import import_chains
+from ledger.budget import Budget
 from ledger.models import BatchRecord, BatchStatus
 from ledger.schema import PAGE_SIZE
 from ledger.settings import Settings
@@ -91,7 +92,26 @@ def submit_options(command: F) -> F:
         ),
     ):
         command = option(command)
+    return budget_options(command)
+
+
+def budget_options(command: F) -> F:
+    """Add what a batch may use before it pauses."""
+    for option in (
+        click.option(
+            "--budget-usd", type=float, metavar="USD", help="Pause once so much is spent."
+        ),
+        click.option(
+            "--budget-tokens", type=int, metavar="N", help="Pause once so many tokens are used."
+        ),
+    ):
+        command = option(command)
     return command
+
+
+def budget_of(usd: float | None, tokens: int | None) -> Budget | None:
+    """Return the budget of these options; None if none was given."""
+    return None if usd is None and tokens is None else Budget(usd=usd, tokens=tokens)
 
 
 def worker_options(command: F) -> F:

@@ -21,11 +21,15 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
+from batchord import money
 from ledger.models import BatchRecord, ChainRecord, Item, ItemStatus
 from producer import Batch
 
 #: Columns of a table that goes into a pipe or a file: a row stays one line.
 _PIPE_WIDTH = 1_000
+
+#: Columns of a terminal in which a list of batches has room for two columns more.
+_WIDE, _USED = 110, ("tokens", "cost")
 
 #: Seconds between two looks at a batch, and between two lines where there is no terminal.
 _LOOK, _LINE = 0.2, 5.0
@@ -89,17 +93,23 @@ def _bar(batch: Batch, out: Console, over: Over) -> BatchRecord:
         TextColumn("ETA"),
         TimeRemainingColumn(),
         TextColumn("{task.fields[failed]}"),
+        TextColumn("{task.fields[spent]}"),
     )
     with Progress(*columns, console=out) as progress:
         record = batch.record()
-        bar = progress.add_task(record.chain, total=record.request_counts.total, rate="", failed="")
+        bar = progress.add_task(
+            record.chain, total=record.request_counts.total, rate="", failed="", spent=""
+        )
         told = ""
         while True:
             if told != (told := why_paused(record)) and told:
                 progress.console.print(told)
             counts = record.request_counts
             failed = f"[red]{counts.failed} failed" if counts.failed else ""
-            progress.update(bar, completed=counts.done, rate=_rate(record), failed=failed)
+            spent = money.spent_briefly(record)
+            progress.update(
+                bar, completed=counts.done, rate=_rate(record), failed=failed, spent=spent
+            )
             if over(record):
                 return record
             time.sleep(_LOOK)
@@ -114,9 +124,10 @@ def _lines(batch: Batch, out: Console, over: Over) -> BatchRecord:
             out.print(told, soft_wrap=True)
         if over(record) or time.monotonic() - shown >= _LINE:
             counts = record.request_counts
+            used = money.spent_briefly(record)
             out.print(
                 f"{record.chain}: {counts.done}/{counts.total} done, {counts.failed} failed, "
-                f"{_rate(record)}",
+                f"{_rate(record)}{f', {used}' if used else ''}",
                 soft_wrap=True,
             )
             shown = time.monotonic()
@@ -186,11 +197,13 @@ def errors_table(groups: "Counter[str]", examples: dict[str, Item]) -> Table:
     return table
 
 
-def batches_table(records: Iterable[BatchRecord]) -> Table:
-    """Return batches, one a row."""
+def batches_table(records: Sequence[BatchRecord], *, width: int = _PIPE_WIDTH) -> Table:
+    """Return batches, one a row; tokens and cost where there are any, and room for them."""
     table = Table(show_edge=False, pad_edge=False)
-    for name in ("id", "chain", "status", "done", "failed", "age"):
-        right = name in ("done", "failed", "age")
+    used = width >= _WIDE and any(record.usage for record in records)
+    names = ("id", "chain", "status", "done", "failed", *_USED[: 2 * used], "age")
+    for name in names:
+        right = name not in ("id", "chain", "status")
         # The one column that may shrink where the terminal is narrow.
         table.add_column(name, justify="right" if right else "left", no_wrap=name != "chain")
     for record in records:
@@ -201,9 +214,15 @@ def batches_table(records: Iterable[BatchRecord]) -> Table:
             _status(record.status),
             f"{counts.done}/{counts.total}",
             str(counts.failed),
+            *((_tokens(record), money.cost(record)) if used else ()),
             _age(time.time() - record.created_at.timestamp()),
         )
     return table
+
+
+def _tokens(record: BatchRecord) -> str:
+    total = None if record.usage is None else record.usage.total_tokens
+    return "" if total is None else money.short(total)
 
 
 def chains_table(chains: Iterable[ChainRecord]) -> Table:
@@ -215,15 +234,11 @@ def chains_table(chains: Iterable[ChainRecord]) -> Table:
 
 
 def summary(record: BatchRecord) -> Text:
-    """Return one line: status, counts, tokens, time."""
-    counts, usage, seconds = record.request_counts, record.usage, duration(record)
+    """Return one line: status, counts, tokens, cost, time."""
+    counts, seconds = record.request_counts, duration(record)
     parts = [f"{counts.succeeded} succeeded", f"{counts.failed} failed"]
     parts += [f"{n} {name}" for name in ("cancelled", "expired") if (n := getattr(counts, name))]
-    if usage is not None and usage.total_tokens is not None:
-        parts.append(
-            f"{usage.total_tokens:,} tokens ({usage.input_tokens or 0:,} in, "
-            f"{usage.output_tokens or 0:,} out)"
-        )
+    parts += money.spent(record)
     if seconds is not None:
         parts.append(f"{seconds:,.1f} s ({_rate(record)})")
     text = Text(f"{record.id} ")

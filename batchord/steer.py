@@ -4,7 +4,7 @@ import click
 
 from batchord import render
 from batchord.batches import batch_argument
-from batchord.options import json_option
+from batchord.options import budget_of, budget_options, json_option
 from producer import Batch, Client
 
 
@@ -20,11 +20,14 @@ def pause(batch_id: str, as_json: bool) -> None:
 
 @click.command()
 @batch_argument
+@budget_options
 @json_option
-def resume(batch_id: str, as_json: bool) -> None:
-    """Let a paused batch go on where it was."""
+def resume(
+    batch_id: str, budget_usd: float | None, budget_tokens: int | None, as_json: bool
+) -> None:
+    """Let a paused batch go on where it was; a budget stands in for the one that it has."""
     batch = Client().retrieve(batch_id)
-    batch.resume()
+    batch.resume(budget=budget_of(budget_usd, budget_tokens))
     _show(batch, as_json)
 
 

@@ -15,6 +15,7 @@ from chains.errors import (
     explain,
 )
 from chains.function import Lambda
+from chains.limits import RateLimit
 from chains.parallel import Parallel
 from chains.prompt import Prompt
 from chains.registry import RegisteredChain, Registry, get_chain, register, registered
@@ -37,6 +38,7 @@ __all__ = [
     "OperatorNeeded",
     "Parallel",
     "Prompt",
+    "RateLimit",
     "RegisteredChain",
     "Registry",
     "Retriever",

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from chains.concurrency import as_ended, gated_context
 from chains.config import RunnableConfig, config_list, max_concurrency
+from chains.limited import current_batch, of_batch
 from chains.loop import default_loop
 
 if TYPE_CHECKING:
@@ -58,9 +59,12 @@ async def as_completed(
     def stops(error: BaseException) -> bool:
         return not (return_exceptions and isinstance(error, Exception))
 
+    outer = current_batch()
+    with of_batch(object() if outer is None else outer):
+        context = gated_context(limit)
     flight = as_ended(
         _calls(chain, inputs, configs, kwargs),
-        context=gated_context(limit),
+        context=context,
         limit=None if limit is None else limit * chain.inputs_per_call,
         stops=stops,
     )

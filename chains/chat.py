@@ -8,6 +8,8 @@ import pydantic
 from chains import provider
 from chains.config import RunnableConfig
 from chains.errors import ChainError, InvalidInput, validation_message
+from chains.limited import within
+from chains.limits import RateLimit, estimated_tokens
 from chains.prompt import Message
 from chains.retry import DEFAULT_RETRY, RetryPolicy
 from chains.run import report_usage
@@ -33,6 +35,7 @@ class Chat(Step[Any, Answer], Generic[Answer]):
     The model is `model`, else OPENAI_MODEL. `options` are further options of the request
     (`seed=1`, `max_completion_tokens=500`); `timeout` is seconds for one request (None: the SDK's
     600). Calls that may succeed later are made again as `retry` says (None: never).
+    Each waits until `limit` allows it.
 
     Errors: RetryLater, OperatorNeeded, or ChainError with `refusal`, `content_filter`, `length`,
     `invalid_output`, `bad_request`, `unprocessable`. An answer in plain text that is cut off at
@@ -54,6 +57,7 @@ class Chat(Step[Any, Answer], Generic[Answer]):
         max_tokens: int | None = ...,
         timeout: float | None = ...,
         retry: RetryPolicy | None = ...,
+        limit: RateLimit | None = ...,
         name: str | None = ...,
         **options: Any,
     ) -> None: ...
@@ -69,6 +73,7 @@ class Chat(Step[Any, Answer], Generic[Answer]):
         max_tokens: int | None = ...,
         timeout: float | None = ...,
         retry: RetryPolicy | None = ...,
+        limit: RateLimit | None = ...,
         name: str | None = ...,
         **options: Any,
     ) -> None: ...
@@ -83,6 +88,7 @@ class Chat(Step[Any, Answer], Generic[Answer]):
         max_tokens: int | None = None,
         timeout: float | None = None,
         retry: RetryPolicy | None = DEFAULT_RETRY,
+        limit: RateLimit | None = None,
         name: str | None = None,
         **options: Any,
     ) -> None:
@@ -93,6 +99,7 @@ class Chat(Step[Any, Answer], Generic[Answer]):
         )
         self._reasks = reasks
         self._system = system
+        self._limit = limit
         known = {"temperature": temperature, "max_tokens": max_tokens, "timeout": timeout}
         self._options = {
             **{key: value for key, value in known.items() if value is not None},
@@ -151,18 +158,27 @@ class Chat(Step[Any, Answer], Generic[Answer]):
             "extra_body": {"messages": messages, **(request.get("extra_body") or {})},
         }
         with provider.translate():
+            # Before the wait: to make the client takes a second, and calls would come in a heap.
             completions = (await provider.client()).chat.completions.with_raw_response
-            report_usage(Usage(requests=1))
-            if self._structure is None:
-                raw = await completions.create(**request)
-            else:
-                wanted = self._structure.response_format
-                raw = await completions.parse(response_format=wanted, **request)
-            # The text is read from the body as it is: the SDK's objects would be made for three of
-            # their fields, and would raise without what was paid for an answer that does not fit.
-            body = provider.body_of(raw)
-            report_usage(provider.tokens_used(body))
-            return body
+
+        async def call() -> tuple[Any, Usage]:
+            with provider.translate():
+                report_usage(Usage(requests=1))
+                if self._structure is None:
+                    raw = await completions.create(**request)
+                else:
+                    wanted = self._structure.response_format
+                    raw = await completions.parse(response_format=wanted, **request)
+                # The text is read from the body as it is: the SDK's objects would be made for three
+                # of their fields, and would raise without what was paid for an answer that does not
+                # fit.
+                body = provider.body_of(raw)
+                used = provider.paid(body, request["model"])
+                report_usage(used)
+                return body, used
+
+        body, _ = await within(self._limit, _size(request, messages), call)
+        return body
 
     def _messages(self, input: Any) -> list[Message]:
         messages: list[Message] = []
@@ -180,6 +196,20 @@ class Chat(Step[Any, Answer], Generic[Answer]):
             f"{self.name} takes a text or a list of messages "
             f'({{"role": ..., "content": ...}}), not {type(input).__name__}'
         )
+
+
+def _size(request: dict[str, Any], messages: list[Message]) -> int:
+    """Tokens that a request may use: those of its texts, and of its answer if that has a limit."""
+    answer = next((request[name] for name in _LIMITS if isinstance(request.get(name), int)), 0)
+    return answer + estimated_tokens(
+        text for message in messages for text in _texts(message.get("content"))
+    )
+
+
+def _texts(content: Any) -> list[str]:
+    parts = content if isinstance(content, list) else [{"text": content}]
+    texts = (part.get("text") for part in parts if isinstance(part, dict))
+    return [text for text in texts if isinstance(text, str)]
 
 
 def _finish(body: Any) -> str | None:

@@ -6,12 +6,16 @@ Every text is waited for on its own: nobody waits for a batch, only `WINDOW` sec
 import asyncio
 import copy
 import weakref
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Hashable, Sequence
 from contextlib import nullcontext
 from contextvars import Context
 from dataclasses import dataclass
 
+from chains import limits
+from chains.deadline import Deadline, current_deadline
 from chains.errors import ChainError
+from chains.limited import current_batch, within
+from chains.limits import RateLimit
 from chains.retry import RetryPolicy, attempts
 from chains.usage import Usage
 
@@ -50,6 +54,9 @@ class Wanted:
     text: str
     tokens: int
     answer: asyncio.Future[Answer]
+    #: The batch that wants it, and the deadline of the item.
+    batch: Hashable
+    deadline: Deadline | None
 
 
 class Collector:
@@ -62,12 +69,18 @@ class Collector:
     """
 
     def __init__(
-        self, send: Send, *, gate: asyncio.Semaphore | None, retry: RetryPolicy | None
+        self,
+        send: Send,
+        *,
+        gate: asyncio.Semaphore | None,
+        retry: RetryPolicy | None,
+        limit: RateLimit | None = None,
     ) -> None:
         self._send = send
         # Weakly: a collector is kept for as long as its gate lives.
         self._gate = None if gate is None else weakref.ref(gate)
         self._retry = retry
+        self._limit = limit
         self._waiting: list[Wanted] = []
         self._tokens = 0
         self._timer: asyncio.TimerHandle | None = None
@@ -76,7 +89,13 @@ class Collector:
     def want(self, text: str) -> Wanted:
         """Ask for the text's vector."""
         loop = asyncio.get_running_loop()
-        wanted = Wanted(text, estimated_tokens(text), loop.create_future())
+        wanted = Wanted(
+            text,
+            estimated_tokens(text),
+            loop.create_future(),
+            batch=current_batch(),
+            deadline=current_deadline(),
+        )
         if self._tokens + wanted.tokens > MAX_TOKENS:
             self._flush()
         self._waiting.append(wanted)
@@ -117,12 +136,21 @@ class Collector:
             return
         texts = [one.text for one in wanted]
 
-        async def attempt() -> tuple[list[Vector], Usage]:
+        async def call() -> tuple[list[Vector], Usage]:
             nonlocal spent
+            spent += Usage(requests=1)
+            return await self._send(texts)
+
+        async def attempt() -> tuple[list[Vector], Usage]:
             gate = None if self._gate is None else self._gate()
             async with gate or nullcontext():
-                spent += Usage(requests=1)
-                return await self._send(texts)
+                return await within(
+                    self._limit,
+                    limits.estimated_tokens(texts),
+                    call,
+                    batch=wanted[0].batch,
+                    deadlines=[one.deadline for one in wanted],
+                )
 
         try:
             vectors, used = await attempts(self._retry, attempt)
@@ -173,20 +201,31 @@ def _copy_of(error: Exception) -> Exception:
 
 
 def share_out(usage: Usage, weights: Sequence[int]) -> list[Usage]:
-    """The usage of one request for each of its texts: tokens by weight, requests for the first.
+    """The usage of one request for each of its texts: they sum up to it exactly.
 
-    The shares sum up to the usage exactly.
+    Tokens and cost go by weight, what counts requests goes to the first.
     """
     total = sum(weights)
     shares = []
-    passed, given = 0, 0
-    for place, weight in enumerate(weights):
-        passed += weight
-        tokens = None
-        if usage.input_tokens is not None:
-            # What is due up to here, less what was given: rounding never adds up.
-            due = usage.input_tokens * passed // total
-            tokens, given = due - given, due
-        requests = usage.requests if place == 0 else (None if usage.requests is None else 0)
-        shares.append(Usage(requests=requests, input_tokens=tokens))
+    before = 0
+    for weight in weights:
+        after = before + weight
+        shares.append(
+            Usage(
+                requests=_of_first(usage.requests, before),
+                input_tokens=_part(usage.input_tokens, before, after, total),
+                cost_nanos=_part(usage.cost_nanos, before, after, total),
+                unpriced_requests=_of_first(usage.unpriced_requests, before),
+            )
+        )
+        before = after
     return shares
+
+
+def _part(n: int | None, before: int, after: int, total: int) -> int | None:
+    # What is due up to here, less what was due before: rounding never adds up.
+    return None if n is None else n * after // total - n * before // total
+
+
+def _of_first(n: int | None, before: int) -> int | None:
+    return 0 if n is not None and before else n

@@ -11,6 +11,7 @@ from chains.collector import MAX_INPUTS, Collector, Vector
 from chains.concurrency import current_gate
 from chains.config import RunnableConfig
 from chains.errors import ChainError, InvalidInput
+from chains.limits import RateLimit
 from chains.retry import DEFAULT_RETRY, RetryPolicy
 from chains.run import report_usage
 from chains.runnable import Step
@@ -25,7 +26,8 @@ class Embed(Step[Any, Any]):
     The model is `model`, else OPENAI_EMBEDDING_MODEL, else text-embedding-3-small. Texts that are
     wanted at the same moment, by a batch or by many items at once, share requests of up to 2,048
     texts and 300,000 tokens; `max_concurrency` bounds the requests. A request that fails is made
-    again as `retry` says; a text that the provider refuses fails alone.
+    again as `retry` says; a text that the provider refuses fails alone. Each request waits until
+    `limit` allows it.
 
     The tokens of a shared request are counted for its items by the estimated size of their texts,
     the request itself for the first of them, so that the sums are exact.
@@ -42,11 +44,13 @@ class Embed(Step[Any, Any]):
         dimensions: int | None = None,
         timeout: float | None = None,
         retry: RetryPolicy | None = DEFAULT_RETRY,
+        limit: RateLimit | None = None,
         name: str | None = None,
         **options: Any,
     ) -> None:
         super().__init__(name=name)  # the collector retries, once for all texts of a request
         self._retry = retry
+        self._limit = limit
         self._model = model
         known = {"dimensions": dimensions, "timeout": timeout}
         self._options = {
@@ -92,7 +96,7 @@ class Embed(Step[Any, Any]):
         with self._lock:
             collector = self._collectors.get(key)
             if collector is None:
-                collector = Collector(self._send, gate=gate, retry=self._retry)
+                collector = Collector(self._send, gate=gate, retry=self._retry, limit=self._limit)
                 self._collectors[key] = collector
             return collector
 
@@ -101,7 +105,7 @@ class Embed(Step[Any, Any]):
         with provider.translate():
             embeddings = (await provider.client()).embeddings.with_raw_response
             raw = await embeddings.create(model=model, input=texts, **self._options)
-            used = provider.tokens_used(provider.body_of(raw))
+            used = provider.paid(provider.body_of(raw), model)
             try:
                 data = raw.parse().data
             except ValueError as error:

@@ -6,6 +6,7 @@
     + OperatorNeeded     no call can succeed until a person acts (key, quota, model): stop the batch
     + InvalidInput       the input does not fit the chain: mend it and submit again
   + ChainNotFound        nothing is registered under this name: import its module
+  + BadPrices            the price table cannot be used: mend the file that BATCHORD_PRICES names
 
 `code` says which one it is, in one word:
 
@@ -112,6 +113,10 @@ class ChainNotFound(BatchordError):
             "it in BATCHORD_CHAINS or --chains"
         )
         self.name = name
+
+
+class BadPrices(BatchordError):
+    """The price table cannot be used; the message says what to change."""
 
 
 def _rebuild(

@@ -8,17 +8,21 @@ import asyncio
 import os
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakKeyDictionary
 
 import pydantic
 
+from chains import prices
 from chains.errors import ChainError, OperatorNeeded, as_chain_error
 from chains.usage import Usage
 
 if TYPE_CHECKING:
     # Imported on first use: it takes a second, and a producer never needs it.
     from openai import AsyncOpenAI
+
+#: Tokens of one answer that are believed.
+_MOST_TOKENS: Final = 10**9
 
 _Settings = tuple[str | None, ...]
 #: What of the environment a client is made from.
@@ -93,7 +97,15 @@ def body_of(raw: Any) -> Any:
         ) from None
 
 
-def tokens_used(body: Any) -> Usage:
+def paid(body: Any, asked: str) -> Usage:
+    """What an answer has used and cost: of the model that it names, else of the one asked for."""
+    named = body.get("model") if isinstance(body, dict) else None
+    return prices.priced(
+        _tokens_used(body), named if isinstance(named, str) and named else str(asked)
+    )
+
+
+def _tokens_used(body: Any) -> Usage:
     """The tokens that an answer's body reports; what it does not report is None."""
     usage = body.get("usage") if isinstance(body, dict) else None
     if not isinstance(usage, dict):
@@ -101,11 +113,13 @@ def tokens_used(body: Any) -> Usage:
     inputs = usage.get("prompt_tokens_details") or {}
     outputs = usage.get("completion_tokens_details") or {}
     try:
-        return Usage(
+        used = Usage(
             input_tokens=usage.get("prompt_tokens"),
             cached_input_tokens=inputs.get("cached_tokens"),
             output_tokens=usage.get("completion_tokens"),
             reasoning_tokens=outputs.get("reasoning_tokens"),
         )
+        # Sums of it are kept as 64 bits: no answer has so many, or fewer than none.
+        return used if all(0 <= n <= _MOST_TOKENS for n in used.counts().values()) else Usage()
     except (AttributeError, pydantic.ValidationError):
         return Usage()  # a server with a form of its own: unknown, and no reason to fail the item

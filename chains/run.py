@@ -29,9 +29,9 @@ class Run:
 
 
 @contextmanager
-def scope() -> Iterator[Run]:
+def scope(run: Run | None = None) -> Iterator[Run]:
     """Collect what is reported inside, also from tasks and threads that are started inside."""
-    run = Run()
+    run = Run() if run is None else run
     token = _current.set(run)
     try:
         yield run
@@ -40,7 +40,13 @@ def scope() -> Iterator[Run]:
 
 
 def report_usage(usage: Usage) -> None:
-    """Count this usage for the current run; does nothing outside of a scope."""
+    """Count this usage for the current run; does nothing outside of a scope.
+
+    Tokens without a cost are those of a request whose price is unknown.
+    """
     run = _current.get()
-    if run is not None:
-        run.add(usage)
+    if run is None:
+        return
+    if usage.total_tokens and usage.cost_nanos is None and usage.unpriced_requests is None:
+        usage = usage.model_copy(update={"unpriced_requests": usage.requests or 1})
+    run.add(usage)

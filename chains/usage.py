@@ -10,7 +10,7 @@ def _plus(left: int | None, right: int | None) -> int | None:
 
 
 class Usage(pydantic.BaseModel, frozen=True):
-    """Requests and tokens of one or many calls; None is unknown, not zero."""
+    """Requests, tokens and cost of one or many calls; None is unknown, not zero."""
 
     #: Requests that were made, failed ones included.
     requests: int | None = None
@@ -20,6 +20,10 @@ class Usage(pydantic.BaseModel, frozen=True):
     output_tokens: int | None = None
     #: Part of `output_tokens`.
     reasoning_tokens: int | None = None
+    #: Billionths of a US dollar for what has a known price: whole, so that sums are exact.
+    cost_nanos: int | None = None
+    #: Requests that were answered and whose price is unknown.
+    unpriced_requests: int | None = None
 
     def __add__(self, other: "Usage") -> "Usage":
         """The sum, field by field; what one side does not know is taken from the other."""
@@ -29,9 +33,23 @@ class Usage(pydantic.BaseModel, frozen=True):
             cached_input_tokens=_plus(self.cached_input_tokens, other.cached_input_tokens),
             output_tokens=_plus(self.output_tokens, other.output_tokens),
             reasoning_tokens=_plus(self.reasoning_tokens, other.reasoning_tokens),
+            cost_nanos=_plus(self.cost_nanos, other.cost_nanos),
+            unpriced_requests=_plus(self.unpriced_requests, other.unpriced_requests),
         )
 
     @property
     def total_tokens(self) -> int | None:
         """Input and output tokens together; None if neither is known."""
         return _plus(self.input_tokens, self.output_tokens)
+
+    @pydantic.computed_field  # type: ignore[prop-decorator]
+    @property
+    def cost_usd(self) -> float | None:
+        """US dollars, as BATCHORD_PRICES has it; None if the price of any request is unknown."""
+        if self.cost_nanos is None or self.unpriced_requests:
+            return None
+        return self.cost_nanos / 1e9
+
+    def counts(self) -> dict[str, int]:
+        """What is known, by field, to be summed up."""
+        return self.model_dump(exclude_none=True, round_trip=True)

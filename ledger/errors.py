@@ -5,6 +5,7 @@
   + UnknownBatch                the ledger has no such batch: check the id, or submit again
   + BatchAborted                the batch was given up before it was sealed: submit again
   + RetryRefused                the batch has not completed: wait for it, or submit again
+  + ResumeRefused               the batch's budget is used up: resume it with a larger one
   + BatchPaused                 nothing can succeed until a person acts: mend it, then resume
   + IdempotencyConflict         the key already names another chain's batch: choose another key
   + SubmitRefused               what was submitted cannot be a batch: mend it and submit again
@@ -40,6 +41,16 @@ class RetryRefused(BatchordError):
     def __init__(self, batch_id: str, status: str) -> None:
         super().__init__(
             f"batch {batch_id} is {status}: only a completed batch's failed items can be run again"
+        )
+
+
+class ResumeRefused(BatchordError):
+    """The batch has used what its budget is, or more: it would pause again at once."""
+
+    def __init__(self, batch_id: str, used: str) -> None:
+        super().__init__(
+            f"batch {batch_id} has used {used}: resume it with a larger budget, as "
+            "resume(budget=Budget(...)) or --budget-usd, --budget-tokens"
         )
 
 

@@ -7,13 +7,17 @@ trip; each is still one transition of one item, with its own token.
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
+from typing import Final, Literal, NamedTuple
 
+from chains.usage import Usage
 from ledger.connection import Call
 from ledger.models import ItemStatus, PauseReason
 from ledger.packing import pack_outcome, unpack
 from ledger.schema import EVENTS_KEPT, page_of
 from ledger.store import Store
+
+#: Sums of a thousand of these fit into the server's counters.
+_LARGEST: Final = 2**53
 
 Verdict = Literal["run", "lost", "settled", "held", "stopped", "unknown", "suspect"]
 
@@ -115,16 +119,20 @@ class Exchange:
         lost = self._store.run("beat", [keys.runs, keys.leases], self._lease_ms, *flat)
         return [int(index) for index in lost]
 
-    def release(self, wishes: Iterable[Wish]) -> int:
-        """Hand items back as if they had not been claimed; return how many were still held."""
-        by_batch: dict[str, list[Wish]] = defaultdict(list)
-        for wish in wishes:
-            by_batch[wish.batch_id].append(wish)
+    def release(self, items: Iterable[tuple[Wish, Usage | None]]) -> int:
+        """Hand items back as if they had not been claimed; return how many were still held.
+
+        What their calls have used meanwhile is counted: it was paid for.
+        """
+        by_batch: dict[str, list[str | int]] = defaultdict(list)
+        for wish, used in items:
+            counts = {} if used is None else used.counts()
+            args = by_batch[wish.batch_id]
+            args += (wish.index, wish.token, len(counts), *_usage_args(counts))
         released = 0
-        for batch_id, mine in by_batch.items():
+        for batch_id, args in by_batch.items():
             keys = self._keys.batch(batch_id)
-            flat = [part for wish in mine for part in (wish.index, wish.token)]
-            released += int(self._store.run("release", [keys.runs, keys.leases], *flat))
+            released += int(self._store.run("release", [keys.meta, keys.runs, keys.leases], *args))
         return released
 
     def pause(self, batch_id: str, reason: PauseReason) -> None:
@@ -177,9 +185,17 @@ class Exchange:
         for one in settlements:
             args += (one.index, one.token, one.shard, one.attempt, one.status, one.code)
             args += (pack_outcome(one.outcome, one.output), int(one.busy * 1e6), len(one.usage))
-            for name, n in one.usage.items():
-                args += (f"usage.{name}", n)
+            args += _usage_args(one.usage)
         return Call("settle", names, args)
+
+
+def _usage_args(usage: Mapping[str, int]) -> list[str | int]:
+    # What does not fit is left out: a script that fails at a counter would leave half of its work.
+    return [
+        part
+        for name, n in usage.items()
+        for part in (f"usage.{name}", n if abs(n) <= _LARGEST else 0)
+    ]
 
 
 def _by_page(asked: Sequence[Wish | Settlement]) -> dict[tuple[str, int], list[int]]:

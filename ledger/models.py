@@ -13,6 +13,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from chains import Usage, registered
+from ledger.budget import Budget
 
 
 class BatchStatus(StrEnum):
@@ -114,7 +115,7 @@ class Item(Frozen):
     #: The chain's output as JSON values; None unless succeeded.
     output: Any = None
     error: ItemError | None = None
-    #: Tokens of all calls, failed attempts included; None where no call reported any.
+    #: Tokens and cost of all calls, failed ones included; None where no call reported any.
     usage: Usage | None = None
     #: How many times it was started.
     attempts: int = 0
@@ -140,9 +141,9 @@ class RequestCounts(Frozen):
 
 
 class PauseReason(Frozen):
-    """Why the workers have paused a batch: nothing can succeed until a person acts."""
+    """Why the workers have paused a batch: it is for a person to act."""
 
-    #: The error's, `authentication_error` say.
+    #: The error's, `authentication_error` say; or `budget_exceeded`, `price_unknown`.
     code: str
     #: What it said; it may quote the input and stays in the ledger.
     message: str
@@ -162,7 +163,10 @@ class BatchRecord(Frozen):
     running: int = 0
     #: Why the workers have paused it; None unless they have.
     reason: PauseReason | None = None
+    #: Sums over all calls; None where none reported any.
     usage: Usage | None = None
+    #: What it may use before it pauses; None: as much as it takes.
+    budget: Budget | None = None
     metadata: dict[str, str] = {}
     idempotency_key: str | None = None
     created_at: datetime
@@ -173,6 +177,18 @@ class BatchRecord(Frozen):
     expires_at: datetime | None = None
     #: When it reached the final status that it has.
     ended_at: datetime | None = None
+
+
+class ChainUse(Frozen):
+    """What the completed batches of a chain have used together, the older ones counting less."""
+
+    batches: int
+    items: int
+    input_tokens: int
+    output_tokens: int
+    #: Items whose cost is known, and that cost in billionths of a dollar.
+    priced_items: int
+    cost_nanos: int
 
 
 class ChainRecord(Frozen):

@@ -9,11 +9,13 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from chains import Usage
+from ledger.budget import budget_of
 from ledger.errors import UnknownBatch
 from ledger.models import (
     BatchRecord,
     BatchStatus,
     ChainRecord,
+    ChainUse,
     Item,
     ItemStatus,
     PauseReason,
@@ -210,6 +212,15 @@ class Reader:
             found = self._redis.hgetall(self._keys.chains)
         return {name: ChainRecord.model_validate_json(found[name]) for name in sorted(found)}
 
+    def used(self, chain: str) -> ChainUse | None:
+        """Return what the chain's completed batches have used together; None: nothing is known."""
+        with self._store.talking():
+            found = self._redis.hget(self._keys.used, chain)
+        if found is None:
+            return None
+        names = ("batches", "items", "input_tokens", "output_tokens", "priced_items", "cost_nanos")
+        return ChainUse(**dict(zip(names, map(int, found.split()), strict=True)))
+
     def active(self) -> list[str]:
         """Return the batches that are not committed, oldest first."""
         with self._store.talking():
@@ -294,6 +305,7 @@ def _record(batch_id: str, meta: dict[str, str], running: int) -> BatchRecord:
         running=running,
         reason=PauseReason.model_validate_json(meta["reason"]) if "reason" in meta else None,
         usage=Usage(**usage) if usage else None,
+        budget=budget_of(meta),
         metadata=decode(meta.get("metadata", "{}")),
         idempotency_key=meta.get("idempotency_key"),
         created_at=_time(meta["created_at"]),

@@ -27,7 +27,13 @@ Across batches:
     NS:active           zset    batch id not yet committed, scored by its creation (ms)
     NS:key:SHA256       string  idempotency key (hashed) -> batch id
     NS:chains           hash    chain name -> ChainRecord, as the workers announced it
+    NS:used             hash    chain name -> "batches items input_tokens output_tokens priced_items
+                                cost_nanos", summed up over its completed batches (commit.lua)
     NS:sweep            string  the worker that sweeps now; expires
+    NS:limit:KEY        hash    of a rate limit: `requests` and `tokens`, until when all that was
+                                reserved has been earned; `cool`, until when nobody calls (us)
+    NS:limit:KEY:places hash    process -> "calls_in_flight believed_until hungry_until" (us); both
+                                expire
 """
 
 import hashlib
@@ -143,8 +149,18 @@ class Keys:
         return f"{self.namespace}:chains"
 
     @property
+    def used(self) -> str:
+        return f"{self.namespace}:used"
+
+    @property
     def sweep(self) -> str:
         return f"{self.namespace}:sweep"
+
+    def rates(self, limit: str) -> str:
+        return f"{self.namespace}:limit:{limit}"
+
+    def places(self, limit: str) -> str:
+        return f"{self.namespace}:limit:{limit}:places"
 
     def idempotency(self, key: str) -> str:
         # Hashed: a caller's key may be long, and may say more than a key name should.

@@ -72,6 +72,11 @@ class Settings(BaseSettings):
     """So many items at the start of a batch, or after a resume, that all fail with the same code
     pause it. 0: never."""
 
+    prices: Path | None = None
+    """A JSON file of what models cost, in US dollars per million tokens: `{"model": {"input": 2.5,
+    "cached_input": 1.25, "output": 10}}`. A worker reads it as it starts. Unset: costs are
+    unknown."""
+
     task_events: bool = False
     """Whether workers report each task from their start on. Flower tells them to when it runs, and
     when it sees a new one; where nobody listens, reports are a fifth of a worker's time."""

@@ -8,8 +8,10 @@ from collections.abc import Collection
 
 from celery import Celery
 
+from chains import Usage
+from ledger.budget import Budget, checked
 from ledger.crash import crash_point
-from ledger.errors import RetryRefused, UnknownBatch
+from ledger.errors import ResumeRefused, RetryRefused, UnknownBatch
 from ledger.models import BatchRecord, BatchStatus
 from ledger.publish import publish_shards, publish_tasks, unsettled_tasks
 from ledger.reader import Reader
@@ -33,9 +35,18 @@ class Steering:
         """Let no new item start until the batch is resumed; what runs may end."""
         return self._step("pause", batch_id)
 
-    def resume(self, batch_id: str) -> BatchStatus:
-        """Let a paused batch go on where it was."""
-        status = self._step("resume", batch_id)
+    def resume(self, batch_id: str, budget: Budget | None = None) -> BatchStatus:
+        """Let a paused batch go on where it was; a `budget` stands in for its own.
+
+        Raises:
+            ResumeRefused: it has used as much as the budget is.
+            SubmitRefused: that is no budget.
+        """
+        limits: list[str] = []
+        if (given := checked(budget)) is not None:
+            fields = given.fields()
+            limits = [fields.get(name, "") for name in ("budget_tokens", "budget_nanos")]
+        status = self._step("resume", batch_id, *limits)
         if status is BatchStatus.IN_PROGRESS:
             self.republish(batch_id)
             publish_shards(self._app, self._store, batch_id)
@@ -119,15 +130,23 @@ class Steering:
         self._store.run("finish", [keys.meta, keys.events], EVENTS_KEPT, 0)
         return self.end_if_finalizing(record)
 
-    def _step(self, name: str, batch_id: str) -> BatchStatus:
+    def _step(self, name: str, batch_id: str, *args: str) -> BatchStatus:
         self._reader.status(batch_id)  # raises for what is no batch, before a key is named after it
         keys = self._store.keys.batch(batch_id)
-        status = self._store.run(name, [keys.meta, keys.events], EVENTS_KEPT)
+        status = self._store.run(name, [keys.meta, keys.events], EVENTS_KEPT, *args)
         if not status:
             raise UnknownBatch(batch_id)
+        if status == "over":
+            raise ResumeRefused(batch_id, _used(self._reader.record(batch_id)))
         return BatchStatus(status)
 
     def _end_page(self, batch_id: str, start: int, stop: int) -> int:
         keys, page = self._store.keys.batch(batch_id), start // PAGE_SIZE
         names = [keys.meta, keys.outcomes(page), keys.runs, keys.leases, keys.done, keys.events]
         return int(self._store.run("end_page", names, EVENTS_KEPT, start, stop))
+
+
+def _used(record: BatchRecord) -> str:
+    usage = record.usage or Usage()
+    tokens = f"{usage.total_tokens or 0:,} tokens"
+    return tokens if usage.cost_nanos is None else f"${usage.cost_nanos / 1e9:.6g} and {tokens}"

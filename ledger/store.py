@@ -171,7 +171,8 @@ class Store(Connection):
 
     def commit(self, batch_id: str, *, total: int, key: str | None) -> bool:
         """End a batch whose items all have an outcome, once; True for the caller that did it."""
-        names = self._lasting(batch_id, total, key)
+        active, *rest = self._lasting(batch_id, total, key)
+        names = [active, self.keys.used, *rest]
         done = int(self.run("commit", names, batch_id, self.settings.result_ttl, EVENTS_KEPT))
         if done:
             crash_point("after-commit")
@@ -256,6 +257,13 @@ class Store(Connection):
         """Take out and return items whose lease ended without an outcome."""
         leases = self.keys.batch(batch_id).leases
         return [int(index) for index in self.run("lapsed", [leases], limit)]
+
+    def overtaken(self, batch_id: str, shard: Shard) -> list[int]:
+        """Return items of an open shard that nobody has claimed though later ones were begun."""
+        keys, page = self.keys.batch(batch_id), page_of(shard.start)
+        names = [keys.meta, keys.outcomes(page), keys.runs, keys.shards, keys.settled]
+        found = self.run("overtaken", names, shard.number, self._lease_ms)
+        return [int(index) for index in found]
 
     def note(self, batch_id: str, status: str) -> None:
         """Add to the batch's news; for the sweep it counts as progress."""

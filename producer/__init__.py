@@ -2,7 +2,8 @@
 
 from producer.batch import Batch
 from producer.client import Client
+from producer.estimate import Estimate
 from producer.remote import RemoteRunnable
 from producer.stream import Stream
 
-__all__ = ["Batch", "Client", "RemoteRunnable", "Stream"]
+__all__ = ["Batch", "Client", "Estimate", "RemoteRunnable", "Stream"]

@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Iterator
 from itertools import takewhile
 from typing import Any, Final, ParamSpec, TypeVar
 
+from ledger.budget import Budget
 from ledger.errors import BatchPaused, ItemNotSucceeded, LedgerUnavailable
 from ledger.models import BatchRecord, BatchStatus, Item, ItemStatus, RequestCounts
 from ledger.reader import Reader
@@ -90,13 +91,20 @@ class Batch:
         """As `pause`."""
         return await asyncio.to_thread(self.pause)
 
-    def resume(self) -> BatchStatus:
-        """Let a paused batch go on where it was. Returns the status then."""
-        return self._steering.resume(self.id)
+    def resume(self, *, budget: Budget | None = None) -> BatchStatus:
+        """Let a paused batch go on where it was. Returns the status then.
 
-    async def aresume(self) -> BatchStatus:
+        `budget` stands in for the one that it has, also while it runs.
+
+        Raises:
+            ResumeRefused: it has used as much as its budget is, and would pause again at once.
+            SubmitRefused: `budget` is none.
+        """
+        return self._steering.resume(self.id, budget)
+
+    async def aresume(self, *, budget: Budget | None = None) -> BatchStatus:
         """As `resume`."""
-        return await asyncio.to_thread(self.resume)
+        return await asyncio.to_thread(self.resume, budget=budget)
 
     def cancel(self) -> BatchStatus:
         """End the batch with what is done. Returns the status then: `cancelling`, or `cancelled`.

@@ -7,6 +7,7 @@ from typing import Any, Final, Literal
 
 from pydantic import SecretStr
 
+from ledger.budget import Budget
 from ledger.celery_app import create_app
 from ledger.checkup import Finding, checkup
 from ledger.models import BatchRecord, ChainRecord
@@ -15,6 +16,7 @@ from ledger.settings import Settings
 from ledger.steering import Steering
 from ledger.store import Store
 from producer.batch import Batch
+from producer.estimate import Estimate, estimate
 from producer.submission import DEFAULT_PRIORITY, Submission, submit
 from producer.window import Window
 
@@ -70,6 +72,7 @@ class Client:
         items_per_task: int | Literal["auto"] = "auto",
         priority: int = DEFAULT_PRIORITY,
         completion_window: Window | None = None,
+        budget: Budget | None = None,
     ) -> Batch:
         """Accept a batch: each input will get exactly one outcome, whatever becomes of us.
 
@@ -87,6 +90,10 @@ class Client:
         `completion_window`: "24h" as OpenAI writes it ("90s", "30m", "7d"), a timedelta, or
         seconds. What has no outcome by then becomes `expired`, and so does the batch; what is done
         stays readable. None: it may take as long as it takes.
+
+        `budget`: `Budget(usd=20)`, `Budget(tokens=100_000)`, or both. Once that is used the batch
+        pauses, with the reason `budget_exceeded`; what runs then may end. `resume` with a larger
+        one goes on.
 
         Returns when everything is recorded and the first shards are published.
 
@@ -106,12 +113,28 @@ class Client:
             items_per_task=items_per_task,
             priority=priority,
             completion_window=completion_window,
+            budget=budget,
         )
         return Batch(submit(self._app, self._store, what), self._reader, self._steering)
 
     async def asubmit(self, chain: str, inputs: Iterable[Any], **options: Any) -> Batch:
         """As `submit`; `inputs` is read in a thread."""
         return await asyncio.to_thread(self.submit, chain, inputs, **options)
+
+    def estimate(self, chain: str, inputs: Iterable[Any]) -> Estimate:
+        """Return what a batch of these inputs may use; nothing is written, no model is asked.
+
+        By what completed batches of the chain have used per item; where there is none, by the
+        inputs alone. `inputs` as in `submit`.
+
+        Raises:
+            ChainNotFound, SubmitRefused, LedgerUnavailable: as `submit` does.
+        """
+        return estimate(self._reader, self.settings, chain, inputs)
+
+    async def aestimate(self, chain: str, inputs: Iterable[Any]) -> Estimate:
+        """As `estimate`."""
+        return await asyncio.to_thread(self.estimate, chain, inputs)
 
     def retrieve(self, batch_id: str) -> Batch:
         """Return the handle of a batch that was submitted before, by whomever.

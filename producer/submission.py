@@ -9,6 +9,7 @@ from typing import Any, Final, Literal
 
 from celery import Celery
 
+from ledger.budget import Budget, checked
 from ledger.crash import crash_point
 from ledger.errors import IdempotencyConflict, SubmitRefused, UnknownBatch
 from ledger.models import BatchRecord, BatchStatus
@@ -51,6 +52,7 @@ class Submission:
     items_per_task: int | Literal["auto"] = "auto"
     priority: int = DEFAULT_PRIORITY
     completion_window: Window | None = None
+    budget: Budget | None = None
 
     def check(self) -> None:
         """Raise SubmitRefused if anything but the inputs is not as it must be."""
@@ -79,6 +81,7 @@ class Submission:
         if type(priority) is not int or not 0 <= priority <= 9:
             raise SubmitRefused("priority: an int from 0, which is served first, to 9")
         window_seconds(self.completion_window)
+        checked(self.budget)
         _check_many("inputs", self.inputs)
         if self.custom_ids is not None:
             _check_many("custom_ids", self.custom_ids)
@@ -183,6 +186,8 @@ def _open(store: Store, reader: Reader, what: Submission, batch_id: str) -> Batc
     fields = {"chain": what.chain}
     if what.metadata:
         fields["metadata"] = encode(dict(what.metadata), max_bytes=65_536, setting="metadata")
+    if what.budget is not None:
+        fields |= what.budget.fields()
     key = what.idempotency_key
     if key is not None:
         fields["idempotency_key"] = key

@@ -7,6 +7,7 @@ import base64
 import json
 from collections.abc import Iterable, Sequence
 
+from chains import Usage
 from ledger.exchange import Settlement, Wish
 from ledger.models import BatchStatus, ItemStatus
 from ledger.publish import gather, publish_tasks
@@ -96,7 +97,7 @@ class Bench(Desk):
                 status=status,
                 outcome=f'{{"status":"{status}"{error}}}',
                 output=f'"{one.token} {one.index}"' if status is ItemStatus.SUCCEEDED else "null",
-                usage={"requests": 1},
+                usage={"requests": 1, "input_tokens": 1},
                 busy=0.001,
             )
             settlements.append(one.told)
@@ -112,8 +113,9 @@ class Bench(Desk):
             self.publish()
 
     def release(self, some: Sequence[Held], *, requeue: bool) -> None:
+        used = Usage(requests=1, input_tokens=1)
         wishes = [Wish(batch_id=self.batch_id, index=o.index, token=o.token) for o in some]
-        self.exchange.release(wishes)
+        self.exchange.release((wish, used) for wish in wishes)
         for one in some if requeue else ():
             self.publish_again(one)
 
@@ -148,7 +150,7 @@ class Bench(Desk):
             if model.status is BatchStatus.VALIDATING:
                 self.producer_falls_silent()
             if model.status is BatchStatus.PAUSED:
-                self.resume()
+                self.resume(more=1000)
             self.publisher_falls_silent()
             self.retrier_falls_silent()
             self.leases_end(sorted(model.runs))

@@ -6,8 +6,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
+from ledger.budget import Budget
 from ledger.celery_app import create_app
-from ledger.errors import RetryRefused, SubmitRefused
+from ledger.errors import ResumeRefused, RetryRefused, SubmitRefused
 from ledger.exchange import Exchange, Settlement
 from ledger.models import Item
 from ledger.publish import publish_shards
@@ -66,6 +67,8 @@ class Desk:
         self._tokens = itertools.count()
         self.batch_id = ""
         self.named = False
+        #: Of tokens; None: none.
+        self.budget: int | None = None
         self.held: list[Held] = []
 
     def close(self) -> None:
@@ -100,6 +103,9 @@ class Desk:
         self.store.model = LedgerModel(self.store.settings.max_attempts)
         self.batch_id, self.named, self.held = new_batch_id(), named, []
         fields = {"chain": "echo"}
+        if self.budget is not None:
+            fields |= Budget(tokens=self.budget).fields()
+            self.model.budget = self.budget
         if named:
             fields["idempotency_key"] = KEY
             self.redis.delete(self.store.keys.idempotency(KEY))
@@ -149,8 +155,11 @@ class Desk:
     def pause(self) -> None:
         self.steering.pause(self.batch_id)
 
-    def resume(self) -> None:
-        self.steering.resume(self.batch_id)
+    def resume(self, more: int | None = None) -> None:
+        """Resume; `more`: with a budget of so many tokens above what is used."""
+        budget = None if more is None else Budget(tokens=max(1, self.model.calls + more))
+        with suppress(ResumeRefused):
+            self.steering.resume(self.batch_id, budget)
 
     def retry(self, codes: Sequence[str] | None = None) -> None:
         with suppress(RetryRefused):

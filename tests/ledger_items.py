@@ -78,8 +78,10 @@ class ItemsModel:
     retrying: str | None = None
     ends: int = 0
     reopenings: int = 0
-    #: Settlements that were recorded, retried ones included.
-    recorded: int = 0
+    #: Calls that are counted: one for each attempt that was settled or handed back.
+    calls: int = 0
+    #: Of tokens, of which each call uses one; None: none.
+    budget: int | None = None
 
     def _to(self, status: BatchStatus | None) -> None:
         assert status in STEPS[self.status], f"{self.status} -> {status}"
@@ -142,6 +144,7 @@ class ItemsModel:
 
     def _settle(self, args: list[Any], answer: list[int]) -> None:
         told: Counter[int] = Counter()
+        before = self.calls
         at, *answers = 2, *answer[:-1]
         for got in answers:
             index, token, shard, attempt, status, _, text = args[at : at + 7]
@@ -149,6 +152,7 @@ class ItemsModel:
             as_expected = self._settled(int(index), token, int(attempt), ItemStatus(status), text)
             assert (got > 0) == as_expected
             told[int(shard)] += got == 2
+        self._look_at_the_budget(self.calls > before)
         for shard, times in told.items():
             complete = shard not in self.closed and self.settled_in(shard) == len(self.cut[shard])
             assert times <= complete
@@ -163,7 +167,7 @@ class ItemsModel:
         outcome = decode(unpack_outcome(text))
         code = (outcome.get("error") or {}).get("code")
         self.outcomes[index] = Ended(status, run.attempts, outcome["output"], code, token, text)
-        self.recorded += 1
+        self.calls += 1
         del self.runs[index]
         return True
 
@@ -177,13 +181,27 @@ class ItemsModel:
                 lost.append(str(index))
         assert answer == lost
 
+    @property
+    def over_budget(self) -> bool:
+        """Whether as much is used as may be, and there is something left to do."""
+        return self.budget is not None and self.calls >= self.budget and not self.complete
+
+    def _look_at_the_budget(self, settled: bool) -> None:
+        watched = sum(bool(run.lease) for run in self.runs.values())
+        left = len(self.inputs) - len(self.outcomes) - watched
+        if settled and self.status is S.IN_PROGRESS and self.over_budget and left > 0:
+            self._to(S.PAUSED)
+
     def _release(self, args: list[Any], answer: int) -> None:
-        released = 0
-        for index, token in self._pairs(args):
+        released, at = 0, 0
+        while at < len(args):
+            index, token, fields = int(args[at]), args[at + 1], int(args[at + 2])
+            at += 3 + 2 * fields
             run = self.runs.get(index)
             if run is None or run.token != token:
                 continue
             released += 1
+            self.calls += 1
             if not run.mark:
                 run.attempts -= 1
                 self.starts[index] -= 1

@@ -56,6 +56,14 @@ class LedgerModel(ItemsModel):
         if gone and self.status is not None:
             self._to(None)
 
+    # The sweep.
+
+    def _overtaken(self, args: list[Any], answer: list[int]) -> None:
+        for index in answer:
+            assert int(index) in self.cut[int(args[0])]
+            assert int(index) not in self.outcomes
+            assert int(index) not in self.runs
+
     # Shards.
 
     def _next_shard(self, args: list[Any], answer: list[int]) -> None:
@@ -120,6 +128,13 @@ class LedgerModel(ItemsModel):
         assert answer == (self.status or "")
 
     def _resume(self, args: list[Any], answer: str) -> None:
+        given = len(args) > 1
+        if self.status is S.PAUSED or (given and self.status is S.IN_PROGRESS):
+            before, self.budget = self.budget, int(args[1]) if given else self.budget
+            if self.over_budget:
+                self.budget = before
+                assert answer == "over"
+                return
         if self.status is S.PAUSED:
             self._to(S.FINALIZING if self.all_closed else S.IN_PROGRESS)
         assert answer == (self.status or "")

@@ -83,14 +83,21 @@ class ProducerRules(RuleBasedStateMachine):
         submission=SUBMISSIONS,
         far=st.sampled_from([*["sealed"] * 8, "written", "open"]),
         begun=st.integers(0, 5),
+        budget=st.none() | st.integers(1, 20),
         fault=FAULTS,
         amid_retry=AMID_RETRY,
     )
     def submit(
-        self, submission: Submission, far: str, begun: int, fault: Fault, amid_retry: Fault
+        self,
+        submission: Submission,
+        far: str,
+        begun: int,
+        budget: int | None,
+        fault: Fault,
+        amid_retry: Fault,
     ) -> None:
         """Most examples begin with a batch some of whose items run."""
-        self.amid_retry = amid_retry
+        self.amid_retry, self.bench.budget = amid_retry, budget
         self.do(lambda: self.bench.submit(*submission, far), fault)
         for message in self.bench.queue()[:begun]:
             self.bench.take(message)

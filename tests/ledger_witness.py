@@ -34,7 +34,7 @@ class Witness:
             "total": len(model.inputs),
             **{name: counts[name] for name in ("succeeded", "failed", "cancelled", "expired")},
         }
-        assert (record.usage.requests if record.usage else 0) == model.recorded
+        assert (record.usage.requests if record.usage else 0) == model.calls
         for item in self.bench.items():
             self._check_item(item)
         self._check_keys()

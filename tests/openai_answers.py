@@ -65,14 +65,14 @@ def count_tokens(text: str) -> int:
     return len(text.split())
 
 
-def chat_usage(body: JsonObject, content: str) -> JsonObject:
+def chat_usage(body: JsonObject, content: str, cached: int = 0) -> JsonObject:
     """The usage of a chat as the API states it."""
     asked, answered = count_tokens(request_text(body)), count_tokens(content)
     return {
         "prompt_tokens": asked,
         "completion_tokens": answered,
         "total_tokens": asked + answered,
-        "prompt_tokens_details": {"cached_tokens": 0},
+        "prompt_tokens_details": {"cached_tokens": min(cached, asked)},
         "completion_tokens_details": {"reasoning_tokens": 0},
     }
 

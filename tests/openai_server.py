@@ -59,12 +59,15 @@ class OpenAIServer(Rules):
     """Serves chat completions, embeddings and models; each rule holds until `reset()`.
 
     `delay` is seconds before an answer, or a function from the request's text to seconds.
-    `shuffle_embeddings` answers out of order, with the right `index`. `api_key`, when given, is
-    the only key let in.
+    `shuffle_embeddings` answers out of order, with the right `index`. `cached_tokens` of a chat's
+    prompt are said to be so, and `answers_as` has the model that an answer names, by a text of the
+    request. `api_key`, when given, is the only key let in.
     """
 
     delay: Delay
     shuffle_embeddings: bool
+    cached_tokens: int
+    answers_as: dict[str, str]
     peak_in_flight: int
 
     def __init__(self, *, port: int = 0, api_key: str | None = None) -> None:
@@ -89,6 +92,8 @@ class OpenAIServer(Rules):
             self.peak_in_flight = self._in_flight
         self.delay = 0.0
         self.shuffle_embeddings = False
+        self.cached_tokens = 0
+        self.answers_as = {}
 
     @property
     def base_url(self) -> str:
@@ -228,7 +233,7 @@ class OpenAIServer(Rules):
                 "id": f"chatcmpl-{answers.stable_id(body)}",
                 "object": "chat.completion",
                 "created": int(time.time()),
-                "model": body.get("model"),
+                "model": self._model_of(body),
                 "choices": [
                     {
                         "index": 0,
@@ -237,9 +242,14 @@ class OpenAIServer(Rules):
                         "message": {"role": "assistant", "content": content, "refusal": refusal},
                     }
                 ],
-                "usage": answers.chat_usage(body, content or refusal or ""),
+                "usage": answers.chat_usage(body, content or refusal or "", self.cached_tokens),
             }
         )
+
+    def _model_of(self, body: JsonObject) -> Any:
+        text = answers.request_text(body)
+        named = (model for match, model in self.answers_as.items() if match in text)
+        return next(named, body.get("model"))
 
     def _embeddings(self, body: JsonObject, rule: Rule | None) -> web.Response:
         refused = embedding_failure(answers.embedding_inputs(body))

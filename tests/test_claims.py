@@ -4,9 +4,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from chains import register
+from chains import Usage, register
+from ledger.budget import Budget
 from ledger.exchange import Exchange, Settlement, Wish
-from ledger.models import ItemStatus
+from ledger.models import BatchStatus, ItemStatus
 from ledger.store import Store
 from tests.harness import Deployment
 
@@ -22,16 +23,19 @@ def exchange(deployment: Deployment) -> Iterator[Exchange]:
     store.close()
 
 
-def settlement(batch_id: str, token: str, attempt: int) -> Settlement:
+def settlement(
+    batch_id: str, token: str, attempt: int, *, index: int = 0, tokens: int = 0
+) -> Settlement:
     return Settlement(
         batch_id=batch_id,
-        index=0,
+        index=index,
         token=token,
         shard=0,
         attempt=attempt,
         status=ItemStatus.SUCCEEDED,
         outcome='{"status":"succeeded"}',
         output="1",
+        usage={"output_tokens": tokens},
     )
 
 
@@ -65,3 +69,42 @@ def test_a_late_outcome_is_refused_though_it_is_the_same(
     assert again.recorded
     [late], _ = exchange.swap([settlement(batch.id, "late", 1)], [])
     assert not late.recorded
+
+
+def test_a_budget_stops_what_has_not_begun_and_never_a_batch_whose_rest_runs(
+    deployment: Deployment, exchange: Exchange
+) -> None:
+    for begun, stopped in ((3, BatchStatus.PAUSED), (4, BatchStatus.IN_PROGRESS)):
+        batch = deployment.client.submit("echo", [1, 2, 3, 4], budget=Budget(tokens=10**15))
+        exchange.swap(
+            [], [Wish(batch_id=batch.id, index=index, token="one") for index in range(begun)]
+        )
+        for index, tokens in enumerate((10**15 - 1, 1)):
+            assert batch.status is BatchStatus.IN_PROGRESS
+            exchange.swap([settlement(batch.id, "one", 1, index=index, tokens=tokens)], [])
+        assert batch.status is stopped
+        usage = batch.record().usage
+        assert usage is not None
+        assert usage.output_tokens == 10**15
+        batch.cancel()
+
+
+def test_a_number_that_no_counter_holds_breaks_nothing(
+    deployment: Deployment, exchange: Exchange
+) -> None:
+    batch = deployment.client.submit("echo", [1])
+    exchange.swap([], [Wish(batch_id=batch.id, index=0, token="one")])
+    [receipt], _ = exchange.swap([settlement(batch.id, "one", 1, tokens=10**30)], [])
+    assert (receipt.recorded, receipt.shard_complete) == (True, True)
+    assert batch.request_counts.done == 1
+
+
+def test_what_an_item_that_is_handed_back_has_used_is_counted_once(
+    deployment: Deployment, exchange: Exchange
+) -> None:
+    batch = deployment.client.submit("echo", [1])
+    wish = Wish(batch_id=batch.id, index=0, token="one")
+    exchange.swap([], [wish])
+    # The answer was lost, and the call is repeated.
+    assert [exchange.release([(wish, Usage(requests=2))]) for _ in range(2)] == [1, 0]
+    assert batch.record().usage == Usage(requests=2)

@@ -93,6 +93,8 @@ CASES = {
     "no such module": Case("submit x --chains no.such -i -", ["'no.such'", "No module"]),
     "a broken module": Case("submit x --chains broken -i -", ["'broken'", "KeyError", "no key"]),
     "no pair": Case(f"{ECHO} --metadata team", ["--metadata", "KEY=VALUE"]),
+    "no budget": Case(f"{ECHO} --budget-usd 0", ["budget", "usd", "above 0"]),
+    "no tokens": Case(f"{ECHO} --budget-tokens 0", ["budget", "tokens", "at least 1"]),
     "no such option": Case("list --nope", ["--nope", "batchord list --help"]),
     "no such option of all": Case("--nope", ["--nope", "batchord --help"]),
     "no such command": Case("nope", ["'nope'", "batchord --help"]),

@@ -6,7 +6,9 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from rich.console import Console, RenderableType
 
-from batchord import render
+from batchord import money, render
+from chains import Usage
+from ledger.budget import Budget
 from ledger.models import BatchRecord, BatchStatus, Item, ItemError, ItemStatus, RequestCounts
 
 LONG = "a long answer that goes on and on " * 9
@@ -69,6 +71,7 @@ def test_a_failure_is_named_whole_by_its_place_and_code(columns: int) -> None:
 @pytest.mark.parametrize("columns", [80, 100])
 def test_the_id_and_status_of_a_batch_are_whole(columns: int) -> None:
     record = BatchRecord(
+        usage=Usage(input_tokens=1_200_000, output_tokens=34_567, cost_nanos=12_345_678_901),
         id=f"batch_{'0' * 24}",
         chain="describe-each-package-with-care",
         status=BatchStatus.IN_PROGRESS,
@@ -76,8 +79,41 @@ def test_the_id_and_status_of_a_batch_are_whole(columns: int) -> None:
         created_at=datetime.now(UTC) - timedelta(hours=26),
     )
 
-    row = shown(render.batches_table([record]), columns)[2]
+    row = shown(render.batches_table([record], width=columns), columns)[2]
 
     assert row.startswith(record.id)
     for part in ("in_progress", "19999/20000", " 999 ", " 1d"):
         assert part in row
+    wide = shown(render.batches_table([record], width=120), 120)[2]
+    for part in (record.id, " 1.23M ", " $12.35 ", " 1d"):
+        assert part in wide
+
+
+def test_a_cost_is_shown_as_far_as_it_is_known_and_beside_its_budget() -> None:
+    record = BatchRecord(
+        id=f"batch_{'0' * 24}",
+        chain="ask",
+        status=BatchStatus.IN_PROGRESS,
+        request_counts=RequestCounts(total=10),
+        created_at=datetime.now(UTC),
+    )
+
+    def said(usage: Usage | None, budget: Budget | None = None) -> tuple[list[str], str]:
+        one = record.model_copy(update={"usage": usage, "budget": budget})
+        return money.spent(one), money.spent_briefly(one)
+
+    used = Usage(requests=1, input_tokens=1_500, output_tokens=10)
+    assert said(None) == ([], "")
+    assert said(Usage(requests=1)) == ([], "")
+    assert said(used) == (
+        ["1,510 tokens (1,500 in, 10 out)", "cost unknown"],
+        "1.51k tokens, cost unknown",
+    )
+    assert said(Usage(input_tokens=1, cost_nanos=150))[1] == "1 tokens, $0.00000015"
+    assert said(None, Budget(usd=20)) == (["$0 of $20.00"], "0 tokens, $0 of $20.00")
+    both = Budget(usd=0.5, tokens=100_000)
+    priced = used.model_copy(update={"cost_nanos": 250_000_000})
+    assert said(priced, both) == (
+        ["1,510 of 100,000 tokens (1,500 in, 10 out)", "$0.25 of $0.5"],
+        "1.51k of 100k tokens, $0.25 of $0.5",
+    )

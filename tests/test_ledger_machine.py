@@ -146,10 +146,10 @@ class Machine(ProducerRules):
     def pause(self, fault: Fault) -> None:
         self.do(self.bench.pause, fault)
 
-    @precondition(during(BatchStatus.PAUSED, BatchStatus.FINALIZING))
-    @rule(fault=FAULTS)
-    def resume(self, fault: Fault) -> None:
-        self.do(self.bench.resume, fault)
+    @precondition(during(BatchStatus.PAUSED, BatchStatus.IN_PROGRESS, BatchStatus.FINALIZING))
+    @rule(more=st.none() | st.integers(-2, 8), fault=FAULTS)
+    def resume(self, more: int | None, fault: Fault) -> None:
+        self.do(lambda: self.bench.resume(more), fault)
 
     @precondition(during(BatchStatus.COMPLETED, BatchStatus.IN_PROGRESS))
     @rule(codes=st.none() | st.sampled_from([[code] for code in CODES]), fault=FAULTS)

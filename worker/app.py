@@ -12,6 +12,7 @@ from celery.concurrency.thread import TaskPool
 from celery.signals import worker_process_init
 from celery.worker import state
 
+from chains import prices
 from chains.errors import BatchordError
 from chains.loop import configure, default_loop
 from ledger.celery_app import create_app
@@ -30,6 +31,8 @@ SWITCH_INTERVAL = 0.001
 def create_worker_app(settings: Settings) -> Celery:
     """Return an app with the tasks; a worker on it also announces its chains and sweeps."""
     app = create_app(settings, include=settings.chains)
+    # Here, so that a pool's children have them too.
+    prices.use(prices.load(settings.prices))
     runtime = Runtime(settings, app=app)
     register_tasks(app, runtime)
     app.steps["consumer"].add(_limit(runtime))

@@ -8,8 +8,9 @@ from concurrent.futures import Executor
 from typing import Any, Final, NamedTuple
 
 from chains import ChainNotFound, RegisteredChain, get_chain
+from chains.deadline import Deadline
 from chains.errors import explain
-from chains.run import scope
+from chains.run import Run
 from chains.usage import Usage
 from ledger.errors import ValueRejected
 from ledger.exchange import Claim
@@ -55,9 +56,12 @@ class _Problem(NamedTuple):
     needs_operator: bool = False
 
 
-async def attempt(claim: Claim, settings: Settings, encoders: Executor, stops_as: StopsAs) -> Ended:
+async def attempt(
+    claim: Claim, settings: Settings, encoders: Executor, stops_as: StopsAs, run: Run
+) -> Ended:
     """Run one attempt; large outputs are encoded in `encoders`, beside the loop.
 
+    `run` collects what its calls use, and is the caller's, who may need it if there is no outcome.
     If the running task is cancelled from outside, `stops_as` tells what becomes of the item; None
     is no outcome, and the cancellation is raised.
     """
@@ -70,18 +74,17 @@ async def attempt(claim: Claim, settings: Settings, encoders: Executor, stops_as
             ItemError(code="chain_not_found", message=str(error), attempts=claim.attempt)
         )
     started = time.perf_counter()
-    with scope() as run:
-        try:
-            value, problem = await _run(chain, claim, settings)
-            busy = time.perf_counter() - started
-            if problem is None:
-                value, problem = await _encoded(value, claim.attempt, settings, encoders)
-        except asyncio.CancelledError:
-            status, task = stops_as(), asyncio.current_task()
-            if status is None or task is None:
-                raise
-            task.uncancel()
-            return _ended(status, "null", run.usage, time.perf_counter() - started)
+    try:
+        value, problem = await _run(chain, claim, settings)
+        busy = time.perf_counter() - started
+        if problem is None:
+            value, problem = await _encoded(value, claim.attempt, settings, encoders)
+    except asyncio.CancelledError:
+        status, task = stops_as(), asyncio.current_task()
+        if status is None or task is None:
+            raise
+        task.uncancel()
+        return _ended(status, "null", run.usage, time.perf_counter() - started)
     if problem is not None:
         return _failed(problem.error, run.usage, busy)._replace(
             needs_operator=problem.needs_operator
@@ -94,7 +97,7 @@ async def _run(
 ) -> tuple[Any, _Problem | None]:
     """Run the chain under the item's deadline; whatever it raises is the item's error."""
     seconds = chain.timeout or settings.item_timeout
-    deadline = asyncio.timeout(seconds)
+    deadline = Deadline(seconds)
     try:
         async with deadline:
             checked = chain.validate_json(claim.input)
@@ -149,15 +152,20 @@ def _cancelling() -> bool:
 
 
 def _ended(status: ItemStatus, output: str, usage: Usage | None, busy: float) -> Ended:
-    used = "" if usage is None else f',"usage":{usage.model_dump_json(exclude_none=True)}'
+    used = "" if usage is None else f',"usage":{_json_of(usage)}'
     outcome = f'{{"status":"{status.value}"{used}}}'
     return Ended(outcome=outcome, output=output, status=status, usage=usage, busy=busy)
+
+
+def _json_of(usage: Usage) -> str:
+    # The cost in dollars is not kept: it follows from the rest.
+    return usage.model_dump_json(exclude_none=True, round_trip=True)
 
 
 def _failed(error: ItemError, usage: Usage | None = None, busy: float = 0.0) -> Ended:
     fields: dict[str, Any] = {"status": "failed", "error": error.model_dump(exclude_none=True)}
     if usage is not None:
-        fields["usage"] = usage.model_dump(exclude_none=True)
+        fields["usage"] = usage.counts()
     outcome = json.dumps(fields, ensure_ascii=False)
     return Ended(outcome=outcome, status=ItemStatus.FAILED, error=error, usage=usage, busy=busy)
 

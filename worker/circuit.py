@@ -4,6 +4,7 @@ import logging
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from chains.usage import Usage
 from ledger.exchange import Exchange, Wish
 from ledger.models import ItemError, PauseReason
 from worker.leases import Leases
@@ -18,6 +19,7 @@ class Tripped(NamedTuple):
     work: Work
     wish: Wish
     error: ItemError
+    used: Usage | None = None
 
 
 def open_circuit(exchange: Exchange, leases: Leases, tripped: Sequence[Tripped]) -> None:
@@ -32,6 +34,5 @@ def open_circuit(exchange: Exchange, leases: Leases, tripped: Sequence[Tripped])
         # First: what is put back may be claimed at once.
         exchange.pause(batch_id, reason)
         logger.warning("batch paused batch=%s code=%s", batch_id, one.error.code)
-    wishes = [one.wish for one in tripped]
-    leases.drop(wishes)
-    exchange.release(wishes)
+    leases.drop(one.wish for one in tripped)
+    exchange.release((one.wish, one.used) for one in tripped)

@@ -12,6 +12,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Final, TypeVar, cast
 
+from chains.limited import of_batch
+from chains.run import Run, scope
 from ledger.crash import crash_point
 from ledger.exchange import Claim, Exchange, Receipt, Wish
 from ledger.models import ItemStatus
@@ -150,10 +152,9 @@ class Runner:
                     task.cancel()
             await asyncio.wait({*self._begun, *filter(None, [self._asking])}, timeout=1)
         mine, self._handed_back = self._handed_back, []
-        wishes = [one.wish for one in mine]
-        self._leases.drop(wishes)
+        self._leases.drop(one.wish for one in mine)
         await asyncio.get_running_loop().run_in_executor(
-            self._ledger, self._exchange.release, wishes
+            self._ledger, self._exchange.release, [(one.wish, one.used) for one in mine]
         )
         for one in mine:
             self._item_ended(one.slot.work, HandedBack())
@@ -292,20 +293,24 @@ class Runner:
 
     async def _attempt(self, slot: Slot, wish: Wish, claim: Claim) -> None:
         task = cast("asyncio.Task[None]", asyncio.current_task())
+
+        def stops_as() -> ItemStatus | None:
+            return self._stopped.get(wish.batch_id)
+
         # In here: a task that is cancelled before its first step never comes to its `except`.
         self._attempts[wish.batch_id].add(task)
+        run = Run()
         try:
-            ended = await attempt(
-                claim, self._settings, self._encoders, lambda: self._stopped.get(wish.batch_id)
-            )
+            with scope(run), of_batch(wish.batch_id):
+                ended = await attempt(claim, self._settings, self._encoders, stops_as, run)
             if ended.needs_operator and ended.error is not None:
-                self._tripped.append(Tripped(slot.work, wish, ended.error))
+                self._tripped.append(Tripped(slot.work, wish, ended.error, run.usage))
             else:
                 self._finished.append(Finished(slot.work, wish, claim.attempt, ended))
         except BaseException as error:
             # Cancelled from outside: the worker is about to end.
             if self._closing:
-                self._handed_back.append(Wanted(slot, wish))
+                self._handed_back.append(Wanted(slot, wish, run.usage))
                 return
             self._leases.drop([wish])
             self._item_ended(slot.work, error)

@@ -5,9 +5,11 @@ import threading
 
 from celery import Celery
 
+from chains import limits
 from chains.loop import default_loop
 from ledger.connection import PATIENT
 from ledger.exchange import Exchange
+from ledger.limiter import LedgerLimiter
 from ledger.models import ItemStatus
 from ledger.publish import publish_shards
 from ledger.settings import Settings
@@ -77,6 +79,8 @@ class Runtime:
         """The process's runner, made at the first use: a pool may have forked before."""
         with self._lock:
             if self._runner is None:
+                # With the runner: where a pool forks, each child counts by itself.
+                limits.install(LedgerLimiter(self.store))
                 self._runner = Runner(
                     self._exchange,
                     self.leases,

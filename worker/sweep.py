@@ -113,6 +113,7 @@ class Sweep:
                 if record.request_counts.done == record.request_counts.total:
                     self._steering.finish(record)
                 self._bring_back_lapsed(record)
+                self._bring_back_overtaken(record)
                 self._bring_back_lost(record)
             case BatchStatus.CANCELLING:
                 self._steering.wind_up(record.id)
@@ -142,6 +143,15 @@ class Sweep:
             for shard in self._reader.open_shards(record.id):
                 mine = lapsed.intersection(range(shard.start, shard.stop))
                 self._republish(record.id, shard, shard.tasks_of(mine), "their worker died")
+
+    def _bring_back_overtaken(self, record: BatchRecord) -> None:
+        """Publish again what a worker had in hand as it died, and had not claimed yet.
+
+        Only of the oldest open shard: once that is done, the next one is the oldest.
+        """
+        for shard in self._reader.open_shards(record.id)[:1]:
+            tasks = shard.tasks_of(self._store.overtaken(record.id, shard))
+            self._republish(record.id, shard, tasks, "overtaken by later ones")
 
     def _bring_back_lost(self, record: BatchRecord) -> None:
         """Publish again what no message in the queue stands for any more: items and gathers."""

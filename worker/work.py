@@ -6,6 +6,7 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from chains.usage import Usage
 from ledger.exchange import Settlement, Wish
 from worker.attempt import Ended
 from worker.report import Report
@@ -63,6 +64,8 @@ class Wanted(NamedTuple):
 
     slot: Slot
     wish: Wish
+    #: What it used, if it ran and was cut short.
+    used: Usage | None = None
 
 
 class Finished(NamedTuple):
@@ -86,6 +89,6 @@ class Finished(NamedTuple):
             outcome=self.ended.outcome,
             code="" if self.ended.error is None else self.ended.error.code,
             output=self.ended.output,
-            usage={} if usage is None else usage.model_dump(exclude_none=True),
+            usage={} if usage is None else usage.counts(),
             busy=self.ended.busy,
         )

@@ -73,7 +73,8 @@ if #done > 0 then
   redis.call('ZREM', KEYS[4], unpack(done))
   redis.call('RPUSH', KEYS[7], unpack(done))
   for name, n in pairs(counts) do
-    redis.call('HINCRBY', KEYS[1], name, n)
+    -- As a text: Lua would write a large number with an exponent.
+    redis.call('HINCRBY', KEYS[1], name, string.format('%.0f', n))
   end
   for name, n in pairs(per_shard) do
     redis.call('HINCRBY', KEYS[6], name, n)
@@ -95,7 +96,8 @@ for item = #answers, 1, -1 do
 end
 
 local meta = redis.call('HMGET', KEYS[1], 'next', 'total', 'window', 'first_window', 'last_size', 'again_items',
-  'succeeded', 'failed', 'cancelled', 'expired', 'status', 'alike', 'alike_n')
+  'succeeded', 'failed', 'cancelled', 'expired', 'status', 'alike', 'alike_n', 'budget_tokens', 'budget_nanos',
+  'usage.input_tokens', 'usage.output_tokens', 'usage.cost_nanos', 'usage.unpriced_requests', 'budget_unpriced')
 local size, ended = tonumber(meta[5] or 1), 0
 for i = 7, 10 do
   ended = ended + tonumber(meta[i] or 0)
@@ -106,6 +108,29 @@ local function room(after)
   local outstanding = tonumber(meta[1] or 0) - after - tonumber(meta[6] or 0)
   local window = math.min(tonumber(meta[3] or 1), tonumber(meta[4] or 1) + math.floor(after / size))
   return outstanding <= (window - 1) * size
+end
+local status = meta[11]
+local function pause(code, message)
+  status = 'paused'
+  redis.call('HSET', KEYS[1], 'status', status, 'reason', cjson.encode({code = code, message = message}))
+  redis.call('XADD', KEYS[8], 'MAXLEN', '~', ARGV[1], '*', 'status', status)
+end
+-- What is over its budget pauses, unless all that is left runs already: whoever set the budget would
+-- gain nothing. It is looked at again with each settlement, and with each resume (resume.lua).
+if #done > 0 and status == 'in_progress' and (meta[14] or meta[15]) then
+  local tokens, nanos = tonumber(meta[16] or 0) + tonumber(meta[17] or 0), tonumber(meta[18] or 0)
+  local over_tokens = meta[14] and tokens >= tonumber(meta[14])
+  local over_nanos = meta[15] and nanos >= tonumber(meta[15])
+  local unpriced = meta[15] and tonumber(meta[19] or 0) > tonumber(meta[20] or 0)
+  if (over_tokens or over_nanos or unpriced) and tonumber(meta[2]) - ended > redis.call('ZCARD', KEYS[4]) then
+    if over_tokens then
+      pause('budget_exceeded', string.format('%.0f tokens are used, the budget is %.0f: resume with a larger one', tokens, meta[14]))
+    elseif over_nanos then
+      pause('budget_exceeded', string.format('$%.6g are spent, the budget is $%.6g: resume with a larger one', nanos / 1e9, meta[15] / 1e9))
+    else
+      pause('price_unknown', 'the budget is in dollars, and a call had no known price: list its model in BATCHORD_PRICES and start the workers again, or resume with a budget in tokens')
+    end
+  end
 end
 -- The first items of a batch, and those after a resume, are looked at: when they all fail alike, so
 -- would the rest, and the batch pauses. `alike_n` is -1 once they do not.
@@ -121,10 +146,8 @@ if limit > 0 and n >= 0 and #ends > 0 then
   if n ~= 0 then
     redis.call('HSET', KEYS[1], 'alike', alike or '', 'alike_n', n)
   end
-  if n >= limit and meta[11] == 'in_progress' then
-    local message = 'the first ' .. n .. ' items have all failed with ' .. alike
-    redis.call('HSET', KEYS[1], 'status', 'paused', 'reason', cjson.encode({code = alike, message = message}))
-    redis.call('XADD', KEYS[8], 'MAXLEN', '~', ARGV[1], '*', 'status', 'paused')
+  if n >= limit and status == 'in_progress' then
+    pause(alike, 'the first ' .. n .. ' items have all failed with ' .. alike)
   end
 end
 

@@ -158,14 +158,15 @@ def test_the_usage_of_shared_requests_is_counted_once(server: OpenAIServer) -> N
 
     asyncio.run(main())
     assert len(server.requests) == 2
-    assert sum(usages, Usage()) == Usage(requests=2, input_tokens=6)
+    assert sum(usages, Usage()) == Usage(requests=2, input_tokens=6, unpriced_requests=1)
     assert all(usage.input_tokens is not None for usage in usages)
 
 
 @given(total=st.integers(0, 10_000), weights=st.lists(st.integers(1, 9_000), min_size=1))
 def test_shares_sum_up_exactly_and_none_is_negative(total: int, weights: list[int]) -> None:
-    shares = share_out(Usage(requests=3, input_tokens=total), weights)
-    assert sum(shares, Usage()) == Usage(requests=3, input_tokens=total)
+    used = Usage(requests=3, input_tokens=total, cost_nanos=3 * total, unpriced_requests=1)
+    shares = share_out(used, weights)
+    assert sum(shares, Usage()) == used
     assert all((share.input_tokens or 0) >= 0 for share in shares)
 
 

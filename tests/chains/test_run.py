@@ -19,7 +19,7 @@ def test_usage_of_all_steps_branches_and_threads_is_summed() -> None:
 
     with scope() as run:
         (Lambda(sync) | Parallel(a=sync, b=step)).invoke(1)
-    assert run.usage == Usage(requests=3, input_tokens=30, output_tokens=6)
+    assert run.usage == Usage(requests=3, input_tokens=30, output_tokens=6, unpriced_requests=3)
 
 
 def test_usage_is_unknown_until_a_step_reports_some() -> None:
@@ -35,7 +35,7 @@ def test_outside_of_a_run_reports_go_nowhere() -> None:
 def test_runs_side_by_side_collect_for_themselves() -> None:
     async def step(n: int) -> int:
         await asyncio.sleep(0)
-        report_usage(Usage(input_tokens=n))
+        report_usage(Usage(requests=n))
         return n
 
     async def one(n: int) -> Usage | None:
@@ -46,7 +46,7 @@ def test_runs_side_by_side_collect_for_themselves() -> None:
     async def main() -> list[Usage | None]:
         return list(await asyncio.gather(*map(one, range(5))))
 
-    assert asyncio.run(main()) == [Usage(input_tokens=n) for n in range(5)]
+    assert asyncio.run(main()) == [Usage(requests=n) for n in range(5)]
 
 
 def test_unknown_is_none_and_not_zero() -> None:

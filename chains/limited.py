@@ -1,0 +1,84 @@
+"""Calls that keep to a rate limit."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Hashable, Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import TypeVar
+from weakref import WeakKeyDictionary
+
+from chains.deadline import Deadline, all_paused, current_deadline
+from chains.errors import RetryLater
+from chains.limits import Limiter, RateLimit, limiter
+from chains.turns import Turns
+from chains.usage import Usage
+
+T = TypeVar("T")
+
+#: The batch that the code runs for: who takes turns.
+_batch: ContextVar[Hashable] = ContextVar("batchord_turns_of", default=None)
+
+
+def current_batch() -> Hashable:
+    """The batch that this code runs for, or None."""
+    return _batch.get()
+
+
+@contextmanager
+def of_batch(batch: Hashable) -> Iterator[None]:
+    """Let the calls that are made inside take the turns of this batch."""
+    token = _batch.set(batch)
+    try:
+        yield
+    finally:
+        _batch.reset(token)
+
+
+async def within(
+    limit: RateLimit | None,
+    tokens: int,
+    call: Callable[[], Awaitable[tuple[T, Usage]]],
+    *,
+    batch: Hashable = None,
+    deadlines: Iterable[Deadline | None] | None = None,
+) -> tuple[T, Usage]:
+    """Make the call, which returns what it has used, as soon as the limit allows it.
+
+    If the provider refuses it with a Retry-After, nobody calls for so long, and then it is made
+    again: that is no attempt, whatever a RetryPolicy says. While it waits, the deadlines stand
+    still; they and the batch are those of the running code unless they are given.
+    """
+    if limit is None:
+        return await call()
+    turns = _turns_of(limit)
+    waiting_for = [current_deadline()] if deadlines is None else list(deadlines)
+    while True:
+        with all_paused(waiting_for):
+            reserved = await turns.enter(tokens, current_batch() if batch is None else batch)
+        used: int | None = None
+        try:
+            answer, usage = await call()
+            used = usage.total_tokens
+            if used is not None:
+                turns.learn(tokens, used)
+            return answer, usage
+        except RetryLater as error:
+            if error.code != "rate_limited" or error.after is None:
+                raise
+            with all_paused(waiting_for):
+                await turns.cool_down(error.after)
+        finally:
+            turns.leave(reserved, used)
+
+
+_turns: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[tuple[Limiter, RateLimit], Turns]] = (
+    WeakKeyDictionary()
+)
+
+
+def _turns_of(limit: RateLimit) -> Turns:
+    mine = _turns.setdefault(asyncio.get_running_loop(), {})
+    key = limiter(), limit
+    if key not in mine:
+        mine[key] = Turns(*key)
+    return mine[key]

@@ -1,0 +1,227 @@
+"""Rate limits of a provider: how many calls, tokens and calls in flight, and who counts them.
+
+A limit is kept by a `Limiter`. In this process it is `LocalLimiter`; a worker installs the
+ledger's, which counts for all workers. `chains.turns` has the calls that wait.
+"""
+
+import os
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Final, NamedTuple, Protocol
+
+#: Seconds' worth of calls and of tokens that may go at once after a pause: 1% of a minute.
+BURST: Final = 0.6
+#: Seconds ahead for which one who waits gets any number of places in time ...
+REACH: Final = 0.1
+#: ... and up to which it gets one, so that all have their turn, and none the whole future. (Not
+#: where tokens are what it waits for: those that are given back would come too late for it.)
+MOST_AHEAD: Final = 60.0
+#: Seconds after which one asks again for a place in flight: nobody knows when one becomes free.
+POLL: Final = 0.1
+#: Bounds of a cool-down, in seconds. After an hour a call asks whether it still holds: a date in
+#: the wrong year must not stop everything for ever.
+SHORTEST_COOL_DOWN: Final = 0.1
+LONGEST_COOL_DOWN: Final = 3600.0
+
+_MOST_KEY: Final = 200
+
+
+@dataclass(frozen=True)
+class RateLimit:
+    """What a provider allows, shared by all steps and workers that name the same `key`.
+
+    A cool-down that the provider asks for (a 429 with Retry-After) is shared too, also if no
+    number is given here.
+    """
+
+    #: What is limited, as you like to call it: "openai:gpt-x".
+    key: str
+    #: Requests a minute.
+    rpm: int | None = None
+    #: Tokens a minute, of prompts and answers together.
+    tpm: int | None = None
+    #: Calls in flight.
+    concurrency: int | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 < len(self.key) <= _MOST_KEY or not self.key.isprintable():
+            raise ValueError(
+                f"the key of a RateLimit is a text of 1 to {_MOST_KEY} printable characters, "
+                'like "openai:gpt-x"'
+            )
+        for name in ("rpm", "tpm", "concurrency"):
+            value = getattr(self, name)
+            if value is None:
+                continue
+            if not isinstance(value, int) or isinstance(value, bool):
+                raise TypeError(f"{name} is a whole number, not {type(value).__name__}")
+            if value < 1:
+                raise ValueError(f"{name} must be at least 1, not {value}")
+
+
+def estimated_tokens(texts: Iterable[str]) -> int:
+    """Tokens of the texts, as a guess that is corrected once the provider has counted them."""
+    return sum(map(len, texts)) // 4 + 1
+
+
+class Asked(NamedTuple):
+    """What one who makes calls under a limit tells the limiter, and asks of it."""
+
+    #: Names who asks, from call to call.
+    holder: str
+    #: Calls in flight: an absolute number, so that a call that is repeated counts nothing twice.
+    held: int
+    #: Tokens that ended calls have used beyond what was reserved for them; negative: less.
+    correction: int = 0
+    #: The era of the places in time that are held.
+    era: int = 0
+    #: Places in time that have come, and those that have not.
+    due: int = 0
+    pending: int = 0
+    #: For each further call, the tokens that it is expected to use.
+    tokens: Sequence[int] = ()
+
+
+class Answer(NamedTuple):
+    """The limiter's answer; all times are seconds from now."""
+
+    #: Places in time of another era are void.
+    era: int
+    #: How long no call may be made at all.
+    cooling: float = 0.0
+    #: How many of the due calls may be made.
+    started: int = 0
+    #: For the first of the further calls: when its place in time comes. 0: it may be made now.
+    waits: Sequence[float] = ()
+    #: For one who has got nothing and holds no place in time: when it makes sense to ask again.
+    again: float = 0.0
+
+
+class Limiter(Protocol):
+    """Counts what is used of limits."""
+
+    #: Seconds for which calls in flight are believed without news of who makes them.
+    lease: float
+
+    async def reserve(self, limit: RateLimit, asked: Asked) -> Answer:
+        """Settle what has ended and reserve for what is next, in one step.
+
+        With nothing that is asked for it only settles, and renews the lease of what is in flight.
+        """
+        ...
+
+    async def cool_down(self, limit: RateLimit, seconds: float) -> None:
+        """Let no call be made for so long, whoever makes it; void the places in time."""
+        ...
+
+
+@dataclass(slots=True)
+class _Counts:
+    """What is used of one key; times are those of the limiter's clock."""
+
+    #: When all requests, and all tokens, that were reserved have been earned.
+    requests: float = 0.0
+    tokens: float = 0.0
+    cool: float = 0.0
+    era: int = 0
+    #: By holder: calls in flight, and how long that is believed.
+    held: dict[str, tuple[int, float]] = field(default_factory=dict)
+
+
+class LocalLimiter:
+    """Counts for this process: GCRA, as `ledger/lua/limit.lua` has it for all workers."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self.lease = 15.0
+        self._clock = clock
+        self.forget()
+
+    def forget(self) -> None:
+        """Begin anew, as the child of a fork must: the lock may have been held."""
+        self._lock = threading.Lock()
+        self._keys: dict[str, _Counts] = {}
+
+    async def reserve(self, limit: RateLimit, asked: Asked) -> Answer:
+        with self._lock:
+            return self._reserve(limit, asked, self._keys.setdefault(limit.key, _Counts()))
+
+    async def cool_down(self, limit: RateLimit, seconds: float) -> None:
+        with self._lock:
+            counts = self._keys.setdefault(limit.key, _Counts())
+            until = self._clock() + seconds
+            if until > counts.cool:
+                counts.cool, counts.era = until, counts.era + 1
+                counts.requests = min(counts.requests, until)
+                counts.tokens = min(counts.tokens, until)
+
+    def _reserve(self, limit: RateLimit, asked: Asked, counts: _Counts) -> Answer:
+        now = self._clock()
+        per_request = 60 / limit.rpm if limit.rpm else 0.0
+        per_token = 60 / limit.tpm if limit.tpm else 0.0
+        if asked.correction > 0:
+            counts.tokens = max(counts.tokens, now)
+        counts.tokens += asked.correction * per_token
+        free = self._free(limit, asked, counts, now)
+        if counts.cool > now:
+            return Answer(counts.era, cooling=counts.cool - now)
+        due, pending = (asked.due, asked.pending) if asked.era == counts.era else (0, 0)
+        started = min(due, free)
+        free -= started
+        waits: list[float] = []
+        again = POLL
+        for tokens in asked.tokens if started == due else ():
+            cost = tokens * per_token
+            by_requests = max(now, _earliest(counts.requests, per_request))
+            goes = max(by_requests, _earliest(counts.tokens, cost))
+            wait = goes - now
+            if wait == 0 and free == 0:
+                break
+            if wait > REACH and goes > by_requests:
+                # It comes sooner if tokens are given back: no place, and a look half-way.
+                again = (wait - REACH) / 2
+                break
+            if wait > REACH and (pending or wait > MOST_AHEAD):
+                again = wait - MOST_AHEAD
+                break
+            free, pending = (free - 1, pending) if wait == 0 else (free, pending + 1)
+            counts.requests = max(counts.requests, goes) + per_request
+            counts.tokens = max(counts.tokens, goes) + cost
+            waits.append(wait)
+        begun = started + sum(wait == 0 for wait in waits)
+        counts.held[asked.holder] = asked.held + begun, now + self.lease
+        return Answer(counts.era, 0.0, started, waits, max(again, 0.005))
+
+    def _free(self, limit: RateLimit, asked: Asked, counts: _Counts, now: float) -> int:
+        """How many more calls may be in flight."""
+        counts.held = {
+            holder: (held, until)
+            for holder, (held, until) in counts.held.items()
+            if until > now and held > 0 and holder != asked.holder
+        }
+        counts.held[asked.holder] = asked.held, now + self.lease
+        if limit.concurrency is None:
+            return asked.due + len(asked.tokens)
+        return max(0, limit.concurrency - sum(held for held, _ in counts.held.values()))
+
+
+def _earliest(earned: float, cost: float) -> float:
+    """When a call may be made that costs so many seconds' worth; one above the burst is owed."""
+    return earned - max(0.0, max(BURST, cost) - cost)
+
+
+_local = LocalLimiter()
+_limiter: Limiter = _local
+os.register_at_fork(after_in_child=_local.forget)
+
+
+def limiter() -> Limiter:
+    """Who counts for this process."""
+    return _limiter
+
+
+def install(limiter: Limiter) -> None:
+    """Have this one count for the process from now on; a worker does so before its first item."""
+    global _limiter
+    _limiter = limiter

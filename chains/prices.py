@@ -1,0 +1,98 @@
+"""What calls cost, by a table of the user's own. There is none built in: prices change, and a wrong
+figure is worse than none.
+"""
+
+from decimal import ROUND_HALF_UP, Decimal
+from functools import lru_cache
+from pathlib import Path
+from typing import Annotated, Final
+
+import pydantic
+
+from chains.errors import BadPrices
+from chains.usage import Usage
+
+_EXAMPLE: Final = '{"some-model": {"input": 2.5, "cached_input": 1.25, "output": 10}}'
+
+#: US dollars per million tokens. Nothing costs so much as the bound: it is a slip of the pen.
+Usd = Annotated[Decimal, pydantic.Field(ge=0, le=10_000)]
+
+
+class Price(pydantic.BaseModel, frozen=True, extra="forbid"):
+    """What a model costs, in US dollars per million tokens."""
+
+    input: Usd
+    #: None: as `input`.
+    cached_input: Usd | None = None
+    #: None: unknown, or it gives no tokens (embeddings).
+    output: Usd | None = None
+
+    def of(self, used: Usage) -> int | None:
+        """Billionths of a dollar for these tokens; None if that is unknown."""
+        if used.input_tokens is None or (used.output_tokens and self.output is None):
+            return None
+        cached = min(used.cached_input_tokens or 0, used.input_tokens)
+        dollars_per_million = (
+            (used.input_tokens - cached) * self.input
+            + cached * (self.input if self.cached_input is None else self.cached_input)
+            + (used.output_tokens or 0) * (self.output or 0)
+        )
+        return int((dollars_per_million * 1000).to_integral_value(ROUND_HALF_UP))
+
+
+Prices = dict[str, Price]
+_TABLE: Final = pydantic.TypeAdapter(Prices)
+
+_prices: Prices = {}
+
+
+def load(path: Path | None) -> Prices:
+    """Read a table from a JSON file; no path is an empty one.
+
+    Raises:
+        BadPrices: it cannot be read, or is none; the message says what to change.
+    """
+    if path is None:
+        return {}
+    try:
+        return _TABLE.validate_json(path.read_bytes())
+    except OSError as error:
+        raise BadPrices(
+            f"BATCHORD_PRICES: cannot read {str(path)!r} ({error.strerror}): name a JSON file "
+            f"such as {_EXAMPLE}, or unset it"
+        ) from None
+    except pydantic.ValidationError as error:
+        found = error.errors(include_url=False, include_context=False, include_input=False)[0]
+        place = ".".join(map(str, found["loc"]))
+        raise BadPrices(
+            f"BATCHORD_PRICES: {str(path)!r}{f' at {place}' if place else ''}: {found['msg']}; "
+            f"write US dollars per million tokens, such as {_EXAMPLE}"
+        ) from None
+
+
+def use(prices: Prices) -> None:
+    """Price what this process calls from now on by this table."""
+    global _prices
+    _prices = prices
+    price_of.cache_clear()
+
+
+@lru_cache(maxsize=1_000)
+def price_of(model: str) -> Price | None:
+    """The price under this name, else under the longest name that it goes on from with a dash.
+
+    So `some-model-2026-01-01` costs what `some-model` does, unless it is listed itself.
+    """
+    if model in _prices:
+        return _prices[model]
+    begins = [name for name in _prices if model.startswith(f"{name}-")]
+    return _prices[max(begins, key=len)] if begins else None
+
+
+def priced(used: Usage, model: str) -> Usage:
+    """What one call used, with its cost; or counted as a request whose price is unknown."""
+    price = price_of(model)
+    cost = None if price is None else price.of(used)
+    if cost is None:
+        return used.model_copy(update={"unpriced_requests": 1})
+    return used.model_copy(update={"cost_nanos": cost})

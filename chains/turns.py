@@ -1,0 +1,266 @@
+"""Calls that wait for a rate limit, those of all batches by turns.
+
+What waits here holds nothing, but for the next few calls, which hold places in time: so a batch of
+thousands is no more ahead of another one than by these few, in this process and in all others.
+"""
+
+import asyncio
+import logging
+import math
+import secrets
+from collections import deque
+from collections.abc import Hashable, Iterable
+from contextvars import Context
+from dataclasses import dataclass
+from typing import Final
+
+from chains.limits import (
+    LONGEST_COOL_DOWN,
+    SHORTEST_COOL_DOWN,
+    Asked,
+    Limiter,
+    RateLimit,
+)
+
+logger = logging.getLogger(__name__)
+
+#: Calls of a process that are asked for, or hold places in time, at once.
+AHEAD: Final = 16
+#: Seconds more than the provider asks for. Refusals of the same moment are one cool-down.
+MARGIN: Final = 0.1
+#: How much a call's tokens still count when the next one is known.
+MEMORY: Final = 0.95
+
+
+@dataclass(eq=False, slots=True)
+class _Call:
+    """A call that waits. `allowed` is set once it may be made, and cancelled if it is given up."""
+
+    #: As they were guessed; what is reserved is what such guesses came to lately.
+    tokens: int
+    batch: Hashable
+    allowed: asyncio.Future[None]
+    #: When its place in time comes, by the loop's clock.
+    comes: float = math.inf
+    reserved: int = 0
+
+
+class Turns:
+    """The calls of one event loop under one limit.
+
+    A task asks the limiter, for many calls at a time, and lives while calls wait or are in flight.
+    A call whose place in time has come is asked for once more, together with the next ones' places:
+    so it hears of a cool-down that came meanwhile, and that costs no further round trip.
+    """
+
+    def __init__(self, limiter: Limiter, limit: RateLimit) -> None:
+        self._limiter = limiter
+        self._limit = limit
+        self._holder = secrets.token_hex(6)
+        #: By batch; the batch that is served next stands first.
+        self._waiting: dict[Hashable, deque[_Call]] = {}
+        #: The calls that hold places in time, the next one first.
+        self._pending: deque[_Call] = deque()
+        self._held = 0
+        self._correction = 0
+        self._era = 0
+        #: By the loop's clock, until when nobody calls, and until when it makes no sense to ask
+        #: unless a call ends.
+        self._cooling = 0.0
+        self._blocked = 0.0
+        #: Tokens that calls were guessed to use and that they used, the last ones above all.
+        self._guessed = self._used = 1.0
+        #: How many calls to ask for: twice as many as it got last.
+        self._most = AHEAD
+        #: Whether the limiter should hear of what is in flight.
+        self._news = False
+        self._renew = math.inf
+        self._task: asyncio.Task[None] | None = None
+        self._woken: asyncio.Event | None = None
+
+    async def enter(self, tokens: int, batch: Hashable) -> int:
+        """Return when a call may be made that is guessed to use so many tokens; then `leave` must
+        come. What is returned is what was reserved: never less, and more if guesses were too low.
+        """
+        call = _Call(tokens, batch, asyncio.get_running_loop().create_future())
+        self._waiting.setdefault(batch, deque()).append(call)
+        self._wake()
+        try:
+            await call.allowed
+        except asyncio.CancelledError:
+            if call.allowed.done() and not call.allowed.cancelled():
+                self.leave(call.reserved, 0)  # it was allowed, and will not be made
+            raise
+        return call.reserved
+
+    def learn(self, guessed: int, used: int) -> None:
+        """Reserve more from now on if more is used than was guessed: nobody guesses how long an
+        answer will be, and what is charged afterwards comes late by as long as a call takes."""
+        self._guessed = MEMORY * self._guessed + guessed
+        self._used = MEMORY * self._used + used
+
+    def leave(self, reserved: int, used: int | None) -> None:
+        """A call has ended, and has used so many tokens; None: who knows, so what it reserved."""
+        self._held -= 1
+        self._correct(reserved, used)
+        if self._limit.concurrency is not None:
+            self._news = True
+        self._blocked = 0.0
+        self._wake()
+
+    def _correct(self, reserved: int, used: int | None) -> None:
+        if self._limit.tpm is not None and used is not None:
+            self._correction += used - reserved
+
+    async def cool_down(self, seconds: float) -> None:
+        """Let nobody call for so long, in any process."""
+        seconds = min(max(seconds, SHORTEST_COOL_DOWN), LONGEST_COOL_DOWN)
+        if self._cooling < self._now() + seconds:
+            seconds += MARGIN
+            self._cooling = self._now() + seconds
+            logger.warning("cooling down limit=%s seconds=%.1f", self._limit.key, seconds)
+            await self._limiter.cool_down(self._limit, seconds)
+
+    @staticmethod
+    def _now() -> float:
+        return asyncio.get_running_loop().time()
+
+    def _wake(self) -> None:
+        if self._task is None:
+            self._woken = asyncio.Event()
+            # An empty context: it belongs to no single call.
+            self._task = asyncio.get_running_loop().create_task(self._serve(), context=Context())
+        elif self._woken is not None:
+            self._woken.set()
+
+    async def _serve(self) -> None:
+        asked: list[_Call] = []
+        try:
+            while True:
+                self._drop_given_up()
+                due = self._due()
+                asked = self._next(len(due))
+                if due or asked or self._correction or self._news or self._now() >= self._renew:
+                    await self._ask(due, asked)
+                elif not self._waiting and not self._pending and self._renew == math.inf:
+                    return
+                else:
+                    await self._sleep()
+        except BaseException as error:
+            # It belongs to those who wait, whatever it is; they may not wait for ever.
+            calls = [*asked, *self._pending, *(one for q in self._waiting.values() for one in q)]
+            self._waiting.clear()
+            self._pending.clear()
+            for call in calls:
+                if call.allowed.done():
+                    continue
+                if isinstance(error, Exception):
+                    call.allowed.set_exception(error)
+                else:
+                    call.allowed.cancel()
+            if not calls or not isinstance(error, Exception):
+                raise
+        finally:
+            self._task = self._woken = None
+
+    def _drop_given_up(self) -> None:
+        given_up = [call for call in self._pending if call.allowed.done()]
+        for call in given_up:
+            self._pending.remove(call)
+            self._correct(call.reserved, 0)
+
+    def _due(self) -> list[_Call]:
+        now = self._now()
+        if now < self._may_ask:
+            return []
+        return [call for call in self._pending if call.comes <= now]
+
+    def _next(self, due: int) -> list[_Call]:
+        """Take the calls to ask for out of the queues, one batch after the other."""
+        if self._now() < self._may_ask or (self._pending and not due):
+            return []  # with a place in time, one asks again as it comes
+        most = min(self._most, AHEAD - len(self._pending) + due)
+        taken: list[_Call] = []
+        while self._waiting and len(taken) < most:
+            batch = next(iter(self._waiting))
+            calls = self._waiting.pop(batch)
+            call = calls.popleft()
+            if calls:
+                self._waiting[batch] = calls  # behind the others
+            if not call.allowed.done():
+                call.reserved = math.ceil(call.tokens * max(1.0, self._used / self._guessed))
+                taken.append(call)
+        return taken
+
+    def _put_back(self, calls: Iterable[_Call]) -> None:
+        """Let the calls wait again, before those that have waited for less long."""
+        for call in reversed(list(calls)):
+            call.comes = math.inf
+            calls_of_batch = self._waiting.pop(call.batch, deque())
+            calls_of_batch.appendleft(call)
+            self._waiting = {call.batch: calls_of_batch, **self._waiting}
+
+    async def _ask(self, due: list[_Call], wanted: list[_Call]) -> None:
+        asked = Asked(
+            self._holder,
+            self._held,
+            self._correction,
+            self._era,
+            due=len(due),
+            pending=len(self._pending) - len(due),
+            tokens=[call.reserved for call in wanted],
+        )
+        self._correction, self._news = 0, False
+        answer = await self._limiter.reserve(self._limit, asked)
+        now = self._now()
+        begun = answer.started + sum(wait == 0 for wait in answer.waits)
+        lease = self._limit.concurrency is not None and asked.held + begun > 0
+        self._renew = now + self._limiter.lease / 3 if lease else math.inf
+        self._put_back(wanted[len(answer.waits) :])
+        if answer.era != self._era:
+            void, self._pending, self._era = self._pending, deque(), answer.era
+            self._put_back(void)
+        else:
+            for call in due[: answer.started]:
+                self._pending.remove(call)
+                self._allow(call)
+            if answer.started < len(due):
+                self._blocked = now + answer.again
+        for call, wait in zip(wanted, answer.waits, strict=False):
+            if wait == 0:
+                self._allow(call)
+            else:
+                call.comes = now + wait
+                self._pending.append(call)
+        if answer.cooling:
+            self._cooling = now + answer.cooling
+        elif len(answer.waits) < len(wanted) and not self._pending:
+            self._blocked = now + answer.again
+        if wanted:
+            self._most = min(AHEAD, 2 * len(answer.waits) + 1)
+
+    @property
+    def _may_ask(self) -> float:
+        return max(self._cooling, self._blocked)
+
+    def _allow(self, call: _Call) -> None:
+        self._held += 1
+        if call.allowed.done():
+            self.leave(call.reserved, 0)  # it was given up meanwhile
+        else:
+            call.allowed.set_result(None)
+
+    async def _sleep(self) -> None:
+        """Until there is something to ask, or somebody comes or goes."""
+        assert self._woken is not None  # noqa: S101
+        wakes = self._renew
+        if self._pending:
+            wakes = min(wakes, max(self._may_ask, self._pending[0].comes))
+        elif self._waiting:
+            wakes = min(wakes, self._may_ask)
+        try:
+            async with asyncio.timeout_at(None if wakes == math.inf else wakes):
+                await self._woken.wait()
+        except TimeoutError:
+            pass
+        self._woken.clear()

@@ -1,0 +1,106 @@
+-- limit(KEYS rates, places; ARGV rpm, tpm, concurrency, holder, held, correction, era, due, pending,
+--       burst_us, reach_us, most_us, poll_us, hungry_us, lease_us, tokens, ...)
+--   -> {era, cooling_us, started, again_us, wait_us, ...}, as `chains.limits.Answer` has it
+-- Settles what has ended and reserves for what is next. 0: no such limit. The rates are kept as GCRA:
+-- the time at which all that was reserved will have been earned, for requests and for tokens.
+-- What is in flight is an absolute number for each holder, under a lease: a repeated call counts no
+-- call twice, and what a dead holder held comes back. A repeated correction of tokens is made twice.
+local t = redis.call('TIME')
+local now = t[1] * 1000000 + t[2]
+local rpm, tpm, cap = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
+local holder, held, correction = ARGV[4], tonumber(ARGV[5]), tonumber(ARGV[6])
+local era, due, pending = tonumber(ARGV[7]), tonumber(ARGV[8]), tonumber(ARGV[9])
+local burst, reach, most = tonumber(ARGV[10]), tonumber(ARGV[11]), tonumber(ARGV[12])
+local poll, hungry_us, lease = tonumber(ARGV[13]), tonumber(ARGV[14]), tonumber(ARGV[15])
+
+local state = redis.call('HMGET', KEYS[1], 'requests', 'tokens', 'cool')
+local requests, tokens, cool = tonumber(state[1] or 0), tonumber(state[2] or 0), tonumber(state[3] or 0)
+local per_request = rpm > 0 and 60000000 / rpm or 0
+local per_token = tpm > 0 and 60000000 / tpm or 0
+if correction > 0 then
+  tokens = math.max(tokens, now)
+end
+tokens = tokens + correction * per_token
+
+-- How many more may be in flight; and the fewest that any other holder has who has asked in vain.
+local free, fewest = math.huge, math.huge
+if cap > 0 then
+  free = cap - held
+  local places = redis.call('HGETALL', KEYS[2])
+  for i = 1, #places, 2 do
+    if places[i] ~= holder then
+      local its, alive, hungry = string.match(places[i + 1], '^(%d+) (%d+) (%d+)$')
+      if tonumber(alive) <= now then
+        redis.call('HDEL', KEYS[2], places[i])
+      else
+        free = free - its
+        if tonumber(hungry) > now then
+          fewest = math.min(fewest, tonumber(its))
+        end
+      end
+    end
+  end
+end
+
+-- A free place is for those first who have fewer.
+local function start()
+  if free < 1 or held > fewest then
+    return false
+  end
+  free, held = free - 1, held + 1
+  return true
+end
+
+-- When a call may go that costs so much: one above the burst may be owed.
+local function earliest(earned, cost)
+  return earned - math.max(0, math.max(burst, cost) - cost)
+end
+
+local answer = {cool, math.max(0, cool - now), 0, poll}
+local refused = false
+if cool <= now then
+  if era ~= cool then
+    due, pending = 0, 0
+  end
+  while answer[3] < due and not refused do
+    refused = not start()
+    answer[3] = answer[3] + (refused and 0 or 1)
+  end
+  for i = 16, #ARGV do
+    local cost = tonumber(ARGV[i]) * per_token
+    local by_requests = math.max(now, math.ceil(earliest(requests, per_request)))
+    local goes = math.max(by_requests, math.ceil(earliest(tokens, cost)))
+    local wait = goes - now
+    if refused then
+      break
+    elseif wait == 0 then
+      refused = not start()
+    elseif wait > reach and goes > by_requests then
+      -- It comes sooner if tokens are given back: no place, and a look half-way.
+      answer[4] = math.max(5000, (wait - reach) / 2)
+      break
+    elseif wait > reach and (pending > 0 or wait > most) then
+      answer[4] = math.max(5000, wait - most)
+      break
+    else
+      pending = pending + 1
+    end
+    if not refused then
+      requests, tokens = math.max(requests, goes) + per_request, math.max(tokens, goes) + cost
+      table.insert(answer, wait)
+    end
+  end
+end
+
+-- %.0f: by itself Lua writes fourteen digits, and these have sixteen.
+redis.call('HSET', KEYS[1], 'requests', string.format('%.0f', requests), 'tokens', string.format('%.0f', tokens))
+redis.call('PEXPIRE', KEYS[1], string.format('%.0f', (math.max(requests, tokens, cool, now) - now) / 1000 + 60000))
+if cap > 0 then
+  if held > 0 or refused then
+    redis.call('HSET', KEYS[2], holder, string.format('%d %.0f %.0f', held, now + lease, refused and now + hungry_us or 0))
+    redis.call('PEXPIRE', KEYS[2], string.format('%.0f', lease / 1000))
+  else
+    redis.call('HDEL', KEYS[2], holder)
+  end
+end
+return answer

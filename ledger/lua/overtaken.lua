@@ -1,0 +1,51 @@
+-- overtaken(KEYS meta, outcomes, runs, shards, settled; ARGV shard, lease_ms) -> {index, ...} to publish again now
+-- Items of an open shard that nobody has ever claimed, though later ones were begun at least a lease
+-- ago: a worker may have died with their messages in hand. Their messages may also just wait, so
+-- that each time the same first item is still waiting, twice as long passes until the next.
+local start, stop = string.match(redis.call('HGET', KEYS[4], ARGV[1]) or '', '^(%d+) (%d+) ')
+local meta = redis.call('HMGET', KEYS[1], 'status', 'published', 'overtaken')
+if meta[1] ~= 'in_progress' or not start then
+  return {}
+end
+start, stop = tonumber(start), tonumber(stop)
+
+-- Whether a later shard has been begun: it is closed, or an item of it has ended.
+local function later_begun()
+  for shard = ARGV[1] + 1, meta[2] - 1 do
+    local settled = redis.call('HGET', KEYS[5], shard)
+    if settled and settled ~= '0' then
+      return true
+    end
+  end
+  return false
+end
+
+local unclaimed, frontier = {}, later_begun() and stop or start
+for index = start, stop - 1 do
+  if redis.call('HEXISTS', KEYS[2], index) == 1 or redis.call('HEXISTS', KEYS[3], index) == 1 then
+    frontier = math.max(frontier, index)
+  else
+    table.insert(unclaimed, index)
+  end
+end
+local overtaken = {}
+for _, index in ipairs(unclaimed) do
+  if index < frontier then
+    table.insert(overtaken, index)
+  end
+end
+if #overtaken == 0 then
+  redis.call('HDEL', KEYS[1], 'overtaken')
+  return {}
+end
+
+local t = redis.call('TIME')
+local now = t[1] * 1000 + math.floor(t[2] / 1000)
+local first, times, since = string.match(meta[3] or '', '^(%d+) (%d+) (%d+)$')
+if tonumber(first) ~= overtaken[1] then
+  redis.call('HSET', KEYS[1], 'overtaken', overtaken[1] .. ' 0 ' .. now)
+elseif now - since >= ARGV[2] * 2 ^ times then
+  redis.call('HSET', KEYS[1], 'overtaken', first .. ' ' .. (times + 1) .. ' ' .. now)
+  return overtaken
+end
+return {}

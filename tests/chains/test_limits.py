@@ -1,0 +1,250 @@
+"""Rate limits within a process: what the server counts, and who waits for how long."""
+
+import asyncio
+import time
+from email.utils import formatdate
+from typing import Any
+
+import pytest
+
+from chains import Chat, Embed, RateLimit, RetryLater, RetryPolicy
+from chains.deadline import Deadline
+from chains.limited import of_batch, within
+from chains.limits import BURST, Answer, Asked, LocalLimiter, install, limiter
+from chains.openai_errors import retry_after
+from chains.usage import Usage
+from tests.chains.conftest import until
+from tests.openai_server import OpenAIServer
+from tests.traffic import arrivals, most_over, used
+
+ONCE = RetryPolicy(max_attempts=1)
+
+
+@pytest.fixture(autouse=True)
+def _own_limiter() -> Any:
+    before = limiter()
+    install(LocalLimiter())
+    yield
+    install(before)
+
+
+def test_the_calls_of_a_batch_keep_to_requests_a_minute_and_use_them(server: OpenAIServer) -> None:
+    limit = RateLimit("test:model", rpm=1500)
+    texts = [f"number {i}" for i in range(45)]
+    assert Chat(limit=limit).batch(texts) == [f"echo: {text}" for text in texts]
+    calls = [(when, 1) for when, _ in arrivals(server.requests)]
+    assert most_over(calls, 1500, 60) <= 1500 / 60 * BURST + 3
+    assert used(calls, 1500) >= 0.95
+
+
+@pytest.mark.parametrize("word", ["a", "overestimated" * 5])
+def test_tokens_are_settled_with_what_was_really_used(server: OpenAIServer, word: str) -> None:
+    tpm = 60_000
+    limit = RateLimit("test:model", tpm=tpm)
+    texts = [f"{i} " + f"{word} " * 19 for i in range(40)]
+    chat = Chat(limit=limit)
+    chat.invoke(texts[0])  # it tells how wrong the guess is
+    chat.batch(texts)
+    arrived = arrivals(server.requests)
+    assert most_over(arrived, tpm, 60) <= tpm / 60 * BURST + 2 * 41
+    assert used(arrived, tpm) >= 0.95
+
+
+def test_calls_in_flight_are_capped(server: OpenAIServer) -> None:
+    server.delay = 0.05
+    chat = Chat(limit=RateLimit("test:model", concurrency=4))
+    began = time.monotonic()
+    chat.batch([str(i) for i in range(40)])
+    assert server.peak_in_flight == 4
+    assert time.monotonic() - began < 40 / 4 * 0.05 * 1.6
+
+
+def test_texts_to_embed_keep_to_the_limit_too(server: OpenAIServer) -> None:
+    embed = Embed("test-embedding", limit=RateLimit("test:embed", rpm=600))
+    server.fail_next(429, retry_after=0.3)
+    assert len(embed.batch([f"text {i}" for i in range(2_050)])) == 2_050
+    assert server.requests[0].status == 429
+    assert len(server.requests) == 3
+
+
+def test_a_refusal_with_retry_after_cools_down_and_is_no_attempt(server: OpenAIServer) -> None:
+    server.fail_next(429, retry_after=0.4, n=8)
+    server.delay = 0.02
+    chat = Chat(limit=RateLimit("test:model"), retry=ONCE)
+    assert len(chat.batch([str(i) for i in range(30)], {"max_concurrency": 10})) == 30
+    refused = [request for request in server.requests if request.status == 429]
+    cool = min(request.finished or 0.0 for request in refused)
+    assert not [r for r in server.requests if cool + 0.05 < r.started < cool + 0.4]
+    assert len(server.requests) == 38
+
+
+def test_a_step_that_never_retries_waits_for_a_cool_down_all_the_same(server: OpenAIServer) -> None:
+    server.fail_next(429, retry_after=0.1, n=2)
+    chat = Chat(limit=RateLimit("test:model"), retry=None)
+    assert chat.invoke("hello") == "echo: hello"
+
+
+def test_a_refusal_without_retry_after_is_an_attempt(server: OpenAIServer) -> None:
+    server.fail_next(429)
+    with pytest.raises(RetryLater):
+        Chat(limit=RateLimit("test:model"), retry=ONCE).invoke("hello")
+
+
+def test_a_parallel_batch_has_its_turn_at_once(server: OpenAIServer) -> None:
+    chat = Chat(limit=RateLimit("test:model", rpm=1200))
+
+    async def two() -> float:
+        large = asyncio.create_task(chat.abatch(["large"] * 300))
+        await until(lambda: len(server.requests) > 13)
+        began = time.monotonic()
+        await chat.abatch(["small"] * 5)
+        seconds = time.monotonic() - began
+        large.cancel()
+        return seconds
+
+    # Every second place is its own: 10 of them at 20 a second.
+    assert asyncio.run(two()) < 1.0
+
+
+def test_a_call_that_is_given_up_leaves_its_turn_to_others(server: OpenAIServer) -> None:
+    chat = Chat(limit=RateLimit("test:model", rpm=1200, concurrency=1))
+
+    async def some() -> list[str]:
+        calls = [asyncio.create_task(chat.ainvoke(str(i))) for i in range(40)]
+        await until(lambda: len(server.requests) > 3)
+        for call in calls[:-5]:
+            call.cancel()
+        return await asyncio.gather(*calls[-5:])
+
+    assert asyncio.run(some()) == [f"echo: {i}" for i in range(35, 40)]
+    assert server.peak_in_flight == 1
+
+
+class Recorder:
+    """Allows all, and remembers what it was told."""
+
+    lease = 15.0
+
+    def __init__(self) -> None:
+        self.asked: list[Asked] = []
+        self.cooled: list[float] = []
+
+    async def reserve(self, limit: RateLimit, asked: Asked) -> Answer:
+        self.asked.append(asked)
+        return Answer(0, 0.0, asked.due, [0.0] * len(asked.tokens))
+
+    async def cool_down(self, limit: RateLimit, seconds: float) -> None:
+        self.cooled.append(seconds)
+
+
+def refused(*afters: float) -> Any:
+    """A call that is refused so often, and then uses 7 tokens."""
+    left = list(afters)
+
+    async def call() -> tuple[str, Usage]:
+        if left:
+            raise RetryLater("slow down", code="rate_limited", after=left.pop(0))
+        return "done", Usage(input_tokens=4, output_tokens=3)
+
+    return call
+
+
+@pytest.mark.parametrize(
+    ("after", "seconds"), [(130.0, 130.1), (0.0, 0.2), (10.0**9, 3600.1)], ids=str
+)
+def test_however_long_the_provider_asks_for_is_kept(after: float, seconds: float) -> None:
+    recorder = Recorder()
+    install(recorder)
+
+    async def some() -> None:
+        call = asyncio.create_task(within(RateLimit("key"), 10, refused(after)))
+        await until(lambda: bool(recorder.cooled))
+        call.cancel()
+
+    asyncio.run(some())
+    assert recorder.cooled == [pytest.approx(seconds)]
+
+
+def test_it_is_asked_once_a_call_and_settles_with_the_next_one() -> None:
+    recorder = Recorder()
+    install(recorder)
+    limit = RateLimit("key", tpm=1000)
+
+    async def some() -> None:
+        for _ in range(3):
+            await within(limit, 10, refused())
+        await asyncio.gather(*(within(limit, 7, refused()) for _ in range(5)))
+        await asyncio.sleep(0.01)
+
+    asyncio.run(some())
+    assert sum(len(asked.tokens) for asked in recorder.asked) == 8
+    assert sum(asked.correction for asked in recorder.asked) == -9
+    # The last five are asked for together, and need no settlement: they were guessed right.
+    assert len(recorder.asked) <= 7
+
+
+def test_a_deadline_stands_still_while_a_call_waits() -> None:
+    limit = RateLimit("key", rpm=120)
+
+    async def some() -> None:
+        async with Deadline(0.3):
+            for _ in range(3):
+                await within(limit, 1, refused())
+        deadline = Deadline(0.1)
+        with pytest.raises(TimeoutError):
+            await overrun(deadline)
+        assert deadline.expired()
+
+    async def overrun(deadline: Deadline) -> None:
+        async with deadline:
+            await within(limit, 1, refused())
+            await asyncio.sleep(10)
+
+    began = time.monotonic()
+    asyncio.run(some())
+    assert 1.4 < time.monotonic() - began < 2.0
+
+
+def test_batches_take_turns_whatever_came_first() -> None:
+    order: list[str] = []
+    limit = RateLimit("key", concurrency=1)
+
+    async def one(name: str) -> None:
+        async def call() -> tuple[None, Usage]:
+            order.append(name)
+            await asyncio.sleep(0)
+            return None, Usage()
+
+        with of_batch(name):
+            await within(limit, 1, call)
+
+    async def some() -> None:
+        await asyncio.gather(*(one(name) for name in "aaaaaaaabbbc"))
+
+    asyncio.run(some())
+    assert sorted(order) == list("aaaaaaaabbbc")
+    assert order.index("c") <= 3
+    assert "".join(order).rindex("b") <= 8
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"key": ""}, "text of 1 to 200 printable"),
+        ({"key": "a\nb"}, "text of 1 to 200 printable"),
+        ({"key": "a", "rpm": 0}, "rpm must be at least 1, not 0"),
+        ({"key": "a", "tpm": -5}, "tpm must be at least 1, not -5"),
+        ({"key": "a", "concurrency": 1.5}, "concurrency is a whole number, not float"),
+        ({"key": "a", "rpm": True}, "rpm is a whole number, not bool"),
+    ],
+)
+def test_a_limit_that_makes_no_sense_is_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises((ValueError, TypeError), match=message):
+        RateLimit(**options)
+
+
+def test_all_forms_of_retry_after_are_understood() -> None:
+    assert retry_after({"retry-after-ms": "1500", "retry-after": "9"}) == 1.5
+    assert retry_after({"retry-after": "200"}) == 200
+    date = formatdate(time.time() + 300, usegmt=True)
+    assert retry_after({"retry-after": date}) == pytest.approx(300, abs=2)
