@@ -56,7 +56,7 @@ def main(only: tuple[str, ...], scale: float, seed: int, out: Path | None) -> No
     if out is not None:
         report.write(out, page)
     click.echo(page)
-    if not whole or not all(run.as_it_should for run in runs):
+    if not whole or not report.as_it_should(runs):
         sys.exit(1)
 
 
@@ -85,6 +85,7 @@ def _run(scenario: Scenario, pool: str, scale: float, seed: int) -> Run:
                 scale=scale,
                 seed=seed,
                 max_attempts=scenario.max_attempts,
+                forgotten=scenario.forgotten,
             ) as here:
                 run = scenario.run(here)
                 here.deployment.check_leaks()

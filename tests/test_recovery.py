@@ -1,5 +1,6 @@
 """What a crash left behind is brought back, and each item still has just one outcome."""
 
+import json
 import os
 import signal
 import threading
@@ -104,6 +105,37 @@ def test_a_single_lost_message_among_many_is_brought_back(quick: Deployment) -> 
     quick.start_worker()
     committed_once(quick, batch)
     assert batch.outputs() == list(range(30))
+
+
+def test_a_message_that_is_lost_does_not_wait_for_all_others(quick: Deployment) -> None:
+    register("nap", _same, replace=True)
+    batch = quick.client.submit("nap", [{"value": i, "seconds": 0.2} for i in range(50)])
+    lost = quick.redis.rpop(f"{quick.settings.queues[0]}{PRIORITY_SEPARATOR}3")
+    assert json.loads(lost)["headers"]["id"] == f"{batch.id}:0"
+    worker = quick.start_worker(concurrency=2)
+    committed_once(quick, batch)
+    assert "shard=0 tasks=1: overtaken" in worker.log
+    done = f"batchord:{{{batch.id}}}:done"
+    order = [int(index) for index in quick.redis.lrange(done, 0, -1)]
+    assert order.index(0) < 35, "it came with the last ones"
+    assert {item.attempts for item in batch.results()} == {1}
+
+
+def test_what_a_dead_worker_had_begun_goes_before_what_waits(
+    quick: Deployment, tmp_path: Path
+) -> None:
+    register("nap", _same, replace=True)
+    batch = quick.client.submit("nap", [{"value": i, "seconds": 0.2} for i in range(50)])
+    first = quick.start_worker(concurrency=4)
+    wait_until(lambda: batch.record().running == 4, what="items run")
+    first.kill()
+    begun = {item.index for item in batch.items() if item.status is ItemStatus.RUNNING}
+    quick.start_worker(concurrency=2)
+    committed_once(quick, batch)
+    done = f"batchord:{{{batch.id}}}:done"
+    order = [int(index) for index in quick.redis.lrange(done, 0, -1)]
+    assert len(begun) == 4
+    assert max(order.index(index) for index in begun) < 35, "they came with the last ones"
 
 
 def test_a_lost_gather_is_sent_again(quick: Deployment) -> None:

@@ -16,7 +16,7 @@ from chains.errors import BatchordError
 from ledger.crash import crash_point
 from ledger.errors import UnknownBatch
 from ledger.models import BatchRecord, BatchStatus, ChainRecord, announcements
-from ledger.publish import gather, publish_shards, publish_tasks, unsettled_tasks
+from ledger.publish import FIRST, gather, publish_shards, publish_tasks, unsettled_tasks
 from ledger.reader import Reader
 from ledger.shard import Shard
 from ledger.steering import Steering
@@ -142,7 +142,17 @@ class Sweep:
             crash_point("sweep-mid-page")
             for shard in self._reader.open_shards(record.id):
                 mine = lapsed.intersection(range(shard.start, shard.stop))
-                self._republish(record.id, shard, shard.tasks_of(mine), "their worker died")
+                tasks = shard.tasks_of(mine)
+                self._republish(record.id, shard, tasks, "their worker died", priority=FIRST)
+
+    def _bring_back_overtaken(self, record: BatchRecord) -> None:
+        """Publish again what a worker had in hand as it died, and had not claimed yet.
+
+        Only of the oldest open shard: once that is done, the next one is the oldest.
+        """
+        for shard in self._reader.open_shards(record.id)[:1]:
+            tasks = shard.tasks_of(self._store.overtaken(record.id, shard))
+            self._republish(record.id, shard, tasks, "overtaken", priority=FIRST)
 
     def _bring_back_overtaken(self, record: BatchRecord) -> None:
         """Publish again what a worker had in hand as it died, and had not claimed yet.
@@ -172,11 +182,19 @@ class Sweep:
         # Counts as progress: the next look is a full term of patience away.
         self._store.note(record.id, record.status)
 
-    def _republish(self, batch_id: str, shard: Shard, tasks: list[range], why: str) -> None:
+    def _republish(
+        self,
+        batch_id: str,
+        shard: Shard,
+        tasks: list[range],
+        why: str,
+        *,
+        priority: int | None = None,
+    ) -> None:
         """Publish tasks again; what is settled in them is not run again."""
         if not tasks:
             return
-        publish_tasks(self._app, self._store, batch_id, shard, tasks)
+        publish_tasks(self._app, self._store, batch_id, shard, tasks, priority=priority)
         logger.warning(
             "tasks sent again batch=%s shard=%s tasks=%s: %s",
             batch_id,
