@@ -82,14 +82,19 @@ def judge(
         problems.append(f"the batch is {record.status}")
     if [item.index for item in items] != list(range(total)):
         problems.append("the items are not one for each index, in order")
-    lost = [item.index for item in items if not _as_expected(item, failed, written)]
+    lost = [item for item in items if not _as_expected(item, failed, written)]
     if lost:
-        problems.append(f"lost or wrong: {lost[:10]}")
+        some = ", ".join(f"{item.index} {_how(item)}" for item in lost[:10])
+        problems.append(f"lost or wrong: {some}")
     most = max(written.starts.values(), default=0)
     if most > max_attempts:
         problems.append(f"an item was started {most} times")
     problems += problems_of_the_record(connection, batch)
     return Verdict(total, len(lost), written.repeated, most, problems)
+
+
+def _how(item: Item) -> str:
+    return item.error.code if item.error is not None else item.status.value
 
 
 def _as_expected(item: Item, failed: Mapping[int, str], written: Journal) -> bool:

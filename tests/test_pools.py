@@ -31,7 +31,7 @@ def pool(request: pytest.FixtureRequest) -> str:
 def quick(deploy: Deploy) -> Deployment:
     """A deployment whose leases and deadlines are short and whose workers sweep often."""
     register("work", _same, replace=True)
-    return deploy(lease=1.0, sweep_interval=0.2, item_timeout=0.5)
+    return deploy(lease=1.0, sweep_interval=0.2, item_timeout=2.0)
 
 
 @pytest.fixture

@@ -154,15 +154,6 @@ class Sweep:
             tasks = shard.tasks_of(self._store.overtaken(record.id, shard))
             self._republish(record.id, shard, tasks, "overtaken", priority=FIRST)
 
-    def _bring_back_overtaken(self, record: BatchRecord) -> None:
-        """Publish again what a worker had in hand as it died, and had not claimed yet.
-
-        Only of the oldest open shard: once that is done, the next one is the oldest.
-        """
-        for shard in self._reader.open_shards(record.id)[:1]:
-            tasks = shard.tasks_of(self._store.overtaken(record.id, shard))
-            self._republish(record.id, shard, tasks, "overtaken by later ones")
-
     def _bring_back_lost(self, record: BatchRecord) -> None:
         """Publish again what no message in the queue stands for any more: items and gathers."""
         quiet = self._reader.quiet_for(record)
