@@ -4,7 +4,7 @@ import os
 import signal
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -12,6 +12,7 @@ from typing import Final
 from chaos.copies import Copier
 from chaos.crew import takes, wait
 from chaos.ground import Ground, Run
+from chaos.judge import Journal
 from chaos.plain import plain_chord
 from producer import Batch
 
@@ -92,8 +93,9 @@ def _poison(kind: str) -> Try:
         with ground.crew(2, 4) as crew:
             _wait(lambda: crew.ready, "the workers are ready")
             batch = ground.deployment.client.submit("work", inputs)
-            ground.struck = 3 * len(failed)
-            return ground.end(f"poison: {kind}", batch, failed=failed)
+            run = ground.end(f"poison: {kind}", batch, failed=failed)
+        starts = Journal.read(ground.journal).starts
+        return replace(run, struck=sum(starts[index] for index in failed))
 
     return run
 
@@ -150,14 +152,7 @@ def deliver_three_times(ground: Ground) -> Run:
         _wait(lambda: copier.copied > 0, "the first messages are copied")
         with ground.crew(2, 4):
             run = ground.end("each message three times", batch)
-    ground.struck = copier.copied
-    return _struck(run, copier.copied)
-
-
-def _struck(run: Run, times: int) -> Run:
-    return Run(
-        fault=run.fault, pool=run.pool, struck=times, verdict=run.verdict, seconds=run.seconds
-    )
+    return replace(run, struck=copier.copied)
 
 
 def freeze(ground: Ground) -> Run:
