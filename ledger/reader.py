@@ -3,13 +3,9 @@
 It borrows the store's connection and writes nothing, but for index entries whose batch is gone.
 """
 
-import json
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from typing import Any, Final
 
-from chains import Usage
-from ledger.budget import budget_of
 from ledger.errors import UnknownBatch
 from ledger.models import (
     BatchRecord,
@@ -17,11 +13,9 @@ from ledger.models import (
     ChainRecord,
     ChainUse,
     Item,
-    ItemStatus,
-    PauseReason,
-    RequestCounts,
 )
-from ledger.packing import unpack, unpack_outcome
+from ledger.packing import unpack
+from ledger.parsing import item_of, record_of
 from ledger.schema import PAGE_SIZE, page_of
 from ledger.shard import Shard
 from ledger.store import Store
@@ -34,8 +28,6 @@ WAIT_STEP: Final = 2.0
 #: How kombu names the lists of a queue with priorities (kombu.transport.redis, `Channel`).
 PRIORITY_STEPS: Final = (0, 3, 6, 9)
 PRIORITY_SEPARATOR: Final = "\x06\x16"
-
-_USAGE: Final = tuple(Usage.model_fields)
 
 
 class Reader:
@@ -77,7 +69,7 @@ class Reader:
                 pipe.zcard(keys.leases)
             replies = pipe.execute()
         return [
-            _record(batch_id, meta, running) if meta else None
+            record_of(batch_id, meta, running) if meta else None
             for batch_id, meta, running in zip(batch_ids, replies[::2], replies[1::2], strict=True)
         ]
 
@@ -155,7 +147,9 @@ class Reader:
         for page, found in zip(named, replies, strict=False):
             ids.update(zip(pages[page], found, strict=True))
         runs = dict(zip(open_, replies[-1], strict=True)) if open_ else {}
-        return [_item(index, outcomes[index], ids.get(index), runs.get(index)) for index in indexes]
+        return [
+            item_of(index, outcomes[index], ids.get(index), runs.get(index)) for index in indexes
+        ]
 
     def inputs(self, batch_id: str, indexes: Sequence[int]) -> list[Any]:
         """Return the inputs at `indexes`, all in one page; None where one is missing."""
@@ -287,55 +281,3 @@ class Reader:
                 for priority in PRIORITY_STEPS:
                     pipe.llen(f"{queue}{PRIORITY_SEPARATOR}{priority}" if priority else queue)
             return sum(pipe.execute())
-
-
-def _record(batch_id: str, meta: dict[str, str], running: int) -> BatchRecord:
-    usage = {name: int(meta[f"usage.{name}"]) for name in _USAGE if f"usage.{name}" in meta}
-    return BatchRecord(
-        id=batch_id,
-        chain=meta["chain"],
-        status=BatchStatus(meta["status"]),
-        request_counts=RequestCounts(
-            total=int(meta.get("total", 0)),
-            succeeded=int(meta.get("succeeded", 0)),
-            failed=int(meta.get("failed", 0)),
-            cancelled=int(meta.get("cancelled", 0)),
-            expired=int(meta.get("expired", 0)),
-        ),
-        running=running,
-        reason=PauseReason.model_validate_json(meta["reason"]) if "reason" in meta else None,
-        usage=Usage(**usage) if usage else None,
-        budget=budget_of(meta),
-        metadata=decode(meta.get("metadata", "{}")),
-        idempotency_key=meta.get("idempotency_key"),
-        created_at=_time(meta["created_at"]),
-        in_progress_at=_maybe_time(meta.get("in_progress_at")),
-        finalizing_at=_maybe_time(meta.get("finalizing_at")),
-        cancelling_at=_maybe_time(meta.get("cancelling_at")),
-        expires_at=_maybe_time(meta.get("expires_at")),
-        ended_at=_maybe_time(meta.get("ended_at")),
-    )
-
-
-def _time(ms: str) -> datetime:
-    return datetime.fromtimestamp(int(ms) / 1000, UTC)
-
-
-def _maybe_time(ms: str | None) -> datetime | None:
-    return None if ms is None else _time(ms)
-
-
-def _item(index: int, outcome: str | None, custom_id: str | None, run: str | None) -> Item:
-    if outcome is not None:
-        name = "null" if custom_id is None else json.dumps(custom_id)
-        # One pass in pydantic's own parser: a caller may read a million of them.
-        head = f'{{"index":{index},"custom_id":{name},'
-        return Item.model_validate_json(head + unpack_outcome(outcome)[1:])
-    if run is not None:
-        return Item(
-            index=index,
-            custom_id=custom_id,
-            status=ItemStatus.RUNNING,
-            attempts=int(run.split(" ", 1)[0]),
-        )
-    return Item(index=index, custom_id=custom_id)

@@ -1,0 +1,74 @@
+"""What the ledger's keys hold, read as the models that callers get."""
+
+import json
+from datetime import UTC, datetime
+from typing import Final
+
+from chains import Usage
+from ledger.budget import budget_of
+from ledger.models import (
+    BatchRecord,
+    BatchStatus,
+    Item,
+    ItemStatus,
+    PauseReason,
+    RequestCounts,
+)
+from ledger.packing import unpack_outcome
+from ledger.values import decode
+
+_USAGE: Final = tuple(Usage.model_fields)
+
+
+def record_of(batch_id: str, meta: dict[str, str], running: int) -> BatchRecord:
+    """Return the batch that this `meta` describes."""
+    usage = {name: int(meta[f"usage.{name}"]) for name in _USAGE if f"usage.{name}" in meta}
+    return BatchRecord(
+        id=batch_id,
+        chain=meta["chain"],
+        status=BatchStatus(meta["status"]),
+        request_counts=RequestCounts(
+            total=int(meta.get("total", 0)),
+            succeeded=int(meta.get("succeeded", 0)),
+            failed=int(meta.get("failed", 0)),
+            cancelled=int(meta.get("cancelled", 0)),
+            expired=int(meta.get("expired", 0)),
+        ),
+        running=running,
+        reason=PauseReason.model_validate_json(meta["reason"]) if "reason" in meta else None,
+        usage=Usage(**usage) if usage else None,
+        budget=budget_of(meta),
+        metadata=decode(meta.get("metadata", "{}")),
+        idempotency_key=meta.get("idempotency_key"),
+        created_at=_time(meta["created_at"]),
+        in_progress_at=_maybe_time(meta.get("in_progress_at")),
+        finalizing_at=_maybe_time(meta.get("finalizing_at")),
+        cancelling_at=_maybe_time(meta.get("cancelling_at")),
+        expires_at=_maybe_time(meta.get("expires_at")),
+        ended_at=_maybe_time(meta.get("ended_at")),
+    )
+
+
+def _time(ms: str) -> datetime:
+    return datetime.fromtimestamp(int(ms) / 1000, UTC)
+
+
+def _maybe_time(ms: str | None) -> datetime | None:
+    return None if ms is None else _time(ms)
+
+
+def item_of(index: int, outcome: str | None, custom_id: str | None, run: str | None) -> Item:
+    """Return the item that these entries, each where there is one, describe."""
+    if outcome is not None:
+        name = "null" if custom_id is None else json.dumps(custom_id)
+        # One pass in pydantic's own parser: a caller may read a million of them.
+        head = f'{{"index":{index},"custom_id":{name},'
+        return Item.model_validate_json(head + unpack_outcome(outcome)[1:])
+    if run is not None:
+        return Item(
+            index=index,
+            custom_id=custom_id,
+            status=ItemStatus.RUNNING,
+            attempts=int(run.split(" ", 1)[0]),
+        )
+    return Item(index=index, custom_id=custom_id)
