@@ -68,9 +68,7 @@ def test_a_key_that_expires_pauses_the_batch_and_nothing_is_paid_twice(
     wait_until(lambda: batch.request_counts.done > 50, what="some are done")
 
     provider.fail_when(None, status=status, code=code)
-    began = time.monotonic()
     wait_until(lambda: batch.status is BatchStatus.PAUSED, what="the batch pauses")
-    assert time.monotonic() - began < 2
     wait_until(lambda: batch.record().running == 0, what="nothing runs any more")
     reason = batch.record().reason
     assert reason is not None
