@@ -1,5 +1,6 @@
 """A chat model as a step."""
 
+import os
 from collections.abc import Sequence
 from typing import Any, Final, Generic, TypeVar, cast, overload
 
@@ -45,6 +46,7 @@ class Chat(Step[Any, Answer], Generic[Answer]):
     """
 
     takes_options = True
+    paid = True
 
     @overload
     def __init__(
@@ -117,6 +119,17 @@ class Chat(Step[Any, Answer], Generic[Answer]):
             return cast(Answer, _text(await self._answer(request, messages)))
         return cast(Answer, await self._structured(self._structure, request, messages))
 
+    def fingerprint(self) -> Any:
+        wanted = None if self._structure is None else self._structure.schema()
+        model = self._model or os.environ.get("OPENAI_MODEL")
+        return ["chat", model, self._system, self._options, wanted]
+
+    def dump(self, output: Any) -> str | None:
+        return super().dump(output) if self._structure is None else self._structure.dump(output)
+
+    def load(self, text: str) -> Any:
+        return super().load(text) if self._structure is None else self._structure.load(text)
+
     async def _structured(
         self, structure: Structure[Any], request: dict[str, Any], messages: list[Message]
     ) -> Any:
@@ -155,6 +168,8 @@ class Chat(Step[Any, Answer], Generic[Answer]):
             # As `messages`, the SDK would look each one up in a union of message types, to rename
             # nothing: a quarter of what a call costs. What is in `extra_body` it sends as it is.
             "messages": [],
+            "extra_headers": provider.named([request, messages])
+            | (request.get("extra_headers") or {}),
             "extra_body": {"messages": messages, **(request.get("extra_body") or {})},
         }
         with provider.translate():

@@ -1,6 +1,7 @@
 """Texts to vectors, as a vectorised step."""
 
 import asyncio
+import os
 import threading
 from collections.abc import Sequence
 from typing import Any
@@ -36,6 +37,7 @@ class Embed(Step[Any, Any]):
     #: The requests hold the permits, and not the texts that wait for them.
     is_call = False
     inputs_per_call = MAX_INPUTS
+    paid = True
 
     def __init__(
         self,
@@ -69,6 +71,10 @@ class Embed(Step[Any, Any]):
         raise InvalidInput(
             f"{self.name} takes a text or a list of texts, not {type(input).__name__}"
         )
+
+    def fingerprint(self) -> Any:
+        model = self._model or os.environ.get("OPENAI_EMBEDDING_MODEL") or DEFAULT_MODEL
+        return ["embed", model, self._options]
 
     async def _vectors(self, texts: Sequence[Any]) -> list[Vector]:
         for text in texts:

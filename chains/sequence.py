@@ -7,6 +7,7 @@ from typing import Any
 from chains.coerce import coerce
 from chains.config import RunnableConfig
 from chains.errors import set_step, step_of
+from chains.run import at
 from chains.runnable import Runnable, Step
 
 
@@ -35,10 +36,14 @@ class Sequence(Runnable[Any, Any]):
         value: Any = input
         for step, label in zip(self.steps, self._labels, strict=True):
             try:
-                value = await step.ainvoke(value, config, **kwargs)
+                with at(label):
+                    value = await step.ainvoke(value, config, **kwargs)
             except Exception as error:
                 if isinstance(step, Step) or step_of(error) in (None, step.name):
                     set_step(error, label)
                 raise
             kwargs = {}  # they are for the first step
         return value
+
+    def fingerprint(self) -> Any:
+        return [step.fingerprint() for step in self.steps]

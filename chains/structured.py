@@ -41,6 +41,22 @@ class Structure(Generic[T]):
         value: T = answer.value
         return value
 
+    def schema(self) -> dict[str, Any]:
+        """The JSON schema of an answer."""
+        return self._adapter.json_schema()
+
+    def dump(self, answer: T) -> str | None:
+        """The answer as JSON, if `load` makes the very same of it; else None."""
+        try:
+            text = self._adapter.dump_json(answer).decode()
+            return text if self._adapter.validate_json(text) == answer else None
+        except (ValueError, RecursionError):
+            return None
+
+    def load(self, text: str) -> T:
+        """The answer that `dump` has made the text of; else ValueError."""
+        return self._adapter.validate_json(text)
+
 
 def _is_model(output_type: object) -> bool:
     return isinstance(output_type, type) and issubclass(output_type, pydantic.BaseModel)

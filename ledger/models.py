@@ -161,6 +161,8 @@ class BatchRecord(Frozen):
     request_counts: RequestCounts
     #: Items that a worker holds now.
     running: int = 0
+    #: Items that wait for their next attempt.
+    put_off: int = 0
     #: Why the workers have paused it; None unless they have.
     reason: PauseReason | None = None
     #: Sums over all calls; None where none reported any.
