@@ -36,7 +36,8 @@ class Chat(Step[Any, Answer], Generic[Answer]):
     The model is `model`, else OPENAI_MODEL. `options` are further options of the request
     (`seed=1`, `max_completion_tokens=500`); `timeout` is seconds for one request (None: the SDK's
     600). Calls that may succeed later are made again as `retry` says (None: never).
-    Each waits until `limit` allows it.
+    Each waits until `limit` allows it; without one, the items of submitted batches wait together
+    when a provider is busy and says for how long.
 
     Errors: RetryLater, OperatorNeeded, or ChainError with `refusal`, `content_filter`, `length`,
     `invalid_output`, `bad_request`, `unprocessable`. An answer in plain text that is cut off at
@@ -192,7 +193,8 @@ class Chat(Step[Any, Answer], Generic[Answer]):
                 report_usage(used)
                 return body, used
 
-        body, _ = await within(self._limit, _size(request, messages), call)
+        limit = self._limit or provider.shared_cool_down(request["model"])
+        body, _ = await within(limit, _size(request, messages), call)
         return body
 
     def _messages(self, input: Any) -> list[Message]:
