@@ -89,8 +89,13 @@ def model_name(given: str | None, variable: str, default: str | None = None) -> 
 
 def body_of(raw: Any) -> Any:
     """The JSON body of a raw response, or ChainError (`invalid_output`)."""
+    return json_of(raw.http_response)
+
+
+def json_of(response: Any) -> Any:
+    """The JSON body of an HTTP response, or ChainError (`invalid_output`)."""
     try:
-        return raw.http_response.json()
+        return response.json()
     except ValueError:
         raise ChainError(
             "the provider's answer is not JSON: check OPENAI_BASE_URL", code="invalid_output"
@@ -110,13 +115,15 @@ def _tokens_used(body: Any) -> Usage:
     usage = body.get("usage") if isinstance(body, dict) else None
     if not isinstance(usage, dict):
         return Usage()
-    inputs = usage.get("prompt_tokens_details") or {}
-    outputs = usage.get("completion_tokens_details") or {}
+    # The Responses API has names of its own.
+    read, written = ("input", "output") if "input_tokens" in usage else ("prompt", "completion")
+    inputs = usage.get(f"{read}_tokens_details") or {}
+    outputs = usage.get(f"{written}_tokens_details") or {}
     try:
         used = Usage(
-            input_tokens=usage.get("prompt_tokens"),
+            input_tokens=usage.get(f"{read}_tokens"),
             cached_input_tokens=inputs.get("cached_tokens"),
-            output_tokens=usage.get("completion_tokens"),
+            output_tokens=usage.get(f"{written}_tokens"),
             reasoning_tokens=outputs.get("reasoning_tokens"),
         )
         # Sums of it are kept as 64 bits: no answer has so many, or fewer than none.
