@@ -27,6 +27,7 @@ from aiohttp import web
 
 from tests import openai_answers as answers
 from tests.openai_answers import JsonObject
+from tests.openai_posts import POSTS
 from tests.openai_rules import Failure, Rule, Rules, embedding_failure
 
 DEFAULT_DIMENSIONS = 64
@@ -139,6 +140,8 @@ class OpenAIServer(Rules):
         app = web.Application(client_max_size=64 * 2**20)
         app.router.add_post("/v1/chat/completions", self._handler(self._chat))
         app.router.add_post("/v1/embeddings", self._handler(self._embeddings))
+        for path, made in POSTS.items():
+            app.router.add_post(path, self._handler(_post(made)))
         app.router.add_get("/v1/models", self._handler(self._models))
         # A caller that hangs up cancels its handler, so that a test sees abandoned requests.
         runner = web.AppRunner(
@@ -275,6 +278,10 @@ class OpenAIServer(Rules):
             {"id": name, "object": "model", "created": 0, "owned_by": "tests"} for name in names
         ]
         return web.json_response({"object": "list", "data": data})
+
+
+def _post(made: Callable[[JsonObject], JsonObject]) -> Answer:
+    return lambda body, _: web.json_response(made(body))
 
 
 def main() -> None:

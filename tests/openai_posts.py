@@ -1,0 +1,55 @@
+"""What the test server answers at the endpoints that no step of ours has: bodies as they are."""
+
+from tests import openai_answers as answers
+from tests.openai_answers import JsonObject
+
+
+def response(body: JsonObject) -> JsonObject:
+    """`/v1/responses`: the input as the answer, and usage under the names that it has there."""
+    text = f"echo: {body.get('input')}"
+    asked, answered = answers.count_tokens(str(body.get("input"))), answers.count_tokens(text)
+    content = [{"type": "output_text", "text": text, "annotations": []}]
+    return {
+        "id": f"resp_{answers.stable_id(body)}",
+        "object": "response",
+        "model": body.get("model"),
+        "status": "completed",
+        "output": [{"type": "message", "role": "assistant", "content": content}],
+        "usage": {
+            "input_tokens": asked,
+            "input_tokens_details": {"cached_tokens": 1},
+            "output_tokens": answered,
+            "output_tokens_details": {"reasoning_tokens": 2},
+            "total_tokens": asked + answered,
+        },
+    }
+
+
+def completion(body: JsonObject) -> JsonObject:
+    """`/v1/completions`: the prompt again."""
+    prompt = str(body.get("prompt"))
+    tokens = answers.count_tokens(prompt)
+    return {
+        "id": f"cmpl-{answers.stable_id(body)}",
+        "object": "text_completion",
+        "model": body.get("model"),
+        "choices": [{"index": 0, "text": prompt, "finish_reason": "stop", "logprobs": None}],
+        "usage": {"prompt_tokens": tokens, "completion_tokens": tokens, "total_tokens": 2 * tokens},
+    }
+
+
+def score(body: JsonObject) -> JsonObject:
+    """`/v1/score`, of vLLM: 1 for each of the second texts."""
+    texts = body.get("text_2") or []
+    tokens = answers.count_tokens(f"{body.get('text_1')} {' '.join(texts)}")
+    return {
+        "id": f"score-{answers.stable_id(body)}",
+        "object": "list",
+        "model": body.get("model"),
+        "data": [{"index": i, "object": "score", "score": 1.0} for i, _ in enumerate(texts)],
+        "usage": {"prompt_tokens": tokens, "total_tokens": tokens},
+    }
+
+
+#: By the path of the endpoint.
+POSTS = {"/v1/responses": response, "/v1/completions": completion, "/v1/score": score}
