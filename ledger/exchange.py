@@ -180,6 +180,7 @@ class Exchange:
             keys.settled,
             keys.done,
             keys.events,
+            keys.stats,
         ]
         args: list[str | int | bytes] = [EVENTS_KEPT, self._store.settings.alike_limit]
         for one in settlements:
