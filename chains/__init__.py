@@ -19,6 +19,7 @@ from chains.limits import RateLimit
 from chains.parallel import Parallel
 from chains.prompt import Prompt
 from chains.registry import RegisteredChain, Registry, get_chain, register, registered
+from chains.responses import Responses
 from chains.retriever import Document, Retriever
 from chains.retry import RetryPolicy
 from chains.runnable import Runnable
@@ -41,6 +42,7 @@ __all__ = [
     "RateLimit",
     "RegisteredChain",
     "Registry",
+    "Responses",
     "Retriever",
     "RetryLater",
     "RetryPolicy",

@@ -115,15 +115,19 @@ def _tokens_used(body: Any) -> Usage:
     usage = body.get("usage") if isinstance(body, dict) else None
     if not isinstance(usage, dict):
         return Usage()
-    # The Responses API has names of its own.
-    read, written = ("input", "output") if "input_tokens" in usage else ("prompt", "completion")
-    inputs = usage.get(f"{read}_tokens_details") or {}
-    outputs = usage.get(f"{written}_tokens_details") or {}
+    # As the Responses API names them, else as all others do.
+    asked, answered = (
+        ("input_tokens", "output_tokens")
+        if "input_tokens" in usage
+        else ("prompt_tokens", "completion_tokens")
+    )
+    inputs = usage.get(f"{asked}_details") or {}
+    outputs = usage.get(f"{answered}_details") or {}
     try:
         used = Usage(
-            input_tokens=usage.get(f"{read}_tokens"),
+            input_tokens=usage.get(asked),
             cached_input_tokens=inputs.get("cached_tokens"),
-            output_tokens=usage.get(f"{written}_tokens"),
+            output_tokens=usage.get(answered),
             reasoning_tokens=outputs.get("reasoning_tokens"),
         )
         # Sums of it are kept as 64 bits: no answer has so many, or fewer than none.

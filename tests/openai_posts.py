@@ -4,27 +4,6 @@ from tests import openai_answers as answers
 from tests.openai_answers import JsonObject
 
 
-def response(body: JsonObject) -> JsonObject:
-    """`/v1/responses`: the input as the answer, and usage under the names that it has there."""
-    text = f"echo: {body.get('input')}"
-    asked, answered = answers.count_tokens(str(body.get("input"))), answers.count_tokens(text)
-    content = [{"type": "output_text", "text": text, "annotations": []}]
-    return {
-        "id": f"resp_{answers.stable_id(body)}",
-        "object": "response",
-        "model": body.get("model"),
-        "status": "completed",
-        "output": [{"type": "message", "role": "assistant", "content": content}],
-        "usage": {
-            "input_tokens": asked,
-            "input_tokens_details": {"cached_tokens": 1},
-            "output_tokens": answered,
-            "output_tokens_details": {"reasoning_tokens": 2},
-            "total_tokens": asked + answered,
-        },
-    }
-
-
 def completion(body: JsonObject) -> JsonObject:
     """`/v1/completions`: the prompt again."""
     prompt = str(body.get("prompt"))
@@ -52,4 +31,4 @@ def score(body: JsonObject) -> JsonObject:
 
 
 #: By the path of the endpoint.
-POSTS = {"/v1/responses": response, "/v1/completions": completion, "/v1/score": score}
+POSTS = {"/v1/completions": completion, "/v1/score": score}

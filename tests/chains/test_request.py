@@ -21,7 +21,7 @@ BODIES: dict[str, tuple[dict[str, Any], int, int | None]] = {
         3,
         None,
     ),
-    "/v1/responses": ({"input": "one two three", "store": False, "x": {"y": [None]}}, 3, 4),
+    "/v1/responses": ({"input": "one two three", "instructions": "x", "x": {"y": [None]}}, 4, 8),
     "/v1/completions": ({"prompt": "one two", "logit_bias": {"50256": -100}}, 2, 2),
     "/v1/score": ({"text_1": "one", "text_2": ["two", "three"], "use_activation": True}, 3, None),
 }
@@ -51,7 +51,7 @@ def test_a_body_goes_to_its_url_untouched_and_the_answer_comes_back_whole(
     assert (run.usage.requests, run.usage.input_tokens) == (1, tokens_in)
     assert run.usage.output_tokens == tokens_out
     if url == "/v1/responses":
-        assert (run.usage.cached_input_tokens, run.usage.reasoning_tokens) == (1, 2)
+        assert (run.usage.cached_input_tokens, run.usage.reasoning_tokens) == (0, 4)
 
 
 def test_what_may_pass_is_posted_again_and_a_cool_down_is_no_attempt(server: OpenAIServer) -> None:
