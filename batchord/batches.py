@@ -7,7 +7,7 @@ from typing import IO, Literal
 
 import click
 
-from batchord import jsonl, money, openai_lines, render
+from batchord import details, jsonl, money, openai_lines, render
 from batchord.local import has_server
 from batchord.options import (
     budget_of,
@@ -23,6 +23,7 @@ from batchord.options import (
     writable,
 )
 from batchord.target import Format, Target, format_of, format_options
+from batchord.watch import follow
 from ledger.models import Item, ItemStatus, announcements
 from producer import Batch, Client
 from producer.export import line
@@ -102,12 +103,17 @@ def _pair(text: str) -> tuple[str, str]:
 @batch_argument
 @json_option
 def status(batch_id: str, as_json: bool) -> None:
-    """Say how far a batch is."""
-    record = Client().retrieve(batch_id).record()
+    """Say how far a batch is, what fails and why, and what it costs.
+
+    The exit code is the batch's once it has ended (see: batchord watch --help), and 0 before. With
+    --json, `progress` has the rate, the ETA and the failures by code.
+    """
+    batch = Client().retrieve(batch_id)
+    record, progress = batch.record(), batch.progress()
     if as_json:
-        click.echo(record.model_dump_json())
+        click.echo(details.as_json(record, progress))
     else:
-        render.console().print(render.summary(record))
+        render.console().print(details.table(record, progress))
     sys.exit(exit_code(record) if record.status.ended else 0)
 
 
@@ -115,8 +121,30 @@ def status(batch_id: str, as_json: bool) -> None:
 @batch_argument
 @json_option
 def watch(batch_id: str, as_json: bool) -> None:
-    """Follow a batch to its end; the exit code is the batch's."""
-    record = render.follow(Client().retrieve(batch_id), render.console(stderr=True))
+    """Follow a batch to its end, and exit as it ended.
+
+    Progress goes to stderr: a live view in a terminal, a line every five seconds where there is
+    none. The last record goes to stdout. Ctrl-C stops the watching; the batch goes on.
+
+    \b
+    Exit codes:
+      0    completed, and every item succeeded
+      2    there is no such batch, or Redis cannot be reached
+      3    completed, and some items failed
+      4    failed, expired or cancelled
+      130  interrupted; the batch goes on
+    """
+    batch = Client().retrieve(batch_id)
+    out = render.console(stderr=True)
+    try:
+        record = follow(batch, out)
+    except KeyboardInterrupt:
+        out.print(
+            "Stopped watching; the batch goes on.\n"
+            f"  look again: batchord watch {batch_id}\n"
+            f"  end it:     batchord cancel {batch_id}"
+        )
+        sys.exit(130)
     if as_json:
         click.echo(record.model_dump_json())
     else:

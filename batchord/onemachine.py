@@ -34,6 +34,7 @@ from batchord.options import (
 )
 from batchord.server import EmbeddedServer
 from batchord.target import Format, Target, format_of, format_options
+from batchord.watch import follow
 from chains import get_chain, prices, registered
 from ledger.models import BatchRecord, ItemStatus
 from producer import Batch, Client
@@ -152,7 +153,7 @@ def _how_to_go_on(record: BatchRecord, *, there: bool) -> str:
 def _follow(batch: Batch, target: Target, out: Console) -> tuple[BatchRecord, str]:
     """Follow the batch to its end, and write its results; return the record and where they are."""
     try:
-        record = render.follow(batch, out, until_paused=True)
+        record = follow(batch, out, until_paused=True)
     except KeyboardInterrupt:
         count, where = target.write(batch, wait=False)
         out.print(f"\nInterrupted: the {count} items that had ended are in {where}")
