@@ -9,6 +9,7 @@ from chains import (
     Parallel,
     Prompt,
     RateLimit,
+    Request,
     Responses,
     Retriever,
     RetryPolicy,
@@ -39,6 +40,7 @@ from ledger.models import (
 from ledger.progress import Progress
 from ledger.settings import NoServer, Settings
 from producer import Batch, Client, Estimate, RemoteRunnable
+from producer.export import Exported, NotVectors
 
 __all__ = [
     "Batch",
@@ -53,6 +55,7 @@ __all__ = [
     "Document",
     "Embed",
     "Estimate",
+    "Exported",
     "IdempotencyConflict",
     "Item",
     "ItemError",
@@ -61,12 +64,14 @@ __all__ = [
     "Lambda",
     "LedgerUnavailable",
     "NoServer",
+    "NotVectors",
     "Parallel",
     "PauseReason",
     "Progress",
     "Prompt",
     "RateLimit",
     "RemoteRunnable",
+    "Request",
     "RequestCounts",
     "Responses",
     "ResumeRefused",

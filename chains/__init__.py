@@ -19,6 +19,7 @@ from chains.limits import RateLimit
 from chains.parallel import Parallel
 from chains.prompt import Prompt
 from chains.registry import RegisteredChain, Registry, get_chain, register, registered
+from chains.request import Request
 from chains.responses import Responses
 from chains.retriever import Document, Retriever
 from chains.retry import RetryPolicy
@@ -43,6 +44,7 @@ __all__ = [
     "RegisteredChain",
     "Registry",
     "Responses",
+    "Request",
     "Retriever",
     "RetryLater",
     "RetryPolicy",

@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -139,6 +140,13 @@ def test_with_a_chain_such_lines_are_its_inputs_as_ever_unless_the_format_says_e
     assert read(requests=False) == ("mine", [request(i) for i in range(3)], None)
     posted = [{"url": CHAT, "body": request(i)["body"]} for i in range(3)]
     assert read(requests=True) == ("mine", posted, [f"request-{i}" for i in range(3)])
+
+
+def test_the_line_that_the_docs_show_is_one() -> None:
+    page = (Path(__file__).parent.parent / "docs/running.md").read_text()
+    [line] = re.findall(r"```json\n(.*?)```", page, re.DOTALL)
+    lines = openai_lines.requests(io.StringIO(line), Settings())
+    assert [each["body"]["model"] for each in lines] == ["m"]
 
 
 BAD: dict[str, list[Any]] = {
