@@ -13,6 +13,7 @@ from typing import IO, Any, Final
 from pydantic import ValidationError
 
 from batchord.jsonl import InputLines, values
+from chains.errors import BatchordError
 from chains.request import PostedRequest
 from ledger.errors import SubmitRefused, ValueRejected
 from ledger.models import Item, ItemStatus
@@ -28,6 +29,10 @@ _NOT_MADE: Final = {
         "This request could not be executed before the completion window expired.",
     ),
 }
+
+
+class NotAnswers(BatchordError):
+    """The outputs are no answers to requests: write them as JSON lines."""
 
 
 def requests(source: IO[str], settings: Settings, *, model: str | None = None) -> InputLines:
@@ -90,11 +95,23 @@ def line(batch_id: str, item: Item) -> str:
     elif _is_answer(item.output):
         fields |= {"response": item.output, "error": None}
     else:
-        raise SubmitRefused(
-            f"the output of item {item.index} is no answer to a request: write this batch as "
-            "JSON lines (--format jsonl)"
+        raise NotAnswers(
+            f"the output of item {item.index} is no answer to a request, so that there is no line "
+            "of OpenAI's for it: use --format jsonl"
         )
     return json.dumps(fields, ensure_ascii=False) + "\n"
+
+
+def gist(output: Any) -> Any:
+    """Return what a person looks for in an answer: its text, else its body; else the output."""
+    if not _is_answer(output):
+        return output
+    body = output["body"]
+    try:
+        choice = body["choices"][0]
+        return choice["message"]["content"] if "message" in choice else choice["text"]
+    except (LookupError, TypeError):
+        return body
 
 
 def _kept(source: IO[str]) -> IO[str]:

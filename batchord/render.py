@@ -13,7 +13,7 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from batchord import money
+from batchord import money, openai_lines
 from ledger.models import BatchRecord, BatchStatus, ChainRecord, Item, ItemStatus
 from ledger.progress import Progress
 
@@ -232,7 +232,7 @@ def _name(item: Item) -> str:
 
 def _said(item: Item) -> str:
     if item.status is ItemStatus.SUCCEEDED:
-        output = item.output
+        output = openai_lines.gist(item.output)
         text = output if isinstance(output, str) else json.dumps(output, ensure_ascii=False)
     else:
         text = f"{item.error.code}: {item.error.message}" if item.error else ""

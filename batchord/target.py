@@ -47,25 +47,26 @@ class Target:
         """Write the results. Without `wait`, what has not ended is left out, or a row of NaN.
 
         Raises:
-            NotVectors: they make no matrix; they are in a file as JSON lines instead.
+            NotVectors, NotAnswers: they do not fit the format; they are in a file beside it, as
+                JSON lines.
         """
         items = Ended(batch.results() if wait else batch.items())
-        if self.format == "npy":
-            return self._matrix(batch, items)
-        if self.format == "openai":
-            return self._answers(batch.id, items)
-        write_lines(self.path, items)
-        return Written(items.count, str(self.path))
-
-    def _matrix(self, batch: Batch, items: "Ended") -> Written:
-        total = batch.request_counts.total
         try:
-            missing = write_matrix(self.path, items.among_all(), total).missing
-        except NotVectors as error:
+            return self._write(batch, items)
+        except (NotVectors, openai_lines.NotAnswers) as error:
             # What was paid for must not be lost with the server that a `run` takes down.
             beside = self.path.with_name(f"{self.path.name}.jsonl")
             write_lines(beside, items)
-            raise NotVectors(f"{error}. The results are in {beside} as JSON lines") from None
+            raise type(error)(f"{error}. The results are in {beside} as JSON lines") from None
+
+    def _write(self, batch: Batch, items: "Ended") -> Written:
+        if self.format == "openai":
+            return self._answers(batch.id, items)
+        if self.format == "jsonl":
+            write_lines(self.path, items)
+            return Written(items.count, str(self.path))
+        total = batch.request_counts.total
+        missing = write_matrix(self.path, items.among_all(), total).missing
         note = f" ({missing} of {total} rows are NaN, for want of an output)" if missing else ""
         return Written(items.count, f"{self.path}{note}")
 

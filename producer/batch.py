@@ -206,6 +206,8 @@ class Batch:
         Raises:
             NotVectors: the outputs make no matrix.
         """
+        if output not in ("jsonl", "npy"):
+            raise ValueError(f'output is "jsonl" or "npy", not {output!r}')
         if output == "npy":
             return write_matrix(Path(path), self.results(), self.request_counts.total)
         return write_lines(Path(path), self.results())

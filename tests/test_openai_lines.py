@@ -212,7 +212,7 @@ def test_an_answer_that_was_too_long_to_keep_still_has_its_status() -> None:
 
 def test_outputs_that_are_no_answers_are_not_dressed_up_as_such() -> None:
     item = Item(index=0, status=ItemStatus.SUCCEEDED, output="text")
-    with pytest.raises(SubmitRefused, match="--format jsonl"):
+    with pytest.raises(openai_lines.NotAnswers, match="--format jsonl"):
         openai_lines.line("batch_1", item)
 
 
