@@ -113,8 +113,13 @@ def _cool_down(base_url: str | None, model: str) -> RateLimit:
 
 def body_of(raw: Any) -> Any:
     """The JSON body of a raw response, or ChainError (`invalid_output`)."""
+    return json_of(raw.http_response)
+
+
+def json_of(response: Any) -> Any:
+    """The JSON body of an HTTP response, or ChainError (`invalid_output`)."""
     try:
-        return raw.http_response.json()
+        return response.json()
     except ValueError:
         raise ChainError(
             "the provider's answer is not JSON: check OPENAI_BASE_URL", code="invalid_output"
@@ -134,13 +139,19 @@ def _tokens_used(body: Any) -> Usage:
     usage = body.get("usage") if isinstance(body, dict) else None
     if not isinstance(usage, dict):
         return Usage()
-    inputs = usage.get("prompt_tokens_details") or {}
-    outputs = usage.get("completion_tokens_details") or {}
+    # As the Responses API names them, else as all others do.
+    asked, answered = (
+        ("input_tokens", "output_tokens")
+        if "input_tokens" in usage
+        else ("prompt_tokens", "completion_tokens")
+    )
+    inputs = usage.get(f"{asked}_details") or {}
+    outputs = usage.get(f"{answered}_details") or {}
     try:
         used = Usage(
-            input_tokens=usage.get("prompt_tokens"),
+            input_tokens=usage.get(asked),
             cached_input_tokens=inputs.get("cached_tokens"),
-            output_tokens=usage.get("completion_tokens"),
+            output_tokens=usage.get(answered),
             reasoning_tokens=outputs.get("reasoning_tokens"),
         )
         # Sums of it are kept as 64 bits: no answer has so many, or fewer than none.
