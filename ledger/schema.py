@@ -16,6 +16,8 @@ Of one batch:
     NS:{ID}:kept        hash    index -> what steps of such an item, or of one whose worker died,
                                 have given (`chains.kept`); "INDEX.ended" -> how many of its starts
                                 ended without an outcome; "INDEX.usage" -> what they have used
+    NS:{ID}:firsts      hash    in a batch with dedupe: SHA1 of an input -> the first item that was
+                                claimed with it; "INDEX.wait" -> items that wait for its outcome
     NS:{ID}:shards      hash    shard -> "start stop items_per_task", as it was cut
     NS:{ID}:settled     hash    shard -> how many of its items are settled, or "closed";
                                 "SHARD.us" -> for how many microseconds its items ran together
@@ -33,6 +35,8 @@ Across batches:
     NS:batches          zset    batch id, scored by its creation (ms)
     NS:active           zset    batch id not yet committed, scored by its creation (ms)
     NS:key:SHA256       string  idempotency key (hashed) -> batch id
+    NS:cache:DIGEST     string  an output, by chain, version, settings and input (`worker.cached`);
+                                expires
     NS:chains           hash    chain name -> ChainRecord, as the workers announced it
     NS:used             hash    chain name -> "batches items input_tokens output_tokens priced_items
                                 cost_nanos", summed up over its completed batches (commit.lua)
@@ -82,6 +86,10 @@ class BatchKeys:
     @property
     def kept(self) -> str:
         return self._key("kept")
+
+    @property
+    def firsts(self) -> str:
+        return self._key("firsts")
 
     @property
     def shards(self) -> str:
@@ -137,6 +145,7 @@ class BatchKeys:
             self.leases,
             self.due,
             self.kept,
+            self.firsts,
             self.shards,
             self.settled,
             self.open,
@@ -177,6 +186,9 @@ class Keys:
     @property
     def sweep(self) -> str:
         return f"{self.namespace}:sweep"
+
+    def cached(self, digest: str) -> str:
+        return f"{self.namespace}:cache:{digest}"
 
     def rates(self, limit: str) -> str:
         return f"{self.namespace}:limit:{limit}"

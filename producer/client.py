@@ -73,6 +73,8 @@ class Client:
         priority: int = DEFAULT_PRIORITY,
         completion_window: Window | None = None,
         budget: Budget | None = None,
+        dedupe: bool = False,
+        cache: bool = False,
     ) -> Batch:
         """Accept a batch: each input will get exactly one outcome, whatever becomes of us.
 
@@ -95,6 +97,11 @@ class Client:
         pauses, with the reason `budget_exceeded`; what runs then may end. `resume` with a larger
         one goes on.
 
+        `dedupe`: of identical inputs (the same JSON) one runs, and the others get its outcome,
+        whatever that is, with `same_as`. `cache`: an input that the same chain has answered in an
+        earlier batch with `cache`, with the same version and settings of its steps, gets that
+        output, with `cached`; kept for BATCHORD_CACHE_TTL.
+
         Returns when everything is recorded and the first shards are published.
 
         Raises:
@@ -114,6 +121,8 @@ class Client:
             priority=priority,
             completion_window=completion_window,
             budget=budget,
+            dedupe=dedupe,
+            cache=cache,
         )
         return Batch(submit(self._app, self._store, what), self._reader, self._steering)
 

@@ -4,7 +4,7 @@ import asyncio
 import json
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Executor
 from dataclasses import replace
 from typing import Any, Final, NamedTuple
@@ -21,6 +21,7 @@ from ledger.exchange import Claim
 from ledger.models import ItemError, ItemStatus
 from ledger.settings import Settings
 from ledger.values import encode
+from worker.cached import CachedOutputs, name_of
 
 #: Texts up to so many characters are encoded on the loop: a thread costs more than they do.
 _SHORT: Final = 16_384
@@ -66,10 +67,17 @@ class _Problem(NamedTuple):
     put_off: float | None = None
 
 
-async def attempt(
-    claim: Claim, settings: Settings, encoders: Executor, stops_as: StopsAs, run: Run
-) -> Ended:
-    """Run one attempt; large outputs are encoded in `encoders`, beside the loop.
+class Tools(NamedTuple):
+    """What all attempts of a process share."""
+
+    settings: Settings
+    cached: CachedOutputs
+    #: Where large outputs are encoded, beside the loop.
+    threads: Executor
+
+
+async def attempt(claim: Claim, tools: Tools, stops_as: StopsAs, run: Run) -> Ended:
+    """Run one attempt.
 
     `run` collects what its calls use, and is the caller's, who may need it if there is no outcome.
     If the running task is cancelled from outside, `stops_as` tells what becomes of the item; None
@@ -77,6 +85,8 @@ async def attempt(
     """
     if claim.verdict == "lost":
         return _failed(_worker_lost(claim.attempt))
+    if claim.first is not None:
+        return _same(claim, claim.first)
     try:
         chain = get_chain(claim.chain)
     except ChainNotFound as error:
@@ -85,10 +95,15 @@ async def attempt(
         )
     started = time.perf_counter()
     try:
-        value, problem = await _run(chain, claim, settings, run)
+        name = name_of(chain, claim.input) if claim.cache else None
+        if name is not None and (known := await tools.cached.get(name)) is not None:
+            return _ended(ItemStatus.SUCCEEDED, known, run.usage, 0.0, cached=True)
+        value, problem = await _run(chain, claim, tools.settings, run)
         busy = time.perf_counter() - started
         if problem is None:
-            value, problem = await _encoded(value, claim.attempt, settings, encoders)
+            value, problem = await _encoded(value, claim.attempt, tools)
+        if problem is None and name is not None:
+            await tools.cached.put(name, value)
     except asyncio.CancelledError:
         status, task = stops_as(), asyncio.current_task()
         if status is None or task is None:
@@ -158,14 +173,12 @@ def _aside(error: BaseException, policy: RetryPolicy | None, kept: Kept | None) 
     return {} if wait is None else {"aside": True, "put_off": wait}
 
 
-async def _encoded(
-    value: Any, attempts: int, settings: Settings, encoders: Executor
-) -> tuple[str, _Problem | None]:
+async def _encoded(value: Any, attempts: int, tools: Tools) -> tuple[str, _Problem | None]:
     if value is None or isinstance(value, (bool, int, float)) or _is_short(value):
-        return _encode(value, attempts, settings)
+        return _encode(value, attempts, tools.settings)
     # In a thread: a large output must not hold up its neighbours.
     loop = asyncio.get_running_loop()
-    return await loop.run_in_executor(encoders, _encode, value, attempts, settings)
+    return await loop.run_in_executor(tools.threads, _encode, value, attempts, tools.settings)
 
 
 def _is_short(value: Any) -> bool:
@@ -196,9 +209,23 @@ def _cancelling() -> bool:
     return task is not None and task.cancelling() > 0
 
 
-def _ended(status: ItemStatus, output: str, usage: Usage | None, busy: float) -> Ended:
+def _same(claim: Claim, first: int) -> Ended:
+    """The outcome of the item that has the same input; it was paid for there."""
+    found = json.loads(claim.outcome)
+    status = ItemStatus(found["status"])
+    if status is not ItemStatus.SUCCEEDED:
+        error = ItemError.model_validate(found["error"])
+        return _failed(error, more={"same_as": first})
+    output = json.dumps(found["output"], ensure_ascii=False)
+    return Ended(outcome=f'{{"status":"succeeded","same_as":{first}}}', output=output)
+
+
+def _ended(
+    status: ItemStatus, output: str, usage: Usage | None, busy: float, *, cached: bool = False
+) -> Ended:
     used = "" if usage is None else f',"usage":{_json_of(usage)}'
-    outcome = f'{{"status":"{status.value}"{used}}}'
+    known = ',"cached":true' if cached else ""
+    outcome = f'{{"status":"{status.value}"{used}{known}}}'
     return Ended(outcome=outcome, output=output, status=status, usage=usage, busy=busy)
 
 
@@ -207,8 +234,15 @@ def _json_of(usage: Usage) -> str:
     return usage.model_dump_json(exclude_none=True, round_trip=True)
 
 
-def _failed(error: ItemError, usage: Usage | None = None, busy: float = 0.0) -> Ended:
+def _failed(
+    error: ItemError,
+    usage: Usage | None = None,
+    busy: float = 0.0,
+    *,
+    more: Mapping[str, Any] | None = None,
+) -> Ended:
     fields: dict[str, Any] = {"status": "failed", "error": error.model_dump(exclude_none=True)}
+    fields |= more or {}
     if usage is not None:
         fields["usage"] = usage.counts()
     outcome = json.dumps(fields, ensure_ascii=False)

@@ -7,6 +7,7 @@ from celery import Celery
 
 from chains import limits
 from chains.loop import default_loop
+from ledger.cache import OutputCache
 from ledger.connection import PATIENT
 from ledger.exchange import Exchange
 from ledger.limiter import LedgerLimiter
@@ -92,6 +93,7 @@ class Runtime:
                     self._exchange,
                     self.leases,
                     self.settings,
+                    OutputCache(self.store),
                     slots=self.slots,
                     on_room=self._publish,
                     on_due=self._publish_due,
