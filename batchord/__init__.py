@@ -26,6 +26,7 @@ from ledger.errors import (
     UnknownBatch,
     ValueRejected,
 )
+from ledger.events import BatchEvent, ProgressEvent, StatusEvent
 from ledger.models import (
     BatchRecord,
     BatchStatus,
@@ -41,6 +42,7 @@ from producer import Batch, Client, Estimate, RemoteRunnable
 __all__ = [
     "Batch",
     "BatchAborted",
+    "BatchEvent",
     "BatchPaused",
     "BatchRecord",
     "BatchStatus",
@@ -61,6 +63,7 @@ __all__ = [
     "NoServer",
     "Parallel",
     "PauseReason",
+    "ProgressEvent",
     "Prompt",
     "RateLimit",
     "RemoteRunnable",
@@ -70,6 +73,7 @@ __all__ = [
     "RetryPolicy",
     "Runnable",
     "Settings",
+    "StatusEvent",
     "SubmitRefused",
     "UnknownBatch",
     "ValueRejected",
