@@ -28,6 +28,9 @@ Point = Literal[
     # The sweep, and what it winds up.
     "sweep-mid-page",
     "wind-up-mid-page",
+    # What tells others of the end.
+    "before-webhook",
+    "after-webhook",
     # Steering.
     "retry-half-begun",
 ]

@@ -20,11 +20,16 @@ Of one batch:
     NS:{ID}:hist:P      hash    index -> JSON array of the outcomes that retries have replaced
     NS:{ID}:done        list    indexes in the order in which they were settled
     NS:{ID}:events      stream  wake-up calls (`settled`, `status`), trimmed to about 1,000
+    NS:{ID}:notices     hash    on_complete -> signature, as JSON, until it is published;
+                                webhook -> URL; N -> `meta` as it was at the batch's Nth end, and
+                                "N.tries" -> how often that was tried to be told, until it is
     NS:{ID}:custom-ids  set     custom_ids seen while submitting, to refuse repeats; gone at seal
 
 Across batches:
     NS:batches          zset    batch id, scored by its creation (ms)
     NS:active           zset    batch id not yet committed, scored by its creation (ms)
+    NS:notices          zset    "ID on_complete", "ID N": what ends of batches owe to others, scored
+                                by when it is due (ms)
     NS:key:SHA256       string  idempotency key (hashed) -> batch id
     NS:chains           hash    chain name -> ChainRecord, as the workers announced it
     NS:used             hash    chain name -> "batches items input_tokens output_tokens priced_items
@@ -93,6 +98,10 @@ class BatchKeys:
         return self._key("events")
 
     @property
+    def notices(self) -> str:
+        return self._key("notices")
+
+    @property
     def custom_ids(self) -> str:
         return self._key("custom-ids")
 
@@ -122,6 +131,7 @@ class BatchKeys:
             self.again,
             self.done,
             self.events,
+            self.notices,
             self.custom_ids,
             *(key(page) for page in pages for key in kinds),
         ]
@@ -151,6 +161,10 @@ class Keys:
     @property
     def used(self) -> str:
         return f"{self.namespace}:used"
+
+    @property
+    def notices(self) -> str:
+        return f"{self.namespace}:notices"
 
     @property
     def sweep(self) -> str:

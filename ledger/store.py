@@ -172,7 +172,7 @@ class Store(Connection):
     def commit(self, batch_id: str, *, total: int, key: str | None) -> bool:
         """End a batch whose items all have an outcome, once; True for the caller that did it."""
         active, *rest = self._lasting(batch_id, total, key)
-        names = [active, self.keys.used, *rest]
+        names = [active, self.keys.used, self.keys.notices, *rest]
         done = int(self.run("commit", names, batch_id, self.settings.result_ttl, EVENTS_KEPT))
         if done:
             crash_point("after-commit")
@@ -186,8 +186,9 @@ class Store(Connection):
     def _lasting(self, batch_id: str, total: int, key: str | None) -> list[str]:
         """The index of live batches, and all that lives as long as the batch."""
         keys = self.keys.batch(batch_id)
-        rest = [name for name in keys.every(total) if name not in (keys.meta, keys.events)]
-        return [self.keys.active, keys.meta, keys.events, *rest, *self._named(key)]
+        first = [keys.meta, keys.events, keys.notices]
+        rest = [name for name in keys.every(total) if name not in first]
+        return [self.keys.active, *first, *rest, *self._named(key)]
 
     def _named(self, key: str | None) -> list[str]:
         """The idempotency key, if there is one."""

@@ -73,6 +73,8 @@ class Client:
         priority: int = DEFAULT_PRIORITY,
         completion_window: Window | None = None,
         budget: Budget | None = None,
+        on_complete: dict[str, Any] | None = None,
+        webhook: str | None = None,
     ) -> Batch:
         """Accept a batch: each input will get exactly one outcome, whatever becomes of us.
 
@@ -95,6 +97,14 @@ class Client:
         pauses, with the reason `budget_exceeded`; what runs then may end. `resume` with a larger
         one goes on.
 
+        `on_complete`: a Celery signature, as `report.s().set(queue="reports")`. Its task is called
+        once, with the batch's id before its own arguments, when the batch has ended, in whichever
+        way, for the first time; a later `retry_failed` does not call it again. It is published to
+        the queue that it names on Batchord's Redis, under the task id `ID:on-complete`. `webhook`:
+        where the workers tell of this batch's ends, in place of `BATCHORD_WEBHOOK_URL`; its host
+        is one of `BATCHORD_WEBHOOK_HOSTS`. Under an `idempotency_key` that was used before, both
+        stay what they were.
+
         Returns when everything is recorded and the first shards are published.
 
         Raises:
@@ -114,6 +124,8 @@ class Client:
             priority=priority,
             completion_window=completion_window,
             budget=budget,
+            on_complete=on_complete,
+            webhook=webhook,
         )
         return Batch(submit(self._app, self._store, what), self._reader, self._steering)
 
