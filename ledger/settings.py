@@ -98,7 +98,7 @@ class Settings(BaseSettings):
 
     webhook_backoff: float = Field(default=5.0, gt=0)
     """Seconds between the first try and the second; each wait after is five times as long, give or
-    take a tenth, a day at most. Eight tries take a day and a quarter."""
+    take a tenth, a day at most. Eight tries take 27 hours."""
 
     webhook_timeout: float = Field(default=10.0, gt=0, le=120)
     """Longest that one try may take, from the look-up of the host to its answer."""

@@ -211,11 +211,16 @@ class Store(Connection):
 
     def purge(self, batch_id: str, *, total: int, key: str | None) -> bool:
         """Delete a batch that has ended, with all its keys; False if it has not ended."""
+        with self.talking():
+            ends = int(str(self.redis.hget(self.keys.batch(batch_id).meta, "ends") or 0))
         gone = int(self.run("purge", self.keys.batch(batch_id).every(total)))
         if gone == 0:
             return False
         if key is not None:
             self.free_key(key, batch_id)
+        owed = ["on_complete", *range(1, ends + 1)]
+        with self.talking():
+            self.redis.zrem(self.keys.notices, *(f"{batch_id} {what}" for what in owed))
         # Last: an entry without a batch is swept away, a batch without one would be lost.
         self.forget(batch_id)
         return gone > 0

@@ -80,14 +80,15 @@ def deployment_url(settings: Settings) -> str | None:
     Raises:
         BadWebhook: it is set and may not be called, or there is nothing to sign with.
     """
-    if settings.webhook_url is None:
+    # Empty is unset: an `.env` has such lines.
+    if not settings.webhook_url:
         return None
     text = settings.webhook_url.get_secret_value()
     try:
         checked_url(text, settings)
     except BadWebhook as error:
         raise BadWebhook(f"BATCHORD_WEBHOOK_URL: {error}") from None
-    if settings.webhook_secret is None:
+    if not signers(settings.webhook_secret):
         raise BadWebhook("BATCHORD_WEBHOOK_URL needs a BATCHORD_WEBHOOK_SECRET to sign with")
     return text
 

@@ -274,17 +274,31 @@ def settings(**given: Any) -> Settings:
             {"webhook_url": "https://h.example/", "webhook_hosts": ("h.example",)},
             "needs a BATCHORD_WEBHOOK_SECRET",
         ),
+        (
+            {
+                "webhook_url": "https://h.example/",
+                "webhook_hosts": ("h.example",),
+                "webhook_secret": "",
+            },
+            "needs a BATCHORD_WEBHOOK_SECRET",
+        ),
         ({"webhook_secret": "whsec_no base64"}, "BATCHORD_WEBHOOK_SECRET: whsec_ and 24 to 64"),
         ({"webhook_secret": "whsec_c2hvcnQ="}, "24 to 64 bytes"),
         ({"webhook_secret": f"{SECRET} whsec_c2hvcnQ="}, "24 to 64 bytes"),
     ],
-    ids=range(6),
+    ids=range(7),
 )
 def test_settings_that_cannot_work_are_refused(given: dict[str, Any], says: str) -> None:
     with pytest.raises(BadWebhook) as caught:
         check(settings(**given))
     assert says in str(caught.value)
     assert "c2hvcnQ" not in str(caught.value)
+
+
+def test_what_is_set_to_nothing_is_not_set() -> None:
+    nothing = settings(webhook_url="", webhook_secret="", webhook_hosts="")
+    check(nothing)
+    assert nothing.webhook_hosts == ()
 
 
 def test_settings_show_neither_secret_nor_url() -> None:

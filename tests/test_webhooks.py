@@ -142,6 +142,21 @@ def test_the_end_of_a_batch_is_told_signed_and_without_payloads(
     assert len(receiver.received[path]) == 1
 
 
+def test_the_example_of_the_events_page_reads_it(
+    submit: Submit, receiver: Receiver, path: str
+) -> None:
+    page = (Path(__file__).parent.parent / "docs/events.md").read_text()
+    [example] = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    shown: dict[str, Any] = {}
+    exec(example, shown)
+    batch = submit("echo", [1])
+    [request] = requests(receiver, path, 1)
+    said = shown["receive"](request.body.encode(), request.headers, SECRET)
+    assert said == f"{batch.id} batch.completed"
+    with pytest.raises(Exception, match="No matching signature"):
+        shown["receive"](request.body.encode() + b" ", request.headers, SECRET)
+
+
 def test_another_secret_does_not_verify(
     submit: Submit, told: Deployment, receiver: Receiver, path: str
 ) -> None:

@@ -76,7 +76,10 @@ class NoticeThread:
         """Do some of what is due; whether there was any."""
         # The ledger is asked from a thread: while it is away, webhooks under way go on.
         due = await asyncio.to_thread(self._notices.due, limit=AT_ONCE)
-        await asyncio.gather(*map(self._do, due))
+        # All of them to their end, whatever becomes of one.
+        for failed in await asyncio.gather(*map(self._do, due), return_exceptions=True):
+            if failed is not None:
+                raise failed
         return bool(due)
 
     async def _do(self, member: str) -> None:
