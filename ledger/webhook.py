@@ -60,7 +60,7 @@ def checked_url(text: str, settings: Settings) -> URL:
     if not _HOST.fullmatch(host) or len(host) > 253:
         raise BadWebhook("a webhook's URL names its host by a name in lower case, no address")
     place = host if port == HTTPS_PORT else f"{host}:{port}"
-    if place not in settings.webhook_hosts:
+    if place not in [listed.lower() for listed in settings.webhook_hosts]:
         raise BadWebhook(
             f"webhooks may not go to {place}: list it in BATCHORD_WEBHOOK_HOSTS, here and where "
             "the workers are"

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import socket
+import ssl
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from worker.receiver import Undelivered, is_allowed, send
 pytestmark = pytest.mark.timeout(60)
 
 TOKEN = "t0ken5ecret"
-HOSTS = ("hooks.example.com", "hooks.example.com:8443", "127.0.0.1", "2130706433", "[::1]")
+HOSTS = ("Hooks.example.com", "hooks.example.com:8443", "127.0.0.1", "2130706433", "[::1]")
 
 
 @pytest.mark.parametrize(
@@ -119,7 +120,7 @@ NOT_PUBLIC = [
     *("64:ff9b::7f00:1", "64:ff9b::a9fe:a9fe", "64:ff9b:1::a00:1"),  # translated
     *("2002:7f00:1::", "2002:a9fe:a9fe::1"),  # 6to4
     *("2001:0:4136:e378:8000:63bf:3fff:fdd2", "2001:db8::1", "2001:10::1"),  # Teredo and others
-    *("100::1", "5f00::1", "4000::1"),
+    *("100::1", "5f00::1", "4000::1", "3fff::1"),
 ]
 
 
@@ -172,7 +173,8 @@ def names(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[list[str]]]:
 
 def post(port: int, host: str = "hooks.example.com", *, loopback: bool = True) -> int:
     url = URL(f"https://{host}:{port}/path", encoded=True)
-    return asyncio.run(send(url, b"{}", {}, timeout=5, loopback=loopback))
+    tls = ssl.create_default_context()
+    return asyncio.run(send(url, b"{}", {}, tls=tls, timeout=5, loopback=loopback))
 
 
 def why_not(*args: Any, **options: Any) -> str:

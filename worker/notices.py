@@ -8,6 +8,7 @@ import asyncio
 import json
 import logging
 import random
+import ssl
 import threading
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -43,6 +44,8 @@ class NoticeThread:
         self._notices = Notices(runtime.store)
         self._settings = runtime.settings
         self._url = deployment_url(runtime.settings)
+        # Once: reading the system's authorities takes longer than a webhook.
+        self._tls = ssl.create_default_context()
         self._signers = signers(runtime.settings.webhook_secret)
         self._ended = runtime.ended
         self._stop = threading.Event()
@@ -142,6 +145,7 @@ class NoticeThread:
             url,
             body.encode(),
             headers,
+            tls=self._tls,
             timeout=settings.webhook_timeout,
             loopback=settings.webhook_allow_loopback,
         )

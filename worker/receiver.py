@@ -20,10 +20,10 @@ from yarl import URL
 #: Not for everyone though `ipaddress` takes them for public, in this Python or an older one: a
 #: cloud's metadata, protocol assignments, and the relay of 6to4.
 _OURS: Final = tuple(map(ip_network, ("168.63.129.16/32", "192.0.0.0/24", "192.88.99.0/24")))
-#: All that the Internet uses of IPv6, and what in it stands for an IPv4 address: Teredo and its
-#: like, and 6to4. Mapped, compatible and translated (NAT64) addresses are outside of it.
+#: All that the Internet uses of IPv6, and what in it is for protocols (Teredo, say), for 6to4 and
+#: for documents. Mapped, compatible and translated (NAT64) addresses are outside of it.
 _V6: Final = ip_network("2000::/3")
-_V6_NOT: Final = tuple(map(ip_network, ("2001::/23", "2002::/16")))
+_V6_NOT: Final = tuple(map(ip_network, ("2001::/23", "2002::/16", "3fff::/20")))
 
 #: The receiver's answer by which it wants no webhook ever again.
 GONE: Final = 410
@@ -77,9 +77,17 @@ class _Lookup(AbstractResolver):
 
 
 async def send(
-    url: URL, body: bytes, headers: Mapping[str, str], *, timeout: float, loopback: bool
+    url: URL,
+    body: bytes,
+    headers: Mapping[str, str],
+    *,
+    tls: ssl.SSLContext,
+    timeout: float,
+    loopback: bool,
 ) -> int:
     """POST the body and return the status, which is of 200 to 299.
+
+    `tls` has the authorities that are trusted; names are checked by it.
 
     Raises:
         Undelivered: it is not known to have been taken.
@@ -88,7 +96,7 @@ async def send(
         resolver=_Lookup(loopback=loopback),
         use_dns_cache=False,
         force_close=True,
-        ssl=ssl.create_default_context(),
+        ssl=tls,
     )
     try:
         async with (
