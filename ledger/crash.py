@@ -25,12 +25,12 @@ Point = Literal[
     "in-gather",
     "before-commit",
     "after-commit",
-    # The sweep, and what it winds up.
-    "sweep-mid-page",
-    "wind-up-mid-page",
     # What tells others of the end.
     "before-webhook",
     "after-webhook",
+    # The sweep, and what it winds up.
+    "sweep-mid-page",
+    "wind-up-mid-page",
     # Steering.
     "retry-half-begun",
 ]

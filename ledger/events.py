@@ -10,6 +10,7 @@ from typing import Literal
 
 from ledger.models import BatchRecord, BatchStatus, Frozen, RequestCounts
 from ledger.reader import Reader
+from ledger.schema import EVENTS_KEPT
 
 
 class ProgressEvent(Frozen):
@@ -60,7 +61,7 @@ class News:
             UnknownBatch, LedgerUnavailable: as for any read; the next look makes up for it.
         """
         # In this order: what happens after the first read wakes who waits behind its place.
-        place, statuses = self._reader.news(self._id, self._place)
+        place, statuses = self._reader.news(self._id, self._place, most=2 * EVENTS_KEPT)
         record = self._reader.record(self._id)
         self._place = place
         events = [*self._progressed(record), *self._passed(statuses, record)]

@@ -17,19 +17,19 @@ Of one batch:
     NS:{ID}:open        set     shards that are published and not closed
     NS:{ID}:again       list    "shard items": shards to be published again, as so many failed items
                                 of them are to run again
-    NS:{ID}:hist:P      hash    index -> JSON array of the outcomes that retries have replaced
-    NS:{ID}:done        list    indexes in the order in which they were settled
-    NS:{ID}:events      stream  wake-up calls (`settled`, `status`), trimmed to about 1,000
     NS:{ID}:notices     hash    on_complete -> signature, as JSON, until it is published;
                                 webhook -> URL; N -> `meta` as it was at the batch's Nth end, and
                                 "N.tries" -> how often that was tried to be told, until it is
+    NS:{ID}:hist:P      hash    index -> JSON array of the outcomes that retries have replaced
+    NS:{ID}:done        list    indexes in the order in which they were settled
+    NS:{ID}:events      stream  wake-up calls (`settled`, `status`), trimmed to about 1,000
     NS:{ID}:custom-ids  set     custom_ids seen while submitting, to refuse repeats; gone at seal
 
 Across batches:
     NS:batches          zset    batch id, scored by its creation (ms)
-    NS:active           zset    batch id not yet committed, scored by its creation (ms)
     NS:notices          zset    "ID on_complete", "ID N": what ends of batches owe to others, scored
                                 by when it is due (ms)
+    NS:active           zset    batch id not yet committed, scored by its creation (ms)
     NS:key:SHA256       string  idempotency key (hashed) -> batch id
     NS:chains           hash    chain name -> ChainRecord, as the workers announced it
     NS:used             hash    chain name -> "batches items input_tokens output_tokens priced_items
@@ -90,16 +90,16 @@ class BatchKeys:
         return self._key("again")
 
     @property
+    def notices(self) -> str:
+        return self._key("notices")
+
+    @property
     def done(self) -> str:
         return self._key("done")
 
     @property
     def events(self) -> str:
         return self._key("events")
-
-    @property
-    def notices(self) -> str:
-        return self._key("notices")
 
     @property
     def custom_ids(self) -> str:
@@ -129,9 +129,9 @@ class BatchKeys:
             self.settled,
             self.open,
             self.again,
+            self.notices,
             self.done,
             self.events,
-            self.notices,
             self.custom_ids,
             *(key(page) for page in pages for key in kinds),
         ]
@@ -155,16 +155,16 @@ class Keys:
         return f"{self.namespace}:active"
 
     @property
+    def notices(self) -> str:
+        return f"{self.namespace}:notices"
+
+    @property
     def chains(self) -> str:
         return f"{self.namespace}:chains"
 
     @property
     def used(self) -> str:
         return f"{self.namespace}:used"
-
-    @property
-    def notices(self) -> str:
-        return f"{self.namespace}:notices"
 
     @property
     def sweep(self) -> str:
