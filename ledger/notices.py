@@ -23,7 +23,7 @@ class Notice(NamedTuple):
     record: BatchRecord
     #: Its how manieth end it was: the failed items of a batch can be run again.
     end: int
-    #: 1 is the first.
+    #: 1 is the first; 0: they are all spent, and it is forgotten.
     tries: int
     #: The URL that the batch was submitted with; None: the deployment's.
     url: str | None
@@ -79,7 +79,8 @@ class Notices:
     def take(self, member: str, *, hold: float, tries: int) -> Notice | None:
         """Take a due notice for one try, which counts from now on; None if there is none to do.
 
-        Nobody else takes it for `hold` seconds. After so many `tries` it is gone.
+        Nobody else takes it for `hold` seconds. After so many `tries` it is gone; whoever finds
+        that out, as the last sender has died, is told once.
         """
         batch_id, end = member.split(" ", 1)
         names = [self._store.keys.batch(batch_id).notices, self._index]

@@ -324,6 +324,22 @@ def test_tries_and_when_they_are_due_outlive_the_workers(
     assert len(receiver.received[path]) == TRIES
 
 
+def test_a_worker_that_dies_in_the_last_try_is_told_of(
+    deploy: Deploy, receiver: Receiver, ca_file: Path, tmp_path: Path, path: str
+) -> None:
+    deployment = deploy(sweep_interval=0.1)
+    mark = tmp_path / "crashed"
+    env = settings_for(receiver, ca_file, URL=receiver.url(path), TRIES="1")
+    first = deployment.start_worker(env={**env, VARIABLE: f"after-webhook:{mark}"})
+    batch = deployment.client.submit("echo", [1])
+    assert first.wait(20) == -9
+    second = deployment.start_worker(env=env)
+    deployment.redis.zadd("batchord:notices", {f"{batch.id} 1": 0})
+    all_told(deployment)
+    wait_until(lambda: f"webhook given up batch={batch.id} end=1" in second.log, what="it is said")
+    assert len(receiver.received[path]) == 1
+
+
 def test_a_receiver_that_is_slow_holds_up_neither_batches_nor_the_sweep(
     deploy: Deploy, receiver: Receiver, ca_file: Path, path: str
 ) -> None:

@@ -65,7 +65,7 @@ class NoticeThread:
         with asyncio.Runner() as runner:
             while not self._stop.is_set():
                 try:
-                    while not self._stop.is_set() and runner.run(self._turn()):
+                    while not self._stop.is_set() and self._turn(runner):
                         pass
                 except BatchordError as error:
                     logger.warning("notices put off: %s", error)
@@ -75,29 +75,36 @@ class NoticeThread:
                 self._ended.wait(self._settings.sweep_interval)
                 self._ended.clear()
 
-    async def _turn(self) -> bool:
+    def _turn(self, runner: asyncio.Runner) -> bool:
         """Do some of what is due; whether there was any."""
-        # The ledger is asked from a thread: while it is away, webhooks under way go on.
-        due = await asyncio.to_thread(self._notices.due, limit=AT_ONCE)
-        # All of them to their end, whatever becomes of one.
-        for failed in await asyncio.gather(*map(self._do, due), return_exceptions=True):
-            if failed is not None:
-                raise failed
+        due = self._notices.due(limit=AT_ONCE)
+        taken = [notice for member in due if (notice := self._take(member)) is not None]
+        if taken:
+            runner.run(self._tell_all(taken))
         return bool(due)
 
-    async def _do(self, member: str) -> None:
+    def _take(self, member: str) -> Notice | None:
+        """Take what is a webhook, for one try; do now what is a callback, or for nobody."""
         batch_id, what = member.split(" ", 1)
         if what == ON_COMPLETE:
-            await asyncio.to_thread(self._call_back, batch_id, member)
-            return
+            self._call_back(batch_id, member)
+            return None
         hold, tries = self._settings.webhook_timeout + MARGIN, self._settings.webhook_tries
-        notice = await asyncio.to_thread(self._notices.take, member, hold=hold, tries=tries)
-        if notice is None:
-            return
-        if notice.url is None and self._url is None:
-            await asyncio.to_thread(self._notices.done, notice)
-            return
-        await self._tell(notice)
+        notice = self._notices.take(member, hold=hold, tries=tries)
+        if notice is not None and not notice.tries:
+            told = f"batch={batch_id} end={what}"
+            logger.warning("webhook given up %s: its sender died in the last try", told)
+            return None
+        if notice is not None and notice.url is None and self._url is None:
+            self._notices.done(notice)
+            return None
+        return notice
+
+    async def _tell_all(self, notices: list[Notice]) -> None:
+        """Make one try of each, side by side; all to their end, whatever becomes of one."""
+        for failed in await asyncio.gather(*map(self._tell, notices), return_exceptions=True):
+            if failed is not None:
+                raise failed
 
     def _call_back(self, batch_id: str, member: str) -> None:
         try:
@@ -109,7 +116,11 @@ class NoticeThread:
             self._notices.forget(member)
 
     async def _tell(self, notice: Notice) -> None:
-        """Make one try, and note what came of it."""
+        """Make one try, and note what came of it.
+
+        The ledger is asked on this loop, and not in a thread for which the process would have to
+        wait at its end: nothing else runs here.
+        """
         told = f"batch={notice.record.id} end={notice.end} try={notice.tries}"
         crash_point("before-webhook")
         try:
@@ -118,14 +129,13 @@ class NoticeThread:
             final = getattr(error, "final", False) or notice.tries >= self._settings.webhook_tries
             logger.warning("webhook %s %s: %s", "given up" if final else "failed", told, error)
             if final:
-                await asyncio.to_thread(self._notices.done, notice)
+                self._notices.done(notice)
             else:
-                wait = self._wait(notice.tries)
-                await asyncio.to_thread(self._notices.put_off, notice, wait)
+                self._notices.put_off(notice, self._wait(notice.tries))
             return
         crash_point("after-webhook")
         logger.info("webhook sent %s answer=%s", told, status)
-        await asyncio.to_thread(self._notices.done, notice)
+        self._notices.done(notice)
 
     async def _send(self, notice: Notice) -> int:
         settings = self._settings

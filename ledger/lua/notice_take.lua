@@ -1,4 +1,4 @@
--- notice_take(KEYS notices, index; ARGV member, end, hold_ms, tries) -> {try, meta as it was, url or ''} | {}: not due, or over
+-- notice_take(KEYS notices, index; ARGV member, end, hold_ms, tries) -> {try, meta as it was, url or ''}, try 0: over, and forgotten | {}: not due
 -- The try is counted before it is made: a sender that dies has spent it, and there are never more than
 -- `tries`. Until the hold is over nobody else takes it.
 local t = redis.call('TIME')
@@ -12,7 +12,7 @@ local tried = tonumber(redis.call('HGET', KEYS[1], ARGV[2] .. '.tries') or 0)
 if not meta or tried >= tonumber(ARGV[4]) then
   redis.call('ZREM', KEYS[2], ARGV[1])
   redis.call('HDEL', KEYS[1], ARGV[2], ARGV[2] .. '.tries')
-  return {}
+  return meta and {0, meta, ''} or {}
 end
 redis.call('HSET', KEYS[1], ARGV[2] .. '.tries', tried + 1)
 redis.call('ZADD', KEYS[2], now + ARGV[3], ARGV[1])
