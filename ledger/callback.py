@@ -10,6 +10,7 @@ from typing import Annotated, Any, Final
 from celery import Celery
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from ledger.crash import crash_point
 from ledger.errors import SubmitRefused, ValueRejected
 from ledger.models import BatchRecord
 from ledger.notices import Notices
@@ -88,6 +89,7 @@ def end_batch(app: Celery, store: Store, record: BatchRecord) -> bool:
 
     Then its callback is published; should that fail, or should we die, the workers do it soon.
     """
+    crash_point("before-commit")
     if not store.commit(record.id, total=record.request_counts.total, key=record.idempotency_key):
         return False
     try:

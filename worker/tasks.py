@@ -72,7 +72,6 @@ def commit_if_finalizing(runtime: Runtime, batch_id: str) -> bool:
     record = Reader(runtime.store).record(batch_id)
     if record.status is not BatchStatus.FINALIZING:
         return False
-    crash_point("before-commit")
     done = runtime.end(record)
     if done:
         logger.info("batch committed batch=%s", batch_id, extra={"batch": batch_id})
