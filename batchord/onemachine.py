@@ -36,6 +36,7 @@ from batchord.server import EmbeddedServer
 from batchord.target import Format, Target, format_of, format_options
 from batchord.watch import follow
 from chains import get_chain, prices, registered
+from ledger import webhook
 from ledger.models import BatchRecord, ItemStatus
 from producer import Batch, Client
 from worker.supervisor import Supervisor
@@ -109,6 +110,7 @@ def run(
     if settings.chains:
         get_chain(chain)  # raises before anything is started
     prices.load(settings.prices)  # so does this
+    webhook.check(settings)
     out = render.console(stderr=True)
     # With --json, stdout is the record and nothing else.
     report = render.console(stderr=as_json)
@@ -197,6 +199,7 @@ def up(
         )
     _require_chains()
     prices.load(settings.prices)  # raises before anything is started
+    webhook.check(settings)
     out = render.console(stderr=True)
     with ExitStack() as stack:
         stopped = stack.enter_context(_until_told())
@@ -244,6 +247,7 @@ def worker(chains: str | None, processes: int, concurrency: int, loglevel: str) 
     _require_chains()
     url = settings.url()  # raises before anything is started
     prices.load(settings.prices)
+    webhook.check(settings)
     logging.getLogger("worker").setLevel(loglevel)
     with _until_told() as stopped:
         supervisor = Supervisor(

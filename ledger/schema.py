@@ -24,6 +24,9 @@ Of one batch:
     NS:{ID}:open        set     shards that are published and not closed
     NS:{ID}:again       list    "shard items": shards to be published again, as so many failed items
                                 of them are to run again
+    NS:{ID}:notices     hash    on_complete -> signature, as JSON, until it is published;
+                                webhook -> URL; N -> `meta` as it was at the batch's Nth end, and
+                                "N.tries" -> how often that was tried to be told, until it is
     NS:{ID}:hist:P      hash    index -> JSON array of the outcomes that retries have replaced
     NS:{ID}:done        list    indexes in the order in which they were settled
     NS:{ID}:events      stream  wake-up calls (`settled`, `status`), trimmed to about 1,000
@@ -33,6 +36,8 @@ Of one batch:
 
 Across batches:
     NS:batches          zset    batch id, scored by its creation (ms)
+    NS:notices          zset    "ID on_complete", "ID N": what ends of batches owe to others, scored
+                                by when it is due (ms)
     NS:active           zset    batch id not yet committed, scored by its creation (ms)
     NS:key:SHA256       string  idempotency key (hashed) -> batch id
     NS:cache:DIGEST     string  an output, by chain, version, settings and input (`worker.cached`);
@@ -108,6 +113,10 @@ class BatchKeys:
         return self._key("again")
 
     @property
+    def notices(self) -> str:
+        return self._key("notices")
+
+    @property
     def done(self) -> str:
         return self._key("done")
 
@@ -150,6 +159,7 @@ class BatchKeys:
             self.settled,
             self.open,
             self.again,
+            self.notices,
             self.done,
             self.events,
             self.stats,
@@ -174,6 +184,10 @@ class Keys:
     @property
     def active(self) -> str:
         return f"{self.namespace}:active"
+
+    @property
+    def notices(self) -> str:
+        return f"{self.namespace}:notices"
 
     @property
     def chains(self) -> str:

@@ -75,6 +75,8 @@ class Client:
         budget: Budget | None = None,
         dedupe: bool = False,
         cache: bool = False,
+        on_complete: dict[str, Any] | None = None,
+        webhook: str | None = None,
     ) -> Batch:
         """Accept a batch: each input will get exactly one outcome, whatever becomes of us.
 
@@ -102,6 +104,14 @@ class Client:
         earlier batch with `cache`, with the same version and settings of its steps, gets that
         output, with `cached`; kept for BATCHORD_CACHE_TTL.
 
+        `on_complete`: a Celery signature, as `report.s().set(queue="reports")`. Its task is called
+        once, with the batch's id before its own arguments, when the batch has ended, in whichever
+        way, for the first time; a later `retry_failed` does not call it again. It is published to
+        the queue that it names on Batchord's Redis, under the task id `ID:on-complete`. `webhook`:
+        where the workers tell of this batch's ends, in place of `BATCHORD_WEBHOOK_URL`; its host
+        is one of `BATCHORD_WEBHOOK_HOSTS`. Under an `idempotency_key` that was used before, both
+        stay what they were.
+
         Returns when everything is recorded and the first shards are published.
 
         Raises:
@@ -123,6 +133,8 @@ class Client:
             budget=budget,
             dedupe=dedupe,
             cache=cache,
+            on_complete=on_complete,
+            webhook=webhook,
         )
         return Batch(submit(self._app, self._store, what), self._reader, self._steering)
 

@@ -10,9 +10,11 @@ from typing import Any, Final, Literal
 from celery import Celery
 
 from ledger.budget import Budget, checked
+from ledger.callback import checked as checked_callback
 from ledger.crash import crash_point
 from ledger.errors import IdempotencyConflict, SubmitRefused, UnknownBatch
 from ledger.models import BatchRecord, BatchStatus
+from ledger.notices import Notices
 from ledger.publish import publish_shards
 from ledger.reader import Reader
 from ledger.schema import PAGE_SIZE
@@ -20,6 +22,7 @@ from ledger.settings import Settings
 from ledger.shard import FIRST_WINDOW, Cut
 from ledger.store import Store
 from ledger.values import encode
+from ledger.webhook import BadWebhook, checked_url
 from ledger.wire import new_batch_id
 from producer.inputs import Block, blocks, check_for, inputs_per_call, is_text
 from producer.window import Window, window_seconds
@@ -55,6 +58,8 @@ class Submission:
     budget: Budget | None = None
     dedupe: bool = False
     cache: bool = False
+    on_complete: dict[str, Any] | None = None
+    webhook: str | None = None
 
     def check(self) -> None:
         """Raise SubmitRefused if anything but the inputs is not as it must be."""
@@ -104,6 +109,17 @@ def _is_metadata(value: Any) -> bool:
     )
 
 
+def _check_webhook(webhook: Any, settings: Settings) -> None:
+    if webhook is None:
+        return
+    if not isinstance(webhook, str):
+        raise SubmitRefused(f"webhook: an https URL, not a {type(webhook).__name__}")
+    try:
+        checked_url(webhook, settings)
+    except BadWebhook as error:
+        raise SubmitRefused(f"webhook: {error}") from None
+
+
 def _check_many(name: str, values: Any) -> None:
     # `__getitem__`: the older protocol, which many a data set has.
     iterable = hasattr(values, "__iter__") or hasattr(values, "__getitem__")
@@ -121,6 +137,8 @@ def submit(app: Celery, store: Store, what: Submission) -> str:
     never exist.
     """
     what.check()
+    callback = None if what.on_complete is None else checked_callback(what.on_complete)
+    _check_webhook(what.webhook, store.settings)
     reader = Reader(store)
     pages = blocks(what.inputs, what.custom_ids, check_for(what.chain, reader), store.settings)
     # The first block is made before anything is written, so that most mistakes leave no trace.
@@ -132,6 +150,7 @@ def submit(app: Celery, store: Store, what: Submission) -> str:
         existing = _open(store, reader, what, batch_id)
         if existing is not None:
             return existing.id
+        Notices(store).owe(batch_id, callback=callback, webhook=what.webhook)
         total = _write(store, batch_id, chained([first], pages))
         cut = _cut(what, reader, store.settings)
         crash_point("before-seal")
