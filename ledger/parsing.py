@@ -11,6 +11,7 @@ from ledger.models import (
     BatchStatus,
     Item,
     ItemStatus,
+    Mode,
     PauseReason,
     RequestCounts,
 )
@@ -34,6 +35,8 @@ def record_of(batch_id: str, meta: dict[str, str], running: int) -> BatchRecord:
             cancelled=int(meta.get("cancelled", 0)),
             expired=int(meta.get("expired", 0)),
         ),
+        mode=Mode(meta.get("mode", Mode.LIVE)),
+        provider_retry="live" if meta.get("provider_retry") == "live" else None,
         running=running,
         reason=PauseReason.model_validate_json(meta["reason"]) if "reason" in meta else None,
         usage=Usage(**usage) if usage else None,

@@ -20,6 +20,12 @@ Of one batch:
     NS:{ID}:hist:P      hash    index -> JSON array of the outcomes that retries have replaced
     NS:{ID}:done        list    indexes in the order in which they were settled
     NS:{ID}:events      stream  wake-up calls (`settled`, `status`), trimmed to about 1,000
+    NS:{ID}:parts       hash    in provider mode: part -> "start stop first_shard next_shard
+                                begun_ms"; "PART.file", "PART.batch": the provider's;
+                                "PART.uploading", "PART.creating": who was about to; "PART.closed";
+                                "dealt:SHARD"
+    NS:{ID}:courier     string  the worker that talks with the provider about it now; expires
+    NS:{ID}:looked      string  someone has looked at the provider's batches just now; expires
     NS:{ID}:custom-ids  set     custom_ids seen while submitting, to refuse repeats; gone at seal
 
 Across batches:
@@ -93,6 +99,18 @@ class BatchKeys:
         return self._key("events")
 
     @property
+    def parts(self) -> str:
+        return self._key("parts")
+
+    @property
+    def courier(self) -> str:
+        return self._key("courier")
+
+    @property
+    def looked(self) -> str:
+        return self._key("looked")
+
+    @property
     def custom_ids(self) -> str:
         return self._key("custom-ids")
 
@@ -123,6 +141,7 @@ class BatchKeys:
             self.done,
             self.events,
             self.custom_ids,
+            self.parts,
             *(key(page) for page in pages for key in kinds),
         ]
 

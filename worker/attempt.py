@@ -3,7 +3,7 @@
 import asyncio
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from concurrent.futures import Executor
 from typing import Any, Final, NamedTuple
 
@@ -21,6 +21,9 @@ from ledger.values import encode
 #: Texts up to so many characters are encoded on the loop: a thread costs more than they do.
 _SHORT: Final = 16_384
 
+
+#: What is run of an item; an attempt is mostly the whole chain.
+Runs = Callable[[RegisteredChain, Claim], Awaitable[Any]]
 
 #: What becomes of an item whose attempt is cancelled from outside; None: nothing, for now.
 StopsAs = Callable[[], ItemStatus | None]
@@ -56,8 +59,18 @@ class _Problem(NamedTuple):
     needs_operator: bool = False
 
 
+async def whole_chain(chain: RegisteredChain, claim: Claim) -> Any:
+    """The chain's output for the item's input."""
+    return await chain.chain.ainvoke(chain.validate_json(claim.input))
+
+
 async def attempt(
-    claim: Claim, settings: Settings, encoders: Executor, stops_as: StopsAs, run: Run
+    claim: Claim,
+    settings: Settings,
+    encoders: Executor,
+    stops_as: StopsAs,
+    run: Run,
+    runs: Runs = whole_chain,
 ) -> Ended:
     """Run one attempt; large outputs are encoded in `encoders`, beside the loop.
 
@@ -66,16 +79,14 @@ async def attempt(
     is no outcome, and the cancellation is raised.
     """
     if claim.verdict == "lost":
-        return _failed(_worker_lost(claim.attempt))
+        return failed(_worker_lost(claim.attempt))
     try:
         chain = get_chain(claim.chain)
     except ChainNotFound as error:
-        return _failed(
-            ItemError(code="chain_not_found", message=str(error), attempts=claim.attempt)
-        )
+        return failed(ItemError(code="chain_not_found", message=str(error), attempts=claim.attempt))
     started = time.perf_counter()
     try:
-        value, problem = await _run(chain, claim, settings)
+        value, problem = await _run(chain, claim, settings, runs)
         busy = time.perf_counter() - started
         if problem is None:
             value, problem = await _encoded(value, claim.attempt, settings, encoders)
@@ -86,22 +97,21 @@ async def attempt(
         task.uncancel()
         return _ended(status, "null", run.usage, time.perf_counter() - started)
     if problem is not None:
-        return _failed(problem.error, run.usage, busy)._replace(
+        return failed(problem.error, run.usage, busy)._replace(
             needs_operator=problem.needs_operator
         )
     return _ended(ItemStatus.SUCCEEDED, value, run.usage, busy)
 
 
 async def _run(
-    chain: RegisteredChain, claim: Claim, settings: Settings
+    chain: RegisteredChain, claim: Claim, settings: Settings, runs: Runs
 ) -> tuple[Any, _Problem | None]:
     """Run the chain under the item's deadline; whatever it raises is the item's error."""
     seconds = chain.timeout or settings.item_timeout
     deadline = Deadline(seconds)
     try:
         async with deadline:
-            checked = chain.validate_json(claim.input)
-            return await chain.chain.ainvoke(checked), None
+            return await runs(chain, claim), None
     except BaseException as error:
         # SystemExit and the like too: one item's code must not end everybody's process.
         # A chain may also raise CancelledError by itself; left unsettled, its message
@@ -162,7 +172,8 @@ def _json_of(usage: Usage) -> str:
     return usage.model_dump_json(exclude_none=True, round_trip=True)
 
 
-def _failed(error: ItemError, usage: Usage | None = None, busy: float = 0.0) -> Ended:
+def failed(error: ItemError, usage: Usage | None = None, busy: float = 0.0) -> Ended:
+    """An attempt that ended with this error."""
     fields: dict[str, Any] = {"status": "failed", "error": error.model_dump(exclude_none=True)}
     if usage is not None:
         fields["usage"] = usage.counts()
