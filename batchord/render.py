@@ -83,6 +83,13 @@ def why_paused(record: BatchRecord) -> str:
     return f"Paused, {reason.code}: {_one_line(reason.message, 300)}{where}"
 
 
+def at_provider(record: BatchRecord) -> str:
+    """Say how far the provider's own batches are; empty unless they are under way."""
+    if not record.provider_done or record.status.ended:
+        return ""
+    return f" (and {record.provider_done:,} at the provider)"
+
+
 def _bar(batch: Batch, out: Console, over: Over) -> BatchRecord:
     columns = (
         TextColumn("[bold]{task.description}"),
@@ -106,6 +113,7 @@ def _bar(batch: Batch, out: Console, over: Over) -> BatchRecord:
                 progress.console.print(told)
             counts = record.request_counts
             failed = f"[red]{counts.failed} failed" if counts.failed else ""
+            failed += at_provider(record)
             spent = money.spent_briefly(record)
             progress.update(
                 bar, completed=counts.done, rate=_rate(record), failed=failed, spent=spent
@@ -126,7 +134,8 @@ def _lines(batch: Batch, out: Console, over: Over) -> BatchRecord:
             counts = record.request_counts
             used = money.spent_briefly(record)
             out.print(
-                f"{record.chain}: {counts.done}/{counts.total} done, {counts.failed} failed, "
+                f"{record.chain}: {counts.done}/{counts.total} done{at_provider(record)}, "
+                f"{counts.failed} failed, "
                 f"{_rate(record)}{f', {used}' if used else ''}",
                 soft_wrap=True,
             )

@@ -60,11 +60,15 @@ def answer_of(line: bytes) -> Answer | None:
         return None
 
 
-def failure_of(answer: Answer) -> ChainError | None:
-    """What went wrong, as the live call would have raised it; None: there is a good answer."""
+def body_of(answer: Answer) -> JsonValue:
+    """The body of a good answer; what went wrong is raised as the live call would have."""
     response = answer.response
-    if response is not None and response.status_code == 200:
-        return None
+    if response is None or response.status_code != 200:
+        raise _failure(answer.response, answer.error)
+    return response.body
+
+
+def _failure(response: Answered | None, error: LineError | None) -> ChainError:
     if response is not None:
         from chains.openai_errors import of_status  # on first use: see `chains.provider`
 
@@ -76,8 +80,8 @@ def failure_of(answer: Answer) -> ChainError | None:
             said if isinstance(said, Mapping) else {},
             otherwise=f"the provider answered with status {status}",
         )
-    code = (answer.error and answer.error.code) or "no_answer"
-    message = (answer.error and answer.error.message) or "the provider gave no answer"
+    code = (error and error.code) or "no_answer"
+    message = (error and error.message) or "the provider gave no answer"
     if code in _NOT_RUN or code == "no_answer":
         return RetryLater(message, code=code)
     return ChainError(message, code=code)

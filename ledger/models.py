@@ -172,6 +172,8 @@ class BatchRecord(Frozen):
     mode: Mode = Mode.LIVE
     #: In provider mode: what the provider has no good answer to is run live.
     provider_retry: Literal["live"] | None = None
+    #: In provider mode: requests that are answered there, and whose answers are not here yet.
+    provider_done: int | None = None
     #: Items that a worker holds now.
     running: int = 0
     #: Why the workers have paused it; None unless they have.

@@ -37,6 +37,7 @@ def record_of(batch_id: str, meta: dict[str, str], running: int) -> BatchRecord:
         ),
         mode=Mode(meta.get("mode", Mode.LIVE)),
         provider_retry="live" if meta.get("provider_retry") == "live" else None,
+        provider_done=int(meta["provider_done"]) if "provider_done" in meta else None,
         running=running,
         reason=PauseReason.model_validate_json(meta["reason"]) if "reason" in meta else None,
         usage=Usage(**usage) if usage else None,

@@ -34,6 +34,8 @@ class Part:
     batch_id: str | None = None
     #: Someone was about to upload its file.
     uploading: bool = False
+    #: Someone was about to create its batch.
+    creating: bool = False
     #: How often the provider has put it off, and until when it is not tried again.
     tries: int = 0
     not_before: float = 0.0
@@ -75,8 +77,12 @@ class Parts:
     def deal(self, batch_id: str, shard: int) -> bool:
         """Return whether the shard is complete; what is missing of it is queued to run live."""
         keys = self._keys.batch(batch_id)
-        names = [keys.meta, keys.shards, keys.settled, keys.parts, keys.again, keys.open]
+        names = [keys.meta, keys.shards, keys.settled, keys.again, keys.open]
         return bool(self._store.run("part_deal", names, shard))
+
+    def progress(self, batch_id: str, done: int) -> None:
+        """Record how many requests the provider has answered whose answers are not here yet."""
+        self._store.run("part_progress", [self._keys.batch(batch_id).meta], done)
 
     def shards(self, batch_id: str, part: Part) -> list[Shard]:
         """Return the shards of a part in order."""
@@ -123,6 +129,7 @@ def _part_of(number: int, found: dict[str, str]) -> Part:
         file_id=found.get(f"{number}.file"),
         batch_id=found.get(f"{number}.batch"),
         uploading=f"{number}.uploading" in found,
+        creating=f"{number}.creating" in found,
         tries=int(found.get(f"{number}.tries", 0)),
         not_before=int(found.get(f"{number}.not_before", 0)) / 1000,
         closed=f"{number}.closed" in found,

@@ -13,7 +13,8 @@ Of one batch:
     NS:{ID}:leases      zset    index, scored by when its lease ends (ms); running items only
     NS:{ID}:shards      hash    shard -> "start stop items_per_task", as it was cut
     NS:{ID}:settled     hash    shard -> how many of its items are settled, or "closed";
-                                "SHARD.us" -> for how many microseconds its items ran together
+                                "SHARD.us" -> for how many microseconds its items ran together;
+                                "SHARD.dealt": it is back from the provider
     NS:{ID}:open        set     shards that are published and not closed
     NS:{ID}:again       list    "shard items": shards to be published again, as so many failed items
                                 of them are to run again
@@ -22,8 +23,7 @@ Of one batch:
     NS:{ID}:events      stream  wake-up calls (`settled`, `status`), trimmed to about 1,000
     NS:{ID}:parts       hash    in provider mode: part -> "start stop first_shard next_shard
                                 begun_ms"; "PART.file", "PART.batch": the provider's;
-                                "PART.uploading", "PART.creating": who was about to; "PART.closed";
-                                "dealt:SHARD"
+                                "PART.uploading", "PART.creating": who was about to; "PART.closed"
     NS:{ID}:courier     string  the worker that talks with the provider about it now; expires
     NS:{ID}:looked      string  someone has looked at the provider's batches just now; expires
     NS:{ID}:custom-ids  set     custom_ids seen while submitting, to refuse repeats; gone at seal

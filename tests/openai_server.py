@@ -334,7 +334,8 @@ async def _body_of(http: web.Request) -> JsonObject:
     if http.content_type.startswith("multipart/"):
         for name, value in (await http.post()).items():
             if isinstance(value, web.FileField):
-                said |= {"filename": value.filename, "content": value.file.read()}
+                with value.file as file:
+                    said |= {"filename": value.filename, "content": file.read()}
             else:
                 said[name] = value
     elif http.can_read_body:

@@ -1,5 +1,6 @@
 """Provider mode: through the provider's own Batch API, and the same batch to who asked for it."""
 
+import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -7,43 +8,77 @@ import pytest
 
 from chains import Chat, Embed, Lambda, Prompt, Responses, register
 from chains.offline import why_not_offline
+from ledger.budget import Budget
 from ledger.models import BatchStatus, Item, ItemStatus
 from producer import Batch, RemoteRunnable
 from tests.chains_for_tests.basic import Question
 from tests.conftest import Deploy
-from tests.harness import Deployment, Process, refused, wait_until
+from tests.harness import Deployment, refused, wait_until
 from tests.openai_server import OpenAIServer
 
 pytestmark = pytest.mark.timeout(90)
 
 MODEL = "test-model"
+FAST: dict[str, Any] = {
+    "sweep_interval": 0.1,
+    "provider_poll": 0.1,
+    "lease": 2.0,
+    "shard_size": 20,
+    "alike_limit": 0,
+}
+#: As the workers have them.
+CHAINS: dict[str, Any] = {
+    "ask": Prompt("Say {word}") | Chat(MODEL),
+    "ask-framed": Prompt("Say {word}") | Chat(MODEL) | str.upper,
+    "ask-typed": Chat(MODEL, output_type=Question),
+    "ask-twice": Chat(MODEL) | Chat(MODEL),
+    "respond": Responses(MODEL, output_type=Question),
+    "embed-one": Embed("test-embedding", dimensions=4),
+}
 
 
-@pytest.fixture
-def provider() -> Iterator[OpenAIServer]:
+#: So many requests go in one of the provider's batches here.
+REQUESTS = 400
+PRICES = {
+    "half": {"input": 2, "output": 10, "batch": 0.5},
+    "whole": {"input": 2, "output": 10},
+}
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[OpenAIServer]:
     with OpenAIServer() as server:
         yield server
 
 
 @pytest.fixture
-def deployment(deploy: Deploy) -> Deployment:
-    register("ask", Prompt("Say {word}") | Chat(MODEL), replace=True)
-    register("ask-framed", Prompt("Say {word}") | Chat(MODEL) | str.upper, replace=True)
-    register("ask-typed", Chat(MODEL, output_type=Question), replace=True)
-    register("ask-twice", Chat(MODEL) | Chat(MODEL), replace=True)
-    register("respond", Responses(MODEL, output_type=Question), replace=True)
-    register("embed-one", Embed("test-embedding", dimensions=4), replace=True)
-    return deploy(sweep_interval=0.2, provider_poll=0.2, lease=2.0, shard_size=20)
+def provider(server: OpenAIServer) -> OpenAIServer:
+    server.reset()
+    return server
 
 
-def start(deployment: Deployment, provider: OpenAIServer, **env: str) -> Process:
-    """Start a worker that knows the provider."""
-    known = {
+@pytest.fixture(scope="module")
+def deployment(deploy_for_module: Deploy, server: OpenAIServer) -> Deployment:
+    """Two workers for the tests of this module, that know the provider."""
+    for name, chain in CHAINS.items():
+        register(name, chain, replace=True)
+    deployment = deploy_for_module(**FAST, provider_requests=REQUESTS)
+    start(deployment, server)
+    return deployment
+
+
+def start(deployment: Deployment, provider: OpenAIServer) -> None:
+    """Start two workers that know the provider, and what it costs."""
+    prices = deployment.folder / "prices.json"
+    prices.write_text(json.dumps(PRICES))
+    env = {
         "OPENAI_API_KEY": "sk-test-0123456789",
         "OPENAI_BASE_URL": provider.base_url,
         "OPENAI_MODEL": MODEL,
+        "BATCHORD_PRICES": str(prices),
     }
-    return deployment.start_worker(env={**known, **env})
+    for worker in [deployment.start_worker(env=env, wait=False) for _ in range(2)]:
+        deployment.wait_for_worker(worker)
 
 
 def submit(deployment: Deployment, chain: str, inputs: list[Any], **options: Any) -> Batch:
@@ -64,26 +99,22 @@ def words(n: int) -> list[str]:
 
 
 def test_a_batch_goes_in_parts_and_comes_back_in_order(
-    deploy: Deploy, provider: OpenAIServer, deployment: Deployment
+    deployment: Deployment, provider: OpenAIServer
 ) -> None:
-    deployment = deploy(
-        sweep_interval=0.2, provider_poll=0.2, lease=2.0, shard_size=20, provider_requests=1500
-    )
-    start(deployment, provider)
-    names = [f"own-{i}" for i in range(2500)]
-    batch = submit(deployment, "ask-framed", words(2500), custom_ids=names)
+    names = [f"own-{i}" for i in range(1000)]
+    batch = submit(deployment, "ask-framed", words(1000), custom_ids=names)
     record = batch.wait(60)
-    assert (record.status, record.request_counts.succeeded) == (BatchStatus.COMPLETED, 2500)
+    assert (record.status, record.request_counts.succeeded) == (BatchStatus.COMPLETED, 1000)
     items = list(batch.results())
-    assert [item.output for item in items] == [f"ECHO: SAY NUMBER {i}" for i in range(2500)]
+    assert [item.output for item in items] == [f"ECHO: SAY NUMBER {i}" for i in range(1000)]
     assert [item.custom_id for item in items] == names
     assert {item.attempts for item in items} == {1}
     sizes = [len(provider.batches.requests_of(each)) for each in provider.batches.batches.values()]
-    assert sizes == [1500, 1000]
-    assert provider.batches.executed == {f"{batch.id}:{i}": 1 for i in range(2500)}
+    assert sizes == [REQUESTS, REQUESTS, 200]
+    assert provider.batches.executed == {f"{batch.id}:{i}": 1 for i in range(1000)}
     assert live_calls(provider) == 0
     assert record.usage is not None
-    assert (record.usage.requests, record.usage.input_tokens) == (2500, 3 * 2500)
+    assert (record.usage.requests, record.usage.input_tokens) == (1000, 3 * 1000)
 
 
 @pytest.mark.parametrize(
@@ -97,7 +128,6 @@ def test_a_batch_goes_in_parts_and_comes_back_in_order(
 def test_each_kind_of_call_gives_what_it_gives_live(
     deployment: Deployment, provider: OpenAIServer, chain: str, text: str, output: Any
 ) -> None:
-    start(deployment, provider)
     there = submit(deployment, chain, [text] * 2)
     here = deployment.client.submit(chain, [text])
     assert there.wait(30).status is BatchStatus.COMPLETED
@@ -110,16 +140,16 @@ def test_each_kind_of_call_gives_what_it_gives_live(
 
 
 def test_vectors_are_the_same_as_live(deployment: Deployment, provider: OpenAIServer) -> None:
-    start(deployment, provider)
     chain = RemoteRunnable("embed-one", client=deployment.client, mode="provider")
     live = RemoteRunnable("embed-one", client=deployment.client)
     assert chain.batch(["a", "b"]) == live.batch(["a", "b"])
     assert len(provider.batches.executed) == 2
 
 
-def test_what_is_not_one_call_is_refused_with_the_reason(traceless: Deployment) -> None:
-    register("ask-twice", Chat(MODEL) | Chat(MODEL), replace=True)
-    register("ask", Prompt("Say {word}") | Chat(MODEL), replace=True)
+def test_what_is_not_one_call_is_refused_with_the_reason(deploy: Deploy) -> None:
+    for name in ("ask", "ask-twice"):
+        register(name, CHAINS[name], replace=True)
+    traceless = deploy()
     said = refused(traceless, "ask-twice", ["a"], mode="provider")
     assert "makes 2 calls" in said
     assert "mode" in refused(traceless, "ask", ["a"], mode="batch")
@@ -127,6 +157,7 @@ def test_what_is_not_one_call_is_refused_with_the_reason(traceless: Deployment) 
     assert "provider_retry" in refused(
         traceless, "ask", ["a"], mode="provider", provider_retry="soon"
     )
+    assert traceless.redis.keys() == []
 
 
 def test_which_chains_can_be_sent() -> None:
@@ -150,7 +181,6 @@ def test_lines_that_fail_fail_their_items_as_a_live_call_would(
     provider.fail_when("busy", status=503)
     provider.refuse_when("rude")
     provider.garbage_when("junk")
-    start(deployment, provider)
     batch = submit(deployment, "ask-typed", ["fine", "bad", "busy", "rude", "junk", ""])
     record = batch.wait(30)
     assert record.status is BatchStatus.COMPLETED
@@ -180,7 +210,6 @@ def test_what_may_succeed_runs_live_if_asked_and_nothing_else_does(
     provider.fail_next(503, match="busy")
     provider.garbage_when("junk", n=1)
     provider.batches.behaviour.lose = 1
-    start(deployment, provider)
     inputs = ["fine", "bad", "busy", "junk", *words(30)]
     batch = submit(deployment, "ask-typed", inputs, provider_retry="live")
     record = batch.wait(30)
@@ -197,7 +226,6 @@ def test_answers_out_of_order_twice_missing_or_to_nothing_are_reconciled(
 ) -> None:
     how = provider.batches.behaviour
     how.lose, how.repeat, how.strangers = 2, True, True
-    start(deployment, provider)
     batch = submit(deployment, "ask", words(50), provider_retry=retry)
     record = batch.wait(30)
     assert record.status is BatchStatus.COMPLETED
@@ -219,7 +247,6 @@ def test_what_an_expired_batch_has_done_is_read(
     deployment: Deployment, provider: OpenAIServer, retry: Any
 ) -> None:
     provider.batches.behaviour.expire_after = 30
-    start(deployment, provider)
     batch = submit(deployment, "ask", words(50), provider_retry=retry)
     record = batch.wait(30)
     assert record.status is BatchStatus.COMPLETED
@@ -240,9 +267,11 @@ def test_cancel_cancels_there_and_keeps_what_was_paid_for(
 ) -> None:
     how = provider.batches.behaviour
     how.held, how.done_when_cancelled = True, 10
-    start(deployment, provider)
     batch = submit(deployment, "ask", words(50), provider_retry="live")
     wait_until(lambda: in_progress(provider), what="the provider works")
+    next(iter(provider.batches.batches.values()))["request_counts"]["completed"] = 12
+    wait_until(lambda: batch.record().provider_done == 12, what="its progress is seen")
+    assert batch.request_counts.done == 0
     assert batch.cancel() is BatchStatus.CANCELLING
     record = batch.wait(30)
     counts = record.request_counts
@@ -256,7 +285,6 @@ def test_a_completion_window_that_is_over_ends_it_there_too(
 ) -> None:
     how = provider.batches.behaviour
     how.held, how.done_when_cancelled = True, 10
-    start(deployment, provider)
     batch = submit(deployment, "ask", words(50), completion_window="2s")
     record = batch.wait(30)
     counts = record.request_counts
@@ -268,7 +296,6 @@ def test_a_batch_that_the_provider_refuses_pauses_and_is_sent_anew_after_a_resum
     deployment: Deployment, provider: OpenAIServer
 ) -> None:
     provider.batches.behaviour.refuse = "model_not_found"
-    start(deployment, provider)
     batch = submit(deployment, "ask", words(5))
     wait_until(lambda: batch.status is BatchStatus.PAUSED, what="it pauses")
     reason = batch.record().reason
@@ -285,7 +312,6 @@ def test_a_key_that_is_refused_pauses_and_nothing_is_done_twice_after_a_resume(
     deployment: Deployment, provider: OpenAIServer, path: str
 ) -> None:
     provider.fail_when(path, status=401)
-    start(deployment, provider)
     batch = submit(deployment, "ask", words(5))
     wait_until(lambda: batch.status is BatchStatus.PAUSED, what="it pauses")
     reason = batch.record().reason
@@ -302,7 +328,6 @@ def test_a_provider_that_stumbles_while_it_is_asked_is_asked_again(
 ) -> None:
     provider.fail_next(503, match="/v1/files", n=2)
     provider.fail_next(500, match="/v1/batches", n=2)
-    start(deployment, provider)
     batch = submit(deployment, "ask", words(5))
     wait_until(lambda: in_progress(provider) or batch.status.ended, what="it is created")
     provider.fail_next(502, match="/v1/batches/", n=3)
@@ -311,8 +336,9 @@ def test_a_provider_that_stumbles_while_it_is_asked_is_asked_again(
 
 
 def test_other_batches_run_while_the_provider_is_silent(
-    deployment: Deployment, provider: OpenAIServer
+    deploy: Deploy, deployment: Deployment, provider: OpenAIServer
 ) -> None:
+    deployment = deploy(**FAST)
     provider.hang_when("/v1/files")
     start(deployment, provider)
     slow = submit(deployment, "ask", words(5))
@@ -330,13 +356,7 @@ def test_other_batches_run_while_the_provider_is_silent(
 def test_costs_are_those_of_a_batch_and_unknown_where_the_table_does_not_say(
     deployment: Deployment, provider: OpenAIServer
 ) -> None:
-    prices = deployment.folder / "prices.json"
-    prices.write_text(
-        '{"half": {"input": 2, "output": 10, "batch": 0.5}, '
-        '"test-model": {"input": 2, "output": 10}}'
-    )
-    provider.answers_as = {"cheap": "half"}
-    start(deployment, provider, BATCHORD_PRICES=str(prices))
+    provider.answers_as = {"cheap": "half", "dear": "whole"}
     batch = submit(deployment, "ask", ["cheap", "dear"])
     batch.wait(30)
     cheap, dear = (item.usage for item in batch.results())
@@ -347,27 +367,20 @@ def test_costs_are_those_of_a_batch_and_unknown_where_the_table_does_not_say(
     assert dear.cost_usd is None
 
 
-def test_with_a_budget_parts_go_one_by_one(
-    deploy: Deploy, provider: OpenAIServer, deployment: Deployment
-) -> None:
-    from batchord import Budget
-
-    deployment = deploy(sweep_interval=0.2, provider_poll=0.2, provider_requests=20)
-    start(deployment, provider)
-    batch = submit(deployment, "ask", words(100), budget=Budget(tokens=150))
-    wait_until(lambda: batch.status is BatchStatus.PAUSED, what="the budget is used up")
+def test_with_a_budget_parts_go_one_by_one(deployment: Deployment, provider: OpenAIServer) -> None:
     # Three tokens in and four out for each.
-    assert provider.batches.executed.total() == 40
-    wait_until(lambda: batch.request_counts.done == 40, what="what was paid for is there")
-    batch.resume(budget=Budget(tokens=10_000))
-    assert batch.wait(30).request_counts.succeeded == 100
-    assert provider.batches.executed.total() == 100
+    batch = submit(deployment, "ask", words(3 * REQUESTS), budget=Budget(tokens=8 * REQUESTS))
+    wait_until(lambda: batch.status is BatchStatus.PAUSED, what="the budget is used up")
+    wait_until(lambda: batch.request_counts.done == 2 * REQUESTS, what="what was paid for is there")
+    assert provider.batches.executed.total() == 2 * REQUESTS
+    batch.resume(budget=Budget(tokens=100 * REQUESTS))
+    assert batch.wait(30).request_counts.succeeded == 3 * REQUESTS
+    assert provider.batches.executed.total() == 3 * REQUESTS
 
 
 def test_an_item_that_cannot_come_to_a_request_fails_and_the_others_go(
     deployment: Deployment, provider: OpenAIServer
 ) -> None:
-    start(deployment, provider)
     batch = submit(deployment, "ask", ["fine", {"other": 1}, "fine"])
     assert batch.wait(30).request_counts.failed == 1
     items = list(batch.results())

@@ -10,7 +10,7 @@ from celery import Celery
 
 from chains import get_chain
 from chains.batch_api import ENDED, BatchAPI, ProviderBatch
-from chains.errors import ChainError, ChainNotFound, RetryLater, mask
+from chains.errors import ChainError, ChainNotFound, RetryLater, explain
 from chains.offline import NotOffline, Offline, offline
 from ledger.crash import crash_point
 from ledger.exchange import Exchange
@@ -82,7 +82,7 @@ class Consignment:
                 self._pause(wanted.reason)
             except ChainError as error:
                 # Nothing of it can be sent until someone acts, whatever the provider calls it.
-                self._pause(PauseReason(code=error.code, message=str(error)))
+                self._pause(PauseReason(code=error.code, message=explain(error).message))
             finally:
                 self._desk.close()
         if self._stopping and not any(self._parts.out(self._id)):
@@ -92,6 +92,7 @@ class Consignment:
         known = self._parts.all(self._id)
         due = self._stopping or self._parts.look_is_due(self._id, self._settings.provider_poll)
         problem: Exception | None = None
+        self._done = 0
         for part in known:
             try:
                 if part.batch_id is not None and not part.closed and due:
@@ -105,6 +106,8 @@ class Consignment:
                     raise
                 logger.warning("given up batch=%s part=%s: %s", self._id, part.number, error.code)
                 self._close(part)
+        if due:
+            self._parts.progress(self._id, self._done)
         if problem is not None:
             raise problem
         if self._record.status is BatchStatus.IN_PROGRESS:
@@ -128,7 +131,7 @@ class Consignment:
     def _send(self, part: Part) -> None:
         """Go on with a part that has no batch at the provider, as far as is known."""
         if self._stopping:
-            found = self._find(part)
+            found = self._find(part) if part.creating else None
             if found is None:
                 self._close(part)
             else:
@@ -155,13 +158,13 @@ class Consignment:
         if file_id is None:
             self._close(part)  # no item of it came to a request
             return
+        attempt = self._note(number, "creating", self._token)
         # Ours, if nobody was about to before.
-        before = self._note(number, "creating", self._token) != self._token
-        if before and self._find(part) is not None:
+        if attempt != self._token and self._find(part) is not None:
             return
         self._still_ours()
         crash_point("before-create")
-        created = self._api.create(file_id, self._plan.call.endpoint, self._id, number)
+        created = self._api.create(file_id, self._plan.call.endpoint, self._id, number, attempt)
         crash_point("after-create")
         kept = self._parts.note(self._id, number, "batch", created.id)
         logger.info("sent batch=%s part=%s provider_batch=%s", self._id, number, created.id)
@@ -204,6 +207,7 @@ class Consignment:
         """Look how the provider's batch stands; take what it has answered once it has ended."""
         found = self._api.retrieve(provider_batch)
         if found.status not in ENDED:
+            self._done += found.done
             if self._stopping and found.status != "cancelling":
                 self._api.cancel(provider_batch)
             return
@@ -238,7 +242,8 @@ class Consignment:
             # With its file, in which something may be wrong.
             self._parts.forget(self._id, part.number, "batch", "creating", "file", "uploading")
             message = found.message or "the provider refused the batch as a whole"
-            self._pause(PauseReason(code=found.code or "bad_request", message=mask(message)))
+            error = ChainError(message, code=found.code or "bad_request")
+            self._pause(PauseReason(code=error.code, message=explain(error).message))
 
     def _close(self, part: Part) -> None:
         """The part is over: its complete shards are closed, and what is missing runs live.

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import secrets
+from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -137,19 +138,23 @@ class Desk:
         return list(await asyncio.gather(*(one(*pair) for pair in pairs)))
 
 
-def pages(start: int, stop: int) -> Iterator[range]:
-    """Yield the indexes from `start` to `stop`, page by page."""
+def pages(start: int, stop: int, most: int = PAGE_SIZE) -> Iterator[range]:
+    """Yield the indexes from `start` to `stop`, those of one page together, `most` at a time."""
     while start < stop:
-        end = min(stop, (start // PAGE_SIZE + 1) * PAGE_SIZE)
+        end = min(stop, (start // PAGE_SIZE + 1) * PAGE_SIZE, start + most)
         yield range(start, end)
         start = end
 
 
 def _shard_of(index: int, shards: Sequence[Shard]) -> int:
-    for shard in shards:
-        if shard.start <= index < shard.stop:
-            return shard.number
-    raise LookupError(f"item {index} is in none of {len(shards)} shards")
+    shard = shards[bisect_right(shards, index, key=_start) - 1]
+    if not shard.start <= index < shard.stop:
+        raise LookupError(f"item {index} is in none of {len(shards)} shards")
+    return shard.number
+
+
+def _start(shard: Shard) -> int:
+    return shard.start
 
 
 def _log(one: Settlement, recorded: bool) -> None:

@@ -6,8 +6,8 @@ from itertools import islice
 from typing import Any, Final
 
 from chains import RegisteredChain, provider
-from chains.batch_file import Answer, LineError, answer_of, failure_of
-from chains.errors import set_step
+from chains.batch_file import Answer, LineError, answer_of, body_of
+from chains.errors import ChainError, set_step
 from chains.offline import Offline
 from chains.run import report_usage
 from chains.usage import Usage
@@ -112,29 +112,26 @@ class Inbox:
         for page in _by_page(answers):
             for ran in self._desk.run(page, runs, answered=True):
                 held += sum(one.claim.verdict == "held" for one in ran)
-                again = [one for one in ran if one.ended and self._goes_live(one.ended)]
-                self._desk.release(again)
-                self._desk.settle([one for one in ran if one not in again], shards)
+                # Settled first: what is handed back may be claimed at once.
+                self._desk.settle([one for one in ran if not self._goes_live(one.ended)], shards)
+                self._desk.release([one for one in ran if self._goes_live(one.ended)])
         return held
 
     async def _output(self, answer: Answer) -> Any:
         """The chain's output for this answer; what it has used is reported."""
-        response = answer.response
-        if response is not None:
+        if answer.response is not None:
             report_usage(Usage(requests=1))
-            if response.status_code == 200:
-                asked = self._plan.call.asked_for()
-                report_usage(provider.paid(response.body, asked, batch=True))
-        failure = failure_of(answer)
-        if failure is not None:
-            set_step(failure, self._plan.label)
-            raise failure
-        assert response is not None  # noqa: S101  # else it is a failure
-        return await self._plan.output(response.body)
+        try:
+            body = body_of(answer)
+        except ChainError as error:
+            set_step(error, self._plan.label)
+            raise
+        report_usage(provider.paid(body, self._plan.call.asked_for(), batch=True))
+        return await self._plan.output(body)
 
-    def _goes_live(self, ended: Ended) -> bool:
-        error = ended.error
-        if not self._live or error is None or error.step != self._plan.label:
+    def _goes_live(self, ended: Ended | None) -> bool:
+        error = None if ended is None else ended.error
+        if not self._live or ended is None or error is None or error.step != self._plan.label:
             return False
         return error.retryable or ended.needs_operator or error.code in _MAY_FIT
 

@@ -1,8 +1,9 @@
 """Requests on their way to the provider: the file of a part, built page by page."""
 
+import re
 from collections.abc import Callable
 from tempfile import TemporaryFile
-from typing import IO, Any, NamedTuple
+from typing import IO, Any, Final, NamedTuple
 
 from chains import RegisteredChain
 from chains.batch_file import request_line
@@ -14,6 +15,10 @@ from ledger.parts import Part, Parts
 from ledger.settings import Settings
 from worker.attempt import failed
 from worker.desk import Desk, Ran, pages
+
+_INDEX: Final = re.compile(r"[0-9]{1,10}")
+#: Items whose requests are in memory at a time.
+_AT_ONCE: Final = 200
 
 
 class NotNow(Exception):
@@ -43,7 +48,7 @@ def custom_id(batch_id: str, index: int) -> str:
 def index_of(batch_id: str, name: str) -> int | None:
     """The item that the provider knows so; None if it is none of this batch."""
     batch, _, index = name.partition(":")
-    return int(index) if batch == batch_id and index.isascii() and index.isdigit() else None
+    return int(index) if batch == batch_id and _INDEX.fullmatch(index) else None
 
 
 class Outbox:
@@ -86,7 +91,7 @@ class Outbox:
             stop = bound if at < bound else min(total, at + room)
             if stop == at:
                 break
-            page = next(pages(at, stop))
+            page = next(pages(at, stop, _AT_ONCE))
             ran = self._requests(page)
             lines = self._lines(ran)
             space = None if at < bound else self._settings.provider_bytes - file.tell()
