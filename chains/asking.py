@@ -1,5 +1,6 @@
 """What the steps that ask a language model share: the request, the answer, and asking again."""
 
+import os
 from abc import abstractmethod
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, NamedTuple, TypeVar, cast
@@ -41,6 +42,7 @@ class Asking(Step[Any, Answer], OfflineCall, Generic[Answer]):
     """A language model as a step; a subclass knows one of the APIs that it is asked through."""
 
     takes_options = True
+    paid = True
 
     #: The option that the conversation goes into, and the options that limit an answer's tokens.
     conversation: ClassVar[str]
@@ -66,6 +68,17 @@ class Asking(Step[Any, Answer], OfflineCall, Generic[Answer]):
         self._limit = limit
         self._options = dict(options)
         _refuse_streaming(self._options)
+
+    def fingerprint(self) -> Any:
+        wanted = None if self._structure is None else self._structure.schema()
+        model = self._model or os.environ.get("OPENAI_MODEL")
+        return [self.endpoint, model, self._options, wanted]
+
+    def dump(self, output: Any) -> str | None:
+        return super().dump(output) if self._structure is None else self._structure.dump(output)
+
+    def load(self, text: str) -> Any:
+        return super().load(text) if self._structure is None else self._structure.load(text)
 
     @abstractmethod
     def _create(self, client: "AsyncOpenAI") -> Callable[..., Awaitable[Any]]:
@@ -121,6 +134,8 @@ class Asking(Step[Any, Answer], OfflineCall, Generic[Answer]):
             # As an argument, the SDK would look each message up in a union of types, to rename
             # nothing: a quarter of what a call costs. `extra_body` it sends as it is.
             self.conversation: [],
+            "extra_headers": provider.named([request, messages])
+            | (request.get("extra_headers") or {}),
             "extra_body": {self.conversation: messages, **(request.get("extra_body") or {})},
         }
 

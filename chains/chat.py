@@ -101,8 +101,11 @@ class Chat(Asking[Answer]):
         return client.chat.completions.with_raw_response.create
 
     def _asks_for(self, structure: Structure[Any], options: Mapping[str, Any]) -> dict[str, Any]:
-        wanted = {"name": structure.name, "schema": structure.schema, "strict": True}
+        wanted = {"name": structure.name, "schema": structure.strict_schema, "strict": True}
         return {"response_format": {"type": "json_schema", "json_schema": wanted}}
+
+    def fingerprint(self) -> Any:
+        return [*super().fingerprint(), self._system]
 
     def _messages(self, input: Any) -> list[Message]:
         messages = super()._messages(input)

@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import os
 import threading
 from collections.abc import Sequence
 from typing import Any
@@ -41,6 +42,7 @@ class Embed(Step[Any, Any], OfflineCall):
     #: The requests hold the permits, and not the texts that wait for them.
     is_call = False
     inputs_per_call = MAX_INPUTS
+    paid = True
 
     def __init__(
         self,
@@ -69,6 +71,10 @@ class Embed(Step[Any, Any], OfflineCall):
     async def _run(self, input: Any, config: RunnableConfig, **options: Any) -> Any:
         vectors = await self._vectors(self._texts(input))
         return vectors[0] if isinstance(input, str) else vectors
+
+    def fingerprint(self) -> Any:
+        model = self._model or os.environ.get("OPENAI_EMBEDDING_MODEL") or DEFAULT_MODEL
+        return ["embed", model, self._options]
 
     def _texts(self, input: Any) -> list[str]:
         texts: Any = [input] if isinstance(input, str) else input

@@ -10,6 +10,7 @@ from chains.errors import BatchordError, set_step
 from chains.function import Lambda
 from chains.parallel import Parallel
 from chains.prompt import Prompt
+from chains.run import at
 from chains.runnable import Runnable
 from chains.sequence import Sequence, name_step
 
@@ -72,7 +73,8 @@ class Offline(NamedTuple):
 async def _through(steps: Steps[tuple[str, Runnable[Any, Any]]], value: Any) -> Any:
     for label, step in steps:
         try:
-            value = await step.ainvoke(value)
+            with at(label):
+                value = await step.ainvoke(value)
         except Exception as error:
             name_step(error, step, label)
             raise

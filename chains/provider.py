@@ -15,6 +15,7 @@ import pydantic
 
 from chains import prices
 from chains.errors import ChainError, OperatorNeeded, as_chain_error
+from chains.once import idempotency_key
 from chains.usage import Usage
 
 if TYPE_CHECKING:
@@ -85,6 +86,13 @@ def model_name(given: str | None, variable: str, default: str | None = None) -> 
     if not model:
         raise OperatorNeeded(f"no model: set {variable} or pass model=...", code="model_not_found")
     return model
+
+
+def named(request: Any) -> dict[str, str]:
+    """The header that names a request, the same in each attempt of its item: a provider that knows
+    it answers what it has answered before, and is not paid twice. None outside of a batch."""
+    key = idempotency_key(request)
+    return {} if key is None else {"Idempotency-Key": key}
 
 
 def body_of(raw: Any) -> Any:

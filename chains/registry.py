@@ -11,6 +11,7 @@ import pydantic
 
 from chains.coerce import coerce
 from chains.errors import ChainNotFound, InvalidInput, validation_message
+from chains.retry import RetryPolicy
 from chains.runnable import Runnable
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
@@ -27,6 +28,8 @@ class RegisteredChain:
     output_type: Any = None
     #: Seconds that one item may run; None: the worker's default.
     timeout: float | None = None
+    #: When an item of a submitted batch that has failed is tried again; None: never.
+    retry: RetryPolicy | None = None
     #: What was given to `register`, to tell a repeated registration from another chain.
     source: Any = field(default=None, repr=False, compare=False)
     _adapters: Mapping[str, pydantic.TypeAdapter[Any]] = field(
@@ -61,11 +64,12 @@ class RegisteredChain:
 
     def is_like(self, other: "RegisteredChain") -> bool:
         """Whether the other is the same chain, registered in the same way."""
-        mine = (self.input_type, self.output_type, self.timeout)
+        mine = (self.input_type, self.output_type, self.timeout, self.retry)
         return self.source is other.source and mine == (
             other.input_type,
             other.output_type,
             other.timeout,
+            other.retry,
         )
 
     def _schema(
@@ -90,9 +94,14 @@ class Registry:
         input_type: Any = None,
         output_type: Any = None,
         timeout: float | None = None,
+        retry: RetryPolicy | None = None,
         replace: bool = False,
     ) -> RegisteredChain:
         """Make the chain known under the name; `chain` is anything that `coerce` takes.
+
+        `retry`: an item of a submitted batch whose error may pass (a provider that is down, a
+        timeout) is put off and tried again, also by another worker. What its steps have given
+        meanwhile is kept, so that those are not run again.
 
         Registering the same again changes nothing. ValueError for a bad name or timeout, and for a
         name that another chain has, unless `replace`; TypeError for a type that pydantic cannot
@@ -105,6 +114,7 @@ class Registry:
             input_type=input_type,
             output_type=output_type,
             timeout=timeout,
+            retry=retry,
             source=chain,
             _adapters=_adapters(input=input_type, output=output_type),
         )

@@ -7,6 +7,7 @@ from typing import Any
 from chains.coerce import coerce
 from chains.config import RunnableConfig
 from chains.errors import set_step, step_of
+from chains.run import at
 from chains.runnable import Runnable, Step
 
 
@@ -36,12 +37,16 @@ class Sequence(Runnable[Any, Any]):
         value: Any = input
         for label, step in self.labelled:
             try:
-                value = await step.ainvoke(value, config, **kwargs)
+                with at(label):
+                    value = await step.ainvoke(value, config, **kwargs)
             except Exception as error:
                 name_step(error, step, label)
                 raise
             kwargs = {}  # they are for the first step
         return value
+
+    def fingerprint(self) -> Any:
+        return [step.fingerprint() for step in self.steps]
 
 
 def name_step(error: Exception, step: Runnable[Any, Any], label: str) -> None:

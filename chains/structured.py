@@ -43,7 +43,7 @@ class Structure(Generic[T]):
         return _NOT_IN_NAMES.sub("_", self._model.__name__)[:64]
 
     @cached_property
-    def schema(self) -> dict[str, Any]:
+    def strict_schema(self) -> dict[str, Any]:
         """The JSON schema that the provider is asked for, in the strict form that it takes."""
         from openai import pydantic_function_tool  # on first use: see `chains.provider`
 
@@ -57,6 +57,22 @@ class Structure(Generic[T]):
         answer: Any = self._model.model_validate_json(text)
         value: T = answer.value
         return value
+
+    def schema(self) -> dict[str, Any]:
+        """The JSON schema of an answer."""
+        return self._adapter.json_schema()
+
+    def dump(self, answer: T) -> str | None:
+        """The answer as JSON, if `load` makes the very same of it; else None."""
+        try:
+            text = self._adapter.dump_json(answer).decode()
+            return text if self._adapter.validate_json(text) == answer else None
+        except (ValueError, RecursionError):
+            return None
+
+    def load(self, text: str) -> T:
+        """The answer that `dump` has made the text of; else ValueError."""
+        return self._adapter.validate_json(text)
 
 
 def _is_model(output_type: object) -> bool:

@@ -4,6 +4,7 @@ One call carries the settlements and the claims of everything that a process run
 trip; each is still one transition of one item, with its own token.
 """
 
+import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -48,6 +49,26 @@ class Claim(NamedTuple):
     attempt: int = 0
     input: str = ""
     chain: str = ""
+    #: What steps of earlier attempts have given, as `chains.kept` has it, and what these have used.
+    steps: str = ""
+    usage: str = ""
+
+
+@dataclass(slots=True, kw_only=True)
+class Keeping:
+    """What a running item's steps have given since the last word of it, and all it has used."""
+
+    wish: Wish
+    #: As `chains.kept` has it; may be empty.
+    steps: str
+    usage: Usage | None
+
+
+class PutOff(NamedTuple):
+    """An item whose attempt ended without an outcome; the next may start in `seconds`."""
+
+    wish: Wish
+    seconds: float
 
 
 @dataclass(slots=True, kw_only=True)
@@ -90,7 +111,10 @@ class Exchange:
         self._lease_ms = int(store.settings.lease * 1000)
 
     def swap(
-        self, settlements: Sequence[Settlement], wishes: Sequence[Wish]
+        self,
+        settlements: Sequence[Settlement],
+        wishes: Sequence[Wish],
+        keepings: Sequence[Keeping] = (),
     ) -> tuple[list[Receipt], list[Claim]]:
         """Record what ended and claim what is next; the answers are in the order of the asked.
 
@@ -99,6 +123,7 @@ class Exchange:
         settling, claiming = _by_page(settlements), _by_page(wishes)
         calls = [self._settle(page, [settlements[i] for i in at]) for page, at in settling.items()]
         calls += [self._claim(page, [wishes[i] for i in at]) for page, at in claiming.items()]
+        calls += self._keep(keepings)
         answers = self._store.run_all(calls)
         receipts: dict[int, Receipt] = {}
         for places, answer in zip(settling.values(), answers, strict=False):
@@ -106,7 +131,7 @@ class Exchange:
             for place, n in zip(places, recorded, strict=True):
                 receipts[place] = Receipt(n > 0, n == 2, bool(room))
         claims: dict[int, Claim] = {}
-        for places, answer in zip(claiming.values(), answers[len(settling) :], strict=True):
+        for places, answer in zip(claiming.values(), answers[len(settling) :], strict=False):
             chain, *verdicts = answer
             claims.update(zip(places, (_claimed(chain, one) for one in verdicts), strict=True))
         return (
@@ -121,21 +146,31 @@ class Exchange:
         lost = self._store.run("beat", [keys.runs, keys.leases], self._lease_ms, *flat)
         return [int(index) for index in lost]
 
-    def release(self, items: Iterable[tuple[Wish, Usage | None]]) -> int:
-        """Hand items back as if they had not been claimed; return how many were still held.
-
-        What their calls have used meanwhile is counted: it was paid for.
-        """
+    def release(self, wishes: Iterable[Wish]) -> int:
+        """Hand items back as if they had not been claimed; return how many were still held."""
         by_batch: dict[str, list[str | int]] = defaultdict(list)
-        for wish, used in items:
-            counts = {} if used is None else used.counts()
-            args = by_batch[wish.batch_id]
-            args += (wish.index, wish.token, len(counts), *_usage_args(counts))
+        for wish in wishes:
+            by_batch[wish.batch_id] += (wish.index, wish.token)
         released = 0
         for batch_id, args in by_batch.items():
             keys = self._keys.batch(batch_id)
-            released += int(self._store.run("release", [keys.meta, keys.runs, keys.leases], *args))
+            released += int(self._store.run("release", [keys.runs, keys.leases], *args))
         return released
+
+    def keep(self, keepings: Sequence[Keeping]) -> None:
+        """Keep what steps have given, for the item's next attempt."""
+        self._store.run_all(self._keep(keepings))
+
+    def put_off(self, items: Sequence[PutOff]) -> None:
+        """Give the items' leases back and let none be claimed before its time."""
+        calls = []
+        by_batch: dict[str, list[str | int]] = defaultdict(list)
+        for wish, seconds in items:
+            by_batch[wish.batch_id] += (wish.index, wish.token, int(seconds * 1000))
+        for batch_id, args in by_batch.items():
+            keys = self._keys.batch(batch_id)
+            calls.append(Call("put_off", [keys.runs, keys.leases, keys.kept, keys.due], args))
+        self._store.run_all(calls)
 
     def pause(self, batch_id: str, reason: PauseReason) -> None:
         """Let no new item of the batch start until a person resumes it; the first reason stays."""
@@ -164,6 +199,8 @@ class Exchange:
             keys.outcomes(number),
             keys.runs,
             keys.leases,
+            keys.kept,
+            keys.due,
         ]
         args: list[str | int] = [self._lease_ms, self._store.settings.max_attempts]
         for wish in wishes:
@@ -182,6 +219,7 @@ class Exchange:
             keys.settled,
             keys.done,
             keys.events,
+            keys.kept,
         ]
         args: list[str | int | bytes] = [EVENTS_KEPT, self._store.settings.alike_limit]
         for one in settlements:
@@ -189,6 +227,19 @@ class Exchange:
             args += (pack_outcome(one.outcome, one.output), int(one.busy * 1e6), len(one.usage))
             args += _usage_args(one.usage)
         return Call("settle", names, args)
+
+    def _keep(self, keepings: Sequence[Keeping]) -> list[Call]:
+        by_batch: dict[str, list[str | int]] = defaultdict(list)
+        for one in keepings:
+            args = by_batch[one.wish.batch_id]
+            usage = {} if one.usage is None else one.usage.counts()
+            counts = {name: n for name, n in usage.items() if abs(n) <= _LARGEST}
+            args += (one.wish.index, one.wish.token, one.steps, json.dumps(counts))
+        calls = []
+        for batch_id, args in by_batch.items():
+            keys = self._keys.batch(batch_id)
+            calls.append(Call("keep", [keys.meta, keys.runs, keys.kept], args))
+        return calls
 
 
 def _usage_args(usage: Mapping[str, int]) -> list[str | int]:
@@ -212,6 +263,8 @@ def _claimed(chain: str, answer: Sequence[str]) -> Claim:
     match answer:
         case ["run", attempt, text]:
             return Claim(verdict="run", attempt=int(attempt), input=unpack(text), chain=chain)
+        case ["run", attempt, text, steps, usage]:
+            return Claim("run", int(attempt), unpack(text), chain, steps, usage)
         case ["lost", attempt]:
             return Claim(verdict="lost", attempt=int(attempt), chain=chain)
     verdict: Verdict = answer[0]  # type: ignore[assignment]

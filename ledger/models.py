@@ -176,6 +176,8 @@ class BatchRecord(Frozen):
     provider_done: int | None = None
     #: Items that a worker holds now.
     running: int = 0
+    #: Items that wait for their next attempt.
+    put_off: int = 0
     #: Why the workers have paused it; None unless they have.
     reason: PauseReason | None = None
     #: Sums over all calls; None where none reported any.

@@ -21,7 +21,7 @@ from ledger.values import decode
 _USAGE: Final = tuple(Usage.model_fields)
 
 
-def record_of(batch_id: str, meta: dict[str, str], running: int) -> BatchRecord:
+def record_of(batch_id: str, meta: dict[str, str], running: int, put_off: int) -> BatchRecord:
     """Return the batch that this `meta` describes."""
     usage = {name: int(meta[f"usage.{name}"]) for name in _USAGE if f"usage.{name}" in meta}
     return BatchRecord(
@@ -39,6 +39,7 @@ def record_of(batch_id: str, meta: dict[str, str], running: int) -> BatchRecord:
         provider_retry="live" if meta.get("provider_retry") == "live" else None,
         provider_done=int(meta["provider_done"]) if "provider_done" in meta else None,
         running=running,
+        put_off=put_off,
         reason=PauseReason.model_validate_json(meta["reason"]) if "reason" in meta else None,
         usage=Usage(**usage) if usage else None,
         budget=budget_of(meta),
@@ -72,7 +73,7 @@ def item_of(index: int, outcome: str | None, custom_id: str | None, run: str | N
         return Item(
             index=index,
             custom_id=custom_id,
-            status=ItemStatus.RUNNING,
+            status=ItemStatus.QUEUED if run.endswith(" waits") else ItemStatus.RUNNING,
             attempts=int(run.split(" ", 1)[0]),
         )
     return Item(index=index, custom_id=custom_id)

@@ -67,10 +67,13 @@ class Reader:
                 keys = self._keys.batch(batch_id)
                 pipe.hgetall(keys.meta)
                 pipe.zcard(keys.leases)
+                pipe.zcard(keys.due)
             replies = pipe.execute()
         return [
-            record_of(batch_id, meta, running) if meta else None
-            for batch_id, meta, running in zip(batch_ids, replies[::2], replies[1::2], strict=True)
+            record_of(batch_id, meta, running, put_off) if meta else None
+            for batch_id, meta, running, put_off in zip(
+                batch_ids, replies[::3], replies[1::3], replies[2::3], strict=True
+            )
         ]
 
     def status(self, batch_id: str) -> BatchStatus:

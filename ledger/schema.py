@@ -11,6 +11,11 @@ Of one batch:
     NS:{ID}:runs        hash    index -> "attempt claimed_ms token" of items claimed, not settled;
                                 the token of what is held and not started ends in "?" or "!"
     NS:{ID}:leases      zset    index, scored by when its lease ends (ms); running items only
+    NS:{ID}:due         zset    index of an item whose attempt ended without an outcome, scored by
+                                when the next one may start (ms)
+    NS:{ID}:kept        hash    index -> what steps of such an item, or of one whose worker died,
+                                have given (`chains.kept`); "INDEX.ended" -> how many of its starts
+                                ended without an outcome; "INDEX.usage" -> what they have used
     NS:{ID}:shards      hash    shard -> "start stop items_per_task", as it was cut
     NS:{ID}:settled     hash    shard -> how many of its items are settled, or "closed";
                                 "SHARD.us" -> for how many microseconds its items ran together;
@@ -75,6 +80,14 @@ class BatchKeys:
         return self._key("leases")
 
     @property
+    def due(self) -> str:
+        return self._key("due")
+
+    @property
+    def kept(self) -> str:
+        return self._key("kept")
+
+    @property
     def shards(self) -> str:
         return self._key("shards")
 
@@ -134,6 +147,8 @@ class BatchKeys:
             self.meta,
             self.runs,
             self.leases,
+            self.due,
+            self.kept,
             self.shards,
             self.settled,
             self.open,

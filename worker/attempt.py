@@ -2,14 +2,18 @@
 
 import asyncio
 import json
+import random
 import time
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Executor
+from dataclasses import replace
 from typing import Any, Final, NamedTuple
 
 from chains import ChainNotFound, RegisteredChain, get_chain
 from chains.deadline import Deadline
-from chains.errors import explain
+from chains.errors import OperatorNeeded, PutOff, RetryLater, as_chain_error, explain
+from chains.kept import Kept
+from chains.retry import RetryPolicy
 from chains.run import Run
 from chains.usage import Usage
 from ledger.errors import ValueRejected
@@ -24,6 +28,9 @@ _SHORT: Final = 16_384
 
 #: What is run of an item; an attempt is mostly the whole chain.
 Runs = Callable[[RegisteredChain, Claim], Awaitable[Any]]
+
+#: Under which key the attempts of the whole chain are counted.
+_CHAIN: Final = "chain"
 
 #: What becomes of an item whose attempt is cancelled from outside; None: nothing, for now.
 StopsAs = Callable[[], ItemStatus | None]
@@ -41,8 +48,14 @@ class Ended(NamedTuple):
     usage: Usage | None = None
     #: Seconds that the chain ran.
     busy: float = 0.0
-    #: No item can succeed until a person acts: this is no outcome, the batch pauses.
-    needs_operator: bool = False
+    #: This is no outcome, the item is put aside: for so many seconds, or until a person acts.
+    aside: bool = False
+    put_off: float | None = None
+
+    @property
+    def needs_operator(self) -> bool:
+        """Whether it waits until a person acts."""
+        return self.aside and self.put_off is None
 
     @property
     def code(self) -> str | None:
@@ -56,7 +69,9 @@ class _Problem(NamedTuple):
     """What kept an item from its output."""
 
     error: ItemError
-    needs_operator: bool = False
+    #: It is no outcome: see `Ended`.
+    aside: bool = False
+    put_off: float | None = None
 
 
 async def whole_chain(chain: RegisteredChain, claim: Claim) -> Any:
@@ -86,7 +101,7 @@ async def attempt(
         return failed(ItemError(code="chain_not_found", message=str(error), attempts=claim.attempt))
     started = time.perf_counter()
     try:
-        value, problem = await _run(chain, claim, settings, runs)
+        value, problem = await _run(chain, claim, settings, run, runs)
         busy = time.perf_counter() - started
         if problem is None:
             value, problem = await _encoded(value, claim.attempt, settings, encoders)
@@ -98,13 +113,13 @@ async def attempt(
         return _ended(status, "null", run.usage, time.perf_counter() - started)
     if problem is not None:
         return failed(problem.error, run.usage, busy)._replace(
-            needs_operator=problem.needs_operator
+            aside=problem.aside, put_off=problem.put_off
         )
     return _ended(ItemStatus.SUCCEEDED, value, run.usage, busy)
 
 
 async def _run(
-    chain: RegisteredChain, claim: Claim, settings: Settings, runs: Runs
+    chain: RegisteredChain, claim: Claim, settings: Settings, run: Run, runs: Runs
 ) -> tuple[Any, _Problem | None]:
     """Run the chain under the item's deadline; whatever it raises is the item's error."""
     seconds = chain.timeout or settings.item_timeout
@@ -119,8 +134,43 @@ async def _run(
         if isinstance(error, asyncio.CancelledError) and _cancelling():
             raise
         if deadline.expired():
-            return None, _Problem(_timed_out(seconds, claim.attempt))
-        return None, _explained(error, claim.attempt)
+            error = ItemTimedOut(seconds)
+        return None, _explained(error, claim.attempt)._replace(
+            **_aside(error, chain.retry, run.kept)
+        )
+
+
+class ItemTimedOut(RetryLater):
+    """The deadline of an attempt was over before its chain had an output."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(
+            f"no output within {seconds:g} s: raise the chain's timeout or BATCHORD_ITEM_TIMEOUT",
+            code="timeout",
+        )
+
+
+def _aside(error: BaseException, policy: RetryPolicy | None, kept: Kept | None) -> dict[str, Any]:
+    """Whether this is no outcome, and in how many seconds the item is tried again.
+
+    A step may ask for that, as its own RetryPolicy says. A provider that is busy and says for how
+    long is asked again however often; for all else the chain's policy counts.
+    """
+    ours = as_chain_error(error)
+    if isinstance(ours, OperatorNeeded):
+        return {"aside": True}
+    wait: float | None = None
+    if isinstance(ours, PutOff):
+        wait = ours.after
+    elif isinstance(ours, RetryLater) and ours.code == "rate_limited" and ours.after is not None:
+        wait = ours.after * (1 + 0.1 * random.random())
+    elif policy is not None and kept is not None:
+        before = kept.tries(_CHAIN)
+        tries = replace(before, count=before.count + 1)
+        wait = policy.delay(tries.count, error, elapsed=time.time() - tries.since)
+        if wait is not None:
+            kept.tried(_CHAIN, tries)
+    return {} if wait is None else {"aside": True, "put_off": wait}
 
 
 async def _encoded(
@@ -192,22 +242,12 @@ def _explained(error: BaseException, attempts: int) -> _Problem:
         raw=info.raw,
         attempts=attempts,
     )
-    return _Problem(found, info.needs_operator)
+    return _Problem(found)
 
 
 def _worker_lost(attempts: int) -> ItemError:
     return ItemError(
         code="worker_lost",
         message=f"its worker process died in each of {attempts} attempts",
-        attempts=attempts,
-    )
-
-
-def _timed_out(seconds: float, attempts: int) -> ItemError:
-    return ItemError(
-        code="timeout",
-        message=f"no output within {seconds:g} s: raise the chain's timeout or "
-        "BATCHORD_ITEM_TIMEOUT",
-        retryable=True,
         attempts=attempts,
     )

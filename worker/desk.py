@@ -13,7 +13,7 @@ from chains.limited import of_batch
 from chains.loop import default_loop
 from chains.run import Run, scope
 from chains.usage import Usage
-from ledger.exchange import Claim, Exchange, Settlement, Wish
+from ledger.exchange import Claim, Exchange, Keeping, Settlement, Wish
 from ledger.schema import PAGE_SIZE
 from ledger.shard import Shard
 from worker.attempt import Ended, Runs, attempt
@@ -101,9 +101,16 @@ class Desk:
 
     def release(self, ran: Sequence[Ran]) -> None:
         """Hand the items back as if they had not been claimed; what they have used is counted."""
-        held = [(one.wish, one.usage) for one in ran if one.claim.verdict in HELD]
-        self._runtime.leases.drop(wish for wish, _ in held)
-        self._exchange.release(held)
+        held = [one for one in ran if one.claim.verdict in HELD]
+        used = [
+            Keeping(wish=one.wish, steps="", usage=one.usage)
+            for one in held
+            if one.usage is not None
+        ]
+        if used:
+            self._exchange.keep(used)
+        self._runtime.leases.drop(one.wish for one in held)
+        self._exchange.release(one.wish for one in held)
 
     def _attempts(self, wishes: Sequence[Wish], runs: Callable[[int], Runs]) -> list[Ran]:
         _, claims = self._exchange.swap([], wishes)
@@ -122,7 +129,8 @@ class Desk:
         async def one(wish: Wish, claim: Claim) -> Ran:
             if claim.verdict not in ("run", "lost"):
                 return Ran(wish, claim)
-            run = Run()
+            earlier = Usage.model_validate_json(claim.usage) if claim.usage else None
+            run = Run(usage=earlier)
             async with places:
                 with scope(run), of_batch(wish.batch_id):
                     ended = await attempt(

@@ -11,7 +11,7 @@ from ledger.connection import PATIENT
 from ledger.exchange import Exchange
 from ledger.limiter import LedgerLimiter
 from ledger.models import ItemStatus
-from ledger.publish import publish_shards
+from ledger.publish import publish_due, publish_shards
 from ledger.settings import Settings
 from ledger.store import Store
 from worker.leases import Leases
@@ -70,6 +70,13 @@ class Runtime:
             # The next gather does it, or the sweep.
             logger.warning("not published batch=%s: %s", batch_id, type(error).__name__)
 
+    def _publish_due(self, batch_id: str) -> None:
+        """Publish what was put off and may start again."""
+        try:
+            publish_due(self._app, self.store, batch_id)
+        except Exception as error:  # noqa: BLE001
+            logger.warning("not published batch=%s: %s", batch_id, type(error).__name__)
+
     def _stop(self, batches: dict[str, ItemStatus]) -> None:
         """Have what runs of these batches cancelled; called by the thread of the leases."""
         default_loop().loop.call_soon_threadsafe(self.runner.stop, batches)
@@ -87,5 +94,6 @@ class Runtime:
                     self.settings,
                     slots=self.slots,
                     on_room=self._publish,
+                    on_due=self._publish_due,
                 )
             return self._runner

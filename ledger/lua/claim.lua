@@ -1,11 +1,12 @@
--- claim(KEYS meta, inputs, outcomes, runs, leases; ARGV lease_ms, max_attempts, index, token, how, index, token, how, ...)
+-- claim(KEYS meta, inputs, outcomes, runs, leases, kept, due; ARGV lease_ms, max_attempts, index, token, how, index, token, how, ...)
 --   -> {chain or '', answer, ...}, an answer for each index:
---      {'run', attempt, input} | {'lost', attempt} | {'settled'} | {'held', ms} | {'stopped', status} | {'unknown'} | {'suspect'}
+--      {'run', attempt, input, [steps, usage]} | {'lost', attempt} | {'settled'} | {'held', ms} | {'stopped', status} | {'unknown'} | {'suspect'}
 -- The items lie in one page. The attempt is counted before user code runs, so that one that kills
 -- its process is counted too. `how` is 1 for alone, 2 for answered, 3 for both, else 0. Answered: the
--- provider's answer is there and paid for, so that it is claimed also if no new item starts. 'lost': claimed as well, but it has cost too many processes: the
--- caller settles it as failed. 'suspect': held for the caller and not yet started, as this is its
--- last start: it asks again, alone, once nothing else runs in its process.
+-- provider's answer is there and paid for, so that it is claimed also if no new item starts.
+-- 'lost': claimed as well, but it has cost too many processes: the caller settles it as failed. 'suspect': held for the caller and not yet started, as this is its
+-- last start: it asks again, alone, once nothing else runs in its process. What waits for its time
+-- (put_off.lua) is 'held'; `steps` and `usage` are what earlier attempts have left (keep.lua).
 -- Each key is read and written once for all items.
 local meta = redis.call('HMGET', KEYS[1], 'status', 'chain', 'expires_at')
 local t = redis.call('TIME')
@@ -27,6 +28,8 @@ local inputs = redis.call('HMGET', KEYS[2], unpack(indexes))
 local outcomes = redis.call('HMGET', KEYS[3], unpack(indexes))
 local runs = redis.call('HMGET', KEYS[4], unpack(indexes))
 local new_runs, new_leases, taken = {}, {}, {}
+-- Most batches have neither.
+local any_kept, any_due = redis.call('EXISTS', KEYS[6]) == 1, redis.call('EXISTS', KEYS[7]) == 1
 
 local function hold(i, attempt, token)
   taken[indexes[i]] = true
@@ -57,21 +60,31 @@ local function claim(i)
     -- With a question mark it is held, and not started; with an exclamation mark it is lost.
     local lost = token == tokens[i] .. '!'
     local ours = lost or token == tokens[i] .. '?'
+    local due = any_due and redis.call('ZSCORE', KEYS[7], indexes[i])
+    if due and tonumber(due) > now then
+      return {'held', tonumber(due) - now}
+    end
     local lease = runs[i] and not ours and redis.call('ZSCORE', KEYS[5], indexes[i])
     if lease and tonumber(lease) > now then
       return {'held', tonumber(lease) - now}
     end
-    if attempt > 0 and attempt == max_attempts - 1 and not alone[i] then
+    -- Starts that came to no end: each has cost a process.
+    local strikes = attempt - (any_kept and tonumber(redis.call('HGET', KEYS[6], indexes[i] .. '.ended') or 0) or 0)
+    if strikes > 0 and strikes == max_attempts - 1 and not alone[i] then
       hold(i, attempt, tokens[i] .. '?')
       return {'suspect'}
     end
-    if lost or attempt >= max_attempts then
+    if lost or strikes >= max_attempts then
       hold(i, attempt, tokens[i] .. '!')
       return {'lost', attempt}
     end
     attempt = attempt + 1
   end
   hold(i, attempt, tokens[i])
+  if any_kept then
+    local kept = redis.call('HMGET', KEYS[6], indexes[i], indexes[i] .. '.usage')
+    return {'run', attempt, inputs[i], kept[1] or '', kept[2] or ''}
+  end
   return {'run', attempt, inputs[i]}
 end
 
@@ -82,5 +95,10 @@ end
 if #new_runs > 0 then
   redis.call('HSET', KEYS[4], unpack(new_runs))
   redis.call('ZADD', KEYS[5], unpack(new_leases))
+  if any_due then
+    for i = 1, #new_runs, 2 do
+      redis.call('ZREM', KEYS[7], new_runs[i])
+    end
+  end
 end
 return answers

@@ -1,4 +1,4 @@
--- retry_shard(KEYS meta, outcomes, history, shards, settled, again; ARGV shard, lease_ms, code, ...) -> items that will run again
+-- retry_shard(KEYS meta, outcomes, history, shards, settled, again, kept; ARGV shard, lease_ms, code, ...) -> items that will run again
 -- Takes the outcomes of failed items (of these codes, or of any) into their history, and queues the
 -- shard to be published again. Only between retry_begin and finish.
 local meta = redis.call('HMGET', KEYS[1], 'status', 'retrying_until')
@@ -23,10 +23,15 @@ for i, index in ipairs(indexes) do
   -- its outcome is one JSON object.
   local outcome = outcomes[i]
   if outcome and string.find(outcome, '^{"attempts":%d+,"settled_at":[%d.]+,"duration":[%d.-]+,"status": ?"failed"') then
-    if #ARGV < 3 or wanted[cjson.decode(outcome)['error']['code']] then
+    local error = cjson.decode(outcome)['error']
+    if #ARGV < 3 or wanted[error['code']] then
       local before = redis.call('HGET', KEYS[3], index)
       redis.call('HSET', KEYS[3], index, before and string.sub(before, 1, -2) .. ',' .. outcome .. ']' or '[' .. outcome .. ']')
       redis.call('HDEL', KEYS[2], index)
+      if error['retryable'] ~= true then
+        -- Who knows which step is to blame: all are run again.
+        redis.call('HDEL', KEYS[7], index)
+      end
       retried = retried + 1
     end
   end

@@ -1,8 +1,9 @@
--- settle(KEYS meta, outcomes, runs, leases, shards, settled, done, events;
+-- settle(KEYS meta, outcomes, runs, leases, shards, settled, done, events, kept;
 --        ARGV events_kept, alike_limit, index, token, shard, attempt, status, code, outcome, busy_us, usage fields, usage field, n, ..., index, ...)
 --   -> {answer, ..., room}, an answer for each item: 0: refused, another execution holds or has settled
 --      it | 1: recorded | 2: recorded, and each item of its shard has an outcome now; and whether the
 --      batch's window has room for another shard since this call
+-- Usage is all that the item has used; what `keep` has counted of it is not counted again.
 -- The items lie in one page. First write wins and nothing is ever written over: only the latest
 -- claim's token is let through, and it is gone once the outcome is there. `outcome` begins
 -- with a JSON object; the times are put in here. Each key is read and written once for all items.
@@ -17,6 +18,7 @@ while i <= #ARGV do
   i = i + 9 + 2 * tonumber(ARGV[i + 8])
 end
 local runs = redis.call('HMGET', KEYS[3], unpack(indexes))
+local any_kept = redis.call('EXISTS', KEYS[9]) == 1
 local answers, outcomes, done, ends, counts, per_shard = {}, {}, {}, {}, {}, {}
 
 local function count(in_table, name, n)
@@ -58,8 +60,10 @@ local function settle(item, at)
   count(counts, status, 1)
   count(per_shard, shard, 1)
   count(per_shard, shard .. '.us', ARGV[at + 7])
+  local counted = any_kept and cjson.decode(redis.call('HGET', KEYS[9], index .. '.usage') or '{}') or {}
   for field = at + 9, at + 8 + 2 * ARGV[at + 8], 2 do
-    count(counts, ARGV[field], ARGV[field + 1])
+    local before = counted[string.sub(ARGV[field], 7)] or 0
+    count(counts, ARGV[field], math.max(0, ARGV[field + 1] - before))
   end
   return 1
 end
@@ -72,6 +76,15 @@ if #done > 0 then
   redis.call('HDEL', KEYS[3], unpack(done))
   redis.call('ZREM', KEYS[4], unpack(done))
   redis.call('RPUSH', KEYS[7], unpack(done))
+  if any_kept then
+    for place, index in ipairs(done) do
+      redis.call('HDEL', KEYS[9], index .. '.ended', index .. '.usage')
+      -- What a failed item has paid for, retry_failed may still use.
+      if ends[place].status ~= 'failed' then
+        redis.call('HDEL', KEYS[9], index)
+      end
+    end
+  end
   for name, n in pairs(counts) do
     -- As a text: Lua would write a large number with an exponent.
     redis.call('HINCRBY', KEYS[1], name, string.format('%.0f', n))
