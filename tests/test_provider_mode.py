@@ -307,6 +307,17 @@ def test_a_batch_that_the_provider_refuses_pauses_and_is_sent_anew_after_a_resum
     assert len(provider.batches.batches) == 2
 
 
+def test_a_provider_that_has_no_room_now_is_asked_again_later(
+    deployment: Deployment, provider: OpenAIServer
+) -> None:
+    how = provider.batches.behaviour
+    how.refuse, how.refusals = "token_limit_exceeded", 2
+    batch = submit(deployment, "ask", words(5))
+    assert batch.wait(30).request_counts.succeeded == 5
+    assert (len(provider.batches.uploads), len(provider.batches.batches)) == (1, 3)
+    assert provider.batches.executed.total() == 5
+
+
 @pytest.mark.parametrize("path", ["/v1/files", "/v1/batches"])
 def test_a_key_that_is_refused_pauses_and_nothing_is_done_twice_after_a_resume(
     deployment: Deployment, provider: OpenAIServer, path: str
@@ -376,6 +387,23 @@ def test_with_a_budget_parts_go_one_by_one(deployment: Deployment, provider: Ope
     batch.resume(budget=Budget(tokens=100 * REQUESTS))
     assert batch.wait(30).request_counts.succeeded == 3 * REQUESTS
     assert provider.batches.executed.total() == 3 * REQUESTS
+
+
+def test_files_are_as_large_as_they_may_be_and_a_request_that_fits_in_none_fails(
+    deploy: Deploy, provider: OpenAIServer, deployment: Deployment
+) -> None:
+    deployment = deploy(**FAST, provider_bytes=10_000)
+    start(deployment, provider)
+    inputs = ["x" * 2_000 for _ in range(20)]
+    inputs[7] = "x" * 20_000
+    batch = submit(deployment, "ask", inputs)
+    assert batch.wait(30).request_counts.failed == 1
+    found = codes(list(batch.results()))
+    assert found == [None] * 7 + ["request_too_large"] + [None] * 12
+    sizes = [each["bytes"] for each in provider.batches.uploads]
+    assert len(sizes) == 5, "four requests in each"
+    assert max(sizes) <= 10_000
+    assert provider.batches.executed.total() == 19
 
 
 def test_an_item_that_cannot_come_to_a_request_fails_and_the_others_go(

@@ -29,8 +29,8 @@ logger = logging.getLogger(__name__)
 
 #: What the provider says of a batch that it has no room for now.
 _NO_ROOM: Final = "token_limit_exceeded"
-#: Seconds until it is asked again; doubled each time, up to the cap.
-_PATIENCE: Final = (60.0, 3600.0)
+#: Seconds until it is asked again, at most; less the first times.
+_PATIENCE: Final = 3600.0
 
 
 class Consignment:
@@ -233,8 +233,8 @@ class Consignment:
         if self._stopping:
             self._close(part)
         elif found.code == _NO_ROOM:
-            first, cap = _PATIENCE
-            due = self._parts.now() + min(cap, first * 2.0**part.tries)
+            wait = 2 * self._settings.provider_poll * 2.0 ** min(part.tries, 20)
+            due = self._parts.now() + min(_PATIENCE, wait)
             self._parts.forget(self._id, part.number, "batch", "creating", "not_before", "tries")
             self._parts.note(self._id, part.number, "not_before", int(due * 1000))
             self._parts.note(self._id, part.number, "tries", part.tries + 1)

@@ -47,10 +47,23 @@ class Desk:
         self._exchange = Exchange(runtime.store)
         self._batch_id = batch_id
         self._encoders = ThreadPoolExecutor(_ENCODERS, thread_name_prefix="encode")
+        self._held: dict[tuple[int, str], Wish] = {}
 
     def close(self) -> None:
-        """End the threads."""
+        """Let go of what an error has left here; its leases run out."""
+        self._drop(list(self._held.values()))
         self._encoders.shutdown()
+
+    def _hold(self, wishes: Iterable[Wish]) -> None:
+        held = {(wish.index, wish.token): wish for wish in wishes}
+        self._held |= held
+        self._runtime.leases.hold(held.values())
+
+    def _drop(self, wishes: Iterable[Wish]) -> None:
+        wishes = list(wishes)
+        for wish in wishes:
+            self._held.pop((wish.index, wish.token), None)
+        self._runtime.leases.drop(wishes)
 
     def run(
         self, indexes: Iterable[int], runs: Callable[[int], Runs], *, answered: bool = False
@@ -95,7 +108,7 @@ class Desk:
                 )
             )
         receipts, _ = self._exchange.swap(settlements, [])
-        self._runtime.leases.drop(one.wish for one in ran)
+        self._drop(one.wish for one in ran)
         for one, receipt in zip(settlements, receipts, strict=True):
             _log(one, receipt.recorded)
 
@@ -109,16 +122,16 @@ class Desk:
         ]
         if used:
             self._exchange.keep(used)
-        self._runtime.leases.drop(one.wish for one in held)
+        self._drop(one.wish for one in held)
         self._exchange.release(one.wish for one in held)
 
     def _attempts(self, wishes: Sequence[Wish], runs: Callable[[int], Runs]) -> list[Ran]:
         _, claims = self._exchange.swap([], wishes)
         pairs = list(zip(wishes, claims, strict=True))
-        self._runtime.leases.hold(wish for wish, claim in pairs if claim.verdict in HELD)
+        self._hold(wish for wish, claim in pairs if claim.verdict in HELD)
         ran = default_loop().run(self._all(pairs, runs))
         # What was refused keeps no lease: a suspect that is not one any more, say.
-        self._runtime.leases.drop(one.wish for one in ran if one.claim.verdict not in HELD)
+        self._drop(one.wish for one in ran if one.claim.verdict not in HELD)
         return ran
 
     async def _all(

@@ -86,10 +86,12 @@ class Outbox:
         count, at = 0, start
         # What the part has, it keeps: someone may have uploaded it so.
         bound = start if known is None else known.stop
-        while at < total:
+        # Nothing is added once it may have been uploaded.
+        end = bound if known is not None and known.uploading else total
+        while at < end:
             room = self._settings.provider_requests - count
-            stop = bound if at < bound else min(total, at + room)
-            if stop == at:
+            stop = bound if at < bound else min(end, at + room)
+            if stop <= at:
                 break
             page = next(pages(at, stop, _AT_ONCE))
             ran = self._requests(page)
