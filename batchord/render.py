@@ -87,7 +87,7 @@ def at_provider(record: BatchRecord) -> str:
     """Say how far the provider's own batches are; empty unless they are under way."""
     if not record.provider_done or record.status.ended:
         return ""
-    return f" (and {record.provider_done:,} at the provider)"
+    return f"{record.provider_done:,} answered at the provider"
 
 
 def _bar(batch: Batch, out: Console, over: Over) -> BatchRecord:
@@ -113,8 +113,7 @@ def _bar(batch: Batch, out: Console, over: Over) -> BatchRecord:
                 progress.console.print(told)
             counts = record.request_counts
             failed = f"[red]{counts.failed} failed" if counts.failed else ""
-            failed += at_provider(record)
-            spent = money.spent_briefly(record)
+            spent = " ".join(filter(None, (at_provider(record), money.spent_briefly(record))))
             progress.update(
                 bar, completed=counts.done, rate=_rate(record), failed=failed, spent=spent
             )
@@ -132,10 +131,9 @@ def _lines(batch: Batch, out: Console, over: Over) -> BatchRecord:
             out.print(told, soft_wrap=True)
         if over(record) or time.monotonic() - shown >= _LINE:
             counts = record.request_counts
-            used = money.spent_briefly(record)
+            used = ", ".join(filter(None, (at_provider(record), money.spent_briefly(record))))
             out.print(
-                f"{record.chain}: {counts.done}/{counts.total} done{at_provider(record)}, "
-                f"{counts.failed} failed, "
+                f"{record.chain}: {counts.done}/{counts.total} done, {counts.failed} failed, "
                 f"{_rate(record)}{f', {used}' if used else ''}",
                 soft_wrap=True,
             )
@@ -247,6 +245,7 @@ def summary(record: BatchRecord) -> Text:
     counts, seconds = record.request_counts, duration(record)
     parts = [f"{counts.succeeded} succeeded", f"{counts.failed} failed"]
     parts += [f"{n} {name}" for name in ("cancelled", "expired") if (n := getattr(counts, name))]
+    parts += filter(None, [at_provider(record)])
     parts += money.spent(record)
     if seconds is not None:
         parts.append(f"{seconds:,.1f} s ({_rate(record)})")
