@@ -9,6 +9,7 @@ from chains import (
     Parallel,
     Prompt,
     RateLimit,
+    Request,
     Responses,
     Retriever,
     RetryPolicy,
@@ -36,8 +37,10 @@ from ledger.models import (
     PauseReason,
     RequestCounts,
 )
+from ledger.progress import Progress
 from ledger.settings import NoServer, Settings
 from producer import Batch, Client, Estimate, RemoteRunnable
+from producer.export import Exported, NotVectors
 
 __all__ = [
     "Batch",
@@ -52,6 +55,7 @@ __all__ = [
     "Document",
     "Embed",
     "Estimate",
+    "Exported",
     "IdempotencyConflict",
     "Item",
     "ItemError",
@@ -60,11 +64,14 @@ __all__ = [
     "Lambda",
     "LedgerUnavailable",
     "NoServer",
+    "NotVectors",
     "Parallel",
     "PauseReason",
+    "Progress",
     "Prompt",
     "RateLimit",
     "RemoteRunnable",
+    "Request",
     "RequestCounts",
     "Responses",
     "ResumeRefused",

@@ -69,17 +69,6 @@ class Asking(Step[Any, Answer], OfflineCall, Generic[Answer]):
         self._options = dict(options)
         _refuse_streaming(self._options)
 
-    def fingerprint(self) -> Any:
-        wanted = None if self._structure is None else self._structure.schema()
-        model = self._model or os.environ.get("OPENAI_MODEL")
-        return [self.endpoint, model, self._options, wanted]
-
-    def dump(self, output: Any) -> str | None:
-        return super().dump(output) if self._structure is None else self._structure.dump(output)
-
-    def load(self, text: str) -> Any:
-        return super().load(text) if self._structure is None else self._structure.load(text)
-
     @abstractmethod
     def _create(self, client: "AsyncOpenAI") -> Callable[..., Awaitable[Any]]:
         """The method of the SDK that sends a request, and gives its raw response."""
@@ -98,6 +87,19 @@ class Asking(Step[Any, Answer], OfflineCall, Generic[Answer]):
         if self._structure is None:
             return cast(Answer, _usable(self._read(await self._answer(request, messages))))
         return cast(Answer, await self._structured(self._structure, request, messages))
+
+    def fingerprint(self) -> Any:
+        schema = None if self._structure is None else self._structure.schema
+        return [self.endpoint, self._asked_for(), self._options, schema]
+
+    def dump(self, output: Any) -> str | None:
+        return super().dump(output) if self._structure is None else self._structure.dump(output)
+
+    def load(self, text: str) -> Any:
+        return super().load(text) if self._structure is None else self._structure.load(text)
+
+    def _asked_for(self) -> str | None:
+        return self._model or os.environ.get("OPENAI_MODEL")
 
     async def _structured(
         self, structure: Structure[Any], request: dict[str, Any], messages: list[Message]
@@ -134,8 +136,10 @@ class Asking(Step[Any, Answer], OfflineCall, Generic[Answer]):
             # As an argument, the SDK would look each message up in a union of types, to rename
             # nothing: a quarter of what a call costs. `extra_body` it sends as it is.
             self.conversation: [],
-            "extra_headers": provider.named([request, messages])
-            | (request.get("extra_headers") or {}),
+            "extra_headers": {
+                **provider.named([request, messages]),
+                **(request.get("extra_headers") or {}),
+            },
             "extra_body": {self.conversation: messages, **(request.get("extra_body") or {})},
         }
 
@@ -151,7 +155,8 @@ class Asking(Step[Any, Answer], OfflineCall, Generic[Answer]):
                 report_usage(used)
                 return body, used
 
-        body, _ = await within(self._limit, self._size(request, messages), call)
+        limit = self._limit or provider.shared_cool_down(request["model"])
+        body, _ = await within(limit, self._size(request, messages), call)
         return body
 
     def _request(self, options: dict[str, Any]) -> dict[str, Any]:

@@ -27,15 +27,6 @@ class LineError(BaseModel, frozen=True):
     message: str | None = None
 
 
-class Request(BaseModel, frozen=True):
-    """A line of an input file."""
-
-    custom_id: str
-    method: str = "POST"
-    url: str
-    body: dict[str, JsonValue]
-
-
 class Answer(BaseModel, frozen=True):
     """A line of an output file, or of an error file."""
 

@@ -26,7 +26,8 @@ class Chat(Asking[Answer]):
     The model is `model`, else OPENAI_MODEL. `options` are further options of the request
     (`seed=1`, `max_completion_tokens=500`); `timeout` is seconds for one request (None: the SDK's
     600). Calls that may succeed later are made again as `retry` says (None: never).
-    Each waits until `limit` allows it.
+    Each waits until `limit` allows it; without one, the items of submitted batches wait together
+    when a provider is busy and says for how long.
 
     Errors: RetryLater, OperatorNeeded, or ChainError with `refusal`, `content_filter`, `length`,
     `invalid_output`, `bad_request`, `unprocessable`. An answer in plain text that is cut off at
@@ -101,7 +102,7 @@ class Chat(Asking[Answer]):
         return client.chat.completions.with_raw_response.create
 
     def _asks_for(self, structure: Structure[Any], options: Mapping[str, Any]) -> dict[str, Any]:
-        wanted = {"name": structure.name, "schema": structure.strict_schema, "strict": True}
+        wanted = {"name": structure.name, "schema": structure.schema, "strict": True}
         return {"response_format": {"type": "json_schema", "json_schema": wanted}}
 
     def fingerprint(self) -> Any:

@@ -5,9 +5,11 @@ when the loop shuts down. It never retries: retries have one owner, `chains.retr
 """
 
 import asyncio
+import hashlib
 import os
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakKeyDictionary
 
@@ -15,7 +17,9 @@ import pydantic
 
 from chains import prices
 from chains.errors import ChainError, OperatorNeeded, as_chain_error
+from chains.limits import RateLimit
 from chains.once import idempotency_key
+from chains.run import keeping
 from chains.usage import Usage
 
 if TYPE_CHECKING:
@@ -95,10 +99,27 @@ def named(request: Any) -> dict[str, str]:
     return {} if key is None else {"Idempotency-Key": key}
 
 
+def shared_cool_down(model: str) -> RateLimit | None:
+    """The limit of a model for which none was given, in a submitted batch: it counts nothing, and
+    lets all workers know when they are to call no more for a while."""
+    return _cool_down(os.environ.get("OPENAI_BASE_URL"), model) if keeping() else None
+
+
+@lru_cache(1000)
+def _cool_down(base_url: str | None, model: str) -> RateLimit:
+    name = hashlib.sha256(f"{base_url} {model}".encode()).hexdigest()[:16]
+    return RateLimit(f"model:{name}")
+
+
 def body_of(raw: Any) -> Any:
     """The JSON body of a raw response, or ChainError (`invalid_output`)."""
+    return json_of(raw.http_response)
+
+
+def json_of(response: Any) -> Any:
+    """The JSON body of an HTTP response, or ChainError (`invalid_output`)."""
     try:
-        return raw.http_response.json()
+        return response.json()
     except ValueError:
         raise ChainError(
             "the provider's answer is not JSON: check OPENAI_BASE_URL", code="invalid_output"

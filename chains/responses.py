@@ -105,7 +105,7 @@ class Responses(Asking[Answer]):
         return client.responses.with_raw_response.create
 
     def _asks_for(self, structure: Structure[Any], options: Mapping[str, Any]) -> dict[str, Any]:
-        wanted = {"name": structure.name, "schema": structure.strict_schema, "strict": True}
+        wanted = {"name": structure.name, "schema": structure.schema, "strict": True}
         return {
             "text": {**(options.get("text") or {}), "format": {"type": "json_schema", **wanted}}
         }

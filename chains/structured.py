@@ -43,7 +43,7 @@ class Structure(Generic[T]):
         return _NOT_IN_NAMES.sub("_", self._model.__name__)[:64]
 
     @cached_property
-    def strict_schema(self) -> dict[str, Any]:
+    def schema(self) -> dict[str, Any]:
         """The JSON schema that the provider is asked for, in the strict form that it takes."""
         from openai import pydantic_function_tool  # on first use: see `chains.provider`
 
@@ -57,10 +57,6 @@ class Structure(Generic[T]):
         answer: Any = self._model.model_validate_json(text)
         value: T = answer.value
         return value
-
-    def schema(self) -> dict[str, Any]:
-        """The JSON schema of an answer."""
-        return self._adapter.json_schema()
 
     def dump(self, answer: T) -> str | None:
         """The answer as JSON, if `load` makes the very same of it; else None."""

@@ -100,7 +100,8 @@ class ItemError(Frozen):
     retryable: bool = False
     #: The provider's HTTP status, where there was one.
     http_status: int | None = None
-    #: The model's answer, where it is the answer that is wrong; at most 20,000 characters.
+    #: The model's answer, where it is the answer that is wrong, or the provider's to a `Request`;
+    #: at most 20,000 characters.
     raw: str | None = None
     #: How many times the item was started.
     attempts: int = 1

@@ -31,6 +31,8 @@ Of one batch:
                                 "PART.uploading", "PART.creating": who was about to; "PART.closed"
     NS:{ID}:courier     string  the worker that talks with the provider about it now; expires
     NS:{ID}:looked      string  someone has looked at the provider's batches just now; expires
+    NS:{ID}:stats       hash    what `ledger.progress` draws: failures by code, latency, throughput;
+                                about 300 fields at most, whatever the batch's size
     NS:{ID}:custom-ids  set     custom_ids seen while submitting, to refuse repeats; gone at seal
 
 Across batches:
@@ -124,6 +126,10 @@ class BatchKeys:
         return self._key("looked")
 
     @property
+    def stats(self) -> str:
+        return self._key("stats")
+
+    @property
     def custom_ids(self) -> str:
         return self._key("custom-ids")
 
@@ -155,6 +161,7 @@ class BatchKeys:
             self.again,
             self.done,
             self.events,
+            self.stats,
             self.custom_ids,
             self.parts,
             *(key(page) for page in pages for key in kinds),

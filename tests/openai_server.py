@@ -28,6 +28,7 @@ from aiohttp import web
 from tests import openai_answers as answers
 from tests.openai_answers import JsonObject
 from tests.openai_batches import Batches
+from tests.openai_posts import POSTS
 from tests.openai_responses import response
 from tests.openai_rules import Failure, Rule, Rules, embedding_failure
 
@@ -159,6 +160,8 @@ class OpenAIServer(Rules):
         app.router.add_post("/v1/chat/completions", self._handler(self._chat))
         app.router.add_post("/v1/responses", self._handler(self._response))
         app.router.add_post("/v1/embeddings", self._handler(self._embeddings))
+        for path, made in POSTS.items():
+            app.router.add_post(path, self._handler(_post(made)))
         app.router.add_get("/v1/models", self._handler(self._models))
         for method, path, name in BATCH_API:
             app.router.add_route(method, path, self._handler(self._of_batches(name)))
@@ -341,6 +344,10 @@ async def _body_of(http: web.Request) -> JsonObject:
     elif http.can_read_body:
         said |= await http.json()
     return said
+
+
+def _post(made: Callable[[JsonObject], JsonObject]) -> Answer:
+    return lambda body, _: web.json_response(made(body))
 
 
 def main() -> None:
