@@ -51,6 +51,8 @@ def submit(
     items_per_task: int | Literal["auto"],
     priority: int,
     completion_window: str | None,
+    mode: Literal["live", "provider"],
+    provider_retry: Literal["live"] | None,
     budget_usd: float | None,
     budget_tokens: int | None,
     as_json: bool,
@@ -72,6 +74,8 @@ def submit(
         items_per_task=items_per_task,
         priority=priority,
         completion_window=completion_window,
+        mode=mode,
+        provider_retry=provider_retry,
         budget=budget_of(budget_usd, budget_tokens),
     )
     click.echo(batch.record().model_dump_json() if as_json else batch.id)

@@ -85,6 +85,8 @@ def run(
     items_per_task: int | Literal["auto"],
     priority: int,
     completion_window: str | None,
+    mode: Literal["live", "provider"],
+    provider_retry: Literal["live"] | None,
     budget_usd: float | None,
     budget_tokens: int | None,
     local_model: bool,
@@ -131,6 +133,8 @@ def run(
             items_per_task=items_per_task,
             priority=priority,
             completion_window=completion_window,
+            mode=mode,
+            provider_retry=provider_retry,
             budget=budget_of(budget_usd, budget_tokens),
         )
         status.stop()

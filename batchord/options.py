@@ -126,6 +126,18 @@ def submit_options(command: F) -> F:
             metavar="24h",
             help="What has no outcome by then expires; s, m, h or d.",
         ),
+        click.option(
+            "--mode",
+            type=click.Choice(["live", "provider"]),
+            default="live",
+            show_default=True,
+            help="provider: through the provider's own Batch API, cheaper and within a day.",
+        ),
+        click.option(
+            "--provider-retry",
+            type=click.Choice(["live"]),
+            help="Call here what the provider's batch gave no good answer to.",
+        ),
     ):
         command = option(command)
     return budget_options(command)

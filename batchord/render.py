@@ -60,6 +60,13 @@ def why_paused(record: BatchRecord) -> str:
     return f"Paused, {code(reason.code)}: {one_line(reason.message, 300)}{where}"
 
 
+def at_provider(record: BatchRecord) -> str:
+    """Say how far the provider's own batches are; empty unless they are under way."""
+    if not record.provider_done or record.status.ended:
+        return ""
+    return f"{record.provider_done:,} answered at the provider"
+
+
 def paused(record: BatchRecord) -> str:
     """Say why a batch is paused, or how to go on if someone did it; empty if it is not."""
     if record.status is not BatchStatus.PAUSED:
@@ -198,6 +205,7 @@ def summary(record: BatchRecord) -> Text:
     counts, seconds = record.request_counts, duration(record)
     parts = [f"{counts.succeeded} succeeded", f"{counts.failed} failed"]
     parts += [f"{n} {name}" for name in ("cancelled", "expired") if (n := getattr(counts, name))]
+    parts += filter(None, [at_provider(record)])
     parts += money.spent(record)
     if seconds is not None:
         parts.append(f"{seconds:,.1f} s ({rate(record)})")

@@ -144,7 +144,8 @@ def _facts(sight: Sight) -> list[str]:
 def _pace(sight: Sight) -> list[str]:
     record, progress = sight.record, sight.progress
     eta = "" if progress.eta is None else f"ETA {render.span(progress.eta)}"
-    return [render.rate(record, progress), eta, money.spent_briefly(record)]
+    there = render.at_provider(record)
+    return [render.rate(record, progress), eta, there, money.spent_briefly(record)]
 
 
 def _codes(progress: Progress, *, brackets: bool = False) -> str:

@@ -7,7 +7,12 @@ from collections.abc import Sequence as Steps
 from typing import Any, ClassVar, NamedTuple
 
 from chains.errors import BatchordError, set_step
+from chains.function import Lambda
+from chains.parallel import Parallel
+from chains.prompt import Prompt
+from chains.run import at
 from chains.runnable import Runnable
+from chains.sequence import Sequence, name_step
 
 
 class NotOffline(BatchordError):
@@ -68,9 +73,10 @@ class Offline(NamedTuple):
 async def _through(steps: Steps[tuple[str, Runnable[Any, Any]]], value: Any) -> Any:
     for label, step in steps:
         try:
-            value = await step.ainvoke(value)
+            with at(label):
+                value = await step.ainvoke(value)
         except Exception as error:
-            set_step(error, label)
+            name_step(error, step, label)
             raise
     return value
 
@@ -81,25 +87,23 @@ def offline(chain: Runnable[Any, Any]) -> Offline:
     Raises:
         NotOffline: it is not exactly one call, with prompts and functions before and after it.
     """
-    from chains.sequence import Sequence  # whose steps are told apart here
-
     steps = chain.labelled if isinstance(chain, Sequence) else [(chain.name, chain)]
-    found = [place for place, (_, step) in enumerate(steps) if isinstance(step, OfflineCall)]
-    if len(found) > 1:
-        raise NotOffline(f"it makes {len(found)} calls one after the other, and may make one")
-    for label, step in steps:
-        if not isinstance(step, OfflineCall) and not _is_pure(step):
+    found = []
+    for place, (label, step) in enumerate(steps):
+        if isinstance(step, OfflineCall):
+            found.append(Offline(step, steps[:place], label, steps[place + 1 :]))
+        elif not _is_pure(step):
             raise NotOffline(
                 f"its step {label} is neither a prompt nor a function, and not a Chat, Responses "
                 "or Embed by itself"
             )
     if not found:
         raise NotOffline("it has no step that is a Chat, Responses or Embed")
-    label, call = steps[found[0]]
-    assert isinstance(call, OfflineCall)  # noqa: S101  # as found
-    if (why := call.why_not_offline()) is not None:
+    if len(found) > 1:
+        raise NotOffline(f"it makes {len(found)} calls one after the other, and may make one")
+    if (why := found[0].call.why_not_offline()) is not None:
         raise NotOffline(why)
-    return Offline(call, steps[: found[0]], label, steps[found[0] + 1 :])
+    return found[0]
 
 
 def why_not_offline(chain: Runnable[Any, Any]) -> str | None:
@@ -113,11 +117,6 @@ def why_not_offline(chain: Runnable[Any, Any]) -> str | None:
 
 def _is_pure(step: Runnable[Any, Any]) -> bool:
     """Whether the step calls no model, as far as can be seen."""
-    from chains.function import Lambda
-    from chains.parallel import Parallel
-    from chains.prompt import Prompt
-    from chains.sequence import Sequence
-
     match step:
         case Prompt() | Lambda():
             return True

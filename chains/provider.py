@@ -126,12 +126,14 @@ def json_of(response: Any) -> Any:
         ) from None
 
 
-def paid(body: Any, asked: str) -> Usage:
-    """What an answer has used and cost: of the model that it names, else of the one asked for."""
+def paid(body: Any, asked: str, *, batch: bool = False) -> Usage:
+    """What an answer has used and cost: of the model that it names, else of the one asked for.
+
+    `batch`: it is one of a provider's batch.
+    """
     named = body.get("model") if isinstance(body, dict) else None
-    return prices.priced(
-        _tokens_used(body), named if isinstance(named, str) and named else str(asked)
-    )
+    model = named if isinstance(named, str) and named else str(asked)
+    return prices.priced(_tokens_used(body), model, batch=batch)
 
 
 def _tokens_used(body: Any) -> Usage:

@@ -40,11 +40,16 @@ class Sequence(Runnable[Any, Any]):
                 with at(label):
                     value = await step.ainvoke(value, config, **kwargs)
             except Exception as error:
-                if isinstance(step, Step) or step_of(error) in (None, step.name):
-                    set_step(error, label)
+                name_step(error, step, label)
                 raise
             kwargs = {}  # they are for the first step
         return value
 
     def fingerprint(self) -> Any:
         return [step.fingerprint() for step in self.steps]
+
+
+def name_step(error: Exception, step: Runnable[Any, Any], label: str) -> None:
+    """Say that the step of this label raised the error, unless a branch within it has said so."""
+    if isinstance(step, Step) or step_of(error) in (None, step.name):
+        set_step(error, label)

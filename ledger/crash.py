@@ -31,6 +31,14 @@ Point = Literal[
     # The sweep, and what it winds up.
     "sweep-mid-page",
     "wind-up-mid-page",
+    # Provider mode.
+    "half-built",
+    "before-upload",
+    "after-upload",
+    "before-create",
+    "after-create",
+    "half-read",
+    "half-dealt",
     # Steering.
     "retry-half-begun",
 ]

@@ -32,6 +32,8 @@ class Wish:
     token: str
     #: Nothing else runs in its process: it may have its last start.
     alone: bool = False
+    #: The provider's answer to it is there: it is claimed also if the batch takes no new starts.
+    answered: bool = False
 
 
 class Claim(NamedTuple):
@@ -212,7 +214,7 @@ class Exchange:
         ]
         args: list[str | int] = [self._lease_ms, self._store.settings.max_attempts, PAGE_SIZE]
         for wish in wishes:
-            args += (wish.index, wish.token, int(wish.alone))
+            args += (wish.index, wish.token, int(wish.alone) + 2 * int(wish.answered))
         return Call("claim", names, args)
 
     def _settle(self, page: tuple[str, int], settlements: Iterable[Settlement]) -> Call:

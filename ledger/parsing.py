@@ -11,6 +11,7 @@ from ledger.models import (
     BatchStatus,
     Item,
     ItemStatus,
+    Mode,
     PauseReason,
     RequestCounts,
 )
@@ -34,6 +35,9 @@ def record_of(batch_id: str, meta: dict[str, str], running: int, put_off: int) -
             cancelled=int(meta.get("cancelled", 0)),
             expired=int(meta.get("expired", 0)),
         ),
+        mode=Mode(meta.get("mode", Mode.LIVE)),
+        provider_retry="live" if meta.get("provider_retry") == "live" else None,
+        provider_done=int(meta["provider_done"]) if "provider_done" in meta else None,
         running=running,
         put_off=put_off,
         reason=PauseReason.model_validate_json(meta["reason"]) if "reason" in meta else None,

@@ -20,7 +20,8 @@ Of one batch:
                                 claimed with it; "INDEX.wait" -> items that wait for its outcome
     NS:{ID}:shards      hash    shard -> "start stop items_per_task", as it was cut
     NS:{ID}:settled     hash    shard -> how many of its items are settled, or "closed";
-                                "SHARD.us" -> for how many microseconds its items ran together
+                                "SHARD.us" -> for how many microseconds its items ran together;
+                                "SHARD.dealt": it is back from the provider
     NS:{ID}:open        set     shards that are published and not closed
     NS:{ID}:again       list    "shard items": shards to be published again, as so many failed items
                                 of them are to run again
@@ -30,6 +31,11 @@ Of one batch:
     NS:{ID}:hist:P      hash    index -> JSON array of the outcomes that retries have replaced
     NS:{ID}:done        list    indexes in the order in which they were settled
     NS:{ID}:events      stream  wake-up calls (`settled`, `status`), trimmed to about 1,000
+    NS:{ID}:parts       hash    in provider mode: part -> "start stop first_shard next_shard
+                                begun_ms"; "PART.file", "PART.batch": the provider's;
+                                "PART.uploading", "PART.creating": who was about to; "PART.closed"
+    NS:{ID}:courier     string  the worker that talks with the provider about it now; expires
+    NS:{ID}:looked      string  someone has looked at the provider's batches just now; expires
     NS:{ID}:stats       hash    what `ledger.progress` draws: failures by code, latency, throughput;
                                 about 300 fields at most, whatever the batch's size
     NS:{ID}:custom-ids  set     custom_ids seen while submitting, to refuse repeats; gone at seal
@@ -125,6 +131,18 @@ class BatchKeys:
         return self._key("events")
 
     @property
+    def parts(self) -> str:
+        return self._key("parts")
+
+    @property
+    def courier(self) -> str:
+        return self._key("courier")
+
+    @property
+    def looked(self) -> str:
+        return self._key("looked")
+
+    @property
     def stats(self) -> str:
         return self._key("stats")
 
@@ -164,6 +182,7 @@ class BatchKeys:
             self.events,
             self.stats,
             self.custom_ids,
+            self.parts,
             *(key(page) for page in pages for key in kinds),
         ]
 

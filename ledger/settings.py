@@ -77,6 +77,15 @@ class Settings(BaseSettings):
     "cached_input": 1.25, "output": 10}}`. A worker reads it as it starts. Unset: costs are
     unknown."""
 
+    provider_poll: float = Field(default=30.0, gt=0)
+    """In provider mode, how often the provider is asked how far its batches are."""
+
+    provider_requests: int = Field(default=50_000, ge=1, le=50_000)
+    """Requests in one of the provider's batches, at most; OpenAI takes 50,000."""
+
+    provider_bytes: int = Field(default=200_000_000, ge=10_000, le=200_000_000)
+    """Size of one file of requests, at most; OpenAI takes 200 MB."""
+
     task_events: bool = False
     """Whether workers report each task from their start on. Flower tells them to when it runs, and
     when it sees a new one; where nobody listens, reports are a fifth of a worker's time."""

@@ -13,7 +13,8 @@ from ledger.budget import Budget, checked
 from ledger.callback import end_batch
 from ledger.crash import crash_point
 from ledger.errors import ResumeRefused, RetryRefused, UnknownBatch
-from ledger.models import BatchRecord, BatchStatus
+from ledger.models import BatchRecord, BatchStatus, Mode
+from ledger.parts import Parts
 from ledger.publish import publish_shards, publish_tasks, unsettled_tasks
 from ledger.reader import Reader
 from ledger.schema import EVENTS_KEPT, PAGE_SIZE
@@ -70,8 +71,13 @@ class Steering:
         return bool(self._store.run("expire", [keys.meta, keys.events], EVENTS_KEPT))
 
     def wind_up(self, batch_id: str) -> bool:
-        """Give what has no outcome its own, and commit; False if items still run."""
+        """Give what has no outcome its own, and commit; False if items still run.
+
+        In provider mode what the provider has answered comes first: it is paid for.
+        """
         record = self._reader.record(batch_id)
+        if record.mode is Mode.PROVIDER and any(Parts(self._store).out(batch_id)):
+            return False
         total = record.request_counts.total
         running = 0
         for start in range(0, total, PAGE_SIZE):

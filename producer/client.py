@@ -77,6 +77,8 @@ class Client:
         cache: bool = False,
         on_complete: dict[str, Any] | None = None,
         webhook: str | None = None,
+        mode: Literal["live", "provider"] = "live",
+        provider_retry: Literal["live"] | None = None,
     ) -> Batch:
         """Accept a batch: each input will get exactly one outcome, whatever becomes of us.
 
@@ -112,6 +114,11 @@ class Client:
         is one of `BATCHORD_WEBHOOK_HOSTS`. Under an `idempotency_key` that was used before, both
         stay what they were.
 
+        `mode`: "provider" sends the calls through the provider's own Batch API, for about half the
+        price and within a day. The chain must be one `Chat`, `Responses` or `Embed`, with prompts
+        and functions before and after it. `provider_retry`: "live" has the workers call what that
+        gave no good answer to; None: it fails.
+
         Returns when everything is recorded and the first shards are published.
 
         Raises:
@@ -135,6 +142,8 @@ class Client:
             cache=cache,
             on_complete=on_complete,
             webhook=webhook,
+            mode=mode,
+            provider_retry=provider_retry,
         )
         return Batch(submit(self._app, self._store, what), self._reader, self._steering)
 

@@ -24,7 +24,7 @@ from ledger.store import Store
 from ledger.values import encode
 from ledger.webhook import BadWebhook, checked_url
 from ledger.wire import new_batch_id
-from producer.inputs import Block, blocks, check_for, inputs_per_call, is_text
+from producer.inputs import Block, blocks, check_for, inputs_per_call, is_text, live_only
 from producer.window import Window, window_seconds
 
 logger = logging.getLogger(__name__)
@@ -60,6 +60,8 @@ class Submission:
     cache: bool = False
     on_complete: dict[str, Any] | None = None
     webhook: str | None = None
+    mode: Literal["live", "provider"] = "live"
+    provider_retry: Literal["live"] | None = None
 
     def check(self) -> None:
         """Raise SubmitRefused if anything but the inputs is not as it must be."""
@@ -92,9 +94,22 @@ class Submission:
                 raise SubmitRefused(f"{name}: True or False")
         window_seconds(self.completion_window)
         checked(self.budget)
+        self._check_mode()
         _check_many("inputs", self.inputs)
         if self.custom_ids is not None:
             _check_many("custom_ids", self.custom_ids)
+
+    def _check_mode(self) -> None:
+        mode: Any = self.mode
+        retry: Any = self.provider_retry
+        if mode not in ("live", "provider"):
+            raise SubmitRefused('mode: "live", or "provider" for the provider\'s own Batch API')
+        if retry not in (None, "live"):
+            raise SubmitRefused('provider_retry: "live", or None to let such items fail')
+        if retry is not None and mode != "provider":
+            raise SubmitRefused('provider_retry: only with mode="provider"')
+        if mode == "provider" and (self.dedupe or self.cache):
+            raise SubmitRefused('dedupe, cache: only with mode="live"')
 
 
 def _is_metadata(value: Any) -> bool:
@@ -140,7 +155,10 @@ def submit(app: Celery, store: Store, what: Submission) -> str:
     callback = None if what.on_complete is None else checked_callback(what.on_complete)
     _check_webhook(what.webhook, store.settings)
     reader = Reader(store)
-    pages = blocks(what.inputs, what.custom_ids, check_for(what.chain, reader), store.settings)
+    check = check_for(what.chain, reader)
+    if what.mode == "provider" and (why := live_only(what.chain, reader)) is not None:
+        raise SubmitRefused(f'mode="provider": chain {what.chain!r} cannot be sent, as {why}')
+    pages = blocks(what.inputs, what.custom_ids, check, store.settings)
     # The first block is made before anything is written, so that most mistakes leave no trace.
     first = next(pages, None)
     if first is None:
@@ -213,6 +231,10 @@ def _open(store: Store, reader: Reader, what: Submission, batch_id: str) -> Batc
     if what.budget is not None:
         fields |= what.budget.fields()
     fields |= {name: "1" for name in ("dedupe", "cache") if getattr(what, name)}
+    if what.mode == "provider":
+        fields["mode"] = what.mode
+        if what.provider_retry is not None:
+            fields["provider_retry"] = what.provider_retry
     key = what.idempotency_key
     if key is not None:
         fields["idempotency_key"] = key

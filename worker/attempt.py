@@ -4,7 +4,7 @@ import asyncio
 import json
 import random
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import Executor
 from dataclasses import replace
 from typing import Any, Final, NamedTuple
@@ -26,6 +26,9 @@ from worker.cached import CachedOutputs, name_of
 #: Texts up to so many characters are encoded on the loop: a thread costs more than they do.
 _SHORT: Final = 16_384
 
+
+#: What is run of an item; an attempt is mostly the whole chain.
+Runs = Callable[[RegisteredChain, Claim], Awaitable[Any]]
 
 #: Under which key the attempts of the whole chain are counted.
 _CHAIN: Final = "chain"
@@ -49,6 +52,11 @@ class Ended(NamedTuple):
     #: This is no outcome, the item is put aside: for so many seconds, or until a person acts.
     aside: bool = False
     put_off: float | None = None
+
+    @property
+    def needs_operator(self) -> bool:
+        """Whether it waits until a person acts."""
+        return self.aside and self.put_off is None
 
     @property
     def code(self) -> str | None:
@@ -76,7 +84,14 @@ class Tools(NamedTuple):
     threads: Executor
 
 
-async def attempt(claim: Claim, tools: Tools, stops_as: StopsAs, run: Run) -> Ended:
+async def whole_chain(chain: RegisteredChain, claim: Claim) -> Any:
+    """The chain's output for the item's input."""
+    return await chain.chain.ainvoke(chain.validate_json(claim.input))
+
+
+async def attempt(
+    claim: Claim, tools: Tools, stops_as: StopsAs, run: Run, runs: Runs = whole_chain
+) -> Ended:
     """Run one attempt.
 
     `run` collects what its calls use, and is the caller's, who may need it if there is no outcome.
@@ -84,21 +99,19 @@ async def attempt(claim: Claim, tools: Tools, stops_as: StopsAs, run: Run) -> En
     is no outcome, and the cancellation is raised.
     """
     if claim.verdict == "lost":
-        return _failed(_worker_lost(claim.attempt))
+        return failed(_worker_lost(claim.attempt))
     if claim.first is not None:
         return _same(claim, claim.first)
     try:
         chain = get_chain(claim.chain)
     except ChainNotFound as error:
-        return _failed(
-            ItemError(code="chain_not_found", message=str(error), attempts=claim.attempt)
-        )
+        return failed(ItemError(code="chain_not_found", message=str(error), attempts=claim.attempt))
     started = time.perf_counter()
     try:
         name = name_of(chain, claim.input) if claim.cache else None
         if name is not None and (known := await tools.cached.get(name)) is not None:
             return _ended(ItemStatus.SUCCEEDED, known, run.usage, 0.0, cached=True)
-        value, problem = await _run(chain, claim, tools.settings, run)
+        value, problem = await _run(chain, claim, tools.settings, run, runs)
         busy = time.perf_counter() - started
         if problem is None:
             value, problem = await _encoded(value, claim.attempt, tools)
@@ -111,22 +124,21 @@ async def attempt(claim: Claim, tools: Tools, stops_as: StopsAs, run: Run) -> En
         task.uncancel()
         return _ended(status, "null", run.usage, time.perf_counter() - started)
     if problem is not None:
-        return _failed(problem.error, run.usage, busy)._replace(
+        return failed(problem.error, run.usage, busy)._replace(
             aside=problem.aside, put_off=problem.put_off
         )
     return _ended(ItemStatus.SUCCEEDED, value, run.usage, busy)
 
 
 async def _run(
-    chain: RegisteredChain, claim: Claim, settings: Settings, run: Run
+    chain: RegisteredChain, claim: Claim, settings: Settings, run: Run, runs: Runs
 ) -> tuple[Any, _Problem | None]:
     """Run the chain under the item's deadline; whatever it raises is the item's error."""
     seconds = chain.timeout or settings.item_timeout
     deadline = Deadline(seconds)
     try:
         async with deadline:
-            checked = chain.validate_json(claim.input)
-            return await chain.chain.ainvoke(checked), None
+            return await runs(chain, claim), None
     except BaseException as error:
         # SystemExit and the like too: one item's code must not end everybody's process.
         # A chain may also raise CancelledError by itself; left unsettled, its message
@@ -215,7 +227,7 @@ def _same(claim: Claim, first: int) -> Ended:
     status = ItemStatus(found["status"])
     if status is not ItemStatus.SUCCEEDED:
         error = ItemError.model_validate(found["error"])
-        return _failed(error, more={"same_as": first})
+        return failed(error, more={"same_as": first})
     output = json.dumps(found["output"], ensure_ascii=False)
     return Ended(outcome=f'{{"status":"succeeded","same_as":{first}}}', output=output)
 
@@ -234,13 +246,14 @@ def _json_of(usage: Usage) -> str:
     return usage.model_dump_json(exclude_none=True, round_trip=True)
 
 
-def _failed(
+def failed(
     error: ItemError,
     usage: Usage | None = None,
     busy: float = 0.0,
     *,
     more: Mapping[str, Any] | None = None,
 ) -> Ended:
+    """An attempt that ended with this error."""
     fields: dict[str, Any] = {"status": "failed", "error": error.model_dump(exclude_none=True)}
     fields |= more or {}
     if usage is not None:

@@ -1,14 +1,16 @@
--- claim(KEYS meta, inputs, outcomes, runs, leases, kept, due, firsts; ARGV lease_ms, max_attempts, page_size, index, token, alone, index, token, alone, ...)
+-- claim(KEYS meta, inputs, outcomes, runs, leases, kept, due, firsts; ARGV lease_ms, max_attempts, page_size, index, token, how, index, token, how, ...)
 --   -> {chain or '', cache, answer, ...}, an answer for each index:
 --      {'run', attempt, input, [steps, usage]} | {'lost', attempt} | {'settled'} | {'held', ms} | {'stopped', status} | {'unknown'} | {'suspect'} |
 --      {'same', attempt, outcome, first}
 -- The items lie in one page. The attempt is counted before user code runs, so that one that kills
--- its process is counted too. 'lost': claimed as well, but it has cost too many processes: the
--- caller settles it as failed. 'suspect': held for the caller and not yet started, as this is its
--- last start: it asks again with alone = 1 once nothing else runs in its process. What waits for its
--- time (put_off.lua) is 'held'. In a batch with dedupe, 'same' is yours and gets the outcome of the
--- first item that has the same input; while that one has none, it is 'held' and waits for it.
--- `steps` and `usage` are what earlier attempts have left (keep.lua).
+-- its process is counted too. `how` is 1 for alone, 2 for answered, 3 for both, else 0. Answered: the
+-- provider's answer is there and paid for, so that it is claimed also if no new item starts.
+-- 'lost': claimed as well, but it has cost too many processes: the caller settles it as failed.
+-- 'suspect': held for the caller and not yet started, as this is its last start: it asks again, alone,
+-- once nothing else runs in its process. What waits for its time (put_off.lua) is 'held'. In a batch
+-- with dedupe, 'same' is yours and gets the outcome of the first item that has the same input; while
+-- that one has none, it is 'held' and waits for it. `steps` and `usage` are what earlier attempts have
+-- left (keep.lua).
 -- Each key is read and written once for all items.
 local meta = redis.call('HMGET', KEYS[1], 'status', 'chain', 'expires_at', 'dedupe', 'cache')
 local t = redis.call('TIME')
@@ -19,12 +21,13 @@ if status == 'in_progress' and meta[3] and tonumber(meta[3]) <= now then
 end
 local lease_ms, max_attempts = tonumber(ARGV[1]), tonumber(ARGV[2])
 
-local indexes, tokens, alone = {}, {}, {}
+local indexes, tokens, alone, answered = {}, {}, {}, {}
 local page_size = tonumber(ARGV[3])
 for i = 4, #ARGV, 3 do
   table.insert(indexes, ARGV[i])
   table.insert(tokens, ARGV[i + 1])
-  table.insert(alone, ARGV[i + 2] == '1')
+  table.insert(alone, ARGV[i + 2] % 2 == 1)
+  table.insert(answered, ARGV[i + 2] >= '2')
 end
 local inputs = redis.call('HMGET', KEYS[2], unpack(indexes))
 local outcomes = redis.call('HMGET', KEYS[3], unpack(indexes))
@@ -68,7 +71,7 @@ local function claim(i)
     return {'unknown'}
   elseif outcomes[i] then
     return {'settled'}
-  elseif status ~= 'in_progress' then
+  elseif status ~= 'in_progress' and not answered[i] then
     return {'stopped', status}
   elseif taken[indexes[i]] then
     -- In this very call: its message was delivered twice, to one process.
