@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from itertools import islice
 from pathlib import Path
-from typing import IO, Literal
+from typing import IO
 
 import click
 from pydantic import SecretStr
@@ -19,7 +19,7 @@ from batchord import render
 from batchord.local import await_workers, flower, has_server, machine
 from batchord.local_model import LocalModel
 from batchord.options import (
-    budget_of,
+    How,
     chain_and_inputs,
     chain_argument,
     chains_option,
@@ -81,14 +81,7 @@ def run(
     chains: str | None,
     processes: int,
     concurrency: int,
-    max_concurrency: int | None,
-    items_per_task: int | Literal["auto"],
-    priority: int,
-    completion_window: str | None,
-    mode: Literal["live", "provider"],
-    provider_retry: Literal["live"] | None,
-    budget_usd: float | None,
-    budget_tokens: int | None,
+    how: How,
     local_model: bool,
     preview: int,
     as_json: bool,
@@ -129,13 +122,7 @@ def run(
             chain,
             lines,
             custom_ids=lines.custom_ids,
-            max_concurrency=max_concurrency,
-            items_per_task=items_per_task,
-            priority=priority,
-            completion_window=completion_window,
-            mode=mode,
-            provider_retry=provider_retry,
-            budget=budget_of(budget_usd, budget_tokens),
+            **how,
         )
         status.stop()
         record, where = _follow(batch, target, out)

@@ -8,6 +8,7 @@ import pytest
 
 from chains import register
 from ledger.errors import SubmitRefused
+from tests.cli_harness import Shell
 from tests.conftest import Deploy
 from tests.harness import Deployment, Process, provider_env, wait_until
 from tests.openai_server import OpenAIServer
@@ -154,3 +155,14 @@ def test_what_is_no_yes_or_no_is_refused(
     options: dict[str, Any] = {name: "yes"}
     with pytest.raises(SubmitRefused, match=f"{name}: True or False"):
         deployment.client.submit("answer", ["one"], **options)
+
+
+def test_the_command_line_asks_for_them_too(deployment: Deployment) -> None:
+    shell = Shell(deployment.folder / "shell", BATCHORD_REDIS_URL=deployment.url)
+    try:
+        asking = ("--chains", CHAINS, "--dedupe", "--cache", "--json")
+        record = shell.run("submit", "answer", "-i", "-", *asking, stdin='"one"\n').json
+        assert (record["dedupe"], record["cache"]) == (True, True)
+        deployment.client.retrieve(record["id"]).cancel()
+    finally:
+        shell.close()
