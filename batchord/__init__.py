@@ -9,6 +9,8 @@ from chains import (
     Parallel,
     Prompt,
     RateLimit,
+    Request,
+    Responses,
     Retriever,
     RetryPolicy,
     Runnable,
@@ -36,8 +38,10 @@ from ledger.models import (
     PauseReason,
     RequestCounts,
 )
+from ledger.progress import Progress
 from ledger.settings import NoServer, Settings
 from producer import Batch, Client, Estimate, RemoteRunnable
+from producer.export import Exported, NotVectors
 
 __all__ = [
     "Batch",
@@ -53,6 +57,7 @@ __all__ = [
     "Document",
     "Embed",
     "Estimate",
+    "Exported",
     "IdempotencyConflict",
     "Item",
     "ItemError",
@@ -61,13 +66,17 @@ __all__ = [
     "Lambda",
     "LedgerUnavailable",
     "NoServer",
+    "NotVectors",
     "Parallel",
     "PauseReason",
+    "Progress",
     "ProgressEvent",
     "Prompt",
     "RateLimit",
     "RemoteRunnable",
+    "Request",
     "RequestCounts",
+    "Responses",
     "ResumeRefused",
     "Retriever",
     "RetryPolicy",

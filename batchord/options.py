@@ -3,12 +3,15 @@
 import os
 import sys
 from collections.abc import Callable
-from typing import Any, TypeVar
+from pathlib import Path
+from typing import IO, Any, TypeVar
 
 import click
 
+from batchord import jsonl, openai_lines
 from batchord.interruptible import interruptible
 from batchord.local import import_chains
+from chains.request import REQUESTS, register_requests
 from ledger.budget import Budget
 from ledger.models import BatchRecord, BatchStatus
 from ledger.schema import PAGE_SIZE
@@ -23,6 +26,23 @@ json_option = click.option("--json", "as_json", is_flag=True, help="JSON to stdo
 chains_option = click.option(
     "--chains", metavar="MODULE,...", help="Modules that register chains [BATCHORD_CHAINS]."
 )
+
+
+chain_argument = click.argument("chain", required=False)
+model_option = click.option(
+    "--model", help="Ask this model, and not the ones that requests name (without CHAIN)."
+)
+
+
+def writable(context: click.Context, option: click.Parameter, path: Path | None) -> Path | None:
+    """Refuse now what could not be written after hours of work."""
+    if path is None:
+        return None
+    if not path.parent.is_dir():
+        raise click.BadParameter(f"there is no folder {str(path.parent)!r}: make it first")
+    if not os.access(path.parent, os.W_OK) or (path.exists() and not path.is_file()):
+        raise click.BadParameter(f"{str(path)!r} cannot be replaced: name another file")
+    return path
 
 
 class Inputs(click.File):
@@ -51,6 +71,22 @@ input_option = click.option(
     required=True,
     help="Inputs as JSON lines; - is stdin. An object of `input` and `custom_id` is taken apart.",
 )
+
+
+def chain_and_inputs(
+    chain: str | None, source: IO[str], settings: Settings, *, requests: bool, model: str | None
+) -> tuple[str, jsonl.InputLines]:
+    """Return the chain, and what the lines of the source are to it.
+
+    `requests`: they are OpenAI's; without a chain they must be. They are checked as a whole.
+    """
+    if chain is None:
+        register_requests()
+    if requests or chain is None:
+        return chain or REQUESTS, openai_lines.requests(source, settings, model=model)
+    if model is not None:
+        raise click.UsageError("--model is for requests: a chain has its own model")
+    return chain, jsonl.InputLines(source)
 
 
 class ItemsPerTask(click.ParamType[Any]):

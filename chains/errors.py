@@ -3,6 +3,7 @@
 * BatchordError          the base of everything of ours, in all packages
   + ChainError           the item fails now
     + RetryLater         the same call may succeed later: try again, not before `after` seconds
+      + PutOff           so long that the item gives its place to others meanwhile
     + OperatorNeeded     no call can succeed until a person acts (key, quota, model): stop the batch
     + InvalidInput       the input does not fit the chain: mend it and submit again
   + ChainNotFound        nothing is registered under this name: import its module
@@ -88,6 +89,23 @@ class RetryLater(ChainError):
     ) -> None:
         super().__init__(message, code=code, http_status=http_status, step=step)
         self.after = after
+
+
+class PutOff(RetryLater):
+    """Its call is to be made again after so many seconds, and nobody should wait for it here.
+
+    Only within a submitted batch; it says of the error what that says of itself.
+    """
+
+    def __init__(self, error: BaseException, seconds: float) -> None:
+        info = explain(error)
+        super().__init__(
+            info.message,
+            code=info.code,
+            after=seconds,
+            http_status=info.http_status,
+            step=info.step,
+        )
 
 
 class OperatorNeeded(ChainError):

@@ -9,6 +9,7 @@ from chains.coerce import coerce
 from chains.concurrency import as_ended, current_gate, gated_context
 from chains.config import RunnableConfig, max_concurrency
 from chains.errors import prefix_step
+from chains.run import at
 from chains.runnable import Runnable
 
 
@@ -39,7 +40,8 @@ class Parallel(Runnable[Any, dict[str, Any]]):
         outputs: dict[str, Any] = dict.fromkeys(self.branches)
         keys = list(self.branches)
         calls = [
-            partial(branch.ainvoke, input, config, **kwargs) for branch in self.branches.values()
+            partial(_branch, key, branch, input, config, kwargs)
+            for key, branch in self.branches.items()
         ]
         flight = as_ended(iter(calls), context=context, stops=lambda error: True)
         async with aclosing(flight):
@@ -49,3 +51,17 @@ class Parallel(Runnable[Any, dict[str, Any]]):
                     raise ended.error
                 outputs[keys[ended.index]] = ended.value
         return outputs
+
+    def fingerprint(self) -> Any:
+        return {key: branch.fingerprint() for key, branch in self.branches.items()}
+
+
+async def _branch(
+    key: str,
+    branch: Runnable[Any, Any],
+    input: Any,
+    config: RunnableConfig | None,
+    kwargs: Mapping[str, Any],
+) -> Any:
+    with at(key):
+        return await branch.ainvoke(input, config, **kwargs)

@@ -60,6 +60,7 @@ class Prompt(Step[Any, Any]):
             given = [_role_and_text(message) for message in template]
         if not given:
             raise ValueError("a prompt needs at least one message")
+        self._given = given
         self._messages = [(role, Template(text)) for role, text in given]
         self.fields = tuple(dict.fromkeys(f for _, t in self._messages for f in t.fields))
 
@@ -69,6 +70,9 @@ class Prompt(Step[Any, Any]):
         if self._is_text:
             return rendered[0][1]
         return [{"role": role, "content": text} for role, text in rendered]
+
+    def fingerprint(self) -> Any:
+        return ["prompt", self._is_text, self._given]
 
     def _values(self, input: Any) -> Mapping[str, Any]:
         if not isinstance(input, Mapping):

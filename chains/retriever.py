@@ -12,6 +12,7 @@ from chains.coerce import coerce
 from chains.concurrency import permit
 from chains.config import RunnableConfig
 from chains.errors import ChainError, InvalidInput
+from chains.kept import digest
 from chains.loop import in_thread
 from chains.runnable import Step
 
@@ -79,6 +80,10 @@ class Retriever(Step[str, list[Document]]):
         async with permit():
             found = await in_thread(index.search, vector, self._k)
         return [self.documents[position] for position in found]
+
+    def fingerprint(self) -> Any:
+        factory = self._factory if isinstance(self._factory, str) else None
+        return ["retriever", self._k, factory, digest(self.documents), self._embed.fingerprint()]
 
     async def _ready(self) -> "Index":
         if self._index is not None:

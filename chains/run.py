@@ -5,21 +5,28 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
+from chains.kept import Kept
 from chains.usage import Usage
 
+#: Where in the chain the running code is: the labels of steps and the names of branches.
+_place: ContextVar[tuple[str, ...]] = ContextVar("batchord_place", default=())
 _current: ContextVar["Run | None"] = ContextVar("batchord_run", default=None)
 
 
 class Run:
-    """The run of one item; `usage` is None until a step has reported some."""
+    """The run of one item; `usage` is None until a step has reported some.
 
-    def __init__(self) -> None:
+    `kept` and `usage`: what earlier attempts have left, where somebody keeps that.
+    """
+
+    def __init__(self, *, kept: Kept | None = None, usage: Usage | None = None) -> None:
         self._lock = threading.Lock()
-        self._usage: Usage | None = None
+        self._usage = usage
+        self.kept = kept
 
     @property
     def usage(self) -> Usage | None:
-        """The sum over all calls of the run, failed ones included."""
+        """The sum over all calls of all attempts, failed ones included."""
         return self._usage
 
     def add(self, usage: Usage) -> None:
@@ -37,6 +44,32 @@ def scope(run: Run | None = None) -> Iterator[Run]:
         yield run
     finally:
         _current.reset(token)
+
+
+def current_run() -> Run | None:
+    """The run that this code belongs to, or None."""
+    return _current.get()
+
+
+def keeping() -> bool:
+    """Whether this code runs for an item of a submitted batch, which may be put off."""
+    run = _current.get()
+    return run is not None and run.kept is not None
+
+
+def place() -> tuple[str, ...]:
+    """Where in the chain this code runs."""
+    return _place.get()
+
+
+@contextmanager
+def at(label: str) -> Iterator[None]:
+    """Say where in the chain the code inside runs."""
+    token = _place.set((*_place.get(), label))
+    try:
+        yield
+    finally:
+        _place.reset(token)
 
 
 def report_usage(usage: Usage) -> None:

@@ -1,5 +1,6 @@
 """What every chain and every step can do."""
 
+import json
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping, Sequence
 from typing import Any, ClassVar, Generic, TypeVar, overload
@@ -8,7 +9,9 @@ from chains import batching
 from chains.concurrency import current_gate, permit
 from chains.config import RunnableConfig
 from chains.errors import set_step
+from chains.kept import dump_plain
 from chains.loop import default_loop
+from chains.once import once
 from chains.retry import DEFAULT_RETRY, RetryPolicy, attempts
 
 In = TypeVar("In", contravariant=True)
@@ -130,6 +133,10 @@ class Runnable(ABC, Generic[In, Out]):
 
         return Steps([self, other])
 
+    def fingerprint(self) -> Any:
+        """What decides on its output beside the input, as JSON: its settings, and not its code."""
+        return [type(self).__qualname__, self.name]
+
     def __ror__(self, other: Any) -> "Runnable[Any, Out]":
         from chains.sequence import Sequence as Steps
 
@@ -149,6 +156,8 @@ class Step(Runnable[In, Out]):
     is_call: ClassVar[bool] = True
     #: Whether `_run` takes keyword arguments.
     takes_options: ClassVar[bool] = False
+    #: Whether its output is paid for: it is kept for the item's next attempt, however fast it was.
+    paid: ClassVar[bool] = False
 
     def __init__(self, *, name: str | None = None, retry: RetryPolicy | None = None) -> None:
         super().__init__(name=name)
@@ -169,10 +178,18 @@ class Step(Runnable[In, Out]):
                 return await self._run(input, config or {}, **kwargs)
 
         try:
-            return await (attempt() if self.retry is None else attempts(self.retry, attempt))
+            return await once(self, input, kwargs, attempt)
         except Exception as error:
             set_step(error, self.name)
             raise
+
+    def dump(self, output: Any) -> str | None:
+        """The output as JSON from which `load` makes the very same; None if there is none."""
+        return dump_plain(output)
+
+    def load(self, text: str) -> Any:
+        """The output that `dump` has made the text of; ValueError if it is none of this step's."""
+        return json.loads(text)
 
 
 class _Retrying(Runnable[In, Out]):
@@ -184,3 +201,6 @@ class _Retrying(Runnable[In, Out]):
 
     async def ainvoke(self, input: In, config: RunnableConfig | None = None, **kwargs: Any) -> Out:
         return await attempts(self._policy, lambda: self._chain.ainvoke(input, config, **kwargs))
+
+    def fingerprint(self) -> Any:
+        return self._chain.fingerprint()

@@ -7,6 +7,7 @@ from typing import Any
 from chains.coerce import coerce
 from chains.config import RunnableConfig
 from chains.errors import set_step, step_of
+from chains.run import at
 from chains.runnable import Runnable, Step
 
 
@@ -26,19 +27,24 @@ class Sequence(Runnable[Any, Any]):
             raise ValueError("a sequence needs at least one step")
         self.steps: tuple[Runnable[Any, Any], ...] = tuple(flat)
         times = Counter(step.name for step in flat)
-        self._labels = [
-            f"{step.name}#{place}" if times[step.name] > 1 else step.name
+        #: The steps, and how errors name them.
+        self.labelled = [
+            (f"{step.name}#{place}" if times[step.name] > 1 else step.name, step)
             for place, step in enumerate(flat, 1)
         ]
 
     async def ainvoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
         value: Any = input
-        for step, label in zip(self.steps, self._labels, strict=True):
+        for label, step in self.labelled:
             try:
-                value = await step.ainvoke(value, config, **kwargs)
+                with at(label):
+                    value = await step.ainvoke(value, config, **kwargs)
             except Exception as error:
                 if isinstance(step, Step) or step_of(error) in (None, step.name):
                     set_step(error, label)
                 raise
             kwargs = {}  # they are for the first step
         return value
+
+    def fingerprint(self) -> Any:
+        return [step.fingerprint() for step in self.steps]

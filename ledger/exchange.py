@@ -4,6 +4,7 @@ One call carries the settlements and the claims of everything that a process run
 trip; each is still one transition of one item, with its own token.
 """
 
+import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,14 +13,14 @@ from typing import Final, Literal, NamedTuple
 from chains.usage import Usage
 from ledger.connection import Call
 from ledger.models import ItemStatus, PauseReason
-from ledger.packing import pack_outcome, unpack
-from ledger.schema import EVENTS_KEPT, page_of
+from ledger.packing import pack_outcome, unpack, unpack_outcome
+from ledger.schema import EVENTS_KEPT, PAGE_SIZE, page_of
 from ledger.store import Store
 
 #: Sums of a thousand of these fit into the server's counters.
 _LARGEST: Final = 2**53
 
-Verdict = Literal["run", "lost", "settled", "held", "stopped", "unknown", "suspect"]
+Verdict = Literal["run", "lost", "settled", "held", "stopped", "unknown", "suspect", "same"]
 
 
 @dataclass(slots=True, kw_only=True)  # frozen ones take thrice as long to make
@@ -38,14 +39,40 @@ class Claim(NamedTuple):
 
     `verdict` is `run` (it is yours), `lost` (it is yours, to be settled as `worker_lost`),
     `settled`, `held` (another execution's lease is alive), `stopped` (the batch takes no new
-    starts), `suspect` (held for you and not started, as it has cost processes: wish again, alone)
-    or `unknown` (no such batch or item).
+    starts), `suspect` (held for you and not started, as it has cost processes: wish again, alone),
+    `same` (it is yours, to be settled as item `first` was, which has the same input) or `unknown`
+    (no such batch or item).
     """
 
     verdict: Verdict
     attempt: int = 0
     input: str = ""
     chain: str = ""
+    #: What steps of earlier attempts have given, as `chains.kept` has it, and what these have used.
+    steps: str = ""
+    usage: str = ""
+    #: Whether an output of the same chain, settings and input may stand in, of whatever batch.
+    cache: bool = False
+    #: The outcome of the item with the same input, as JSON, and that item.
+    outcome: str = ""
+    first: int | None = None
+
+
+@dataclass(slots=True, kw_only=True)
+class Keeping:
+    """What a running item's steps have given since the last word of it, and all it has used."""
+
+    wish: Wish
+    #: As `chains.kept` has it; may be empty.
+    steps: str
+    usage: Usage | None
+
+
+class PutOff(NamedTuple):
+    """An item whose attempt ended without an outcome; the next may start in `seconds`."""
+
+    wish: Wish
+    seconds: float
 
 
 @dataclass(slots=True, kw_only=True)
@@ -77,6 +104,8 @@ class Receipt(NamedTuple):
     shard_complete: bool
     #: The batch's window has room for another shard since this settlement.
     room: bool = False
+    #: Items of the batch that have waited for it may start.
+    let_go: bool = False
 
 
 class Exchange:
@@ -88,7 +117,10 @@ class Exchange:
         self._lease_ms = int(store.settings.lease * 1000)
 
     def swap(
-        self, settlements: Sequence[Settlement], wishes: Sequence[Wish]
+        self,
+        settlements: Sequence[Settlement],
+        wishes: Sequence[Wish],
+        keepings: Sequence[Keeping] = (),
     ) -> tuple[list[Receipt], list[Claim]]:
         """Record what ended and claim what is next; the answers are in the order of the asked.
 
@@ -97,16 +129,18 @@ class Exchange:
         settling, claiming = _by_page(settlements), _by_page(wishes)
         calls = [self._settle(page, [settlements[i] for i in at]) for page, at in settling.items()]
         calls += [self._claim(page, [wishes[i] for i in at]) for page, at in claiming.items()]
+        calls += self._keep(keepings)
         answers = self._store.run_all(calls)
         receipts: dict[int, Receipt] = {}
         for places, answer in zip(settling.values(), answers, strict=False):
-            *recorded, room = answer
+            *recorded, room, let_go = answer
             for place, n in zip(places, recorded, strict=True):
-                receipts[place] = Receipt(n > 0, n == 2, bool(room))
+                receipts[place] = Receipt(n > 0, n == 2, bool(room), bool(let_go))
         claims: dict[int, Claim] = {}
-        for places, answer in zip(claiming.values(), answers[len(settling) :], strict=True):
-            chain, *verdicts = answer
-            claims.update(zip(places, (_claimed(chain, one) for one in verdicts), strict=True))
+        for places, answer in zip(claiming.values(), answers[len(settling) :], strict=False):
+            chain, cache, *verdicts = answer
+            made = (_claimed(chain, one, cache=bool(cache)) for one in verdicts)
+            claims.update(zip(places, made, strict=True))
         return (
             [receipts[i] for i in range(len(settlements))],
             [claims[i] for i in range(len(wishes))],
@@ -119,21 +153,31 @@ class Exchange:
         lost = self._store.run("beat", [keys.runs, keys.leases], self._lease_ms, *flat)
         return [int(index) for index in lost]
 
-    def release(self, items: Iterable[tuple[Wish, Usage | None]]) -> int:
-        """Hand items back as if they had not been claimed; return how many were still held.
-
-        What their calls have used meanwhile is counted: it was paid for.
-        """
+    def release(self, wishes: Iterable[Wish]) -> int:
+        """Hand items back as if they had not been claimed; return how many were still held."""
         by_batch: dict[str, list[str | int]] = defaultdict(list)
-        for wish, used in items:
-            counts = {} if used is None else used.counts()
-            args = by_batch[wish.batch_id]
-            args += (wish.index, wish.token, len(counts), *_usage_args(counts))
+        for wish in wishes:
+            by_batch[wish.batch_id] += (wish.index, wish.token)
         released = 0
         for batch_id, args in by_batch.items():
             keys = self._keys.batch(batch_id)
-            released += int(self._store.run("release", [keys.meta, keys.runs, keys.leases], *args))
+            released += int(self._store.run("release", [keys.runs, keys.leases], *args))
         return released
+
+    def keep(self, keepings: Sequence[Keeping]) -> None:
+        """Keep what steps have given, for the item's next attempt."""
+        self._store.run_all(self._keep(keepings))
+
+    def put_off(self, items: Sequence[PutOff]) -> None:
+        """Give the items' leases back and let none be claimed before its time."""
+        calls = []
+        by_batch: dict[str, list[str | int]] = defaultdict(list)
+        for wish, seconds in items:
+            by_batch[wish.batch_id] += (wish.index, wish.token, int(seconds * 1000))
+        for batch_id, args in by_batch.items():
+            keys = self._keys.batch(batch_id)
+            calls.append(Call("put_off", [keys.runs, keys.leases, keys.kept, keys.due], args))
+        self._store.run_all(calls)
 
     def pause(self, batch_id: str, reason: PauseReason) -> None:
         """Let no new item of the batch start until a person resumes it; the first reason stays."""
@@ -162,8 +206,11 @@ class Exchange:
             keys.outcomes(number),
             keys.runs,
             keys.leases,
+            keys.kept,
+            keys.due,
+            keys.firsts,
         ]
-        args: list[str | int] = [self._lease_ms, self._store.settings.max_attempts]
+        args: list[str | int] = [self._lease_ms, self._store.settings.max_attempts, PAGE_SIZE]
         for wish in wishes:
             args += (wish.index, wish.token, int(wish.alone))
         return Call("claim", names, args)
@@ -180,6 +227,10 @@ class Exchange:
             keys.settled,
             keys.done,
             keys.events,
+            keys.kept,
+            keys.stats,
+            keys.firsts,
+            keys.due,
         ]
         args: list[str | int | bytes] = [EVENTS_KEPT, self._store.settings.alike_limit]
         for one in settlements:
@@ -187,6 +238,19 @@ class Exchange:
             args += (pack_outcome(one.outcome, one.output), int(one.busy * 1e6), len(one.usage))
             args += _usage_args(one.usage)
         return Call("settle", names, args)
+
+    def _keep(self, keepings: Sequence[Keeping]) -> list[Call]:
+        by_batch: dict[str, list[str | int]] = defaultdict(list)
+        for one in keepings:
+            args = by_batch[one.wish.batch_id]
+            usage = {} if one.usage is None else one.usage.counts()
+            counts = {name: n for name, n in usage.items() if abs(n) <= _LARGEST}
+            args += (one.wish.index, one.wish.token, one.steps, json.dumps(counts))
+        calls = []
+        for batch_id, args in by_batch.items():
+            keys = self._keys.batch(batch_id)
+            calls.append(Call("keep", [keys.meta, keys.runs, keys.kept], args))
+        return calls
 
 
 def _usage_args(usage: Mapping[str, int]) -> list[str | int]:
@@ -206,10 +270,15 @@ def _by_page(asked: Sequence[Wish | Settlement]) -> dict[tuple[str, int], list[i
     return pages
 
 
-def _claimed(chain: str, answer: Sequence[str]) -> Claim:
+def _claimed(chain: str, answer: Sequence[str], *, cache: bool) -> Claim:
     match answer:
         case ["run", attempt, text]:
-            return Claim(verdict="run", attempt=int(attempt), input=unpack(text), chain=chain)
+            return Claim("run", int(attempt), unpack(text), chain, cache=cache)
+        case ["run", attempt, text, steps, usage]:
+            return Claim("run", int(attempt), unpack(text), chain, steps, usage, cache)
+        case ["same", attempt, outcome, first]:
+            text = unpack_outcome(outcome)
+            return Claim("same", int(attempt), chain=chain, outcome=text, first=int(first))
         case ["lost", attempt]:
             return Claim(verdict="lost", attempt=int(attempt), chain=chain)
     verdict: Verdict = answer[0]  # type: ignore[assignment]

@@ -90,7 +90,8 @@ class ItemError(Frozen):
     retryable: bool = False
     #: The provider's HTTP status, where there was one.
     http_status: int | None = None
-    #: The model's answer, where it is the answer that is wrong; at most 20,000 characters.
+    #: The model's answer, where it is the answer that is wrong, or the provider's to a `Request`;
+    #: at most 20,000 characters.
     raw: str | None = None
     #: How many times the item was started.
     attempts: int = 1
@@ -117,6 +118,10 @@ class Item(Frozen):
     error: ItemError | None = None
     #: Tokens and cost of all calls, failed ones included; None where no call reported any.
     usage: Usage | None = None
+    #: The item with the same input whose outcome this is (`dedupe`); None: it ran itself.
+    same_as: int | None = None
+    #: Whether its output is one that an earlier batch has made (`cache`).
+    cached: bool = False
     #: How many times it was started.
     attempts: int = 0
     #: When its outcome was recorded (UTC, the server's clock).
@@ -161,6 +166,8 @@ class BatchRecord(Frozen):
     request_counts: RequestCounts
     #: Items that a worker holds now.
     running: int = 0
+    #: Items that wait for their next attempt.
+    put_off: int = 0
     #: Why the workers have paused it; None unless they have.
     reason: PauseReason | None = None
     #: Sums over all calls; None where none reported any.
@@ -169,6 +176,9 @@ class BatchRecord(Frozen):
     budget: Budget | None = None
     metadata: dict[str, str] = {}
     idempotency_key: str | None = None
+    #: Whether identical inputs run once, and whether outputs of earlier batches are used.
+    dedupe: bool = False
+    cache: bool = False
     created_at: datetime
     in_progress_at: datetime | None = None
     finalizing_at: datetime | None = None

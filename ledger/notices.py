@@ -90,7 +90,7 @@ class Notices:
         nth, meta, url = taken
         flat = json.loads(meta)
         fields = dict(zip(flat[::2], flat[1::2], strict=True))
-        record = record_of(batch_id, fields, running=0)
+        record = record_of(batch_id, fields, running=0, put_off=0)
         return Notice(member, record, int(end), int(nth), url or None)
 
     def done(self, notice: Notice) -> None:

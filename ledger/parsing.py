@@ -20,7 +20,7 @@ from ledger.values import decode
 _USAGE: Final = tuple(Usage.model_fields)
 
 
-def record_of(batch_id: str, meta: dict[str, str], running: int) -> BatchRecord:
+def record_of(batch_id: str, meta: dict[str, str], running: int, put_off: int) -> BatchRecord:
     """Return the batch that this `meta` describes."""
     usage = {name: int(meta[f"usage.{name}"]) for name in _USAGE if f"usage.{name}" in meta}
     return BatchRecord(
@@ -35,11 +35,14 @@ def record_of(batch_id: str, meta: dict[str, str], running: int) -> BatchRecord:
             expired=int(meta.get("expired", 0)),
         ),
         running=running,
+        put_off=put_off,
         reason=PauseReason.model_validate_json(meta["reason"]) if "reason" in meta else None,
         usage=Usage(**usage) if usage else None,
         budget=budget_of(meta),
         metadata=decode(meta.get("metadata", "{}")),
         idempotency_key=meta.get("idempotency_key"),
+        dedupe="dedupe" in meta,
+        cache="cache" in meta,
         created_at=_time(meta["created_at"]),
         in_progress_at=_maybe_time(meta.get("in_progress_at")),
         finalizing_at=_maybe_time(meta.get("finalizing_at")),
@@ -68,7 +71,7 @@ def item_of(index: int, outcome: str | None, custom_id: str | None, run: str | N
         return Item(
             index=index,
             custom_id=custom_id,
-            status=ItemStatus.RUNNING,
+            status=ItemStatus.QUEUED if run.endswith(" waits") else ItemStatus.RUNNING,
             attempts=int(run.split(" ", 1)[0]),
         )
     return Item(index=index, custom_id=custom_id)

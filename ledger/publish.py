@@ -6,6 +6,7 @@ from celery import Celery
 from celery.canvas import Signature
 
 from ledger.crash import crash_point
+from ledger.models import BatchStatus
 from ledger.reader import Reader
 from ledger.settings import Settings
 from ledger.shard import Shard
@@ -37,6 +38,25 @@ def unsettled_tasks(store: Store, batch_id: str, shard: Shard) -> list[range]:
     """Return the tasks of a shard that carry an item without an outcome."""
     items = Reader(store).items_at(batch_id, range(shard.start, shard.stop))
     return shard.tasks_of(item.index for item in items if not item.status.ended)
+
+
+def publish_due(app: Celery, store: Store, batch_id: str, *, most: int = 1000) -> int:
+    """Publish again what was put off and whose time has come; return how many tasks.
+
+    Called when it is due by who has put it off, and by the sweep. Who dies in between leaves items
+    that nothing stands for in the queue: the sweep finds those too.
+    """
+    reader = Reader(store)
+    if reader.status(batch_id) is not BatchStatus.IN_PROGRESS:
+        return 0
+    due = set(store.come_due(batch_id, limit=most))
+    count = 0
+    for shard in reader.open_shards(batch_id) if due else ():
+        tasks = shard.tasks_of(due.intersection(range(shard.start, shard.stop)))
+        if tasks:
+            publish_tasks(app, store, batch_id, shard, tasks)
+        count += len(tasks)
+    return count
 
 
 def publish_tasks(

@@ -11,6 +11,13 @@ Of one batch:
     NS:{ID}:runs        hash    index -> "attempt claimed_ms token" of items claimed, not settled;
                                 the token of what is held and not started ends in "?" or "!"
     NS:{ID}:leases      zset    index, scored by when its lease ends (ms); running items only
+    NS:{ID}:due         zset    index of an item whose attempt ended without an outcome, scored by
+                                when the next one may start (ms)
+    NS:{ID}:kept        hash    index -> what steps of such an item, or of one whose worker died,
+                                have given (`chains.kept`); "INDEX.ended" -> how many of its starts
+                                ended without an outcome; "INDEX.usage" -> what they have used
+    NS:{ID}:firsts      hash    in a batch with dedupe: SHA1 of an input -> the first item that was
+                                claimed with it; "INDEX.wait" -> items that wait for its outcome
     NS:{ID}:shards      hash    shard -> "start stop items_per_task", as it was cut
     NS:{ID}:settled     hash    shard -> how many of its items are settled, or "closed";
                                 "SHARD.us" -> for how many microseconds its items ran together
@@ -23,6 +30,8 @@ Of one batch:
     NS:{ID}:hist:P      hash    index -> JSON array of the outcomes that retries have replaced
     NS:{ID}:done        list    indexes in the order in which they were settled
     NS:{ID}:events      stream  wake-up calls (`settled`, `status`), trimmed to about 1,000
+    NS:{ID}:stats       hash    what `ledger.progress` draws: failures by code, latency, throughput;
+                                about 300 fields at most, whatever the batch's size
     NS:{ID}:custom-ids  set     custom_ids seen while submitting, to refuse repeats; gone at seal
 
 Across batches:
@@ -31,6 +40,8 @@ Across batches:
                                 by when it is due (ms)
     NS:active           zset    batch id not yet committed, scored by its creation (ms)
     NS:key:SHA256       string  idempotency key (hashed) -> batch id
+    NS:cache:DIGEST     string  an output, by chain, version, settings and input (`worker.cached`);
+                                expires
     NS:chains           hash    chain name -> ChainRecord, as the workers announced it
     NS:used             hash    chain name -> "batches items input_tokens output_tokens priced_items
                                 cost_nanos", summed up over its completed batches (commit.lua)
@@ -74,6 +85,18 @@ class BatchKeys:
         return self._key("leases")
 
     @property
+    def due(self) -> str:
+        return self._key("due")
+
+    @property
+    def kept(self) -> str:
+        return self._key("kept")
+
+    @property
+    def firsts(self) -> str:
+        return self._key("firsts")
+
+    @property
     def shards(self) -> str:
         return self._key("shards")
 
@@ -102,6 +125,10 @@ class BatchKeys:
         return self._key("events")
 
     @property
+    def stats(self) -> str:
+        return self._key("stats")
+
+    @property
     def custom_ids(self) -> str:
         return self._key("custom-ids")
 
@@ -125,6 +152,9 @@ class BatchKeys:
             self.meta,
             self.runs,
             self.leases,
+            self.due,
+            self.kept,
+            self.firsts,
             self.shards,
             self.settled,
             self.open,
@@ -132,6 +162,7 @@ class BatchKeys:
             self.notices,
             self.done,
             self.events,
+            self.stats,
             self.custom_ids,
             *(key(page) for page in pages for key in kinds),
         ]
@@ -169,6 +200,9 @@ class Keys:
     @property
     def sweep(self) -> str:
         return f"{self.namespace}:sweep"
+
+    def cached(self, digest: str) -> str:
+        return f"{self.namespace}:cache:{digest}"
 
     def rates(self, limit: str) -> str:
         return f"{self.namespace}:limit:{limit}"

@@ -129,6 +129,9 @@ class Settings(BaseSettings):
     result_ttl: int = Field(default=7 * 24 * 3600, ge=1)
     """How long a batch stays readable after its end."""
 
+    cache_ttl: int = Field(default=7 * 24 * 3600, ge=1)
+    """How long an output is kept for later batches, once one was submitted with `cache`."""
+
     visibility_timeout: int = Field(default=3600, ge=1)
     """Celery's redelivery of unacknowledged messages; the leases recover sooner."""
 

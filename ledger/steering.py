@@ -145,6 +145,7 @@ class Steering:
     def _end_page(self, batch_id: str, start: int, stop: int) -> int:
         keys, page = self._store.keys.batch(batch_id), start // PAGE_SIZE
         names = [keys.meta, keys.outcomes(page), keys.runs, keys.leases, keys.done, keys.events]
+        names.append(keys.due)
         return int(self._store.run("end_page", names, EVENTS_KEPT, start, stop))
 
 

@@ -205,7 +205,7 @@ class Store(Connection):
             for shard in some:
                 page = page_of(shard.start)
                 names = [keys.meta, keys.outcomes(page), keys.history(page)]
-                names += [keys.shards, keys.settled, keys.again]
+                names += [keys.shards, keys.settled, keys.again, keys.kept, keys.stats]
                 calls.append(Call("retry_shard", names, [shard.number, *rest]))
             yield sum(map(int, self.run_all(calls)))
 
@@ -263,6 +263,11 @@ class Store(Connection):
         """Take out and return items whose lease ended without an outcome."""
         leases = self.keys.batch(batch_id).leases
         return [int(index) for index in self.run("lapsed", [leases], limit)]
+
+    def come_due(self, batch_id: str, *, limit: int) -> list[int]:
+        """Take out and return items that were put off and whose time has come."""
+        due = self.keys.batch(batch_id).due
+        return [int(index) for index in self.run("come_due", [due], limit)]
 
     def overtaken(self, batch_id: str, shard: Shard) -> list[int]:
         """Return items of an open shard that nobody has claimed though later ones were begun."""

@@ -4,15 +4,18 @@ import asyncio
 import time
 from collections.abc import Callable, Collection, Iterator
 from itertools import takewhile
+from pathlib import Path
 from typing import Any, Final, ParamSpec, TypeVar
 
 from ledger.budget import Budget
 from ledger.errors import BatchPaused, ItemNotSucceeded, LedgerUnavailable
 from ledger.events import BatchEvent, News
 from ledger.models import BatchRecord, BatchStatus, Item, ItemStatus, RequestCounts
+from ledger.progress import Progress
 from ledger.reader import Reader
 from ledger.schema import PAGE_SIZE
 from ledger.steering import Steering
+from producer.export import Exported, Format, write_lines, write_matrix
 from producer.stream import Stream
 
 #: Seconds between two looks for what comes with every item.
@@ -55,6 +58,17 @@ class Batch:
     async def arecord(self) -> BatchRecord:
         """As `record`."""
         return await asyncio.to_thread(self.record)
+
+    def progress(self) -> Progress:
+        """Return how it goes: rate, ETA, failures by code, latency, throughput. In O(1).
+
+        Whatever the batch's size, it is one round trip and a few kilobytes.
+        """
+        return self._reader.progress(self.id)
+
+    async def aprogress(self) -> Progress:
+        """As `progress`."""
+        return await asyncio.to_thread(self.progress)
 
     @property
     def status(self) -> BatchStatus:
@@ -195,6 +209,25 @@ class Batch:
     async def aoutputs(self, *, return_exceptions: bool = False) -> list[Any]:
         """As `outputs`."""
         return await asyncio.to_thread(self.outputs, return_exceptions=return_exceptions)
+
+    def export(self, path: str | Path, *, output: Format = "jsonl") -> Exported:
+        """Wait, and write all results to a file, in input order; it appears whole or not at all.
+
+        `output`: "jsonl" is an item a line; "npy" one float32 matrix of outputs that are vectors,
+        whose row i is item i, and NaN where that has no output. Memory stays flat.
+
+        Raises:
+            NotVectors: the outputs make no matrix.
+        """
+        if output not in ("jsonl", "npy"):
+            raise ValueError(f'output is "jsonl" or "npy", not {output!r}')
+        if output == "npy":
+            return write_matrix(Path(path), self.results(), self.request_counts.total)
+        return write_lines(Path(path), self.results())
+
+    async def aexport(self, path: str | Path, *, output: Format = "jsonl") -> Exported:
+        """As `export`."""
+        return await asyncio.to_thread(self.export, path, output=output)
 
     def _as_they_stand(self, start: int, stop: int | None) -> Iterator[list[Item]]:
         total = self.request_counts.total

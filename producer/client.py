@@ -73,6 +73,8 @@ class Client:
         priority: int = DEFAULT_PRIORITY,
         completion_window: Window | None = None,
         budget: Budget | None = None,
+        dedupe: bool = False,
+        cache: bool = False,
         on_complete: dict[str, Any] | None = None,
         webhook: str | None = None,
     ) -> Batch:
@@ -96,6 +98,11 @@ class Client:
         `budget`: `Budget(usd=20)`, `Budget(tokens=100_000)`, or both. Once that is used the batch
         pauses, with the reason `budget_exceeded`; what runs then may end. `resume` with a larger
         one goes on.
+
+        `dedupe`: of identical inputs (the same JSON) one runs, and the others get its outcome,
+        whatever that is, with `same_as`. `cache`: an input that the same chain has answered in an
+        earlier batch with `cache`, with the same version and settings of its steps, gets that
+        output, with `cached`; kept for BATCHORD_CACHE_TTL.
 
         `on_complete`: a Celery signature, as `report.s().set(queue="reports")`. Its task is called
         once, with the batch's id before its own arguments, when the batch has ended, in whichever
@@ -124,6 +131,8 @@ class Client:
             priority=priority,
             completion_window=completion_window,
             budget=budget,
+            dedupe=dedupe,
+            cache=cache,
             on_complete=on_complete,
             webhook=webhook,
         )

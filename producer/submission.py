@@ -56,6 +56,8 @@ class Submission:
     priority: int = DEFAULT_PRIORITY
     completion_window: Window | None = None
     budget: Budget | None = None
+    dedupe: bool = False
+    cache: bool = False
     on_complete: dict[str, Any] | None = None
     webhook: str | None = None
 
@@ -85,6 +87,9 @@ class Submission:
         priority: Any = self.priority
         if type(priority) is not int or not 0 <= priority <= 9:
             raise SubmitRefused("priority: an int from 0, which is served first, to 9")
+        for name in ("dedupe", "cache"):
+            if type(getattr(self, name)) is not bool:
+                raise SubmitRefused(f"{name}: True or False")
         window_seconds(self.completion_window)
         checked(self.budget)
         _check_many("inputs", self.inputs)
@@ -207,6 +212,7 @@ def _open(store: Store, reader: Reader, what: Submission, batch_id: str) -> Batc
         fields["metadata"] = encode(dict(what.metadata), max_bytes=65_536, setting="metadata")
     if what.budget is not None:
         fields |= what.budget.fields()
+    fields |= {name: "1" for name in ("dedupe", "cache") if getattr(what, name)}
     key = what.idempotency_key
     if key is not None:
         fields["idempotency_key"] = key

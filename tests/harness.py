@@ -23,6 +23,7 @@ from ledger.errors import SubmitRefused
 from ledger.reader import PRIORITY_SEPARATOR, PRIORITY_STEPS
 from ledger.settings import Settings
 from producer import Batch, Client
+from tests.openai_server import OpenAIServer
 from tests.waiting import wait_until as wait_until
 
 CHAINS = "tests.chains_for_tests.basic"
@@ -84,6 +85,15 @@ def group_exists(pid: int) -> bool:
     except ProcessLookupError:
         return False
     return True
+
+
+def provider_env(provider: OpenAIServer) -> dict[str, str]:
+    """The environment that points a worker to the provider."""
+    return {
+        "OPENAI_API_KEY": "sk-test-0123456789",
+        "OPENAI_BASE_URL": provider.base_url,
+        "OPENAI_MODEL": "test-model",
+    }
 
 
 class Deployment:

@@ -8,7 +8,7 @@ import json
 from collections.abc import Iterable, Sequence
 
 from chains import Usage
-from ledger.exchange import Settlement, Wish
+from ledger.exchange import Keeping, PutOff, Settlement, Wish
 from ledger.models import BatchStatus, ItemStatus
 from ledger.publish import gather, publish_tasks
 from ledger.reader import Reader
@@ -68,7 +68,8 @@ class Bench(Desk):
         _, claims = self.exchange.swap([], wishes)
         for wish, claim in zip(wishes, claims, strict=True):
             if claim.verdict in ("run", "lost", "suspect"):
-                now = Held(shard, wish.index, wish.token, claim.attempt, claim.verdict)
+                used = json.loads(claim.usage)["input_tokens"] if claim.usage else 0
+                now = Held(shard, wish.index, wish.token, claim.attempt, claim.verdict, used)
                 self.held = [one for one in self.held if not one.same(now)] + [now]
         return [claim.verdict for claim in claims]
 
@@ -82,7 +83,7 @@ class Bench(Desk):
         stopped = self.exchange.stopping([self.batch_id]).get(self.batch_id)
         settlements, shards = [], []
         for one in some:
-            status, error = ItemStatus.SUCCEEDED, ""
+            status, error, code = ItemStatus.SUCCEEDED, "", ""
             if how == "stop" and stopped is not None:
                 status = stopped
             elif one.verdict == "lost" or how in CODES:
@@ -96,8 +97,9 @@ class Bench(Desk):
                 attempt=one.attempt,
                 status=status,
                 outcome=f'{{"status":"{status}"{error}}}',
+                code=code,
                 output=f'"{one.token} {one.index}"' if status is ItemStatus.SUCCEEDED else "null",
-                usage={"requests": 1, "input_tokens": 1},
+                usage={"requests": 1, "input_tokens": one.used + 1},
                 busy=0.001,
             )
             settlements.append(one.told)
@@ -112,10 +114,26 @@ class Bench(Desk):
         if any(receipt.room for receipt in receipts):
             self.publish()
 
+    def keep(self, some: Sequence[Held]) -> None:
+        """A step of theirs has ended: what it has given and used is kept."""
+        keepings = []
+        for one in some:
+            one.used += 1
+            usage = Usage(requests=1, input_tokens=one.used)
+            keepings.append(Keeping(wish=self.wish(one), steps='key "output"\n', usage=usage))
+        self.exchange.keep(keepings)
+
+    def put_off(self, some: Sequence[Held]) -> None:
+        """Their providers are busy for a long time."""
+        self.keep(some)
+        self.exchange.put_off([PutOff(self.wish(one), 3600) for one in some])
+
+    def wish(self, one: Held) -> Wish:
+        return Wish(batch_id=self.batch_id, index=one.index, token=one.token)
+
     def release(self, some: Sequence[Held], *, requeue: bool) -> None:
-        used = Usage(requests=1, input_tokens=1)
-        wishes = [Wish(batch_id=self.batch_id, index=o.index, token=o.token) for o in some]
-        self.exchange.release((wish, used) for wish in wishes)
+        self.keep(some)
+        self.exchange.release(map(self.wish, some))
         for one in some if requeue else ():
             self.publish_again(one)
 
@@ -154,6 +172,7 @@ class Bench(Desk):
             self.publisher_falls_silent()
             self.retrier_falls_silent()
             self.leases_end(sorted(model.runs))
+            self.what_waits_comes_due()
             self.sweep()
             self.work_off(ends)
         raise AssertionError("a batch without end")

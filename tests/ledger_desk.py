@@ -39,6 +39,8 @@ class Held:
     token: str
     attempt: int
     verdict: str
+    #: Tokens that the item has used so far, in all attempts.
+    used: int = 0
     #: Once it has settled.
     told: Settlement | None = None
 
@@ -189,6 +191,12 @@ class Desk:
             if run is not None and run.lease == "alive":
                 self.redis.zadd(self.keys.leases, {str(index): 1}, xx=True)
                 run.lease = "over"
+
+    def what_waits_comes_due(self) -> None:
+        for index, run in self.model.runs.items():
+            if run.lease == "waits":
+                self.redis.zadd(self.keys.due, {str(index): 1}, xx=True)
+                run.lease = "due"
 
     def publisher_falls_silent(self) -> None:
         if self.redis.hexists(self.keys.meta, "publishing_until"):

@@ -1,5 +1,6 @@
 """The state of a batch in plain Python, and what workers do to its items; see `ledger_model`."""
 
+import json
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -33,7 +34,7 @@ class Run:
     attempts: int
     #: "": started | "?": its last start waits until it is alone | "!": to be settled as lost.
     mark: str = ""
-    #: "alive" | "over" | "": nobody watches it.
+    #: "alive" | "over" | "waits": put off | "due": its time has come | "": nobody watches it.
     lease: str = "alive"
 
 
@@ -78,8 +79,11 @@ class ItemsModel:
     retrying: str | None = None
     ends: int = 0
     reopenings: int = 0
-    #: Calls that are counted: one for each attempt that was settled or handed back.
+    #: Tokens that are counted; of them, by item that has no outcome, what was counted meanwhile.
     calls: int = 0
+    counted: Counter[int] = field(default_factory=Counter)
+    #: Starts of items without an outcome that came to an end.
+    ended_starts: Counter[int] = field(default_factory=Counter)
     #: Of tokens, of which each call uses one; None: none.
     budget: int | None = None
 
@@ -111,7 +115,7 @@ class ItemsModel:
     # Transitions: what they must answer, and what they do.
 
     def _claim(self, args: list[Any], answer: list[Any]) -> None:
-        for at, got in zip(range(2, len(args), 3), answer[1:], strict=True):
+        for at, got in zip(range(3, len(args), 3), answer[2:], strict=True):
             expected = self._claimed(int(args[at]), args[at + 1], args[at + 2] == "1")
             assert got[: len(expected)] == expected
 
@@ -124,19 +128,20 @@ class ItemsModel:
         if self.status is not S.IN_PROGRESS or self.window_over:
             return ["stopped", "expired" if self.status is S.IN_PROGRESS else str(self.status)]
         ours = run is not None and run.token == token
-        if run and run.lease == "alive" and not ours:
+        if run and (run.lease == "waits" or (run.lease == "alive" and not ours)):
             return ["held"]
         attempts = run.attempts if run else 0
+        strikes = attempts - self.ended_starts[index]
         if run and ours and run.mark != "?":
             mark = run.mark
-        elif 0 < attempts == self.max_attempts - 1 and not alone:
+        elif 0 < strikes == self.max_attempts - 1 and not alone:
             mark = "?"
-        elif attempts >= self.max_attempts:
+        elif strikes >= self.max_attempts:
             mark = "!"
         else:
             mark, attempts = "", attempts + 1
             self.starts[index] += 1
-            assert self.starts[index] <= self.max_attempts
+            assert self.starts[index] - self.ended_starts[index] <= self.max_attempts
         self.runs[index] = Run(token, attempts, mark)
         if mark == "?":
             return ["suspect"]
@@ -145,11 +150,16 @@ class ItemsModel:
     def _settle(self, args: list[Any], answer: list[int]) -> None:
         told: Counter[int] = Counter()
         before = self.calls
-        at, *answers = 2, *answer[:-1]
+        at, *answers = 2, *answer[:-2]
         for got in answers:
             index, token, shard, attempt, status, _, text = args[at : at + 7]
+            used = int(args[at + 12])  # of the fields the second one: tokens
             at += 9 + 2 * int(args[at + 8])
+            before_it = len(self.outcomes)
             as_expected = self._settled(int(index), token, int(attempt), ItemStatus(status), text)
+            if len(self.outcomes) > before_it:
+                self.calls += max(0, used - self.counted.pop(int(index), 0))
+                self.ended_starts.pop(int(index), None)
             assert (got > 0) == as_expected
             told[int(shard)] += got == 2
         self._look_at_the_budget(self.calls > before)
@@ -167,7 +177,6 @@ class ItemsModel:
         outcome = decode(unpack_outcome(text))
         code = (outcome.get("error") or {}).get("code")
         self.outcomes[index] = Ended(status, run.attempts, outcome["output"], code, token, text)
-        self.calls += 1
         del self.runs[index]
         return True
 
@@ -187,21 +196,18 @@ class ItemsModel:
         return self.budget is not None and self.calls >= self.budget and not self.complete
 
     def _look_at_the_budget(self, settled: bool) -> None:
-        watched = sum(bool(run.lease) for run in self.runs.values())
+        watched = sum(run.lease in ("alive", "over") for run in self.runs.values())
         left = len(self.inputs) - len(self.outcomes) - watched
         if settled and self.status is S.IN_PROGRESS and self.over_budget and left > 0:
             self._to(S.PAUSED)
 
     def _release(self, args: list[Any], answer: int) -> None:
-        released, at = 0, 0
-        while at < len(args):
-            index, token, fields = int(args[at]), args[at + 1], int(args[at + 2])
-            at += 3 + 2 * fields
+        released = 0
+        for index, token in self._pairs(args):
             run = self.runs.get(index)
             if run is None or run.token != token:
                 continue
             released += 1
-            self.calls += 1
             if not run.mark:
                 run.attempts -= 1
                 self.starts[index] -= 1
@@ -209,6 +215,33 @@ class ItemsModel:
             if run.attempts == 0:
                 del self.runs[index]
         assert answer == released
+
+    def _keep(self, args: list[Any], answer: int) -> None:
+        kept = 0
+        for at in range(0, len(args), 4):
+            index, run = int(args[at]), self.runs.get(int(args[at]))
+            if run is not None and (run.token, run.mark) == (args[at + 1], ""):
+                used = json.loads(args[at + 3])["input_tokens"]
+                self.calls += max(0, used - self.counted[index])
+                self.counted[index] = used
+                kept += 1
+        assert answer == kept
+
+    def _put_off(self, args: list[Any], answer: int) -> None:
+        put_off = 0
+        for at in range(0, len(args), 3):
+            index, run = int(args[at]), self.runs.get(int(args[at]))
+            if run is not None and (run.token, run.mark) == (args[at + 1], ""):
+                run.token, run.lease = "waits", "waits"
+                self.ended_starts[index] += 1
+                put_off += 1
+        assert answer == put_off
+
+    def _come_due(self, args: list[Any], answer: list[str]) -> None:
+        due = {index for index, run in self.runs.items() if run.lease == "due"}
+        assert set(map(int, answer)) == due
+        for index in due:
+            self.runs[index].lease = ""
 
     @staticmethod
     def _pairs(args: list[Any]) -> Iterator[tuple[int, str]]:

@@ -34,9 +34,10 @@ class Witness:
             "total": len(model.inputs),
             **{name: counts[name] for name in ("succeeded", "failed", "cancelled", "expired")},
         }
-        assert (record.usage.requests if record.usage else 0) == model.calls
+        assert (record.usage.input_tokens if record.usage else 0) == model.calls
         for item in self.bench.items():
             self._check_item(item)
+        self._check_statistics()
         self._check_keys()
         self._check_that_no_outcome_has_changed()
 
@@ -45,8 +46,11 @@ class Witness:
         ended, run = model.outcomes.get(item.index), model.runs.get(item.index)
         assert item.custom_id == model.custom_ids.get(item.index)
         if ended is None:
-            assert item.status is (ItemStatus.RUNNING if run else ItemStatus.QUEUED)
-            assert item.attempts == (run.attempts if run else 0) <= model.max_attempts
+            runs = run is not None and run.token != "waits"
+            assert item.status is (ItemStatus.RUNNING if runs else ItemStatus.QUEUED)
+            assert item.attempts == (run.attempts if run else 0)
+            strikes = item.attempts - model.ended_starts[item.index]
+            assert 0 <= strikes <= model.max_attempts
         else:
             assert (item.status, item.output) == (ended.status, ended.output)
             assert item.attempts == ended.attempts
@@ -55,6 +59,24 @@ class Witness:
         assert [one.output for one in earlier] == [
             one.output for one in model.history.get(item.index, [])
         ]
+
+    def _check_statistics(self) -> None:
+        """They tell of the failures that stand, and of all attempts that were ever settled."""
+        model = self.bench.model
+        progress = self.bench.reader.progress(self.bench.batch_id)
+        failed = {i: str(one.code) for i, one in model.outcomes.items() if one.code}
+        assert {group.code: group.count for group in progress.failures} == Counter(failed.values())
+        for group in progress.failures:
+            assert all(failed[index] == group.code for index in group.first)
+        every = [
+            *model.outcomes.values(),
+            *(one for past in model.history.values() for one in past),
+        ]
+        ended = Counter(one.status for one in every)
+        slots = progress.throughput
+        assert sum(slot.succeeded for slot in slots) == ended[ItemStatus.SUCCEEDED]
+        assert sum(slot.failed for slot in slots) == ended[ItemStatus.FAILED]
+        assert progress.retried == sum(map(len, model.history.values()))
 
     def _check_keys(self) -> None:
         model, keys = self.bench.model, self.bench.keys
@@ -84,7 +106,6 @@ class Witness:
             before = self.seen.get(item.index, [])
             assert known[: len(before)] == before
             assert len(known) <= 1 + model.reopenings
-            assert all(one.attempts <= model.max_attempts for one in known)
             self.seen[item.index] = known
         ends = Counter(map(int, self.bench.done()))
         assert ends == {index: len(known) for index, known in self.seen.items() if known}

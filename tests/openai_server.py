@@ -27,6 +27,8 @@ from aiohttp import web
 
 from tests import openai_answers as answers
 from tests.openai_answers import JsonObject
+from tests.openai_posts import POSTS
+from tests.openai_responses import response
 from tests.openai_rules import Failure, Rule, Rules, embedding_failure
 
 DEFAULT_DIMENSIONS = 64
@@ -56,7 +58,7 @@ class Request:
 
 
 class OpenAIServer(Rules):
-    """Serves chat completions, embeddings and models; each rule holds until `reset()`.
+    """Serves chat completions, responses, embeddings and models; each rule holds until `reset()`.
 
     `delay` is seconds before an answer, or a function from the request's text to seconds.
     `shuffle_embeddings` answers out of order, with the right `index`. `cached_tokens` of a chat's
@@ -138,7 +140,10 @@ class OpenAIServer(Rules):
     async def _main(self) -> None:
         app = web.Application(client_max_size=64 * 2**20)
         app.router.add_post("/v1/chat/completions", self._handler(self._chat))
+        app.router.add_post("/v1/responses", self._handler(self._response))
         app.router.add_post("/v1/embeddings", self._handler(self._embeddings))
+        for path, made in POSTS.items():
+            app.router.add_post(path, self._handler(_post(made)))
         app.router.add_get("/v1/models", self._handler(self._models))
         # A caller that hangs up cancels its handler, so that a test sees abandoned requests.
         runner = web.AppRunner(
@@ -246,6 +251,16 @@ class OpenAIServer(Rules):
             }
         )
 
+    def _response(self, body: JsonObject, rule: Rule | None) -> web.Response:
+        if not body.get("input"):
+            message = "Missing required parameter: 'input'."
+            return Failure(status=400, message=message, param="input").response()
+        if body.get("stream"):
+            return Failure(status=400, message="no streaming here", param="stream").response()
+        action, code = (None, None) if rule is None else (rule.action, rule.failure.code)
+        answer = response(body, action, code, self.cached_tokens)
+        return web.json_response({**answer, "model": self._model_of(body)})
+
     def _model_of(self, body: JsonObject) -> Any:
         text = answers.request_text(body)
         named = (model for match, model in self.answers_as.items() if match in text)
@@ -275,6 +290,10 @@ class OpenAIServer(Rules):
             {"id": name, "object": "model", "created": 0, "owned_by": "tests"} for name in names
         ]
         return web.json_response({"object": "list", "data": data})
+
+
+def _post(made: Callable[[JsonObject], JsonObject]) -> Answer:
+    return lambda body, _: web.json_response(made(body))
 
 
 def main() -> None:

@@ -14,7 +14,7 @@ from ledger.models import BatchStatus, ItemStatus
 from producer import RemoteRunnable
 from tests.cli_harness import CHAINS, Shell, results
 from tests.conftest import Deploy
-from tests.harness import Deployment, Process, wait_until
+from tests.harness import Deployment, Process, provider_env, wait_until
 from tests.openai_server import OpenAIServer
 
 pytestmark = pytest.mark.timeout(60)
@@ -42,12 +42,7 @@ def _same(value: Any) -> Any:
 
 def start(deployment: Deployment, provider: OpenAIServer) -> Process:
     """Start a worker that knows the provider."""
-    env = {
-        "OPENAI_API_KEY": "sk-test-0123456789",
-        "OPENAI_BASE_URL": provider.base_url,
-        "OPENAI_MODEL": "test-model",
-    }
-    return deployment.start_worker(concurrency=SLOTS, env=env)
+    return deployment.start_worker(concurrency=SLOTS, env=provider_env(provider))
 
 
 @pytest.mark.parametrize(

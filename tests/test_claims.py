@@ -6,7 +6,7 @@ import pytest
 
 from chains import Usage, register
 from ledger.budget import Budget
-from ledger.exchange import Exchange, Settlement, Wish
+from ledger.exchange import Exchange, Keeping, Settlement, Wish
 from ledger.models import BatchStatus, ItemStatus
 from ledger.store import Store
 from tests.harness import Deployment
@@ -105,6 +105,11 @@ def test_what_an_item_that_is_handed_back_has_used_is_counted_once(
     batch = deployment.client.submit("echo", [1])
     wish = Wish(batch_id=batch.id, index=0, token="one")
     exchange.swap([], [wish])
-    # The answer was lost, and the call is repeated.
-    assert [exchange.release([(wish, Usage(requests=2))]) for _ in range(2)] == [1, 0]
+    used = Keeping(wish=wish, steps="", usage=Usage(requests=2))
+    for released in (1, 0):
+        # The answers were lost, and the calls are repeated.
+        exchange.keep([used])
+        assert exchange.release([wish]) == released
     assert batch.record().usage == Usage(requests=2)
+    _, [claim] = exchange.swap([], [Wish(batch_id=batch.id, index=0, token="two")])
+    assert Usage.model_validate_json(claim.usage) == Usage(requests=2)

@@ -134,6 +134,18 @@ class Machine(ProducerRules):
         """A worker is told to end: what it holds goes back, and its message to the queue."""
         self.bench.release(self.some_of(self.running, which), requeue=requeue)
 
+    @some_run
+    @rule(which=SOME)
+    def keep(self, which: set[int]) -> None:
+        """Steps have ended, and what they have given is kept."""
+        self.bench.keep(self.some_of(self.running, which))
+
+    @some_run
+    @rule(which=SOME)
+    def put_off(self, which: set[int]) -> None:
+        """Attempts end without an outcome; the next ones come later."""
+        self.bench.put_off(self.some_of(self.running, which))
+
     # Users.
 
     @some_told
@@ -194,13 +206,15 @@ class Machine(ProducerRules):
             self.bench.settle(some, late)
 
     @some_held
-    @rule(whose=st.sampled_from(["publisher", "retrier", "window"]))
+    @rule(whose=st.sampled_from(["publisher", "retrier", "window", "waiting"]))
     def time_passes(self, whose: str) -> None:
         match whose:
             case "publisher":
                 self.bench.publisher_falls_silent()
             case "retrier":
                 self.bench.retrier_falls_silent()
+            case "waiting":
+                self.bench.what_waits_comes_due()
             case _:
                 self.bench.window_ends()
 

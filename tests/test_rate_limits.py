@@ -12,7 +12,7 @@ from batchord import Batch, register
 from chains.limits import BURST
 from ledger.models import BatchStatus
 from tests.conftest import Deploy
-from tests.harness import Deployment, Process, wait_until
+from tests.harness import Deployment, Process, provider_env, wait_until
 from tests.openai_server import OpenAIServer
 from tests.traffic import arrivals, most_over, used
 
@@ -46,11 +46,7 @@ def start(
     pool: str = "threads",
 ) -> list[Process]:
     """Start so many workers."""
-    env = {
-        "BATCHORD_CHAINS": CHAINS,
-        "OPENAI_API_KEY": "sk-test-0123456789",
-        "OPENAI_BASE_URL": provider.base_url,
-    }
+    env = {"BATCHORD_CHAINS": CHAINS, **provider_env(provider)}
     workers = [
         deployment.start_worker(concurrency=concurrency, pool=pool, env=env, wait=False)
         for _ in range(count)

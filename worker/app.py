@@ -15,6 +15,7 @@ from celery.worker import state
 from chains import prices
 from chains.errors import BatchordError
 from chains.loop import configure, default_loop
+from chains.request import register_requests
 from ledger import webhook
 from ledger.celery_app import create_app
 from ledger.settings import Settings
@@ -33,6 +34,7 @@ SWITCH_INTERVAL = 0.001
 def create_worker_app(settings: Settings) -> Celery:
     """Return an app with the tasks; a worker on it also announces its chains and sweeps."""
     app = create_app(settings, include=settings.chains)
+    register_requests()
     # Here, so that a pool's children have them too.
     prices.use(prices.load(settings.prices))
     webhook.check(settings)

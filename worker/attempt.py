@@ -2,14 +2,18 @@
 
 import asyncio
 import json
+import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Executor
+from dataclasses import replace
 from typing import Any, Final, NamedTuple
 
 from chains import ChainNotFound, RegisteredChain, get_chain
 from chains.deadline import Deadline
-from chains.errors import explain
+from chains.errors import OperatorNeeded, PutOff, RetryLater, as_chain_error, explain
+from chains.kept import Kept
+from chains.retry import RetryPolicy
 from chains.run import Run
 from chains.usage import Usage
 from ledger.errors import ValueRejected
@@ -17,10 +21,14 @@ from ledger.exchange import Claim
 from ledger.models import ItemError, ItemStatus
 from ledger.settings import Settings
 from ledger.values import encode
+from worker.cached import CachedOutputs, name_of
 
 #: Texts up to so many characters are encoded on the loop: a thread costs more than they do.
 _SHORT: Final = 16_384
 
+
+#: Under which key the attempts of the whole chain are counted.
+_CHAIN: Final = "chain"
 
 #: What becomes of an item whose attempt is cancelled from outside; None: nothing, for now.
 StopsAs = Callable[[], ItemStatus | None]
@@ -38,8 +46,9 @@ class Ended(NamedTuple):
     usage: Usage | None = None
     #: Seconds that the chain ran.
     busy: float = 0.0
-    #: No item can succeed until a person acts: this is no outcome, the batch pauses.
-    needs_operator: bool = False
+    #: This is no outcome, the item is put aside: for so many seconds, or until a person acts.
+    aside: bool = False
+    put_off: float | None = None
 
     @property
     def code(self) -> str | None:
@@ -53,13 +62,22 @@ class _Problem(NamedTuple):
     """What kept an item from its output."""
 
     error: ItemError
-    needs_operator: bool = False
+    #: It is no outcome: see `Ended`.
+    aside: bool = False
+    put_off: float | None = None
 
 
-async def attempt(
-    claim: Claim, settings: Settings, encoders: Executor, stops_as: StopsAs, run: Run
-) -> Ended:
-    """Run one attempt; large outputs are encoded in `encoders`, beside the loop.
+class Tools(NamedTuple):
+    """What all attempts of a process share."""
+
+    settings: Settings
+    cached: CachedOutputs
+    #: Where large outputs are encoded, beside the loop.
+    threads: Executor
+
+
+async def attempt(claim: Claim, tools: Tools, stops_as: StopsAs, run: Run) -> Ended:
+    """Run one attempt.
 
     `run` collects what its calls use, and is the caller's, who may need it if there is no outcome.
     If the running task is cancelled from outside, `stops_as` tells what becomes of the item; None
@@ -67,6 +85,8 @@ async def attempt(
     """
     if claim.verdict == "lost":
         return _failed(_worker_lost(claim.attempt))
+    if claim.first is not None:
+        return _same(claim, claim.first)
     try:
         chain = get_chain(claim.chain)
     except ChainNotFound as error:
@@ -75,10 +95,15 @@ async def attempt(
         )
     started = time.perf_counter()
     try:
-        value, problem = await _run(chain, claim, settings)
+        name = name_of(chain, claim.input) if claim.cache else None
+        if name is not None and (known := await tools.cached.get(name)) is not None:
+            return _ended(ItemStatus.SUCCEEDED, known, run.usage, 0.0, cached=True)
+        value, problem = await _run(chain, claim, tools.settings, run)
         busy = time.perf_counter() - started
         if problem is None:
-            value, problem = await _encoded(value, claim.attempt, settings, encoders)
+            value, problem = await _encoded(value, claim.attempt, tools)
+        if problem is None and name is not None:
+            await tools.cached.put(name, value)
     except asyncio.CancelledError:
         status, task = stops_as(), asyncio.current_task()
         if status is None or task is None:
@@ -87,13 +112,13 @@ async def attempt(
         return _ended(status, "null", run.usage, time.perf_counter() - started)
     if problem is not None:
         return _failed(problem.error, run.usage, busy)._replace(
-            needs_operator=problem.needs_operator
+            aside=problem.aside, put_off=problem.put_off
         )
     return _ended(ItemStatus.SUCCEEDED, value, run.usage, busy)
 
 
 async def _run(
-    chain: RegisteredChain, claim: Claim, settings: Settings
+    chain: RegisteredChain, claim: Claim, settings: Settings, run: Run
 ) -> tuple[Any, _Problem | None]:
     """Run the chain under the item's deadline; whatever it raises is the item's error."""
     seconds = chain.timeout or settings.item_timeout
@@ -109,18 +134,51 @@ async def _run(
         if isinstance(error, asyncio.CancelledError) and _cancelling():
             raise
         if deadline.expired():
-            return None, _Problem(_timed_out(seconds, claim.attempt))
-        return None, _explained(error, claim.attempt)
+            error = ItemTimedOut(seconds)
+        return None, _explained(error, claim.attempt)._replace(
+            **_aside(error, chain.retry, run.kept)
+        )
 
 
-async def _encoded(
-    value: Any, attempts: int, settings: Settings, encoders: Executor
-) -> tuple[str, _Problem | None]:
+class ItemTimedOut(RetryLater):
+    """The deadline of an attempt was over before its chain had an output."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(
+            f"no output within {seconds:g} s: raise the chain's timeout or BATCHORD_ITEM_TIMEOUT",
+            code="timeout",
+        )
+
+
+def _aside(error: BaseException, policy: RetryPolicy | None, kept: Kept | None) -> dict[str, Any]:
+    """Whether this is no outcome, and in how many seconds the item is tried again.
+
+    A step may ask for that, as its own RetryPolicy says. A provider that is busy and says for how
+    long is asked again however often; for all else the chain's policy counts.
+    """
+    ours = as_chain_error(error)
+    if isinstance(ours, OperatorNeeded):
+        return {"aside": True}
+    wait: float | None = None
+    if isinstance(ours, PutOff):
+        wait = ours.after
+    elif isinstance(ours, RetryLater) and ours.code == "rate_limited" and ours.after is not None:
+        wait = ours.after * (1 + 0.1 * random.random())
+    elif policy is not None and kept is not None:
+        before = kept.tries(_CHAIN)
+        tries = replace(before, count=before.count + 1)
+        wait = policy.delay(tries.count, error, elapsed=time.time() - tries.since)
+        if wait is not None:
+            kept.tried(_CHAIN, tries)
+    return {} if wait is None else {"aside": True, "put_off": wait}
+
+
+async def _encoded(value: Any, attempts: int, tools: Tools) -> tuple[str, _Problem | None]:
     if value is None or isinstance(value, (bool, int, float)) or _is_short(value):
-        return _encode(value, attempts, settings)
+        return _encode(value, attempts, tools.settings)
     # In a thread: a large output must not hold up its neighbours.
     loop = asyncio.get_running_loop()
-    return await loop.run_in_executor(encoders, _encode, value, attempts, settings)
+    return await loop.run_in_executor(tools.threads, _encode, value, attempts, tools.settings)
 
 
 def _is_short(value: Any) -> bool:
@@ -151,9 +209,23 @@ def _cancelling() -> bool:
     return task is not None and task.cancelling() > 0
 
 
-def _ended(status: ItemStatus, output: str, usage: Usage | None, busy: float) -> Ended:
+def _same(claim: Claim, first: int) -> Ended:
+    """The outcome of the item that has the same input; it was paid for there."""
+    found = json.loads(claim.outcome)
+    status = ItemStatus(found["status"])
+    if status is not ItemStatus.SUCCEEDED:
+        error = ItemError.model_validate(found["error"])
+        return _failed(error, more={"same_as": first})
+    output = json.dumps(found["output"], ensure_ascii=False)
+    return Ended(outcome=f'{{"status":"succeeded","same_as":{first}}}', output=output)
+
+
+def _ended(
+    status: ItemStatus, output: str, usage: Usage | None, busy: float, *, cached: bool = False
+) -> Ended:
     used = "" if usage is None else f',"usage":{_json_of(usage)}'
-    outcome = f'{{"status":"{status.value}"{used}}}'
+    known = ',"cached":true' if cached else ""
+    outcome = f'{{"status":"{status.value}"{used}{known}}}'
     return Ended(outcome=outcome, output=output, status=status, usage=usage, busy=busy)
 
 
@@ -162,8 +234,15 @@ def _json_of(usage: Usage) -> str:
     return usage.model_dump_json(exclude_none=True, round_trip=True)
 
 
-def _failed(error: ItemError, usage: Usage | None = None, busy: float = 0.0) -> Ended:
+def _failed(
+    error: ItemError,
+    usage: Usage | None = None,
+    busy: float = 0.0,
+    *,
+    more: Mapping[str, Any] | None = None,
+) -> Ended:
     fields: dict[str, Any] = {"status": "failed", "error": error.model_dump(exclude_none=True)}
+    fields |= more or {}
     if usage is not None:
         fields["usage"] = usage.counts()
     outcome = json.dumps(fields, ensure_ascii=False)
@@ -181,22 +260,12 @@ def _explained(error: BaseException, attempts: int) -> _Problem:
         raw=info.raw,
         attempts=attempts,
     )
-    return _Problem(found, info.needs_operator)
+    return _Problem(found)
 
 
 def _worker_lost(attempts: int) -> ItemError:
     return ItemError(
         code="worker_lost",
         message=f"its worker process died in each of {attempts} attempts",
-        attempts=attempts,
-    )
-
-
-def _timed_out(seconds: float, attempts: int) -> ItemError:
-    return ItemError(
-        code="timeout",
-        message=f"no output within {seconds:g} s: raise the chain's timeout or "
-        "BATCHORD_ITEM_TIMEOUT",
-        retryable=True,
         attempts=attempts,
     )

@@ -16,6 +16,8 @@ class Report:
     failed: Counter[str] = field(default_factory=Counter)
     #: Items that were not claimed, by the ledger's answer.
     refused: Counter[Verdict] = field(default_factory=Counter)
+    #: Items that wait for another attempt, by the error's code.
+    put_off: Counter[str] = field(default_factory=Counter)
     #: Items whose late outcome was refused: someone else had taken them over.
     taken_over: int = 0
     #: Each item of the shard has an outcome now, and it is on us to say so.

@@ -13,13 +13,16 @@ from dataclasses import replace
 from typing import Final, TypeVar, cast
 
 from chains.limited import of_batch
-from chains.run import Run, scope
+from chains.run import scope
+from ledger.cache import OutputCache
 from ledger.crash import crash_point
-from ledger.exchange import Claim, Exchange, Receipt, Wish
+from ledger.exchange import Claim, Exchange, Keeping, Receipt, Wish
 from ledger.models import ItemStatus
 from ledger.settings import Settings
-from worker.attempt import attempt
-from worker.circuit import Tripped, open_circuit
+from worker.aside import Alarms, Aside, put_aside
+from worker.attempt import Tools, attempt
+from worker.cached import CachedOutputs
+from worker.keeper import Keeper, keeping
 from worker.leases import Leases
 from worker.pace import Pace
 from worker.report import Report
@@ -33,7 +36,7 @@ MOST_AT_ONCE: Final = 1000
 LEAD: Final = 0.05
 
 #: Verdicts that come with a lease.
-HELD: Final = ("run", "lost", "suspect")
+HELD: Final = ("run", "lost", "suspect", "same")
 
 T = TypeVar("T")
 
@@ -42,7 +45,8 @@ class Runner:
     """Runs items of any number of tasks, at most `slots` in flight, those of all batches by turns.
 
     An item is claimed when it gets its slot and not before, so that what waits is nobody's.
-    `on_room` is told of a batch that has room for another shard, in a thread of its own.
+    `on_room` is told of a batch that has room for another shard, and `on_due` of one whose items
+    have waited and may start again, in a thread of its own.
     """
 
     def __init__(
@@ -50,13 +54,14 @@ class Runner:
         exchange: Exchange,
         leases: Leases,
         settings: Settings,
+        cache: OutputCache,
         *,
         slots: int,
         on_room: Callable[[str], object],
+        on_due: Callable[[str], object],
     ) -> None:
         self._exchange = exchange
         self._leases = leases
-        self._settings = settings
         self._on_room = on_room
         self._slots = slots
         self._free = slots
@@ -72,7 +77,8 @@ class Runner:
         #: What goes to the ledger with the next round trip.
         self._finished: list[Finished] = []
         self._wanted: list[Wanted] = []
-        self._tripped: list[Tripped] = []
+        self._aside: list[Aside] = []
+        self._keeper = Keeper(self._ask)
         self._asking: asyncio.Task[None] | None = None
         #: What runs, by batch, and what becomes of it once its batch has been stopped.
         self._attempts: dict[str, set[asyncio.Task[None]]] = defaultdict(set)
@@ -83,7 +89,9 @@ class Runner:
         self._handed_back: list[Wanted] = []
         self._ledger = ThreadPoolExecutor(1, thread_name_prefix="ledger")
         self._publisher = ThreadPoolExecutor(1, thread_name_prefix="publish")
-        self._encoders = ThreadPoolExecutor(2, thread_name_prefix="encode")
+        self._alarms = Alarms(lambda batch_id: self._publisher.submit(on_due, batch_id))
+        threads = ThreadPoolExecutor(2, thread_name_prefix="encode")
+        self._tools = Tools(settings, CachedOutputs(cache, threads), threads)
 
     def slots_wanted(self) -> float:
         """How many slots' work of unfinished tasks this process should have in hand.
@@ -153,11 +161,13 @@ class Runner:
             await asyncio.wait({*self._begun, *filter(None, [self._asking])}, timeout=1)
         mine, self._handed_back = self._handed_back, []
         self._leases.drop(one.wish for one in mine)
-        await asyncio.get_running_loop().run_in_executor(
-            self._ledger, self._exchange.release, [(one.wish, one.used) for one in mine]
-        )
+        await asyncio.get_running_loop().run_in_executor(self._ledger, self._release, mine)
         for one in mine:
             self._item_ended(one.slot.work, HandedBack())
+
+    def _release(self, mine: Sequence[Wanted]) -> None:
+        self._exchange.keep([one.keeping for one in mine if one.keeping is not None])
+        self._exchange.release(one.wish for one in mine)
 
     def _fill(self) -> None:
         """Give free slots to waiting items, one batch after the other."""
@@ -188,21 +198,25 @@ class Runner:
         self._wanted.append(Wanted(Slot(suspect.slot.work, 1), self._on_last_start))
 
     def _ask(self) -> None:
-        if self._asking is None and (self._finished or self._wanted or self._tripped):
+        if self._asking is None and self._any_to_ask:
             self._asking = asyncio.get_running_loop().create_task(self._keep_asking())
+
+    @property
+    def _any_to_ask(self) -> bool:
+        return bool(self._finished or self._wanted or self._aside or self._keeper.any_due)
 
     async def _keep_asking(self) -> None:
         loop = asyncio.get_running_loop()
         try:
-            while self._finished or self._wanted or self._tripped:
-                if self._tripped:
-                    await self._open_circuit()
+            while self._any_to_ask:
+                if self._aside:
+                    await self._put_aside()
                 finished, self._finished = _split(self._finished)
                 self._pace.ended(len(finished))
                 wanted, self._wanted = _split(self._wanted)
                 try:
                     receipts, claims = await loop.run_in_executor(
-                        self._ledger, self._swap, finished, wanted
+                        self._ledger, self._swap, finished, wanted, self._keeper.take()
                     )
                 except Exception as error:  # noqa: BLE001
                     # It belongs to the tasks that wait for these items.
@@ -216,6 +230,12 @@ class Runner:
                     if receipt.room
                 }:
                     loop.run_in_executor(self._publisher, self._on_room, batch_id)
+                for batch_id in {
+                    one.wish.batch_id
+                    for one, receipt in zip(finished, receipts, strict=True)
+                    if receipt.let_go
+                }:
+                    self._alarms.set(batch_id, 0)
                 for each, claim in zip(wanted, claims, strict=True):
                     self._claimed(each.slot, each.wish, claim)
                 # What is over at once goes with the next round trip: fewer of them, fuller ones.
@@ -224,28 +244,33 @@ class Runner:
         finally:
             self._asking = None
 
-    async def _open_circuit(self) -> None:
-        """Pause what cannot succeed, before anything else of it is claimed."""
-        tripped, self._tripped = self._tripped, []
+    async def _put_aside(self) -> None:
+        """Have items wait that cannot succeed now, before anything else of them is claimed."""
+        aside, self._aside = self._aside, []
         error = None
         try:
             await asyncio.get_running_loop().run_in_executor(
-                self._ledger, open_circuit, self._exchange, self._leases, tripped
+                self._ledger, put_aside, self._exchange, self._leases, aside
             )
         except Exception as raised:  # noqa: BLE001
             error = raised  # it belongs to the tasks that wait for these items
-        for one in tripped:
-            one.work.report.refused["stopped"] += 1
+        for one in aside:
+            if one.seconds is None:
+                one.work.report.refused["stopped"] += 1
+            else:
+                one.work.report.put_off[one.error.code] += 1
+                self._alarms.set(one.wish.batch_id, one.seconds)
+                _log(one.wish, "item put off", code=one.error.code, seconds=round(one.seconds, 1))
             self._item_ended(one.work, error)
 
     def _swap(
-        self, finished: Sequence[Finished], wanted: Sequence[Wanted]
+        self, finished: Sequence[Finished], wanted: Sequence[Wanted], keepings: Sequence[Keeping]
     ) -> tuple[list[Receipt], list[Claim]]:
         """Ask the ledger, in its thread; leases are renewed from the claim to the settlement."""
         if finished:
             crash_point("before-settle")
         receipts, claims = self._exchange.swap(
-            [one.settlement() for one in finished], [one.wish for one in wanted]
+            [one.settlement() for one in finished], [one.wish for one in wanted], keepings
         )
         if finished:
             crash_point("after-settle")
@@ -299,23 +324,25 @@ class Runner:
 
         # In here: a task that is cancelled before its first step never comes to its `except`.
         self._attempts[wish.batch_id].add(task)
-        run = Run()
+        run = self._keeper.begin(wish, claim)
         try:
             with scope(run), of_batch(wish.batch_id):
-                ended = await attempt(claim, self._settings, self._encoders, stops_as, run)
-            if ended.needs_operator and ended.error is not None:
-                self._tripped.append(Tripped(slot.work, wish, ended.error, run.usage))
+                ended = await attempt(claim, self._tools, stops_as, run)
+            if ended.aside and ended.error is not None:
+                kept = keeping(wish, run)
+                self._aside.append(Aside(slot.work, wish, ended.error, kept, ended.put_off))
             else:
                 self._finished.append(Finished(slot.work, wish, claim.attempt, ended))
         except BaseException as error:
             # Cancelled from outside: the worker is about to end.
             if self._closing:
-                self._handed_back.append(Wanted(slot, wish, run.usage))
+                self._handed_back.append(Wanted(slot, wish, keeping(wish, run)))
                 return
             self._leases.drop([wish])
             self._item_ended(slot.work, error)
             raise
         finally:
+            self._keeper.end(run)
             self._forget(wish.batch_id, task)
             self._end_turn(wish)
             self._leave(slot)
@@ -348,7 +375,13 @@ class Runner:
         else:
             report.failed[code] += 1
         report.shard_complete = report.shard_complete or receipt.shard_complete
-        _log(one, receipt.recorded)
+        _log(
+            one.wish,
+            "item settled" if receipt.recorded else "late outcome refused",
+            attempt=one.attempt,
+            status=one.ended.status.value,
+            code=code,
+        )
         self._item_ended(one.work)
 
 
@@ -357,15 +390,8 @@ def _split(asked: list[T]) -> tuple[list[T], list[T]]:
     return asked[:MOST_AT_ONCE], asked[MOST_AT_ONCE:]
 
 
-def _log(one: Finished, recorded: bool) -> None:
+def _log(wish: Wish, what: str, **more: object) -> None:
     if not logger.isEnabledFor(logging.INFO):
         return
-    fields = {
-        "batch": one.wish.batch_id,
-        "item": one.wish.index,
-        "attempt": one.attempt,
-        "status": one.ended.status.value,
-        "code": one.ended.code,
-    }
-    what = "item settled" if recorded else "late outcome refused"
+    fields = {"batch": wish.batch_id, "item": wish.index, **more}
     logger.info("%s %s", what, " ".join(f"{k}={v}" for k, v in fields.items()), extra=fields)

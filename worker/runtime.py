@@ -7,12 +7,13 @@ from celery import Celery
 
 from chains import limits
 from chains.loop import default_loop
+from ledger.cache import OutputCache
 from ledger.callback import end_batch
 from ledger.connection import PATIENT
 from ledger.exchange import Exchange
 from ledger.limiter import LedgerLimiter
 from ledger.models import BatchRecord, ItemStatus
-from ledger.publish import publish_shards
+from ledger.publish import publish_due, publish_shards
 from ledger.settings import Settings
 from ledger.store import Store
 from worker.leases import Leases
@@ -80,6 +81,13 @@ class Runtime:
             # The next gather does it, or the sweep.
             logger.warning("not published batch=%s: %s", batch_id, type(error).__name__)
 
+    def _publish_due(self, batch_id: str) -> None:
+        """Publish what was put off and may start again."""
+        try:
+            publish_due(self._app, self.store, batch_id)
+        except Exception as error:  # noqa: BLE001
+            logger.warning("not published batch=%s: %s", batch_id, type(error).__name__)
+
     def _stop(self, batches: dict[str, ItemStatus]) -> None:
         """Have what runs of these batches cancelled; called by the thread of the leases."""
         default_loop().loop.call_soon_threadsafe(self.runner.stop, batches)
@@ -95,7 +103,9 @@ class Runtime:
                     self._exchange,
                     self.leases,
                     self.settings,
+                    OutputCache(self.store),
                     slots=self.slots,
                     on_room=self._publish,
+                    on_due=self._publish_due,
                 )
             return self._runner

@@ -16,7 +16,14 @@ from chains.errors import BatchordError
 from ledger.crash import crash_point
 from ledger.errors import UnknownBatch
 from ledger.models import BatchRecord, BatchStatus, ChainRecord, announcements
-from ledger.publish import FIRST, gather, publish_shards, publish_tasks, unsettled_tasks
+from ledger.publish import (
+    FIRST,
+    gather,
+    publish_due,
+    publish_shards,
+    publish_tasks,
+    unsettled_tasks,
+)
 from ledger.reader import Reader
 from ledger.shard import Shard
 from ledger.steering import Steering
@@ -113,6 +120,7 @@ class Sweep:
                 if record.request_counts.done == record.request_counts.total:
                     self._steering.finish(record)
                 self._bring_back_lapsed(record)
+                publish_due(self._app, self._store, record.id)
                 self._bring_back_overtaken(record)
                 self._bring_back_lost(record)
             case BatchStatus.CANCELLING:

@@ -4,7 +4,7 @@ import logging
 from typing import Any
 
 from celery import Celery, Task
-from celery.exceptions import Ignore, Reject
+from celery.exceptions import Ignore, Reject, Retry
 
 from ledger.crash import crash_point
 from ledger.models import BatchStatus
@@ -26,6 +26,10 @@ class ItemFailed(Exception):
     """Items ended without an output; only their errors' codes enter Celery, Flower and the logs."""
 
 
+class ItemPutOff(Exception):
+    """Items wait for another attempt; as with ItemFailed, no more than the codes is told."""
+
+
 def register_tasks(app: Celery, runtime: Runtime) -> None:
     """Add the two tasks to the app."""
 
@@ -40,6 +44,8 @@ def register_tasks(app: Celery, runtime: Runtime) -> None:
         self.request.shard_complete = report.shard_complete
         if report.failed:
             raise ItemFailed(report.failures())
+        if report.put_off:
+            raise Retry(exc=ItemPutOff(", ".join(report.put_off)))
         if report.elsewhere and not report.shard_complete:
             # Someone else holds items, and the sweep watches their leases; or the batch takes no
             # new starts. Either way this message is done with.

@@ -6,8 +6,7 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from chains.usage import Usage
-from ledger.exchange import Settlement, Wish
+from ledger.exchange import Keeping, Settlement, Wish
 from worker.attempt import Ended
 from worker.report import Report
 
@@ -64,8 +63,8 @@ class Wanted(NamedTuple):
 
     slot: Slot
     wish: Wish
-    #: What it used, if it ran and was cut short.
-    used: Usage | None = None
+    #: What its steps have given, if it ran and was cut short.
+    keeping: Keeping | None = None
 
 
 class Finished(NamedTuple):

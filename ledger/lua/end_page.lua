@@ -1,4 +1,4 @@
--- end_page(KEYS meta, outcomes, runs, leases, done, events; ARGV events_kept, start, stop) -> items that still run
+-- end_page(KEYS meta, outcomes, runs, leases, done, events, due; ARGV events_kept, start, stop) -> items that still run
 -- Gives each item of the page its outcome, `cancelled` or `expired` as the batch ends, unless it
 -- has one or a worker holds it: that one is told to end it, and if it is dead its lease runs out.
 local meta = redis.call('HMGET', KEYS[1], 'status', 'ends_as')
@@ -31,6 +31,7 @@ if #ended > 0 then
   redis.call('HSET', KEYS[2], unpack(outcomes))
   redis.call('HDEL', KEYS[3], unpack(ended))
   redis.call('ZREM', KEYS[4], unpack(ended))
+  redis.call('ZREM', KEYS[7], unpack(ended))
   redis.call('RPUSH', KEYS[5], unpack(ended))
   redis.call('HINCRBY', KEYS[1], meta[2], #ended)
   redis.call('XADD', KEYS[6], 'MAXLEN', '~', ARGV[1], '*', 'settled', #ended)

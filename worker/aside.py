@@ -1,0 +1,69 @@
+"""Items whose attempt has ended without an outcome: they wait for their time, or for a person."""
+
+import asyncio
+import logging
+import math
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from ledger.exchange import Exchange, Keeping, PutOff, Wish
+from ledger.models import ItemError, PauseReason
+from worker.leases import Leases
+from worker.work import Work
+
+logger = logging.getLogger(__name__)
+
+
+class Aside(NamedTuple):
+    """An item that is put aside, and what its steps have given."""
+
+    work: Work
+    wish: Wish
+    error: ItemError
+    keeping: Keeping
+    #: Seconds until its next attempt; None: its batch pauses until a person has acted on the key,
+    #: the quota, the model.
+    seconds: float | None = None
+
+
+def put_aside(exchange: Exchange, leases: Leases, items: Sequence[Aside]) -> None:
+    """Have the items wait, and pause the batches of those that wait for a person.
+
+    Raises:
+        LedgerUnavailable: their leases run out, and they are started again.
+    """
+    tripped = [one for one in items if one.seconds is None]
+    for batch_id, one in {one.wish.batch_id: one for one in reversed(tripped)}.items():
+        reason = PauseReason(code=one.error.code, message=one.error.message, index=one.wish.index)
+        # First: what is put back may be claimed at once.
+        exchange.pause(batch_id, reason)
+        logger.warning("batch paused batch=%s code=%s", batch_id, one.error.code)
+    exchange.keep([one.keeping for one in items])
+    leases.drop(one.wish for one in items)
+    exchange.release(one.wish for one in tripped)
+    exchange.put_off([PutOff(one.wish, one.seconds) for one in items if one.seconds is not None])
+
+
+class Alarms:
+    """Tells of a batch when items of it may start again; once a second for each at most.
+
+    The sweep looks as well, should this process be gone by then.
+    """
+
+    def __init__(self, on_due: Callable[[str], object]) -> None:
+        self._on_due = on_due
+        self._set: set[tuple[str, int]] = set()
+
+    def set(self, batch_id: str, seconds: float) -> None:
+        """Tell in so many seconds; called on the loop."""
+        loop = asyncio.get_running_loop()
+        when = math.ceil(loop.time() + seconds)
+        if seconds < 1:
+            loop.call_later(seconds + 0.01, self._on_due, batch_id)
+        elif (batch_id, when) not in self._set:
+            self._set.add((batch_id, when))
+            loop.call_at(when, self._ring, batch_id, when)
+
+    def _ring(self, batch_id: str, when: int) -> None:
+        self._set.discard((batch_id, when))
+        self._on_due(batch_id)

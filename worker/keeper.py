@@ -1,0 +1,75 @@
+"""What the steps of running items give, on its way to the ledger."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Final
+
+from chains.kept import Kept
+from chains.run import Run
+from chains.usage import Usage
+from ledger.exchange import Claim, Keeping, Wish
+
+#: Seconds after which what a step has given is kept: most items have ended by then, and need not.
+BEHIND: Final = 0.02
+
+
+class Keeper:
+    """Makes the runs of a process's items, and says what of them is to be kept by now.
+
+    `on_due` is called, on the loop, once there is something.
+    """
+
+    def __init__(self, on_due: Callable[[], None]) -> None:
+        self._on_due = on_due
+        #: Running items with news, and those whose news are due.
+        self._fresh: dict[int, tuple[Wish, Run]] = {}
+        self._due: dict[int, tuple[Wish, Run]] = {}
+        self._timer: asyncio.TimerHandle | None = None
+
+    def begin(self, wish: Wish, claim: Claim) -> Run:
+        """Return the run of an item that was claimed, with what earlier attempts have left."""
+        loop = asyncio.get_running_loop()
+        name = f"{wish.batch_id}:{wish.index}"
+        usage = Usage.model_validate_json(claim.usage) if claim.usage else None
+
+        def on_news() -> None:
+            # A step may run on a thread of its own.
+            loop.call_soon_threadsafe(self._noted, wish, run)
+
+        run = Run(kept=Kept(name, claim.steps, on_news), usage=usage)
+        return run
+
+    def end(self, run: Run) -> None:
+        """Forget a run whose attempt is over."""
+        self._fresh.pop(id(run), None)
+        self._due.pop(id(run), None)
+        run.kept = None
+
+    @property
+    def any_due(self) -> bool:
+        """Whether something is to be kept now."""
+        return bool(self._due)
+
+    def take(self) -> list[Keeping]:
+        """Return what is to be kept now."""
+        due, self._due = self._due, {}
+        return [keeping(wish, run) for wish, run in due.values()]
+
+    def _noted(self, wish: Wish, run: Run) -> None:
+        if run.kept is None:
+            return
+        self._fresh[id(run)] = (wish, run)
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(BEHIND, self._come_due)
+
+    def _come_due(self) -> None:
+        self._timer = None
+        self._due |= self._fresh
+        self._fresh = {}
+        if self._due:
+            self._on_due()
+
+
+def keeping(wish: Wish, run: Run) -> Keeping:
+    """What the run has given since the last word of it, and all that it has used."""
+    return Keeping(wish=wish, steps="" if run.kept is None else run.kept.news(), usage=run.usage)
