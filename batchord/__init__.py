@@ -35,6 +35,7 @@ from ledger.models import (
     PauseReason,
     RequestCounts,
 )
+from ledger.progress import Progress
 from ledger.settings import NoServer, Settings
 from producer import Batch, Client, Estimate, RemoteRunnable
 
@@ -61,6 +62,7 @@ __all__ = [
     "NoServer",
     "Parallel",
     "PauseReason",
+    "Progress",
     "Prompt",
     "RateLimit",
     "RemoteRunnable",

@@ -218,6 +218,7 @@ class Exchange:
             keys.done,
             keys.events,
             keys.kept,
+            keys.stats,
         ]
         args: list[str | int | bytes] = [EVENTS_KEPT, self._store.settings.alike_limit]
         for one in settlements:

@@ -25,6 +25,8 @@ Of one batch:
     NS:{ID}:hist:P      hash    index -> JSON array of the outcomes that retries have replaced
     NS:{ID}:done        list    indexes in the order in which they were settled
     NS:{ID}:events      stream  wake-up calls (`settled`, `status`), trimmed to about 1,000
+    NS:{ID}:stats       hash    what `ledger.progress` draws: failures by code, latency, throughput;
+                                about 300 fields at most, whatever the batch's size
     NS:{ID}:custom-ids  set     custom_ids seen while submitting, to refuse repeats; gone at seal
 
 Across batches:
@@ -106,6 +108,10 @@ class BatchKeys:
         return self._key("events")
 
     @property
+    def stats(self) -> str:
+        return self._key("stats")
+
+    @property
     def custom_ids(self) -> str:
         return self._key("custom-ids")
 
@@ -137,6 +143,7 @@ class BatchKeys:
             self.again,
             self.done,
             self.events,
+            self.stats,
             self.custom_ids,
             *(key(page) for page in pages for key in kinds),
         ]

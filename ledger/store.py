@@ -204,7 +204,7 @@ class Store(Connection):
             for shard in some:
                 page = page_of(shard.start)
                 names = [keys.meta, keys.outcomes(page), keys.history(page)]
-                names += [keys.shards, keys.settled, keys.again, keys.kept]
+                names += [keys.shards, keys.settled, keys.again, keys.kept, keys.stats]
                 calls.append(Call("retry_shard", names, [shard.number, *rest]))
             yield sum(map(int, self.run_all(calls)))
 

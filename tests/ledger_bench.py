@@ -83,7 +83,7 @@ class Bench(Desk):
         stopped = self.exchange.stopping([self.batch_id]).get(self.batch_id)
         settlements, shards = [], []
         for one in some:
-            status, error = ItemStatus.SUCCEEDED, ""
+            status, error, code = ItemStatus.SUCCEEDED, "", ""
             if how == "stop" and stopped is not None:
                 status = stopped
             elif one.verdict == "lost" or how in CODES:
@@ -97,6 +97,7 @@ class Bench(Desk):
                 attempt=one.attempt,
                 status=status,
                 outcome=f'{{"status":"{status}"{error}}}',
+                code=code,
                 output=f'"{one.token} {one.index}"' if status is ItemStatus.SUCCEEDED else "null",
                 usage={"requests": 1, "input_tokens": one.used + 1},
                 busy=0.001,

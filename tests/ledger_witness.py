@@ -37,6 +37,7 @@ class Witness:
         assert (record.usage.input_tokens if record.usage else 0) == model.calls
         for item in self.bench.items():
             self._check_item(item)
+        self._check_statistics()
         self._check_keys()
         self._check_that_no_outcome_has_changed()
 
@@ -58,6 +59,24 @@ class Witness:
         assert [one.output for one in earlier] == [
             one.output for one in model.history.get(item.index, [])
         ]
+
+    def _check_statistics(self) -> None:
+        """They tell of the failures that stand, and of all attempts that were ever settled."""
+        model = self.bench.model
+        progress = self.bench.reader.progress(self.bench.batch_id)
+        failed = {i: str(one.code) for i, one in model.outcomes.items() if one.code}
+        assert {group.code: group.count for group in progress.failures} == Counter(failed.values())
+        for group in progress.failures:
+            assert all(failed[index] == group.code for index in group.first)
+        every = [
+            *model.outcomes.values(),
+            *(one for past in model.history.values() for one in past),
+        ]
+        ended = Counter(one.status for one in every)
+        slots = progress.throughput
+        assert sum(slot.succeeded for slot in slots) == ended[ItemStatus.SUCCEEDED]
+        assert sum(slot.failed for slot in slots) == ended[ItemStatus.FAILED]
+        assert progress.retried == sum(map(len, model.history.values()))
 
     def _check_keys(self) -> None:
         model, keys = self.bench.model, self.bench.keys

@@ -1,4 +1,4 @@
--- retry_shard(KEYS meta, outcomes, history, shards, settled, again, kept; ARGV shard, lease_ms, code, ...) -> items that will run again
+-- retry_shard(KEYS meta, outcomes, history, shards, settled, again, kept, stats; ARGV shard, lease_ms, code, ...) -> items that will run again
 -- Takes the outcomes of failed items (of these codes, or of any) into their history, and queues the
 -- shard to be published again. Only between retry_begin and finish.
 local meta = redis.call('HMGET', KEYS[1], 'status', 'retrying_until')
@@ -17,14 +17,15 @@ for index = start, stop - 1 do
   table.insert(indexes, index)
 end
 local outcomes = redis.call('HMGET', KEYS[2], unpack(indexes))
-local retried = 0
+local retried, by_code, gone = 0, {}, {}
 for i, index in ipairs(indexes) do
   -- Only the head is looked at: an output may hold any words. A failed item has no output, so that
   -- its outcome is one JSON object.
   local outcome = outcomes[i]
   if outcome and string.find(outcome, '^{"attempts":%d+,"settled_at":[%d.]+,"duration":[%d.-]+,"status": ?"failed"') then
     local error = cjson.decode(outcome)['error']
-    if #ARGV < 3 or wanted[error['code']] then
+    local code = error['code']
+    if #ARGV < 3 or wanted[code] then
       local before = redis.call('HGET', KEYS[3], index)
       redis.call('HSET', KEYS[3], index, before and string.sub(before, 1, -2) .. ',' .. outcome .. ']' or '[' .. outcome .. ']')
       redis.call('HDEL', KEYS[2], index)
@@ -33,6 +34,8 @@ for i, index in ipairs(indexes) do
         redis.call('HDEL', KEYS[7], index)
       end
       retried = retried + 1
+      by_code[code] = (by_code[code] or 0) + 1
+      gone[index] = true
     end
   end
 end
@@ -42,5 +45,26 @@ if retried > 0 then
   redis.call('HINCRBY', KEYS[1], 'closed_items', start - stop)
   redis.call('HSET', KEYS[5], ARGV[1], stop - start - retried)
   redis.call('RPUSH', KEYS[6], ARGV[1] .. ' ' .. retried)
+
+  -- The statistics tell of failures that stand; what was made and how long it took stays counted.
+  local codes, left = cjson.decode(redis.call('HGET', KEYS[8], 'codes') or '{}'), {}
+  for code, n in pairs(by_code) do
+    code = codes[code] and code or '(other)'
+    if codes[code] then
+      codes[code][1] = codes[code][1] - n
+    end
+  end
+  for code, seen in pairs(codes) do
+    if seen[1] > 0 then
+      left[code] = {seen[1]}
+      for i = 2, #seen do
+        if not gone[seen[i]] then
+          table.insert(left[code], seen[i])
+        end
+      end
+    end
+  end
+  redis.call('HSET', KEYS[8], 'codes', cjson.encode(left))
+  redis.call('HINCRBY', KEYS[8], 'retried', retried)
 end
 return retried

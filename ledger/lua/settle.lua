@@ -1,4 +1,4 @@
--- settle(KEYS meta, outcomes, runs, leases, shards, settled, done, events, kept;
+-- settle(KEYS meta, outcomes, runs, leases, shards, settled, done, events, kept, stats;
 --        ARGV events_kept, alike_limit, index, token, shard, attempt, status, code, outcome, busy_us, usage fields, usage field, n, ..., index, ...)
 --   -> {answer, ..., room}, an answer for each item: 0: refused, another execution holds or has settled
 --      it | 1: recorded | 2: recorded, and each item of its shard has an outcome now; and whether the
@@ -56,7 +56,7 @@ local function settle(item, at)
   table.insert(outcomes, string.format('{"attempts":%s,"settled_at":%.3f,"duration":%.3f,',
     attempt, now / 1000, (now - tonumber(claimed)) / 1000) .. ours)
   table.insert(done, index)
-  table.insert(ends, {status = status, code = ARGV[at + 5]})
+  table.insert(ends, {status = status, code = ARGV[at + 5], index = index, attempt = attempt, ms = now - tonumber(claimed)})
   count(counts, status, 1)
   count(per_shard, shard, 1)
   count(per_shard, shard .. '.us', ARGV[at + 7])
@@ -110,7 +110,7 @@ end
 
 local meta = redis.call('HMGET', KEYS[1], 'next', 'total', 'window', 'first_window', 'last_size', 'again_items',
   'succeeded', 'failed', 'cancelled', 'expired', 'status', 'alike', 'alike_n', 'budget_tokens', 'budget_nanos',
-  'usage.input_tokens', 'usage.output_tokens', 'usage.cost_nanos', 'usage.unpriced_requests', 'budget_unpriced')
+  'usage.input_tokens', 'usage.output_tokens', 'usage.cost_nanos', 'usage.unpriced_requests', 'budget_unpriced', 'in_progress_at')
 local size, ended = tonumber(meta[5] or 1), 0
 for i = 7, 10 do
   ended = ended + tonumber(meta[i] or 0)
@@ -162,6 +162,109 @@ if limit > 0 and n >= 0 and #ends > 0 then
   if n >= limit and status == 'in_progress' then
     pause(alike, 'the first ' .. n .. ' items have all failed with ' .. alike)
   end
+end
+
+-- What the batch's statistics learn from this call: a few writes, however many items it carries. The
+-- fields are drawn in `ledger.progress`, which reads them.
+local SLOTS, FIRST_WIDTH, CODES, FIRST_INDEXES, MEMORY = 120, 1000, 50, 5, 30000
+
+-- The slot that is now; they grow twice as wide when a batch has outlasted them.
+local function slot_of(origin, width)
+  local slot = math.max(0, math.floor((now - origin) / width))
+  if slot < SLOTS then
+    return slot, width
+  end
+  local factor = 2
+  while math.floor(slot / factor) >= SLOTS do
+    factor = factor * 2
+  end
+  for _, name in ipairs({'succeeded:', 'failed:'}) do
+    local fields, sums, flat = {}, {}, {}
+    for n = 0, SLOTS - 1 do
+      table.insert(fields, name .. n)
+    end
+    for n, value in ipairs(redis.call('HMGET', KEYS[10], unpack(fields))) do
+      if value then
+        count(sums, name .. math.floor((n - 1) / factor), tonumber(value))
+      end
+    end
+    redis.call('HDEL', KEYS[10], unpack(fields))
+    for field, n in pairs(sums) do
+      table.insert(flat, field)
+      table.insert(flat, n)
+    end
+    if #flat > 0 then
+      redis.call('HSET', KEYS[10], unpack(flat))
+    end
+  end
+  return math.floor(slot / factor), width * factor
+end
+
+local function learn()
+  local buckets, ran, failed, restarts = {}, 0, {}, 0
+  for _, one in ipairs(ends) do
+    if one.status == 'succeeded' or one.status == 'failed' then
+      -- Four buckets to an octave; math.log is the natural one.
+      count(buckets, math.floor(math.log(math.max(1, one.ms)) * 4 / math.log(2)), 1)
+      ran = ran + 1
+      if one.status == 'failed' then
+        table.insert(failed, one)
+      end
+    end
+    restarts = restarts + math.max(0, one.attempt - 1)
+  end
+  local known = redis.call('HMGET', KEYS[10], 'origin', 'width', 'recent', 'codes')
+  local origin, width = tonumber(known[1] or meta[21] or now), tonumber(known[2] or FIRST_WIDTH)
+  local slot, wider = slot_of(origin, width)
+  local weight, at, since = string.match(known[3] or '', '^(%S+) (%d+) (%d+)$')
+  weight, at, since = tonumber(weight or 0), tonumber(at or origin), tonumber(since or origin)
+  if now - at > 2 * MEMORY then
+    -- Nobody knows over which part of the silence these were made: the rate begins anew.
+    weight, since = 0, now
+  else
+    weight = weight * math.exp(math.min(0, at - now) / MEMORY) + ran
+  end
+  local fields = {'recent', string.format('%.3f %.0f %.0f', weight, now, since)}
+  if not known[1] or wider ~= width then
+    fields = {fields[1], fields[2], 'origin', string.format('%.0f', origin), 'width', string.format('%.0f', wider)}
+  end
+  if #failed > 0 then
+    local codes, distinct = cjson.decode(known[4] or '{}'), 0
+    for _ in pairs(codes) do
+      distinct = distinct + 1
+    end
+    for _, one in ipairs(failed) do
+      local code = one.code
+      if not codes[code] and distinct >= CODES then
+        code = '(other)'
+      end
+      if not codes[code] then
+        codes[code], distinct = {0}, distinct + 1
+      end
+      local seen = codes[code]
+      seen[1] = seen[1] + 1
+      if #seen <= FIRST_INDEXES then
+        table.insert(seen, tonumber(one.index))
+      end
+    end
+    table.insert(fields, 'codes')
+    table.insert(fields, cjson.encode(codes))
+    redis.call('HINCRBY', KEYS[10], 'failed:' .. slot, #failed)
+  end
+  redis.call('HSET', KEYS[10], unpack(fields))
+  if ran > #failed then
+    redis.call('HINCRBY', KEYS[10], 'succeeded:' .. slot, ran - #failed)
+  end
+  if restarts > 0 then
+    redis.call('HINCRBY', KEYS[10], 'restarts', restarts)
+  end
+  for bucket, n in pairs(buckets) do
+    redis.call('HINCRBY', KEYS[10], 'ms:' .. bucket, n)
+  end
+end
+
+if #ends > 0 then
+  learn()
 end
 
 -- Said once, when there is room and was none before; the gathers and the sweep look as well.

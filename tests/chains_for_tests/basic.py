@@ -49,7 +49,7 @@ def block(what: dict[str, Any]) -> Any:
 
 
 async def may_fail(what: dict[str, Any]) -> Any:
-    """Return `value` after `seconds`, unless `fail` names an error."""
+    """Return `value` after `seconds`, unless `fail` names an error; any other code too."""
     await asyncio.sleep(what.get("seconds", 0.0))
     match what.get("fail"):
         case "later":
@@ -60,6 +60,8 @@ async def may_fail(what: dict[str, Any]) -> Any:
             raise ChainError("will not do", code="refusal")
         case "bug":
             raise KeyError("missing")
+        case str(code):
+            raise ChainError("as asked", code=code)
     return what["value"]
 
 
