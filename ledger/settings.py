@@ -77,6 +77,10 @@ class Settings(BaseSettings):
     "cached_input": 1.25, "output": 10}}`. A worker reads it as it starts. Unset: costs are
     unknown."""
 
+    flower_payloads: bool = False
+    """Whether Flower's Batches pages may show inputs, outputs and error messages, and let them be
+    downloaded, by whoever may log in there. False: it reads none of them from Redis."""
+
     task_events: bool = False
     """Whether workers report each task from their start on. Flower tells them to when it runs, and
     when it sees a new one; where nobody listens, reports are a fifth of a worker's time."""
