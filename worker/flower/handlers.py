@@ -94,12 +94,22 @@ class _AtTheDesk:
         )
 
 
+def _in_plain_text(handler: Any, status_code: int, **kwargs: Any) -> None:
+    """Say what went wrong, as Flower's API does."""
+    if status_code == 401 and handler.application.options.basic_auth:
+        # A browser that has logged in on a page sends its password here once it is asked.
+        handler.set_header("WWW-Authenticate", 'Basic realm="flower"')
+    BaseApiHandler.write_error(handler, status_code, **kwargs)
+
+
 class _Page(_AtTheDesk, BaseHandler):
     """A page of ours, or what one fetches: for whoever may see Flower's pages."""
 
 
 class _Api(_AtTheDesk, BaseApiHandler):
     """Beside Flower's API, and as closed: 401 without a login that is configured."""
+
+    write_error = _in_plain_text
 
 
 class BatchesPage(_Page):
@@ -129,7 +139,7 @@ class BatchPage(_Page):
 class _Data(_Page):
     """JSON for our pages: what goes wrong is said in plain text."""
 
-    write_error = BaseApiHandler.write_error
+    write_error = _in_plain_text
 
 
 class BatchesData(_Data):
