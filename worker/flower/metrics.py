@@ -22,7 +22,7 @@ from ledger.progress import Progress
 
 logger = logging.getLogger(__name__)
 
-#: Live batches that one look takes in; there are seldom more than a few.
+#: Live batches that one look takes in, the oldest ones; there are seldom more than a few.
 _MOST: Final = 1_000
 
 #: (name without `batchord_`, what it says, labels beside the chain).
@@ -52,17 +52,20 @@ class BatchMetrics:
         self._overview = overview
         self._look: Look = []
         self._repairs: dict[str, int] = {}
+        self._live = 0
         self._up = False
         prometheus_client.REGISTRY.register(self)
 
     def look(self) -> None:
         """Look at the ledger. Blocks; never raises."""
         try:
-            self._look = self._overview.of(self._overview.live()[:_MOST])
+            live = self._overview.live()
+            self._look = self._overview.of(live[:_MOST])
+            self._live = len(live)
             self._repairs = self._overview.repairs()
             self._up = True
         except BatchordError as error:
-            self._look, self._repairs, self._up = [], {}, False
+            self._look, self._repairs, self._live, self._up = [], {}, 0, False
             logger.warning("no metrics of batches: %s", error)
 
     def describe(self) -> Iterable[Metric]:
@@ -72,6 +75,11 @@ class BatchMetrics:
     def collect(self) -> Iterable[Metric]:
         """The latest look, as Prometheus has it."""
         yield GaugeMetricFamily("batchord_up", "Whether the ledger could be read", self._up)
+        yield GaugeMetricFamily(
+            "batchord_live_batches",
+            f"Batches that have not ended; all other series sum up the oldest {_MOST}",
+            self._live,
+        )
         repairs = CounterMetricFamily(
             "batchord_sweep_repairs", "Tasks that the sweeps have sent again", labels=["why"]
         )
