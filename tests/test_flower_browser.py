@@ -242,19 +242,22 @@ def test_a_task_leads_to_its_batch_and_the_batch_to_its_tasks(
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
-def test_pages_fit_a_phone(
+def test_pages_fit_every_screen(
     deployment: Deployment, flowers: dict[str, Flower], context: BrowserContext, theme: str
 ) -> None:
     batch = deployment.client.submit("echo", [0], metadata={"long": "x" * 200, "words": "a " * 90})
     batch.wait(60)
     page = context.new_page()
-    page.set_viewport_size({"width": 390, "height": 844})
     page.emulate_media(color_scheme="dark" if theme == "dark" else "light")
-    for path in ("/batches", f"/batch/{batch.id}"):
+    for path, boxes in (("/batches", "main section"), (f"/batch/{batch.id}", "main section, main dd")):
         page.goto(f"{flowers['plain'].url}{path}")
         expect(page.locator("#live-dot")).to_have_class(re.compile("status-dot-live"))
-        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
         assert page.evaluate("document.documentElement.dataset.bsTheme") == theme
+        for width in (320, 390, 768, 1000, 1280):
+            page.set_viewport_size({"width": width, "height": 844})
+            assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), width
+            cut = f"[...document.querySelectorAll('{boxes}')].filter(e => e.scrollWidth > e.clientWidth)"
+            assert page.evaluate(f"{cut}.length") == 0, (path, width)
 
 
 def test_a_page_says_when_flower_does_not_answer(deployment: Deployment, page: Page) -> None:
