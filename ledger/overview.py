@@ -1,8 +1,8 @@
 """Many batches at a glance, for people who look: a page of them, found by status and words.
 
 No call reads a whole batch, an input or an outcome, and none writes. What it reads of a batch is
-`meta`, `stats`, how many leases there are, and custom_ids: a Redis user that may read only those
-can show batches and never what is in them.
+`meta`, `stats`, custom_ids, and how many `leases` and `due` items there are: a Redis user that may
+read only those can show batches and never what is in them.
 """
 
 from collections.abc import Collection, Sequence
@@ -54,14 +54,15 @@ class Overview:
                 keys = self._keys.batch(batch_id)
                 pipe.hgetall(keys.meta)
                 pipe.zcard(keys.leases)
+                pipe.zcard(keys.due)
                 pipe.hgetall(keys.stats)
             (seconds, micros), *replies = pipe.execute()
         now = int(seconds) * 1000 + int(micros) // 1000
         found = []
         for place, batch_id in enumerate(batch_ids):
-            meta, running, stats = replies[3 * place : 3 * place + 3]
+            meta, running, put_off, stats = replies[4 * place : 4 * place + 4]
             if meta:
-                record = record_of(batch_id, meta, running)
+                record = record_of(batch_id, meta, running, put_off)
                 found.append((record, progress_of(record, stats, now)))
         return found
 

@@ -10,7 +10,7 @@
     recent       "weight at since": attempts that ended lately, fading with a memory of 30 s; as of
                  `at`, and counted from `since` on (ms)
     codes        JSON object: error code -> [how many items, the first five indexes...]
-    restarts     starts beyond the first one of an attempt's item, each of which cost a process
+    restarts     starts of settled items beyond their first: a process died, or an attempt waited
     retried      failed items that `retry_failed` has had run again
 
 A batch of an older version has none of it: what is not known is None, or empty.
@@ -82,7 +82,7 @@ class Progress(Frozen):
     usage: Usage | None = None
     #: From the seal on, at most 120, with those in which nothing ended. A retry adds to it.
     throughput: list[Slot]
-    #: Starts beyond an item's first, each of which cost a process.
+    #: Starts of settled items beyond their first: after a process died, or after a wait.
     restarts: int = 0
     #: Failed items that were run again because someone asked for it.
     retried: int = 0

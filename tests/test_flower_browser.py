@@ -249,15 +249,19 @@ def test_pages_fit_every_screen(
     batch.wait(60)
     page = context.new_page()
     page.emulate_media(color_scheme="dark" if theme == "dark" else "light")
-    for path, boxes in (("/batches", "main section"), (f"/batch/{batch.id}", "main section, main dd")):
+    for path, boxes in (
+        ("/batches", "main section"),
+        (f"/batch/{batch.id}", "main section, main dd"),
+    ):
         page.goto(f"{flowers['plain'].url}{path}")
         expect(page.locator("#live-dot")).to_have_class(re.compile("status-dot-live"))
         assert page.evaluate("document.documentElement.dataset.bsTheme") == theme
         for width in (320, 390, 768, 1000, 1280):
             page.set_viewport_size({"width": width, "height": 844})
             assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), width
-            cut = f"[...document.querySelectorAll('{boxes}')].filter(e => e.scrollWidth > e.clientWidth)"
-            assert page.evaluate(f"{cut}.length") == 0, (path, width)
+            cut = f"""[...document.querySelectorAll('{boxes}')]
+                .filter(box => box.scrollWidth > box.clientWidth).length"""
+            assert page.evaluate(cut) == 0, (path, width)
 
 
 def test_a_page_says_when_flower_does_not_answer(deployment: Deployment, page: Page) -> None:

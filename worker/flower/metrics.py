@@ -30,7 +30,7 @@ _GAUGES: Final = {
     "batches": ("Batches that have not ended", ["status"]),
     "items": ("Items of batches that have not ended", ["status"]),
     "items_per_second": ("Items that end, lately", []),
-    "restarts": ("Starts of items beyond the first, which cost a process each", []),
+    "restarts": ("Starts of settled items beyond their first", []),
     "retried_items": ("Failed items that were run again because someone asked for it", []),
     "requests": ("Calls to providers", []),
     "tokens": ("Tokens that were used", ["kind"]),
@@ -107,7 +107,9 @@ def _values(record: BatchRecord, progress: Progress) -> Iterable[tuple[str, Sequ
     for status, count in ended.items():
         yield "items", [status], count
     yield "items", ["running"], record.running
-    yield "items", ["queued"], max(0, counts.total - counts.done - record.running)
+    yield "items", ["put_off"], record.put_off
+    queued = counts.total - counts.done - record.running - record.put_off
+    yield "items", ["queued"], max(0, queued)
     yield "items_per_second", [], progress.rate or 0.0
     yield "restarts", [], progress.restarts
     yield "retried_items", [], progress.retried

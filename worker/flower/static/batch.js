@@ -156,7 +156,8 @@
                     return b.el("a", {"class": "me-3", href: page.dataset.workerUrl.replace("ID", encodeURIComponent(name))}, name);
                 })],
                 ["Calls to providers", batch.usage && batch.usage.requests && b.number(batch.usage.requests)],
-                ["Starts lost with a process", batch.restarts && b.number(batch.restarts)],
+                ["Wait for their next attempt", batch.put_off && b.number(batch.put_off) + " items"],
+                ["Starts beyond the first", batch.restarts && b.number(batch.restarts)],
                 ["Run again on request", batch.retried && b.number(batch.retried) + " items"],
                 ["Budget", [budget.usd && b.cost(Number(budget.usd)), budget.tokens && b.number(budget.tokens) + " tokens"].filter(Boolean).join(", ")],
                 ["Created", b.time(batch.created_at)],
@@ -190,7 +191,7 @@
         });
         once("plot", batch.throughput, function () { b.plot(id("batch-plot"), batch.throughput); });
         once("failures", batch.failures, failures);
-        once("details", [batch.metadata, batch.workers, batch.usage, batch.restarts, batch.retried, batch.budget, batch.ended_at], details);
+        once("details", [batch.metadata, batch.put_off, batch.workers, batch.usage, batch.restarts, batch.retried, batch.budget, batch.ended_at], details);
         buttons();
     }
 
