@@ -13,42 +13,11 @@ from tests.harness import Deployment, wait_until
 LOGIN = "watcher:only-for-this-test"
 
 
-class Flower:
-    """Flower as the README has it started, `celery -A worker.app flower`."""
+class Site:
+    """A Flower that runs somewhere."""
 
-    def __init__(
-        self,
-        deployment: Deployment,
-        *options: str,
-        login: str | None = LOGIN,
-        env: dict[str, str] | None = None,
-    ) -> None:
-        self._port = free_port()
-        self._deployment = deployment
-        self.url = f"http://127.0.0.1:{self._port}"
-        command = ["celery", "-A", "worker.app", "flower", "--address=127.0.0.1"]
-        self.process = deployment.start(
-            [*command, f"--port={self._port}", *options],
-            "flower",
-            env={**({} if login is None else {"FLOWER_BASIC_AUTH": login}), **(env or {})},
-        )
-
-    def wait(self) -> None:
-        """Return when it answers and listens to events; what happened before it never sees.
-
-        Workers must be ready by then: they listen too, for commands.
-        """
-        wait_until(lambda: self.status("/healthcheck") == 200, what="Flower answers", timeout=30)
-        wait_until(
-            lambda: self._listeners() >= len(self._deployment.processes),
-            what="Flower listens to events",
-        )
-
-    def _listeners(self) -> int:
-        """How many connections of this database listen to what is published."""
-        database = self._deployment.url.rsplit("/", 1)[1]
-        clients = self._deployment.redis.client_list()
-        return sum(each["db"] == database and each["psub"] != "0" for each in clients)
+    def __init__(self, url: str) -> None:
+        self.url = url
 
     def ask(
         self,
@@ -91,3 +60,41 @@ class Flower:
         """Return the tasks that the API finds, by id."""
         found: dict[str, dict[str, Any]] = json.loads(self.get(f"/api/tasks?{urlencode(query)}"))
         return found
+
+
+class Flower(Site):
+    """Flower as the README has it started, `celery -A worker.app flower`."""
+
+    def __init__(
+        self,
+        deployment: Deployment,
+        *options: str,
+        login: str | None = LOGIN,
+        env: dict[str, str] | None = None,
+    ) -> None:
+        port = free_port()
+        super().__init__(f"http://127.0.0.1:{port}")
+        self._deployment = deployment
+        command = ["celery", "-A", "worker.app", "flower", "--address=127.0.0.1"]
+        self.process = deployment.start(
+            [*command, f"--port={port}", *options],
+            "flower",
+            env={**({} if login is None else {"FLOWER_BASIC_AUTH": login}), **(env or {})},
+        )
+
+    def wait(self) -> None:
+        """Return when it answers and listens to events; what happened before it never sees.
+
+        Workers must be ready by then: they listen too, for commands.
+        """
+        wait_until(lambda: self.status("/healthcheck") == 200, what="Flower answers", timeout=30)
+        wait_until(
+            lambda: self._listeners() >= len(self._deployment.processes),
+            what="Flower listens to events",
+        )
+
+    def _listeners(self) -> int:
+        """How many connections of this database listen to what is published."""
+        database = self._deployment.url.rsplit("/", 1)[1]
+        clients = self._deployment.redis.client_list()
+        return sum(each["db"] == database and each["psub"] != "0" for each in clients)
