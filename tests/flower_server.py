@@ -19,6 +19,21 @@ class Site:
     def __init__(self, url: str) -> None:
         self.url = url
 
+    def request(
+        self,
+        path: str,
+        *,
+        method: str = "GET",
+        login: str | None = LOGIN,
+        headers: dict[str, str] | None = None,
+    ) -> Request:
+        """Return what is sent to ask for a page."""
+        request = Request(f"{self.url}{path}", method=method, headers=headers or {})
+        if login is not None:
+            token = base64.b64encode(login.encode()).decode()
+            request.add_header("Authorization", f"Basic {token}")
+        return request
+
     def ask(
         self,
         path: str,
@@ -28,11 +43,7 @@ class Site:
         headers: dict[str, str] | None = None,
     ) -> tuple[int, str]:
         """Return the status and the text of an answer; status 0 if nobody answers."""
-        request = Request(f"{self.url}{path}", method=method, headers=headers or {})
-        if login is not None:
-            request.add_header(
-                "Authorization", f"Basic {base64.b64encode(login.encode()).decode()}"
-            )
+        request = self.request(path, method=method, login=login, headers=headers)
         try:
             with urlopen(request, timeout=10) as answer:
                 return int(answer.status), str(answer.read().decode())

@@ -4,8 +4,10 @@ import json
 import re
 import threading
 from collections.abc import Iterator
+from http.client import IncompleteRead
 from typing import Any
 from urllib.parse import quote
+from urllib.request import urlopen
 
 import pytest
 
@@ -346,6 +348,27 @@ def test_metrics_tell_of_live_batches_by_chain(flower: Flower, waiting: Batch) -
     assert float(queued) > 0
     assert "flower_events_total" in text
     assert waiting.id not in text
+
+
+def test_a_download_that_breaks_off_is_not_taken_for_a_whole_one(
+    server: Server, deploy: Deploy
+) -> None:
+    deployment = deploy(url=server.url, socket_timeout=1)
+    flower = Flower(deployment, env={"BATCHORD_FLOWER_PAYLOADS": "1"})
+    deployment.start_worker()
+    batch = deployment.client.submit("echo", ["x" * 200_000] * 300)
+    batch.wait(60)
+    wait_until(lambda: flower.status("/batches") == 200, what="Flower answers", timeout=30)
+    request = flower.request(f"/batch/{batch.id}/results.jsonl")
+    with urlopen(request, timeout=30) as answer:
+        assert b"xxx" in answer.read(1_000_000)  # the rest waits for us
+        server.stall()
+        try:
+            with pytest.raises((IncompleteRead, ConnectionError)):
+                answer.read()
+        finally:
+            server.go_on()
+    wait_until(lambda: flower.status("/batches/data") == 200, what="it goes on")
 
 
 def test_a_redis_that_is_silent_stops_no_other_page(server: Server, deploy: Deploy) -> None:

@@ -1,11 +1,14 @@
-"""What the pages ask of the ledger: plain dictionaries, made in a thread of Flower's executor.
+"""What the pages ask of the ledger: plain dictionaries, made in threads beside Flower's loop.
 
 Without `BATCHORD_FLOWER_PAYLOADS` it reads no input, no outcome, and tells no error's message.
 """
 
+import asyncio
 import json
 from collections.abc import Callable, Collection
-from typing import Any, Final, Literal
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any, Final, Literal, ParamSpec, TypeVar
 
 from celery import Celery
 
@@ -32,6 +35,13 @@ CHUNK: Final = 100
 #: Characters of an input that a page shows.
 _INPUT_SHOWN: Final = 2_000
 
+#: Questions that are asked at a time. Threads of our own: a Redis that is silent must not hold
+#: those of Flower, which asks workers through them.
+_THREADS: Final = 8
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
 Action = Literal["cancel", "pause", "resume", "retry"]
 
 _IN_LIST: Final = {"rate", "eta", "cost_usd", "restarts", "retried"}
@@ -39,7 +49,7 @@ _IN_DETAIL: Final = _IN_LIST | {"latency_p50", "latency_p95", "throughput"}
 
 
 class Desk:
-    """Answers and acts for Flower. All methods block; making one connects to nothing."""
+    """Answers and acts for Flower. Its methods block, but for `ask`; making one connects nowhere."""
 
     def __init__(self, app: Celery, settings: Settings) -> None:
         store = Store(settings)
@@ -47,6 +57,12 @@ class Desk:
         self.overview = Overview(store)
         self._reader = Reader(store)
         self._steering = Steering(app, store)
+        self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="batches")
+
+    async def ask(self, what: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Have one of the methods below answer in a thread: the loop goes on."""
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._threads, partial(what, *args, **kwargs))
 
     def find(
         self, *, limit: int, after: str | None, statuses: Collection[BatchStatus], text: str

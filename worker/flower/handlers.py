@@ -3,7 +3,6 @@
 Nothing here talks to Redis itself: the desk does, in a thread, so that Flower's loop goes on.
 """
 
-import asyncio
 from collections.abc import Callable
 from itertools import islice
 from typing import Any, Final, ParamSpec, TypeVar
@@ -50,9 +49,9 @@ class _AtTheDesk:
         self.desk = desk
 
     async def ask(self, what: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Ask the desk, in a thread of Flower's executor; our errors become HTTP's."""
+        """Ask the desk; our errors become HTTP's."""
         try:
-            return await asyncio.to_thread(what, *args, **kwargs)
+            return await self.desk.ask(what, *args, **kwargs)
         except BatchordError as error:
             raise HTTPError(_STATUS.get(type(error), 500), str(error)) from error
 

@@ -4,7 +4,6 @@ There are as many series as chains with live batches, times a dozen, and no batc
 a chain's name may be is bounded by who registers chains.
 """
 
-import asyncio
 import logging
 import time
 from collections import defaultdict
@@ -17,8 +16,8 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 
 from chains.errors import BatchordError
 from ledger.models import BatchRecord
-from ledger.overview import Overview
 from ledger.progress import Progress
+from worker.flower.desk import Desk
 
 logger = logging.getLogger(__name__)
 
@@ -48,16 +47,20 @@ Look = list[tuple[BatchRecord, Progress]]
 class BatchMetrics:
     """A collector: it tells of the latest look, so that collecting never waits for Redis."""
 
-    def __init__(self, overview: Overview) -> None:
-        self._overview = overview
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk
+        self._overview = desk.overview
         self._look: Look = []
         self._repairs: dict[str, int] = {}
         self._live = 0
         self._up = False
         prometheus_client.REGISTRY.register(self)
 
-    def look(self) -> None:
-        """Look at the ledger. Blocks; never raises."""
+    async def look(self) -> None:
+        """Look at the ledger, in a thread."""
+        await self._desk.ask(self._look_at_all)
+
+    def _look_at_all(self) -> None:
         try:
             live = self._overview.live()
             self._look = self._overview.of(live[:_MOST])
@@ -131,5 +134,5 @@ class Metrics(FlowersMetrics):
         self._metrics = metrics
 
     async def get(self) -> Any:
-        await asyncio.to_thread(self._metrics.look)
+        await self._metrics.look()
         await super().get()

@@ -30,5 +30,5 @@ def routes(desk: Desk) -> list[Any]:
             at,
             name="api-batch-act",
         ),
-        url(r"/metrics", Metrics, {"metrics": BatchMetrics(desk.overview)}, name="batches-metrics"),
+        url(r"/metrics", Metrics, {"metrics": BatchMetrics(desk)}, name="batches-metrics"),
     ]
