@@ -9,6 +9,8 @@ from chains import (
     Parallel,
     Prompt,
     RateLimit,
+    Request,
+    Responses,
     Retriever,
     RetryPolicy,
     Runnable,
@@ -26,6 +28,7 @@ from ledger.errors import (
     UnknownBatch,
     ValueRejected,
 )
+from ledger.events import BatchEvent, ProgressEvent, StatusEvent
 from ledger.models import (
     BatchRecord,
     BatchStatus,
@@ -38,10 +41,12 @@ from ledger.models import (
 from ledger.progress import Progress
 from ledger.settings import NoServer, Settings
 from producer import Batch, Client, Estimate, RemoteRunnable
+from producer.export import Exported, NotVectors
 
 __all__ = [
     "Batch",
     "BatchAborted",
+    "BatchEvent",
     "BatchPaused",
     "BatchRecord",
     "BatchStatus",
@@ -52,6 +57,7 @@ __all__ = [
     "Document",
     "Embed",
     "Estimate",
+    "Exported",
     "IdempotencyConflict",
     "Item",
     "ItemError",
@@ -60,18 +66,23 @@ __all__ = [
     "Lambda",
     "LedgerUnavailable",
     "NoServer",
+    "NotVectors",
     "Parallel",
     "PauseReason",
     "Progress",
+    "ProgressEvent",
     "Prompt",
     "RateLimit",
     "RemoteRunnable",
+    "Request",
     "RequestCounts",
+    "Responses",
     "ResumeRefused",
     "Retriever",
     "RetryPolicy",
     "Runnable",
     "Settings",
+    "StatusEvent",
     "SubmitRefused",
     "UnknownBatch",
     "ValueRejected",

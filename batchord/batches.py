@@ -2,63 +2,68 @@
 
 import sys
 from collections import Counter
-from typing import IO, Literal
+from pathlib import Path
+from typing import IO
 
 import click
 
-from batchord import jsonl, money, render
+from batchord import details, jsonl, money, openai_lines, render
 from batchord.local import has_server
 from batchord.options import (
-    budget_of,
+    How,
+    chain_and_inputs,
+    chain_argument,
     chains_option,
     exit_code,
     input_option,
     json_option,
+    model_option,
     settings_with,
     submit_options,
+    writable,
 )
+from batchord.target import Format, Target, format_of, format_options
+from batchord.watch import follow
 from ledger.models import Item, ItemStatus, announcements
-from producer import Client
+from producer import Batch, Client
+from producer.export import line
 
 batch_argument = click.argument("batch_id", metavar="ID")
 
 
 @click.command()
-@click.argument("chain")
+@chain_argument
 @input_option
+@model_option
 @chains_option
 @click.option("--metadata", multiple=True, metavar="KEY=VALUE", help="Up to 16 pairs.")
 @click.option("--idempotency-key", help="The same key gives the same batch.")
 @submit_options
 @json_option
 def submit(
-    chain: str,
+    chain: str | None,
     source: IO[str],
+    model: str | None,
     chains: str | None,
     metadata: tuple[str, ...],
     idempotency_key: str | None,
-    max_concurrency: int | None,
-    items_per_task: int | Literal["auto"],
-    priority: int,
-    completion_window: str | None,
-    budget_usd: float | None,
-    budget_tokens: int | None,
+    how: How,
     as_json: bool,
 ) -> None:
-    """Submit a file of inputs as a batch of CHAIN; prints its id and returns."""
+    """Submit a file of inputs as a batch of CHAIN; prints its id and returns.
+
+    Without CHAIN, the file is one for OpenAI's Batch API, as in `run`.
+    """
     pairs = dict(_pair(text) for text in metadata)
-    lines = jsonl.InputLines(source)
-    batch = Client(settings=settings_with(chains)).submit(
+    settings = settings_with(chains)
+    chain, lines = chain_and_inputs(chain, source, settings, requests=False, model=model)
+    batch = Client(settings=settings).submit(
         chain,
         lines,
         custom_ids=lines.custom_ids,
         metadata=pairs or None,
         idempotency_key=idempotency_key,
-        max_concurrency=max_concurrency,
-        items_per_task=items_per_task,
-        priority=priority,
-        completion_window=completion_window,
-        budget=budget_of(budget_usd, budget_tokens),
+        **how,
     )
     click.echo(batch.record().model_dump_json() if as_json else batch.id)
 
@@ -89,12 +94,17 @@ def _pair(text: str) -> tuple[str, str]:
 @batch_argument
 @json_option
 def status(batch_id: str, as_json: bool) -> None:
-    """Say how far a batch is."""
-    record = Client().retrieve(batch_id).record()
+    """Say how far a batch is, what fails and why, and what it costs.
+
+    The exit code is the batch's once it has ended (see: batchord watch --help), and 0 before. With
+    --json, `progress` has the rate, the ETA and the failures by code.
+    """
+    batch = Client().retrieve(batch_id)
+    record, progress = batch.record(), batch.progress()
     if as_json:
-        click.echo(record.model_dump_json())
+        click.echo(details.as_json(record, progress))
     else:
-        render.console().print(render.summary(record))
+        render.console().print(details.table(record, progress))
     sys.exit(exit_code(record) if record.status.ended else 0)
 
 
@@ -102,8 +112,30 @@ def status(batch_id: str, as_json: bool) -> None:
 @batch_argument
 @json_option
 def watch(batch_id: str, as_json: bool) -> None:
-    """Follow a batch to its end; the exit code is the batch's."""
-    record = render.follow(Client().retrieve(batch_id), render.console(stderr=True))
+    """Follow a batch to its end, and exit as it ended.
+
+    Progress goes to stderr: a live view in a terminal, a line every five seconds where there is
+    none. The last record goes to stdout. Ctrl-C stops the watching; the batch goes on.
+
+    \b
+    Exit codes:
+      0    completed, and every item succeeded
+      2    there is no such batch, or Redis cannot be reached
+      3    completed, and some items failed
+      4    failed, expired or cancelled
+      130  interrupted; the batch goes on
+    """
+    batch = Client().retrieve(batch_id)
+    out = render.console(stderr=True)
+    try:
+        record = follow(batch, out)
+    except KeyboardInterrupt:
+        out.print(
+            "Stopped watching; the batch goes on.\n"
+            f"  look again: batchord watch {batch_id}\n"
+            f"  end it:     batchord cancel {batch_id}"
+        )
+        sys.exit(130)
     if as_json:
         click.echo(record.model_dump_json())
     else:
@@ -114,19 +146,42 @@ def watch(batch_id: str, as_json: bool) -> None:
 @click.command()
 @batch_argument
 @click.option("--wait", is_flag=True, help="Follow the batch to its end first, item by item.")
-def results(batch_id: str, wait: bool) -> None:
-    """Write results to stdout as JSON lines, in input order: those that are there."""
+@click.option(
+    "-o",
+    "--output",
+    "path",
+    type=click.Path(dir_okay=False, path_type=Path),
+    callback=writable,
+    help="Write into this file, whole or not at all, and not to stdout.",
+)
+@format_options
+def results(
+    batch_id: str, wait: bool, path: Path | None, format_: Format | None, errors_path: Path | None
+) -> None:
+    """Write the results that are there, in input order: JSON lines to stdout, unless told else."""
+    format_ = format_of(format_, path)
+    if path is None and (format_ == "npy" or errors_path is not None):
+        raise click.UsageError("--format npy and --errors need a file: --output FILE")
     batch = Client().retrieve(batch_id)
-    items = batch.results() if wait else (each for each in batch.items() if each.status.ended)
-    count = 0
-    for item in items:
-        sys.stdout.write(jsonl.line(item))
-        count += 1
+    notes = render.console(stderr=True)
+    if path is None:
+        count = _to_stdout(batch, format_, wait=wait)
+    else:
+        count, where = Target(path, format_, errors_path).write(batch, wait=wait)
+        notes.print(f"{count} items are in {where}", soft_wrap=True)
     missing = batch.request_counts.total - count
     if missing:
-        render.console(stderr=True).print(
-            f"{missing} items have not ended yet; --wait waits for them"
-        )
+        notes.print(f"{missing} items have not ended yet; --wait waits for them")
+
+
+def _to_stdout(batch: Batch, format_: Format, *, wait: bool) -> int:
+    count = 0
+    for item in batch.results() if wait else batch.items():
+        if item.status.ended:
+            text = openai_lines.line(batch.id, item) if format_ == "openai" else line(item)
+            sys.stdout.write(text)
+            count += 1
+    return count
 
 
 @click.command()
@@ -141,7 +196,7 @@ def errors(batch_id: str, group_by: str | None, as_json: bool) -> None:
         _group(list(failed), as_json)
     elif as_json:
         for item in failed:
-            sys.stdout.write(jsonl.line(item))
+            sys.stdout.write(line(item))
     else:
         found = list(failed)
         if found:

@@ -1,29 +1,36 @@
-"""JSON lines in and out: inputs one by one, results in input order."""
+"""JSON lines of inputs, one by one."""
 
 import json
-import os
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
-from pathlib import Path
 from typing import Any
 
 from ledger.errors import SubmitRefused
-from ledger.models import Item
 
 _KEYS = frozenset({"input", "custom_id"})
+
+#: Takes the JSON value of a line, and its number; gives the input, and its custom_id or None.
+Reading = Callable[[int, Any], tuple[Any, str | None]]
+
+
+def input_of(number: int, value: Any) -> tuple[Any, Any]:
+    """Take an object of `input` and `custom_id` apart; anything else is the input."""
+    if isinstance(value, dict) and "input" in value and value.keys() <= _KEYS:
+        return value["input"], value.get("custom_id")
+    return value, None
 
 
 class InputLines:
     """Inputs from JSON lines, read as they are needed.
 
-    A line is one JSON value, the input; or an object of `input` and `custom_id` (both, or `input`
-    alone). Either every line has a custom_id or none. Empty lines are passed over.
+    `reading` says what is in a line: by default the input, or an object of `input` and
+    `custom_id` (both, or `input` alone). Either every line has a custom_id or none. Empty lines
+    are passed over.
     """
 
-    def __init__(self, lines: Iterable[str]) -> None:
-        numbered = ((n, text) for n, text in enumerate(_decoded(lines), 1) if text.strip())
-        parsed: Iterator[tuple[Any, Any]] = map(_parse, numbered)
+    def __init__(self, lines: Iterable[str], reading: Reading = input_of) -> None:
+        parsed = (reading(number, value) for number, value in values(lines))
         head = next(parsed, None)
         self._ids: deque[str] = deque()
         self._with_ids = head is not None and head[1] is not None
@@ -48,6 +55,17 @@ class InputLines:
             yield self._ids.popleft()
 
 
+def values(lines: Iterable[str]) -> Iterator[tuple[int, Any]]:
+    """Yield the number and the JSON value of each line that is not empty.
+
+    Raises:
+        SubmitRefused: a line is not JSON, or not UTF-8.
+    """
+    for number, text in enumerate(_decoded(lines), 1):
+        if text.strip():
+            yield number, _parse(number, text)
+
+
 def _decoded(lines: Iterable[str]) -> Iterator[str]:
     try:
         # Through `chain`, as this generator's end must not close the file.
@@ -56,32 +74,8 @@ def _decoded(lines: Iterable[str]) -> Iterator[str]:
         raise SubmitRefused(f"the input is not UTF-8 ({error}): convert it first") from None
 
 
-def _parse(numbered: tuple[int, str]) -> tuple[Any, Any]:
-    number, line = numbered
+def _parse(number: int, text: str) -> Any:
     try:
-        value = json.loads(line)
+        return json.loads(text)
     except (ValueError, RecursionError) as error:
         raise SubmitRefused(f"line {number} is not JSON: {error}") from None
-    if isinstance(value, dict) and "input" in value and value.keys() <= _KEYS:
-        return value["input"], value.get("custom_id")
-    return value, None
-
-
-def line(item: Item) -> str:
-    """One result as a JSON line."""
-    return item.model_dump_json(exclude_none=False) + "\n"
-
-
-def write(path: Path, items: Iterable[Item]) -> int:
-    """Write the results, all or nothing; return how many."""
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    count = 0
-    try:
-        with part.open("w", encoding="utf-8") as file:
-            for item in items:
-                file.write(line(item))
-                count += 1
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
-    return count

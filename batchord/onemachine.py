@@ -1,7 +1,6 @@
 """Commands that start something here: `run`, `up`, `worker`."""
 
 import logging
-import os
 import secrets
 import signal
 import sys
@@ -10,27 +9,34 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from itertools import islice
 from pathlib import Path
-from typing import IO, Literal
+from typing import IO
 
 import click
 from pydantic import SecretStr
 from rich.console import Console
 
-from batchord import jsonl, local, render
+from batchord import local, render
 from batchord.local import await_workers, has_server, machine
 from batchord.local_model import LocalModel
 from batchord.options import (
-    budget_of,
+    How,
+    chain_and_inputs,
+    chain_argument,
     chains_option,
     exit_code,
     input_option,
     json_option,
+    model_option,
     settings_with,
     submit_options,
     worker_options,
+    writable,
 )
 from batchord.server import EmbeddedServer
+from batchord.target import Format, Target, format_of, format_options
+from batchord.watch import follow
 from chains import get_chain, prices, registered
+from ledger import webhook
 from ledger.models import BatchRecord, ItemStatus
 from producer import Batch, Client
 from worker.supervisor import Supervisor
@@ -39,27 +45,20 @@ from worker.supervisor import Supervisor
 _FAILURES_SHOWN = 20
 
 
-def _writable(context: click.Context, option: click.Parameter, path: Path) -> Path:
-    """Refuse now what could not be written after hours of work."""
-    if not path.parent.is_dir():
-        raise click.BadParameter(f"there is no folder {str(path.parent)!r}: make it first")
-    if not os.access(path.parent, os.W_OK) or (path.exists() and not path.is_file()):
-        raise click.BadParameter(f"{str(path)!r} cannot be replaced: name another file")
-    return path
-
-
 @click.command()
-@click.argument("chain")
+@chain_argument
 @input_option
 @click.option(
     "-o",
     "--output",
-    "target",
+    "path",
     type=click.Path(dir_okay=False, path_type=Path),
-    callback=_writable,
+    callback=writable,
     required=True,
-    help="Results as JSON lines, in input order.",
+    help="Results, in input order.",
 )
+@format_options
+@model_option
 @chains_option
 @worker_options
 @submit_options
@@ -73,18 +72,16 @@ def _writable(context: click.Context, option: click.Parameter, path: Path) -> Pa
 )
 @json_option
 def run(
-    chain: str,
+    chain: str | None,
     source: IO[str],
-    target: Path,
+    path: Path,
+    format_: Format | None,
+    errors_path: Path | None,
+    model: str | None,
     chains: str | None,
     processes: int,
     concurrency: int,
-    max_concurrency: int | None,
-    items_per_task: int | Literal["auto"],
-    priority: int,
-    completion_window: str | None,
-    budget_usd: float | None,
-    budget_tokens: int | None,
+    how: How,
     local_model: bool,
     preview: int,
     as_json: bool,
@@ -92,12 +89,23 @@ def run(
     """Run CHAIN over a file of inputs, on this machine, with nothing to start before.
 
     Uses the Redis and the workers that are there, starts what is not, and leaves nothing running.
+
+    Without CHAIN, the file is one for OpenAI's Batch API or vLLM's run-batch, {custom_id, method,
+    url, body} a line. Its requests go to OPENAI_BASE_URL one by one, and the results are lines
+    as OpenAI writes them.
     """
+    format_ = format_of(format_, path, "openai" if chain is None else "jsonl")
+    if chain is None and format_ == "npy":
+        raise click.UsageError("npy is for a CHAIN whose outputs are vectors: answers are none")
+    target = Target(path, format_, errors_path)
     settings = settings_with(chains)
+    chain, lines = chain_and_inputs(
+        chain, source, settings, requests=format_ == "openai", model=model
+    )
     if settings.chains:
         get_chain(chain)  # raises before anything is started
     prices.load(settings.prices)  # so does this
-    lines = jsonl.InputLines(source)
+    webhook.check(settings)
     out = render.console(stderr=True)
     # With --json, stdout is the record and nothing else.
     report = render.console(stderr=as_json)
@@ -114,16 +122,12 @@ def run(
             chain,
             lines,
             custom_ids=lines.custom_ids,
-            max_concurrency=max_concurrency,
-            items_per_task=items_per_task,
-            priority=priority,
-            completion_window=completion_window,
-            budget=budget_of(budget_usd, budget_tokens),
+            **how,
         )
         status.stop()
-        record = _follow(batch, target, out)
+        record, where = _follow(batch, target, out)
         if record.status.ended:
-            _report(batch, record, target, preview, report)
+            _report(batch, record, where, preview, report)
         else:
             out.print(_how_to_go_on(record, there=has_server(settings)), soft_wrap=True)
     if as_json:
@@ -141,27 +145,21 @@ def _how_to_go_on(record: BatchRecord, *, there: bool) -> str:
     return "Raise the budget, and run this again" if spent else "Mend it, and run this again"
 
 
-def _follow(batch: Batch, target: Path, out: Console) -> BatchRecord:
-    """Follow the batch to its end, and write its results."""
+def _follow(batch: Batch, target: Target, out: Console) -> tuple[BatchRecord, str]:
+    """Follow the batch to its end, and write its results; return the record and where they are."""
     try:
-        record = render.follow(batch, out, until_paused=True)
+        record = follow(batch, out, until_paused=True)
     except KeyboardInterrupt:
-        count = _write_ended(batch, target)
-        out.print(f"\nInterrupted: the {count} items that had ended are in {target}")
+        count, where = target.write(batch, wait=False)
+        out.print(f"\nInterrupted: the {count} items that had ended are in {where}")
         sys.exit(130)
-    if record.status.ended:
-        jsonl.write(target, batch.results())
-    else:
-        count = _write_ended(batch, target)
-        out.print(f"The {count} items that had ended are in {target}", soft_wrap=True)
-    return record
+    count, where = target.write(batch, wait=record.status.ended)
+    if not record.status.ended:
+        out.print(f"The {count} items that had ended are in {where}", soft_wrap=True)
+    return record, where
 
 
-def _write_ended(batch: Batch, target: Path) -> int:
-    return jsonl.write(target, (item for item in batch.items() if item.status.ended))
-
-
-def _report(batch: Batch, record: BatchRecord, target: Path, preview: int, out: Console) -> None:
+def _report(batch: Batch, record: BatchRecord, where: str, preview: int, out: Console) -> None:
     """Say what came out: the first results, the failed items, the counts."""
     if preview:
         out.print(render.results_table(batch.results(), rows=preview, width=90))
@@ -170,9 +168,9 @@ def _report(batch: Batch, record: BatchRecord, target: Path, preview: int, out: 
         found = (item for item in batch.items() if item.status is not ItemStatus.SUCCEEDED)
         out.print(render.failures_table(list(islice(found, _FAILURES_SHOWN))))
         if failed > _FAILURES_SHOWN:
-            out.print(f"... and {failed - _FAILURES_SHOWN} more, all in {target}", soft_wrap=True)
+            out.print(f"... and {failed - _FAILURES_SHOWN} more, all in {where}", soft_wrap=True)
     out.print(render.summary(record))
-    out.print(f"Results: {target}", soft_wrap=True)
+    out.print(f"Results: {where}", soft_wrap=True)
 
 
 @click.command()
@@ -192,6 +190,7 @@ def up(
         )
     _require_chains()
     prices.load(settings.prices)  # raises before anything is started
+    webhook.check(settings)
     out = render.console(stderr=True)
     with ExitStack() as stack:
         stopped = stack.enter_context(_until_told())
@@ -241,6 +240,7 @@ def worker(chains: str | None, processes: int, concurrency: int, loglevel: str) 
     _require_chains()
     url = settings.url()  # raises before anything is started
     prices.load(settings.prices)
+    webhook.check(settings)
     logging.getLogger("worker").setLevel(loglevel)
     with _until_told() as stopped:
         supervisor = Supervisor(

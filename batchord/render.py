@@ -1,29 +1,21 @@
-"""What a person sees: progress while a batch runs, and tables of what came out.
+"""What a person sees of batches, items and chains: tables and lines.
 
-Progress goes to stderr, what was asked for to stdout. Rich honours NO_COLOR and pipes.
+What was asked for goes to stdout, notes to stderr. Rich honours NO_COLOR and pipes.
 """
 
 import json
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
+from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from batchord import money
-from ledger.models import BatchRecord, ChainRecord, Item, ItemStatus
-from producer import Batch
+from batchord import money, openai_lines
+from ledger.models import BatchRecord, BatchStatus, ChainRecord, Item, ItemStatus
+from ledger.progress import Progress
 
 #: Columns of a table that goes into a pipe or a file: a row stays one line.
 _PIPE_WIDTH = 1_000
@@ -31,11 +23,8 @@ _PIPE_WIDTH = 1_000
 #: Columns of a terminal in which a list of batches has room for two columns more.
 _WIDE, _USED = 110, ("tokens", "cost")
 
-#: Seconds between two looks at a batch, and between two lines where there is no terminal.
-_LOOK, _LINE = 0.2, 5.0
-
-#: Whether there is nothing more to follow.
-Over = Callable[[BatchRecord], bool]
+#: Columns of a terminal in which it has too little room for its columns.
+_NARROW = 80
 
 _COLOURS = {
     "completed": "green",
@@ -62,84 +51,46 @@ def console(*, stderr: bool = False) -> Console:
     )
 
 
-def follow(batch: Batch, out: Console, *, until_paused: bool = False) -> BatchRecord:
-    """Show progress until the batch has ended; return its last record.
-
-    `until_paused`: return also when the workers have paused it, as nothing can succeed.
-    """
-
-    def over(record: BatchRecord) -> bool:
-        return record.status.ended or (until_paused and record.reason is not None)
-
-    return _bar(batch, out, over) if out.is_terminal else _lines(batch, out, over)
-
-
 def why_paused(record: BatchRecord) -> str:
     """Say why the workers have paused a batch, in a line; empty unless they have."""
     reason = record.reason
     if reason is None:
         return ""
     where = "" if reason.index is None else f" (item {reason.index})"
-    return f"Paused, {reason.code}: {_one_line(reason.message, 300)}{where}"
+    return f"Paused, {code(reason.code)}: {one_line(reason.message, 300)}{where}"
 
 
-def _bar(batch: Batch, out: Console, over: Over) -> BatchRecord:
-    columns = (
-        TextColumn("[bold]{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[rate]}"),
-        TimeElapsedColumn(),
-        TextColumn("ETA"),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[failed]}"),
-        TextColumn("{task.fields[spent]}"),
-    )
-    with Progress(*columns, console=out) as progress:
-        record = batch.record()
-        bar = progress.add_task(
-            record.chain, total=record.request_counts.total, rate="", failed="", spent=""
-        )
-        told = ""
-        while True:
-            if told != (told := why_paused(record)) and told:
-                progress.console.print(told)
-            counts = record.request_counts
-            failed = f"[red]{counts.failed} failed" if counts.failed else ""
-            spent = money.spent_briefly(record)
-            progress.update(
-                bar, completed=counts.done, rate=_rate(record), failed=failed, spent=spent
-            )
-            if over(record):
-                return record
-            time.sleep(_LOOK)
-            record = batch.record()
+def at_provider(record: BatchRecord) -> str:
+    """Say how far the provider's own batches are; empty unless they are under way."""
+    if not record.provider_done or record.status.ended:
+        return ""
+    return f"{record.provider_done:,} answered at the provider"
 
 
-def _lines(batch: Batch, out: Console, over: Over) -> BatchRecord:
-    shown, told = 0.0, ""
-    while True:
-        record = batch.record()
-        if told != (told := why_paused(record)) and told:
-            out.print(told, soft_wrap=True)
-        if over(record) or time.monotonic() - shown >= _LINE:
-            counts = record.request_counts
-            used = money.spent_briefly(record)
-            out.print(
-                f"{record.chain}: {counts.done}/{counts.total} done, {counts.failed} failed, "
-                f"{_rate(record)}{f', {used}' if used else ''}",
-                soft_wrap=True,
-            )
-            shown = time.monotonic()
-        if over(record):
-            return record
-        time.sleep(_LOOK)
+def paused(record: BatchRecord) -> str:
+    """Say why a batch is paused, or how to go on if someone did it; empty if it is not."""
+    if record.status is not BatchStatus.PAUSED:
+        return ""
+    return why_paused(record) or f"Paused by someone: batchord resume {record.id} goes on"
 
 
-def _rate(record: BatchRecord) -> str:
+def rate(record: BatchRecord, progress: Progress | None = None) -> str:
+    """Say how fast it goes now; once it has ended, how fast it was altogether."""
+    if progress is not None and not record.status.ended:
+        return "-/s" if progress.rate is None else f"{progress.rate:,.1f}/s"
     seconds = duration(record)
     done = record.request_counts.done
     return f"{done / seconds:,.1f}/s" if seconds and done else "-/s"
+
+
+def span(seconds: float) -> str:
+    """Say a time as a clock does: 0:07, 1:02:03, 2d 03:04:05."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    days, hours = divmod(hours, 24)
+    if days:
+        return f"{days}d {hours:02}:{minutes:02}:{rest:02}"
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
 def duration(record: BatchRecord) -> float | None:
@@ -164,7 +115,7 @@ def results_table(items: Iterable[Item], *, rows: int, width: int) -> Table:
         table.add_row(
             str(item.index),
             _name(item),
-            _status(item.status),
+            status_of(item.status),
             Text(_said(item), no_wrap=True, overflow="ellipsis"),
         )
     return table
@@ -180,9 +131,9 @@ def failures_table(items: Sequence[Item]) -> Table:
         table.add_row(
             str(item.index),
             _name(item),
-            Text(error.code if error else item.status, style="red"),
+            Text(code(error.code) if error else item.status, style="red"),
             Text(error.step or "-" if error else "-"),
-            Text(_one_line(error.message, 160) if error else "-"),
+            Text(one_line(error.message, 160) if error else "-"),
         )
     return table
 
@@ -190,15 +141,20 @@ def failures_table(items: Sequence[Item]) -> Table:
 def errors_table(groups: "Counter[str]", examples: dict[str, Item]) -> Table:
     """Return how many items failed by code, most first, each with one example."""
     table = Table("code", "items", "first", "message", show_edge=False, pad_edge=False)
-    for code, count in groups.most_common():
-        item = examples[code]
-        message = _one_line(item.error.message, 160) if item.error else "-"
-        table.add_row(Text(code, style="red"), str(count), f"#{item.index}", Text(message))
+    for name, count in groups.most_common():
+        item = examples[name]
+        message = one_line(item.error.message, 160) if item.error else "-"
+        table.add_row(Text(code(name), style="red"), str(count), f"#{item.index}", Text(message))
     return table
 
 
-def batches_table(records: Sequence[BatchRecord], *, width: int = _PIPE_WIDTH) -> Table:
-    """Return batches, one a row; tokens and cost where there are any, and room for them."""
+def batches_table(records: Sequence[BatchRecord], *, width: int = _PIPE_WIDTH) -> RenderableType:
+    """Return batches, one a row; tokens and cost where there are any, and room for them.
+
+    Where a row has no room at all, a batch is two lines: its id, and the rest.
+    """
+    if width < _NARROW:
+        return Group(*(_two_lines(record) for record in records))
     table = Table(show_edge=False, pad_edge=False)
     used = width >= _WIDE and any(record.usage for record in records)
     names = ("id", "chain", "status", "done", "failed", *_USED[: 2 * used], "age")
@@ -211,13 +167,24 @@ def batches_table(records: Sequence[BatchRecord], *, width: int = _PIPE_WIDTH) -
         table.add_row(
             record.id,
             record.chain,
-            _status(record.status),
+            status_of(record.status),
             f"{counts.done}/{counts.total}",
             str(counts.failed),
             *((_tokens(record), money.cost(record)) if used else ()),
             _age(time.time() - record.created_at.timestamp()),
         )
     return table
+
+
+def _two_lines(record: BatchRecord) -> Text:
+    counts = record.request_counts
+    failed = f" · {counts.failed} failed" if counts.failed else ""
+    return Text.assemble(
+        f"{record.id}\n  {record.chain} · ",
+        status_of(record.status),
+        f" · {counts.done}/{counts.total}{failed}"
+        f" · {_age(time.time() - record.created_at.timestamp())}",
+    )
 
 
 def _tokens(record: BatchRecord) -> str:
@@ -238,9 +205,10 @@ def summary(record: BatchRecord) -> Text:
     counts, seconds = record.request_counts, duration(record)
     parts = [f"{counts.succeeded} succeeded", f"{counts.failed} failed"]
     parts += [f"{n} {name}" for name in ("cancelled", "expired") if (n := getattr(counts, name))]
+    parts += filter(None, [at_provider(record)])
     parts += money.spent(record)
     if seconds is not None:
-        parts.append(f"{seconds:,.1f} s ({_rate(record)})")
+        parts.append(f"{seconds:,.1f} s ({rate(record)})")
     text = Text(f"{record.id} ")
     text.append(record.status, style=_COLOURS.get(record.status, ""))
     text.append(f" · {counts.total} items: " + ", ".join(parts))
@@ -261,24 +229,31 @@ def _age(seconds: float) -> str:
     return f"{max(0.0, seconds):.0f}s"
 
 
-def _status(status: str) -> Text:
+def status_of(status: str) -> Text:
+    """Return the status in its colour."""
     return Text(str(status), style=_COLOURS.get(status, ""))
 
 
 def _name(item: Item) -> str:
-    return "-" if item.custom_id is None else _one_line(item.custom_id, 64)
+    return "-" if item.custom_id is None else one_line(item.custom_id, 64)
 
 
 def _said(item: Item) -> str:
     if item.status is ItemStatus.SUCCEEDED:
-        output = item.output
+        output = openai_lines.gist(item.output)
         text = output if isinstance(output, str) else json.dumps(output, ensure_ascii=False)
     else:
         text = f"{item.error.code}: {item.error.message}" if item.error else ""
-    return _one_line(text, 300)
+    return one_line(text, 300)
 
 
-def _one_line(text: str, length: int) -> str:
+def code(text: str) -> str:
+    """Return the code of an error, which a chain may have made up, as a word to be shown."""
+    return one_line(text, 60)
+
+
+def one_line(text: str, length: int) -> str:
+    """Return the text on one line, cut to a length."""
     # No control characters: a model's output must not move the cursor or colour the terminal.
     flat = "".join(c if c.isprintable() else "\ufffd" for c in " ".join(text.split()))
     return flat if len(flat) <= length else flat[: length - 1] + "…"

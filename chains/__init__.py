@@ -19,6 +19,8 @@ from chains.limits import RateLimit
 from chains.parallel import Parallel
 from chains.prompt import Prompt
 from chains.registry import RegisteredChain, Registry, get_chain, register, registered
+from chains.request import Request
+from chains.responses import Responses
 from chains.retriever import Document, Retriever
 from chains.retry import RetryPolicy
 from chains.runnable import Runnable
@@ -41,6 +43,8 @@ __all__ = [
     "RateLimit",
     "RegisteredChain",
     "Registry",
+    "Request",
+    "Responses",
     "Retriever",
     "RetryLater",
     "RetryPolicy",

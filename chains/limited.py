@@ -8,8 +8,10 @@ from typing import TypeVar
 from weakref import WeakKeyDictionary
 
 from chains.deadline import Deadline, all_paused, current_deadline
-from chains.errors import RetryLater
+from chains.errors import PutOff, RetryLater
 from chains.limits import Limiter, RateLimit, limiter
+from chains.retry import IN_PLACE
+from chains.run import keeping
 from chains.turns import Turns
 from chains.usage import Usage
 
@@ -47,26 +49,40 @@ async def within(
     If the provider refuses it with a Retry-After, nobody calls for so long, and then it is made
     again: that is no attempt, whatever a RetryPolicy says. While it waits, the deadlines stand
     still; they and the batch are those of the running code unless they are given.
+
+    Raises:
+        PutOff: nobody may call for long, and the item can wait elsewhere.
     """
     if limit is None:
         return await call()
     turns = _turns_of(limit)
+    if turns.cooling > IN_PLACE and keeping():
+        # Others wait in its place, who have another provider.
+        busy = RetryLater(f"cooling down: {limit.key}", code="rate_limited")
+        raise PutOff(busy, turns.cooling)
     waiting_for = [current_deadline()] if deadlines is None else list(deadlines)
     while True:
         with all_paused(waiting_for):
             reserved = await turns.enter(tokens, current_batch() if batch is None else batch)
         used: int | None = None
+        began = asyncio.get_running_loop().time()
         try:
             answer, usage = await call()
+            turns.answered(asyncio.get_running_loop().time() - began)
             used = usage.total_tokens
             if used is not None:
                 turns.learn(tokens, used)
             return answer, usage
         except RetryLater as error:
-            if error.code != "rate_limited" or error.after is None:
+            if error.code != "rate_limited":
+                raise
+            turns.refused()
+            if error.after is None:
                 raise
             with all_paused(waiting_for):
                 await turns.cool_down(error.after)
+            if error.after > IN_PLACE and keeping():
+                raise PutOff(error, error.after) from error
         finally:
             turns.leave(reserved, used)
 

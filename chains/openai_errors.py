@@ -4,6 +4,7 @@ import email.utils
 import math
 import time
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import openai
 
@@ -58,32 +59,36 @@ def translation(error: BaseException) -> ChainError | None:
 
 
 def _of_status(error: openai.APIStatusError) -> ChainError:
-    status = error.status_code
+    body = error.body if isinstance(error.body, dict) else {}
+    return of_status(
+        error.status_code,
+        {"code": error.code, "type": error.type, "message": body.get("message")},
+        otherwise=error.message,
+        after=retry_after(error.response.headers),
+    )
+
+
+def of_status(
+    status: int, said: Mapping[str, Any], *, otherwise: str, after: float | None = None
+) -> ChainError:
+    """The error of an answer with this status, whose body says so; `otherwise` if it is silent."""
     # The provider's own words, without the SDK's "Error code: 400 - " before them.
-    said = error.body.get("message") if isinstance(error.body, dict) else None
-    message = mask(said if isinstance(said, str) and said else error.message)
-    if status == 429 and "insufficient_quota" in (error.code, error.type):
+    words, code = said.get("message"), said.get("code")
+    message = mask(words if isinstance(words, str) and words else otherwise)
+    if status == 429 and "insufficient_quota" in (code, said.get("type")):
         return _operator(message, "insufficient_quota", status)
-    if status == 429:
-        return _later(error, message, "rate_limited")
-    if status in _PASSING:
-        return _later(error, message, _PASSING[status])
-    if status >= 500:
-        return _later(error, message, "server_error")
+    later = "rate_limited" if status == 429 else _PASSING.get(status)
+    if later is not None or status >= 500:
+        return RetryLater(message, code=later or "server_error", after=after, http_status=status)
     if status in _OPERATOR:
         return _operator(message, _OPERATOR[status], status)
-    if error.code == "content_filter":
+    if code == "content_filter":
         return ChainError(message, code="content_filter", http_status=status)
     return ChainError(message, code=_ITEM.get(status, "bad_request"), http_status=status)
 
 
 def _operator(message: str, code: str, status: int) -> OperatorNeeded:
     return OperatorNeeded(f"{message} ({_CURES[code]})", code=code, http_status=status)
-
-
-def _later(error: openai.APIStatusError, message: str, code: str) -> RetryLater:
-    after = retry_after(error.response.headers)
-    return RetryLater(message, code=code, after=after, http_status=error.status_code)
 
 
 def _of_connection(error: openai.APIConnectionError) -> RetryLater:

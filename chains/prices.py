@@ -26,9 +26,17 @@ class Price(pydantic.BaseModel, frozen=True, extra="forbid"):
     cached_input: Usd | None = None
     #: None: unknown, or it gives no tokens (embeddings).
     output: Usd | None = None
+    #: What part of all this a request in a provider's batch costs: 0.5 is half. None: unknown.
+    batch: Annotated[Decimal, pydantic.Field(ge=0, le=1)] | None = None
 
-    def of(self, used: Usage) -> int | None:
-        """Billionths of a dollar for these tokens; None if that is unknown."""
+    def of(self, used: Usage, *, batch: bool = False) -> int | None:
+        """Billionths of a dollar for these tokens, in a provider's batch or by themselves.
+
+        None if that is unknown.
+        """
+        part = self.batch if batch else Decimal(1)
+        if part is None:
+            return None
         if used.input_tokens is None or (used.output_tokens and self.output is None):
             return None
         cached = min(used.cached_input_tokens or 0, used.input_tokens)
@@ -37,7 +45,7 @@ class Price(pydantic.BaseModel, frozen=True, extra="forbid"):
             + cached * (self.input if self.cached_input is None else self.cached_input)
             + (used.output_tokens or 0) * (self.output or 0)
         )
-        return int((dollars_per_million * 1000).to_integral_value(ROUND_HALF_UP))
+        return int((dollars_per_million * part * 1000).to_integral_value(ROUND_HALF_UP))
 
 
 Prices = dict[str, Price]
@@ -89,10 +97,13 @@ def price_of(model: str) -> Price | None:
     return _prices[max(begins, key=len)] if begins else None
 
 
-def priced(used: Usage, model: str) -> Usage:
-    """What one call used, with its cost; or counted as a request whose price is unknown."""
+def priced(used: Usage, model: str, *, batch: bool = False) -> Usage:
+    """What one call used, with its cost; or counted as a request whose price is unknown.
+
+    `batch`: it is one of a provider's batch.
+    """
     price = price_of(model)
-    cost = None if price is None else price.of(used)
+    cost = None if price is None else price.of(used, batch=batch)
     if cost is None:
         return used.model_copy(update={"unpriced_requests": 1})
     return used.model_copy(update={"cost_nanos": cost})

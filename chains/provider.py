@@ -5,9 +5,11 @@ when the loop shuts down. It never retries: retries have one owner, `chains.retr
 """
 
 import asyncio
+import hashlib
 import os
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakKeyDictionary
 
@@ -15,7 +17,9 @@ import pydantic
 
 from chains import prices
 from chains.errors import ChainError, OperatorNeeded, as_chain_error
+from chains.limits import RateLimit
 from chains.once import idempotency_key
+from chains.run import keeping
 from chains.usage import Usage
 
 if TYPE_CHECKING:
@@ -95,22 +99,41 @@ def named(request: Any) -> dict[str, str]:
     return {} if key is None else {"Idempotency-Key": key}
 
 
+def shared_cool_down(model: str) -> RateLimit | None:
+    """The limit of a model for which none was given, in a submitted batch: it counts nothing, and
+    lets all workers know when they are to call no more for a while."""
+    return _cool_down(os.environ.get("OPENAI_BASE_URL"), model) if keeping() else None
+
+
+@lru_cache(1000)
+def _cool_down(base_url: str | None, model: str) -> RateLimit:
+    name = hashlib.sha256(f"{base_url} {model}".encode()).hexdigest()[:16]
+    return RateLimit(f"model:{name}")
+
+
 def body_of(raw: Any) -> Any:
     """The JSON body of a raw response, or ChainError (`invalid_output`)."""
+    return json_of(raw.http_response)
+
+
+def json_of(response: Any) -> Any:
+    """The JSON body of an HTTP response, or ChainError (`invalid_output`)."""
     try:
-        return raw.http_response.json()
+        return response.json()
     except ValueError:
         raise ChainError(
             "the provider's answer is not JSON: check OPENAI_BASE_URL", code="invalid_output"
         ) from None
 
 
-def paid(body: Any, asked: str) -> Usage:
-    """What an answer has used and cost: of the model that it names, else of the one asked for."""
+def paid(body: Any, asked: str, *, batch: bool = False) -> Usage:
+    """What an answer has used and cost: of the model that it names, else of the one asked for.
+
+    `batch`: it is one of a provider's batch.
+    """
     named = body.get("model") if isinstance(body, dict) else None
-    return prices.priced(
-        _tokens_used(body), named if isinstance(named, str) and named else str(asked)
-    )
+    model = named if isinstance(named, str) and named else str(asked)
+    return prices.priced(_tokens_used(body), model, batch=batch)
 
 
 def _tokens_used(body: Any) -> Usage:
@@ -118,13 +141,19 @@ def _tokens_used(body: Any) -> Usage:
     usage = body.get("usage") if isinstance(body, dict) else None
     if not isinstance(usage, dict):
         return Usage()
-    inputs = usage.get("prompt_tokens_details") or {}
-    outputs = usage.get("completion_tokens_details") or {}
+    # As the Responses API names them, else as all others do.
+    asked, answered = (
+        ("input_tokens", "output_tokens")
+        if "input_tokens" in usage
+        else ("prompt_tokens", "completion_tokens")
+    )
+    inputs = usage.get(f"{asked}_details") or {}
+    outputs = usage.get(f"{answered}_details") or {}
     try:
         used = Usage(
-            input_tokens=usage.get("prompt_tokens"),
+            input_tokens=usage.get(asked),
             cached_input_tokens=inputs.get("cached_tokens"),
-            output_tokens=usage.get("completion_tokens"),
+            output_tokens=usage.get(answered),
             reasoning_tokens=outputs.get("reasoning_tokens"),
         )
         # Sums of it are kept as 64 bits: no answer has so many, or fewer than none.

@@ -99,6 +99,8 @@ async def attempts(
         tries = replace(tries, count=tries.count + 1)
         try:
             return await call()
+        except PutOff:
+            raise  # somebody within waits already: that was no try
         except Exception as error:
             delay = policy.delay(tries.count, error, elapsed=time.time() - tries.since)
             if delay is None:

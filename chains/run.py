@@ -51,6 +51,12 @@ def current_run() -> Run | None:
     return _current.get()
 
 
+def keeping() -> bool:
+    """Whether this code runs for an item of a submitted batch, which may be put off."""
+    run = _current.get()
+    return run is not None and run.kept is not None
+
+
 def place() -> tuple[str, ...]:
     """Where in the chain this code runs."""
     return _place.get()

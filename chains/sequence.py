@@ -27,23 +27,29 @@ class Sequence(Runnable[Any, Any]):
             raise ValueError("a sequence needs at least one step")
         self.steps: tuple[Runnable[Any, Any], ...] = tuple(flat)
         times = Counter(step.name for step in flat)
-        self._labels = [
-            f"{step.name}#{place}" if times[step.name] > 1 else step.name
+        #: The steps, and how errors name them.
+        self.labelled = [
+            (f"{step.name}#{place}" if times[step.name] > 1 else step.name, step)
             for place, step in enumerate(flat, 1)
         ]
 
     async def ainvoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
         value: Any = input
-        for step, label in zip(self.steps, self._labels, strict=True):
+        for label, step in self.labelled:
             try:
                 with at(label):
                     value = await step.ainvoke(value, config, **kwargs)
             except Exception as error:
-                if isinstance(step, Step) or step_of(error) in (None, step.name):
-                    set_step(error, label)
+                name_step(error, step, label)
                 raise
             kwargs = {}  # they are for the first step
         return value
 
     def fingerprint(self) -> Any:
         return [step.fingerprint() for step in self.steps]
+
+
+def name_step(error: Exception, step: Runnable[Any, Any], label: str) -> None:
+    """Say that the step of this label raised the error, unless a branch within it has said so."""
+    if isinstance(step, Step) or step_of(error) in (None, step.name):
+        set_step(error, label)

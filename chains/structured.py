@@ -1,10 +1,15 @@
 """Answers with a structure: what the provider is asked for, and what its text is read as."""
 
-from typing import Any, Generic, TypeVar
+import re
+from functools import cached_property
+from typing import Any, Final, Generic, TypeVar
 
 import pydantic
 
 T = TypeVar("T")
+
+#: What a provider takes for no part of a name.
+_NOT_IN_NAMES: Final = re.compile(r"[^A-Za-z0-9_-]")
 
 
 class Structure(Generic[T]):
@@ -21,8 +26,7 @@ class Structure(Generic[T]):
             self._adapter: pydantic.TypeAdapter[T] = pydantic.TypeAdapter(output_type)
             # Providers take no schema but an object's at the top.
             self._wrapped = not _is_model(output_type)
-            #: The model whose schema the provider is asked for.
-            self.response_format: type[pydantic.BaseModel] = (
+            self._model: type[pydantic.BaseModel] = (
                 pydantic.create_model("Answer", value=(output_type, ...))
                 if self._wrapped
                 else output_type
@@ -33,17 +37,26 @@ class Structure(Generic[T]):
                 f"not {output_type!r}"
             ) from error
 
+    @property
+    def name(self) -> str:
+        """How the schema is called."""
+        return _NOT_IN_NAMES.sub("_", self._model.__name__)[:64]
+
+    @cached_property
+    def schema(self) -> dict[str, Any]:
+        """The JSON schema that the provider is asked for, in the strict form that it takes."""
+        from openai import pydantic_function_tool  # on first use: see `chains.provider`
+
+        found: Any = pydantic_function_tool(self._model)["function"]["parameters"]
+        return dict(found)
+
     def read(self, text: str) -> T:
         """Return the answer that this text is, else raise pydantic's ValidationError."""
         if not self._wrapped:
             return self._adapter.validate_json(text)
-        answer: Any = self.response_format.model_validate_json(text)
+        answer: Any = self._model.model_validate_json(text)
         value: T = answer.value
         return value
-
-    def schema(self) -> dict[str, Any]:
-        """The JSON schema of an answer."""
-        return self._adapter.json_schema()
 
     def dump(self, answer: T) -> str | None:
         """The answer as JSON, if `load` makes the very same of it; else None."""

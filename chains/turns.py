@@ -14,6 +14,7 @@ from contextvars import Context
 from dataclasses import dataclass
 from typing import Final
 
+from chains.adaptive import Adaptive
 from chains.limits import (
     LONGEST_COOL_DOWN,
     SHORTEST_COOL_DOWN,
@@ -26,6 +27,9 @@ logger = logging.getLogger(__name__)
 
 #: Calls of a process that are asked for, or hold places in time, at once.
 AHEAD: Final = 16
+#: Seconds after which a process asks again whether others were told to cool down, where it counts
+#: nothing.
+HEAR: Final = 1.0
 #: Seconds more than the provider asks for. Refusals of the same moment are one cool-down.
 MARGIN: Final = 0.1
 #: How much a call's tokens still count when the next one is known.
@@ -75,6 +79,10 @@ class Turns:
         #: Whether the limiter should hear of what is in flight.
         self._news = False
         self._renew = math.inf
+        self._adaptive = Adaptive()
+        #: Whether there is nothing to count, and when the limiter was asked last.
+        self._is_free = (limit.rpm, limit.tpm, limit.concurrency) == (None, None, None)
+        self._asked = -math.inf
         self._task: asyncio.Task[None] | None = None
         self._woken: asyncio.Event | None = None
 
@@ -82,6 +90,12 @@ class Turns:
         """Return when a call may be made that is guessed to use so many tokens; then `leave` must
         come. What is returned is what was reserved: never less, and more if guesses were too low.
         """
+        if self._is_free and not self._waiting and self._room >= 1 and self._now() >= self._may_ask:
+            self._held += 1
+            if self._now() >= self._asked + HEAR:
+                self._news = True
+                self._wake()
+            return 0
         call = _Call(tokens, batch, asyncio.get_running_loop().create_future())
         self._waiting.setdefault(batch, deque()).append(call)
         self._wake()
@@ -98,6 +112,24 @@ class Turns:
         answer will be, and what is charged afterwards comes late by as long as a call takes."""
         self._guessed = MEMORY * self._guessed + guessed
         self._used = MEMORY * self._used + used
+
+    @property
+    def cooling(self) -> float:
+        """Seconds until anybody may call."""
+        return max(0.0, self._cooling - self._now())
+
+    def answered(self, seconds: float) -> None:
+        """A call was answered, after so many seconds; `leave` comes next."""
+        self._adaptive.answered(self._now(), seconds, self._held)
+
+    def refused(self) -> None:
+        """A call was refused, as there are too many of them; `leave` comes next."""
+        self._adaptive.decrease(self._now(), self._held)
+
+    @property
+    def _room(self) -> float:
+        """How many more calls may be in flight or hold places in time."""
+        return self._adaptive.allowed - self._held - len(self._pending)
 
     def leave(self, reserved: int, used: int | None) -> None:
         """A call has ended, and has used so many tokens; None: who knows, so what it reserved."""
@@ -179,9 +211,9 @@ class Turns:
         """Take the calls to ask for out of the queues, one batch after the other."""
         if self._now() < self._may_ask or (self._pending and not due):
             return []  # with a place in time, one asks again as it comes
-        most = min(self._most, AHEAD - len(self._pending) + due)
+        most = min(self._most, AHEAD - len(self._pending) + due, self._room)
         taken: list[_Call] = []
-        while self._waiting and len(taken) < most:
+        while self._waiting and len(taken) + 1 <= most:
             batch = next(iter(self._waiting))
             calls = self._waiting.pop(batch)
             call = calls.popleft()
@@ -210,7 +242,7 @@ class Turns:
             pending=len(self._pending) - len(due),
             tokens=[call.reserved for call in wanted],
         )
-        self._correction, self._news = 0, False
+        self._correction, self._news, self._asked = 0, False, self._now()
         answer = await self._limiter.reserve(self._limit, asked)
         now = self._now()
         begun = answer.started + sum(wait == 0 for wait in answer.waits)
@@ -220,6 +252,8 @@ class Turns:
         if answer.era != self._era:
             void, self._pending, self._era = self._pending, deque(), answer.era
             self._put_back(void)
+            if answer.cooling:
+                self.refused()  # perhaps another process
         else:
             for call in due[: answer.started]:
                 self._pending.remove(call)
@@ -256,7 +290,7 @@ class Turns:
         wakes = self._renew
         if self._pending:
             wakes = min(wakes, max(self._may_ask, self._pending[0].comes))
-        elif self._waiting:
+        elif self._waiting and self._room >= 1:
             wakes = min(wakes, self._may_ask)
         try:
             async with asyncio.timeout_at(None if wakes == math.inf else wakes):

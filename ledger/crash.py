@@ -25,9 +25,20 @@ Point = Literal[
     "in-gather",
     "before-commit",
     "after-commit",
+    # What tells others of the end.
+    "before-webhook",
+    "after-webhook",
     # The sweep, and what it winds up.
     "sweep-mid-page",
     "wind-up-mid-page",
+    # Provider mode.
+    "half-built",
+    "before-upload",
+    "after-upload",
+    "before-create",
+    "after-create",
+    "half-read",
+    "half-dealt",
     # Steering.
     "retry-half-begun",
 ]

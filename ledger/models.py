@@ -8,11 +8,12 @@ failed | cancelled | expired`.
 
 from datetime import datetime
 from enum import StrEnum
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
 from chains import Usage, registered
+from chains.offline import why_not_offline
 from ledger.budget import Budget
 
 
@@ -47,6 +48,15 @@ class BatchStatus(StrEnum):
 _ENDED = frozenset(
     {BatchStatus.COMPLETED, BatchStatus.FAILED, BatchStatus.EXPIRED, BatchStatus.CANCELLED}
 )
+
+
+class Mode(StrEnum):
+    """Where the calls of a batch are made."""
+
+    #: One by one, by the workers.
+    LIVE = "live"
+    #: By the provider's own Batch API, for less money, within a day.
+    PROVIDER = "provider"
 
 
 class ItemStatus(StrEnum):
@@ -90,7 +100,8 @@ class ItemError(Frozen):
     retryable: bool = False
     #: The provider's HTTP status, where there was one.
     http_status: int | None = None
-    #: The model's answer, where it is the answer that is wrong; at most 20,000 characters.
+    #: The model's answer, where it is the answer that is wrong, or the provider's to a `Request`;
+    #: at most 20,000 characters.
     raw: str | None = None
     #: How many times the item was started.
     attempts: int = 1
@@ -117,6 +128,10 @@ class Item(Frozen):
     error: ItemError | None = None
     #: Tokens and cost of all calls, failed ones included; None where no call reported any.
     usage: Usage | None = None
+    #: The item with the same input whose outcome this is (`dedupe`); None: it ran itself.
+    same_as: int | None = None
+    #: Whether its output is one that an earlier batch has made (`cache`).
+    cached: bool = False
     #: How many times it was started.
     attempts: int = 0
     #: When its outcome was recorded (UTC, the server's clock).
@@ -159,6 +174,11 @@ class BatchRecord(Frozen):
     chain: str
     status: BatchStatus
     request_counts: RequestCounts
+    mode: Mode = Mode.LIVE
+    #: In provider mode: what the provider has no good answer to is run live.
+    provider_retry: Literal["live"] | None = None
+    #: In provider mode: requests that are answered there, and whose answers are not here yet.
+    provider_done: int | None = None
     #: Items that a worker holds now.
     running: int = 0
     #: Items that wait for their next attempt.
@@ -171,6 +191,9 @@ class BatchRecord(Frozen):
     budget: Budget | None = None
     metadata: dict[str, str] = {}
     idempotency_key: str | None = None
+    #: Whether identical inputs run once, and whether outputs of earlier batches are used.
+    dedupe: bool = False
+    cache: bool = False
     created_at: datetime
     in_progress_at: datetime | None = None
     finalizing_at: datetime | None = None
@@ -202,6 +225,8 @@ class ChainRecord(Frozen):
     output_schema: dict[str, Any] | None = None
     #: How many inputs one call of its provider takes.
     inputs_per_call: int = 1
+    #: Why it cannot run in provider mode; None: it can.
+    live_only: str | None = None
     #: Seconds that one item may run; None: the workers' default.
     timeout: float | None = None
 
@@ -214,6 +239,7 @@ def announcements() -> list[ChainRecord]:
             input_schema=each.input_schema,
             output_schema=each.output_schema,
             inputs_per_call=each.chain.inputs_per_call,
+            live_only=why_not_offline(each.chain),
             timeout=each.timeout,
         )
         for name, each in registered().items()

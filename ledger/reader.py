@@ -192,6 +192,21 @@ class Reader:
             last = self._redis.xrevrange(self._keys.batch(batch_id).events, count=1)
         return str(last[0][0]) if last else "0-0"
 
+    def news(self, batch_id: str, after: str | None, *, most: int) -> tuple[str, list[BatchStatus]]:
+        """Return where the news stand now, and the statuses that they tell of behind `after`.
+
+        What was trimmed since is missing; `after` None: only where they stand. `most`: entries
+        that are looked through in one call.
+        """
+        if after is None:
+            return self.last_event(batch_id), []
+        with self._store.talking():
+            found = self._redis.xrange(
+                self._keys.batch(batch_id).events, min=f"({after}", count=most
+            )
+        statuses = [BatchStatus(fields["status"]) for _, fields in found if "status" in fields]
+        return (str(found[-1][0]) if found else after), statuses
+
     def wait_event(self, batch_id: str, after: str, timeout: float) -> str:
         """Wait for news behind `after`, up to `timeout` or a few seconds; return the new place.
 

@@ -16,23 +16,38 @@ Of one batch:
     NS:{ID}:kept        hash    index -> what steps of such an item, or of one whose worker died,
                                 have given (`chains.kept`); "INDEX.ended" -> how many of its starts
                                 ended without an outcome; "INDEX.usage" -> what they have used
+    NS:{ID}:firsts      hash    in a batch with dedupe: SHA1 of an input -> the first item that was
+                                claimed with it; "INDEX.wait" -> items that wait for its outcome
     NS:{ID}:shards      hash    shard -> "start stop items_per_task", as it was cut
     NS:{ID}:settled     hash    shard -> how many of its items are settled, or "closed";
-                                "SHARD.us" -> for how many microseconds its items ran together
+                                "SHARD.us" -> for how many microseconds its items ran together;
+                                "SHARD.dealt": it is back from the provider
     NS:{ID}:open        set     shards that are published and not closed
     NS:{ID}:again       list    "shard items": shards to be published again, as so many failed items
                                 of them are to run again
+    NS:{ID}:notices     hash    on_complete -> signature, as JSON, until it is published;
+                                webhook -> URL; N -> `meta` as it was at the batch's Nth end, and
+                                "N.tries" -> how often that was tried to be told, until it is
     NS:{ID}:hist:P      hash    index -> JSON array of the outcomes that retries have replaced
     NS:{ID}:done        list    indexes in the order in which they were settled
     NS:{ID}:events      stream  wake-up calls (`settled`, `status`), trimmed to about 1,000
+    NS:{ID}:parts       hash    in provider mode: part -> "start stop first_shard next_shard
+                                begun_ms"; "PART.file", "PART.batch": the provider's;
+                                "PART.uploading", "PART.creating": who was about to; "PART.closed"
+    NS:{ID}:courier     string  the worker that talks with the provider about it now; expires
+    NS:{ID}:looked      string  someone has looked at the provider's batches just now; expires
     NS:{ID}:stats       hash    what `ledger.progress` draws: failures by code, latency, throughput;
                                 about 300 fields at most, whatever the batch's size
     NS:{ID}:custom-ids  set     custom_ids seen while submitting, to refuse repeats; gone at seal
 
 Across batches:
     NS:batches          zset    batch id, scored by its creation (ms)
+    NS:notices          zset    "ID on_complete", "ID N": what ends of batches owe to others, scored
+                                by when it is due (ms)
     NS:active           zset    batch id not yet committed, scored by its creation (ms)
     NS:key:SHA256       string  idempotency key (hashed) -> batch id
+    NS:cache:DIGEST     string  an output, by chain, version, settings and input (`worker.cached`);
+                                expires
     NS:chains           hash    chain name -> ChainRecord, as the workers announced it
     NS:used             hash    chain name -> "batches items input_tokens output_tokens priced_items
                                 cost_nanos", summed up over its completed batches (commit.lua)
@@ -85,6 +100,10 @@ class BatchKeys:
         return self._key("kept")
 
     @property
+    def firsts(self) -> str:
+        return self._key("firsts")
+
+    @property
     def shards(self) -> str:
         return self._key("shards")
 
@@ -101,12 +120,28 @@ class BatchKeys:
         return self._key("again")
 
     @property
+    def notices(self) -> str:
+        return self._key("notices")
+
+    @property
     def done(self) -> str:
         return self._key("done")
 
     @property
     def events(self) -> str:
         return self._key("events")
+
+    @property
+    def parts(self) -> str:
+        return self._key("parts")
+
+    @property
+    def courier(self) -> str:
+        return self._key("courier")
+
+    @property
+    def looked(self) -> str:
+        return self._key("looked")
 
     @property
     def stats(self) -> str:
@@ -138,14 +173,17 @@ class BatchKeys:
             self.leases,
             self.due,
             self.kept,
+            self.firsts,
             self.shards,
             self.settled,
             self.open,
             self.again,
+            self.notices,
             self.done,
             self.events,
             self.stats,
             self.custom_ids,
+            self.parts,
             *(key(page) for page in pages for key in kinds),
         ]
 
@@ -168,6 +206,10 @@ class Keys:
         return f"{self.namespace}:active"
 
     @property
+    def notices(self) -> str:
+        return f"{self.namespace}:notices"
+
+    @property
     def chains(self) -> str:
         return f"{self.namespace}:chains"
 
@@ -182,6 +224,9 @@ class Keys:
     @property
     def sweep(self) -> str:
         return f"{self.namespace}:sweep"
+
+    def cached(self, digest: str) -> str:
+        return f"{self.namespace}:cache:{digest}"
 
     def rates(self, limit: str) -> str:
         return f"{self.namespace}:limit:{limit}"

@@ -4,19 +4,25 @@ import asyncio
 import time
 from collections.abc import Callable, Collection, Iterator
 from itertools import takewhile
+from pathlib import Path
 from typing import Any, Final, ParamSpec, TypeVar
 
 from ledger.budget import Budget
 from ledger.errors import BatchPaused, ItemNotSucceeded, LedgerUnavailable
+from ledger.events import BatchEvent, News
 from ledger.models import BatchRecord, BatchStatus, Item, ItemStatus, RequestCounts
 from ledger.progress import Progress
 from ledger.reader import Reader
 from ledger.schema import PAGE_SIZE
 from ledger.steering import Steering
+from producer.export import Exported, Format, write_lines, write_matrix
 from producer.stream import Stream
 
 #: Seconds between two looks for what comes with every item.
 _BREATH: Final = 0.01
+
+#: Seconds between two looks for events: what happens meanwhile is told at once.
+_COALESCED: Final = 0.2
 
 #: Seconds for which whoever waits for a batch anyway waits for Redis too, and between two tries.
 PATIENCE: Final = 60.0
@@ -168,6 +174,15 @@ class Batch:
         """
         return Stream(lambda: self._as_completed(raise_if_paused))
 
+    def events(self) -> Stream[BatchEvent]:
+        """Iterate over what happens to the batch until it ends: statuses, and counts.
+
+        The first events say where it stands; the last one is that of its end. However fast items
+        end, there are at most five events of their progress a second, each with the counts of its
+        moment; whoever is slower gets fewer of them. Works with `for` and `async for`.
+        """
+        return Stream(self._events)
+
     def items(self, start: int = 0, stop: int | None = None) -> Stream[Item]:
         """Iterate over the items `start` to `stop` in input order as they are now; never waits."""
         return Stream(lambda: self._as_they_stand(start, stop))
@@ -195,6 +210,25 @@ class Batch:
         """As `outputs`."""
         return await asyncio.to_thread(self.outputs, return_exceptions=return_exceptions)
 
+    def export(self, path: str | Path, *, output: Format = "jsonl") -> Exported:
+        """Wait, and write all results to a file, in input order; it appears whole or not at all.
+
+        `output`: "jsonl" is an item a line; "npy" one float32 matrix of outputs that are vectors,
+        whose row i is item i, and NaN where that has no output. Memory stays flat.
+
+        Raises:
+            NotVectors: the outputs make no matrix.
+        """
+        if output not in ("jsonl", "npy"):
+            raise ValueError(f'output is "jsonl" or "npy", not {output!r}')
+        if output == "npy":
+            return write_matrix(Path(path), self.results(), self.request_counts.total)
+        return write_lines(Path(path), self.results())
+
+    async def aexport(self, path: str | Path, *, output: Format = "jsonl") -> Exported:
+        """As `export`."""
+        return await asyncio.to_thread(self.export, path, output=output)
+
     def _as_they_stand(self, start: int, stop: int | None) -> Iterator[list[Item]]:
         total = self.request_counts.total
         end = total if stop is None else min(stop, total)
@@ -214,6 +248,15 @@ class Batch:
             size = min(PAGE_SIZE, max(_SMALL_PAGE, 2 * len(ready)))
             if not ready:
                 _patiently(PATIENCE, self._await_news, place, raise_if_paused)
+
+    def _events(self) -> Iterator[list[BatchEvent]]:
+        news = News(self._reader, self.id)
+        while True:
+            yield _patiently(PATIENCE, news.look)
+            if news.ended:
+                return
+            _patiently(PATIENCE, news.wait, float("inf"))
+            time.sleep(_COALESCED)
 
     def _as_completed(self, raise_if_paused: bool) -> Iterator[list[Item]]:
         total, position, count = self.request_counts.total, 0, 0

@@ -7,6 +7,7 @@ from typing import Any
 from jsonschema import Draft202012Validator
 
 from chains import ChainNotFound, InvalidInput, registered
+from chains.offline import why_not_offline
 from ledger.errors import SubmitRefused, ValueRejected
 from ledger.reader import Reader
 from ledger.schema import PAGE_SIZE
@@ -72,6 +73,15 @@ def check_for(chain: str, reader: Reader) -> Check:
 
 def _anything(text: str) -> None:
     """Accept any JSON."""
+
+
+def live_only(chain: str, reader: Reader) -> str | None:
+    """Return why the chain cannot run in provider mode; None: it can."""
+    here = registered().get(chain)
+    if here is not None:
+        return why_not_offline(here.chain)
+    announced = reader.chain(chain)
+    return None if announced is None else announced.live_only
 
 
 def inputs_per_call(chain: str, reader: Reader) -> int:

@@ -1,7 +1,7 @@
 """A chain that runs on the workers, called as if it were here."""
 
 from collections.abc import AsyncGenerator, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import TypeAdapter
 
@@ -16,6 +16,7 @@ class RemoteRunnable(Runnable[Any, Any]):
     """A registered chain by its name: `batch`, `abatch` and the rest run it on the workers.
 
     `output_type`: what outputs are read as (a pydantic model, say); else they are JSON values.
+    `mode` and `provider_retry` are those of `Client.submit`.
     `config["max_concurrency"]` bounds the items in flight. An item that has no output raises, or
     is given as, `ItemNotSucceeded`. If the workers pause the batch, as no item can succeed until a
     person acts, `BatchPaused` is raised, which names it. What was submitted is durable: it runs to
@@ -23,10 +24,17 @@ class RemoteRunnable(Runnable[Any, Any]):
     """
 
     def __init__(
-        self, chain: str, *, client: Client | None = None, output_type: Any = None
+        self,
+        chain: str,
+        *,
+        client: Client | None = None,
+        output_type: Any = None,
+        mode: Literal["live", "provider"] = "live",
+        provider_retry: Literal["live"] | None = None,
     ) -> None:
         super().__init__(name=chain)
         self._client = client or Client()
+        self._options: dict[str, Any] = {"mode": mode, "provider_retry": provider_retry}
         self._adapter: TypeAdapter[Any] | None = (
             None if output_type is None else TypeAdapter(output_type)
         )
@@ -77,7 +85,7 @@ class RemoteRunnable(Runnable[Any, Any]):
         if not inputs:
             return None
         limit = max_concurrency(config_list(config, len(inputs))[0])
-        return await self._client.asubmit(self.name, inputs, max_concurrency=limit)
+        return await self._client.asubmit(self.name, inputs, max_concurrency=limit, **self._options)
 
     def _output(self, item: Item, return_exceptions: bool) -> Any:
         if item.status is not ItemStatus.SUCCEEDED:

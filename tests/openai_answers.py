@@ -30,14 +30,34 @@ _FORMATS = {
 
 def request_text(body: JsonObject) -> str:
     """All text of the request, one part a line: what a rule's `match` is looked for in."""
-    if "messages" in body:
-        return "\n".join(_message_text(message) for message in body["messages"])
+    if conversation := messages_of(body):
+        return "\n".join(_message_text(message) for message in conversation)
     return "\n".join(str(text) for text in embedding_inputs(body))
+
+
+def messages_of(body: JsonObject) -> list[JsonObject]:
+    """The messages of a chat, or of a request to the Responses API; none for other requests."""
+    if "messages" in body:
+        return list(body["messages"])
+    if not is_response(body):
+        return []
+    given = body.get("input", [])
+    said = [{"role": "user", "content": given}] if isinstance(given, str) else list(given)
+    first = body.get("instructions")
+    return ([{"role": "system", "content": first}] if first else []) + said
+
+
+def is_response(body: JsonObject) -> bool:
+    """Whether this is a request to the Responses API: its `input` is a text or are messages."""
+    given = body.get("input")
+    return (
+        isinstance(given, list) and bool(given) and all(isinstance(one, dict) for one in given)
+    ) or bool({"instructions", "text", "max_output_tokens"} & body.keys())
 
 
 def last_user_text(body: JsonObject) -> str:
     """The text of the last user message, or of the last message if no user spoke."""
-    messages = body["messages"]
+    messages = messages_of(body)
     spoken = [message for message in messages if message.get("role") == "user"] or messages
     return _message_text(spoken[-1])
 
@@ -51,9 +71,10 @@ def embedding_inputs(body: JsonObject) -> list[Any]:
 def chat_content(body: JsonObject) -> str:
     """`echo: ` and the last user's text, or JSON that fits the schema that the request asks for."""
     text = last_user_text(body)
-    wanted = body.get("response_format") or {}
+    text_options: JsonObject = body.get("text") or {}
+    wanted: JsonObject = body.get("response_format") or text_options.get("format") or {}
     if wanted.get("type") == "json_schema":
-        schema = wanted["json_schema"].get("schema") or {}
+        schema = wanted.get("json_schema", wanted).get("schema") or {}
         return json.dumps(fit(schema, f"echo: {text}"), ensure_ascii=False)
     if wanted.get("type") == "json_object":
         return json.dumps({"echo": text}, ensure_ascii=False)
@@ -74,6 +95,18 @@ def chat_usage(body: JsonObject, content: str, cached: int = 0) -> JsonObject:
         "total_tokens": asked + answered,
         "prompt_tokens_details": {"cached_tokens": min(cached, asked)},
         "completion_tokens_details": {"reasoning_tokens": 0},
+    }
+
+
+def response_usage(body: JsonObject, content: str, cached: int = 0) -> JsonObject:
+    """The usage of an answer of the Responses API; a token in two was thought, not said."""
+    asked, answered = count_tokens(request_text(body)), count_tokens(content)
+    return {
+        "input_tokens": asked,
+        "output_tokens": 2 * answered,
+        "total_tokens": asked + 2 * answered,
+        "input_tokens_details": {"cached_tokens": min(cached, asked), "cache_write_tokens": 0},
+        "output_tokens_details": {"reasoning_tokens": answered},
     }
 
 

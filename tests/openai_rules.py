@@ -11,7 +11,7 @@ MAX_EMBEDDING_INPUTS = 2_048
 MAX_EMBEDDING_TOKENS = 8_192
 MAX_EMBEDDING_REQUEST_TOKENS = 300_000
 
-Action = Literal["fail", "hang", "drop", "truncate", "refuse", "filter", "garbage"]
+Action = Literal["fail", "hang", "drop", "truncate", "refuse", "filter", "garbage", "break"]
 
 #: `type` and `code` of the real API's errors, where they are more than the status class says.
 _KNOWN = {
@@ -101,20 +101,24 @@ class Rules:
         self._add("drop", match, n)
 
     def truncate_when(self, match: str | None, *, n: int | None = None) -> None:
-        """Answer a chat with half of the content and `finish_reason: length`."""
+        """Answer with half of the content and say that the limit was reached."""
         self._add("truncate", match, n)
 
     def refuse_when(self, match: str | None, *, n: int | None = None) -> None:
-        """Answer a chat with a refusal instead of content."""
+        """Answer with a refusal instead of content."""
         self._add("refuse", match, n)
 
     def filter_when(self, match: str | None, *, n: int | None = None) -> None:
-        """Answer a chat without content and with `finish_reason: content_filter`."""
+        """Answer without content and say that the filter did it."""
         self._add("filter", match, n)
 
     def garbage_when(self, match: str | None, *, n: int | None = None) -> None:
-        """Answer a chat with content that fits no schema."""
+        """Answer with content that fits no schema."""
         self._add("garbage", match, n)
+
+    def break_when(self, match: str | None, *, code: str, n: int | None = None) -> None:
+        """Answer a request to the Responses API with `status: failed` and this error."""
+        self._add("break", match, n, Failure(status=200, code=code))
 
     def take_rule(self, text: str) -> Rule | None:
         """The rule that this request falls under, counted down by one."""

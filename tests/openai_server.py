@@ -27,9 +27,23 @@ from aiohttp import web
 
 from tests import openai_answers as answers
 from tests.openai_answers import JsonObject
+from tests.openai_batches import Batches
+from tests.openai_posts import POSTS
+from tests.openai_responses import response
 from tests.openai_rules import Failure, Rule, Rules, embedding_failure
 
 DEFAULT_DIMENSIONS = 64
+
+#: The routes of files and batches, and the methods of `Batches` that answer.
+BATCH_API = (
+    ("POST", "/v1/files", "add_file"),
+    ("GET", "/v1/files", "list_files"),
+    ("GET", "/v1/files/{id}/content", "content"),
+    ("POST", "/v1/batches", "create"),
+    ("GET", "/v1/batches", "list_batches"),
+    ("GET", "/v1/batches/{id}", "retrieve"),
+    ("POST", "/v1/batches/{id}/cancel", "cancel"),
+)
 
 Delay = float | Callable[[str], float]
 Answer = Callable[[JsonObject, Rule | None], web.Response]
@@ -51,12 +65,16 @@ class Request:
 
     @property
     def text(self) -> str:
-        """All messages or embedding inputs: what a rule's `match` is looked for in."""
+        """All messages or embedding inputs, else the path: where a rule's `match` is looked for."""
+        if self.path.startswith(("/v1/files", "/v1/batches")):
+            return self.path
         return answers.request_text(self.body)
 
 
 class OpenAIServer(Rules):
-    """Serves chat completions, embeddings and models; each rule holds until `reset()`.
+    """Serves chat completions, responses, embeddings, models and batches (`batches`).
+
+    Each rule holds until `reset()`.
 
     `delay` is seconds before an answer, or a function from the request's text to seconds.
     `shuffle_embeddings` answers out of order, with the right `index`. `cached_tokens` of a chat's
@@ -68,6 +86,7 @@ class OpenAIServer(Rules):
     shuffle_embeddings: bool
     cached_tokens: int
     answers_as: dict[str, str]
+    batches: Batches
     peak_in_flight: int
 
     def __init__(self, *, port: int = 0, api_key: str | None = None) -> None:
@@ -94,6 +113,7 @@ class OpenAIServer(Rules):
         self.shuffle_embeddings = False
         self.cached_tokens = 0
         self.answers_as = {}
+        self.batches = Batches(self._execute)
 
     @property
     def base_url(self) -> str:
@@ -138,8 +158,13 @@ class OpenAIServer(Rules):
     async def _main(self) -> None:
         app = web.Application(client_max_size=64 * 2**20)
         app.router.add_post("/v1/chat/completions", self._handler(self._chat))
+        app.router.add_post("/v1/responses", self._handler(self._response))
         app.router.add_post("/v1/embeddings", self._handler(self._embeddings))
+        for path, made in POSTS.items():
+            app.router.add_post(path, self._handler(_post(made)))
         app.router.add_get("/v1/models", self._handler(self._models))
+        for method, path, name in BATCH_API:
+            app.router.add_route(method, path, self._handler(self._of_batches(name)))
         # A caller that hangs up cancels its handler, so that a test sees abandoned requests.
         runner = web.AppRunner(
             app, access_log=None, handler_cancellation=True, shutdown_timeout=0.1
@@ -156,7 +181,7 @@ class OpenAIServer(Rules):
     def _handler(self, answer: Answer) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
         async def handle(http: web.Request) -> web.StreamResponse:
             try:
-                body = await http.json() if http.can_read_body else {}
+                body = await _body_of(http)
             except json.JSONDecodeError as error:
                 return Failure(status=400, message=f"invalid JSON: {error}").response()
             request = self._arrived(http, body)
@@ -246,6 +271,35 @@ class OpenAIServer(Rules):
             }
         )
 
+    def _response(self, body: JsonObject, rule: Rule | None) -> web.Response:
+        if not body.get("input"):
+            message = "Missing required parameter: 'input'."
+            return Failure(status=400, message=message, param="input").response()
+        if body.get("stream"):
+            return Failure(status=400, message="no streaming here", param="stream").response()
+        action, code = (None, None) if rule is None else (rule.action, rule.failure.code)
+        answer = response(body, action, code, self.cached_tokens)
+        return web.json_response({**answer, "model": self._model_of(body)})
+
+    def _of_batches(self, name: str) -> Answer:
+        def answer(body: JsonObject, rule: Rule | None) -> web.Response:
+            made: web.Response = getattr(self.batches, name)(body)
+            return made
+
+        return answer
+
+    def _execute(self, url: str, body: JsonObject) -> tuple[int, JsonObject]:
+        """Run a request of a batch, under the same rules as any other."""
+        answer = {
+            "/v1/chat/completions": self._chat,
+            "/v1/responses": self._response,
+            "/v1/embeddings": self._embeddings,
+        }[url]
+        rule = self.take_rule(answers.request_text(body))
+        failed = rule is not None and rule.action == "fail"
+        made = rule.failure.response() if rule is not None and failed else answer(body, rule)
+        return made.status, json.loads(made.text or "{}")
+
     def _model_of(self, body: JsonObject) -> Any:
         text = answers.request_text(body)
         named = (model for match, model in self.answers_as.items() if match in text)
@@ -275,6 +329,25 @@ class OpenAIServer(Rules):
             {"id": name, "object": "model", "created": 0, "owned_by": "tests"} for name in names
         ]
         return web.json_response({"object": "list", "data": data})
+
+
+async def _body_of(http: web.Request) -> JsonObject:
+    """What a request says: in its path, its query and its body."""
+    said: JsonObject = {**http.match_info, **http.query}
+    if http.content_type.startswith("multipart/"):
+        for name, value in (await http.post()).items():
+            if isinstance(value, web.FileField):
+                with value.file as file:
+                    said |= {"filename": value.filename, "content": file.read()}
+            else:
+                said[name] = value
+    elif http.can_read_body:
+        said |= await http.json()
+    return said
+
+
+def _post(made: Callable[[JsonObject], JsonObject]) -> Answer:
+    return lambda body, _: web.json_response(made(body))
 
 
 def main() -> None:

@@ -123,6 +123,13 @@ CASES = {
     "no file to replace": Case(
         "run x --chains broken -i - -o /dev/null", ["-o", "/dev/null", "another file"]
     ),
+    "a matrix of answers": Case("run -i - -o x.npy", ["npy", "CHAIN", "vectors"]),
+    "errors of no requests": Case(
+        "run x -i - -o x.jsonl --errors y.jsonl", ["--errors", "--format openai"]
+    ),
+    "one file for two": Case("run -i - -o x.jsonl --errors x.jsonl", ["--errors", "same file"]),
+    "a model for a chain": Case("run x -i - -o x.jsonl --model m", ["--model", "own model"]),
+    "no request": Case("submit -i -", ["line 1", "custom_id", "CHAIN"], stdin="1\n"),
     "a run without its chains": Case(
         "run nope -i - -o out.jsonl", ["'nope'", "known: none", "--chains"], served=False
     ),

@@ -55,6 +55,24 @@ def test_names_and_outputs_are_shown_and_not_obeyed(columns: int) -> None:
     assert row.rstrip().endswith("\ufffd[2J\ufffd")
 
 
+def test_of_an_answer_to_a_request_its_text_is_shown() -> None:
+    choices = [{"message": {"role": "assistant", "content": "just this"}}]
+    bodies = [{"choices": choices}, {"choices": [{"text": "just that"}]}, {"data": [1]}]
+    items = [
+        Item(
+            index=i,
+            status=ItemStatus.SUCCEEDED,
+            output={"status_code": 200, "request_id": "req_1", "body": body},
+        )
+        for i, body in enumerate(bodies)
+    ]
+
+    lines = shown(render.results_table(items, rows=10, width=90), 80)
+
+    said = [line.split("│")[-1].strip() for line in lines[3:]]
+    assert said == ["just this", "just that", '{"data": [1]}']
+
+
 def test_no_more_rows_than_asked_for_are_shown() -> None:
     assert render.results_table(ITEMS, rows=2, width=90).row_count == 2
 

@@ -17,6 +17,8 @@ from pydantic import BaseModel
 
 from batchord import local_model
 from batchord.local_model import LocalModel, LocalModelError, openai_environment
+from chains import Responses
+from chains.run import scope
 from tests.waiting import wait_until
 
 ROOT = Path(local_model.__file__).parents[1]
@@ -77,6 +79,17 @@ def test_it_answers_in_the_form_of_a_schema(model: LocalModel, client: openai.Op
         seed=1,
     )
     assert isinstance(answer.choices[0].message.parsed, Colour)
+
+
+@needs_model
+@pytest.mark.model
+def test_it_answers_the_responses_api(model: LocalModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in model.environment().items():
+        monkeypatch.setenv(name, value)
+    with scope() as run:
+        assert Responses(max_output_tokens=12).invoke("Say hello.")
+    assert run.usage is not None
+    assert 0 < (run.usage.output_tokens or 0) <= 12
 
 
 @needs_model

@@ -334,7 +334,7 @@ def test_the_command_line_shows_what_is_used_of_the_budget_and_resumes_with_more
     record = paused(batch)
     said = shell.run("status", batch_id).out
     assert f"{record.request_counts.done * TOKENS} of 9,000 tokens (" in said
-    assert " of $0.0005, " in said
+    assert " of $0.0005" in said
     assert "Paused, budget_exceeded: $0.0005" in said
     found = shell.run("status", batch_id, "--json").json
     assert found["budget"] == {"usd": 0.0005, "tokens": 9000}

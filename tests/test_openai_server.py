@@ -1,6 +1,7 @@
 """The test server is what it says: each answer and each misbehaviour, through the real SDK."""
 
 import base64
+import json
 import subprocess
 import sys
 import threading
@@ -249,3 +250,42 @@ def test_it_runs_as_a_program_and_stops_when_terminated() -> None:
             assert "test-model" in [model.id for model in client.models.list()]
         program.terminate()
         assert program.wait(timeout=10) == 0
+
+
+def test_files_and_batches_are_as_the_sdk_knows_them(
+    server: OpenAIServer, client: openai.OpenAI
+) -> None:
+    body = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
+    lines = [
+        {"custom_id": str(n), "method": "POST", "url": "/v1/chat/completions", "body": body}
+        for n in range(3)
+    ]
+    content = "\n".join(json.dumps(line) for line in lines).encode()
+    server.fail_next(400, match="hi")
+    file = client.files.create(file=("in.jsonl", content), purpose="batch")
+    assert [one.id for one in client.files.list(purpose="batch", limit=1)] == [file.id]
+    made = [
+        client.batches.create(
+            input_file_id=file.id,
+            endpoint="/v1/chat/completions",
+            completion_window="24h",
+            metadata={"n": str(n)},
+        )
+        for n in range(3)
+    ]
+    assert [one.metadata for one in client.batches.list(limit=2)] == [
+        {"n": "2"},
+        {"n": "1"},
+        {"n": "0"},
+    ]
+    steps = [client.batches.retrieve(made[0].id) for _ in range(2)]
+    assert [step.status for step in steps] == ["in_progress", "completed"]
+    assert steps[1].request_counts is not None
+    assert (steps[1].request_counts.completed, steps[1].request_counts.failed) == (2, 1)
+    assert steps[1].output_file_id
+    assert steps[1].error_file_id
+    answers = client.files.content(steps[1].output_file_id).text.splitlines()
+    assert [json.loads(line)["response"]["status_code"] for line in answers] == [200, 200]
+    assert client.batches.cancel(made[1].id).status == "cancelling"
+    assert client.batches.retrieve(made[1].id).status == "cancelled"
+    assert server.batches.executed == {"0": 1, "1": 1, "2": 1}

@@ -16,8 +16,11 @@ from celery.worker import state
 from chains import prices
 from chains.errors import BatchordError
 from chains.loop import configure, default_loop
+from chains.request import register_requests
+from ledger import webhook
 from ledger.celery_app import create_app
 from ledger.settings import Settings
+from worker.notices import NoticeThread
 from worker.runtime import Runtime
 from worker.sweep import Sweep
 from worker.tasks import register_tasks
@@ -32,8 +35,10 @@ SWITCH_INTERVAL = 0.001
 def create_worker_app(settings: Settings) -> Celery:
     """Return an app with the tasks; a worker on it also announces its chains and sweeps."""
     app = create_app(settings, include=settings.chains)
+    register_requests()
     # Here, so that a pool's children have them too.
     prices.use(prices.load(settings.prices))
+    webhook.check(settings)
     runtime = Runtime(settings, app=app)
     register_tasks(app, runtime)
     app.steps["consumer"].add(_limit(runtime))
@@ -98,6 +103,7 @@ def _service(runtime: Runtime) -> type[bootsteps.StartStopStep]:
         def __init__(self, parent: Any, **kwargs: Any) -> None:
             super().__init__(parent, **kwargs)
             self._sweep = Sweep(parent.app, runtime)
+            self._notices = NoticeThread(parent.app, runtime)
 
         def start(self, parent: Any) -> None:
             runtime.slots = parent.concurrency
@@ -110,9 +116,11 @@ def _service(runtime: Runtime) -> type[bootsteps.StartStopStep]:
                 # As many sync steps at once as there are items at once.
                 configure(threads=parent.concurrency)
             self._sweep.start()
+            self._notices.start()
 
         def stop(self, parent: Any) -> None:
             self._sweep.stop()
+            self._notices.stop()
             runtime.leases.stop()
 
     return Service

@@ -14,12 +14,14 @@ from typing import Final, TypeVar, cast
 
 from chains.limited import of_batch
 from chains.run import scope
+from ledger.cache import OutputCache
 from ledger.crash import crash_point
 from ledger.exchange import Claim, Exchange, Keeping, Receipt, Wish
 from ledger.models import ItemStatus
 from ledger.settings import Settings
 from worker.aside import Alarms, Aside, put_aside
-from worker.attempt import attempt
+from worker.attempt import Tools, attempt
+from worker.cached import CachedOutputs
 from worker.keeper import Keeper, keeping
 from worker.leases import Leases
 from worker.pace import Pace
@@ -34,7 +36,7 @@ MOST_AT_ONCE: Final = 1000
 LEAD: Final = 0.05
 
 #: Verdicts that come with a lease.
-HELD: Final = ("run", "lost", "suspect")
+HELD: Final = ("run", "lost", "suspect", "same")
 
 T = TypeVar("T")
 
@@ -52,6 +54,7 @@ class Runner:
         exchange: Exchange,
         leases: Leases,
         settings: Settings,
+        cache: OutputCache,
         *,
         slots: int,
         on_room: Callable[[str], object],
@@ -59,7 +62,6 @@ class Runner:
     ) -> None:
         self._exchange = exchange
         self._leases = leases
-        self._settings = settings
         self._on_room = on_room
         self._slots = slots
         self._free = slots
@@ -88,7 +90,8 @@ class Runner:
         self._ledger = ThreadPoolExecutor(1, thread_name_prefix="ledger")
         self._publisher = ThreadPoolExecutor(1, thread_name_prefix="publish")
         self._alarms = Alarms(lambda batch_id: self._publisher.submit(on_due, batch_id))
-        self._encoders = ThreadPoolExecutor(2, thread_name_prefix="encode")
+        threads = ThreadPoolExecutor(2, thread_name_prefix="encode")
+        self._tools = Tools(settings, CachedOutputs(cache, threads), threads)
 
     def slots_wanted(self) -> float:
         """How many slots' work of unfinished tasks this process should have in hand.
@@ -227,6 +230,12 @@ class Runner:
                     if receipt.room
                 }:
                     loop.run_in_executor(self._publisher, self._on_room, batch_id)
+                for batch_id in {
+                    one.wish.batch_id
+                    for one, receipt in zip(finished, receipts, strict=True)
+                    if receipt.let_go
+                }:
+                    self._alarms.set(batch_id, 0)
                 for each, claim in zip(wanted, claims, strict=True):
                     self._claimed(each.slot, each.wish, claim)
                 # What is over at once goes with the next round trip: fewer of them, fuller ones.
@@ -318,7 +327,7 @@ class Runner:
         run = self._keeper.begin(wish, claim)
         try:
             with scope(run), of_batch(wish.batch_id):
-                ended = await attempt(claim, self._settings, self._encoders, stops_as, run)
+                ended = await attempt(claim, self._tools, stops_as, run)
             if ended.aside and ended.error is not None:
                 kept = keeping(wish, run)
                 self._aside.append(Aside(slot.work, wish, ended.error, kept, ended.put_off))

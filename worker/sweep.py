@@ -15,7 +15,7 @@ from celery import Celery
 from chains.errors import BatchordError
 from ledger.crash import crash_point
 from ledger.errors import UnknownBatch
-from ledger.models import BatchRecord, BatchStatus, ChainRecord, announcements
+from ledger.models import BatchRecord, BatchStatus, ChainRecord, Mode, announcements
 from ledger.publish import (
     FIRST,
     gather,
@@ -27,6 +27,7 @@ from ledger.publish import (
 from ledger.reader import Reader
 from ledger.shard import Shard
 from ledger.steering import Steering
+from worker.courier import Courier
 from worker.leases import RENEWALS
 from worker.runtime import Runtime
 from worker.tasks import commit_if_finalizing
@@ -46,6 +47,7 @@ class Sweep:
         self._store = runtime.store
         self._reader = Reader(runtime.store)
         self._steering = Steering(app, runtime.store)
+        self._courier = Courier(app, runtime)
         self._settings = runtime.settings
         self._owner = f"{socket.gethostname()}:{os.getpid()}"
         self._chains: list[ChainRecord] = []
@@ -68,6 +70,7 @@ class Sweep:
     def stop(self) -> None:
         """Sweep no more; a turn that runs is given a moment to end."""
         self._stop.set()
+        self._courier.stop()
         self._thread.join(timeout=2)
 
     def _loop(self) -> None:
@@ -110,6 +113,8 @@ class Sweep:
         self._mistrust_until = time.monotonic() + self._settings.lease
 
     def _repair(self, record: BatchRecord) -> None:
+        if record.mode is Mode.PROVIDER:
+            self._courier.name(record.id)
         match record.status:
             case BatchStatus.VALIDATING:
                 self._abort(record)

@@ -9,7 +9,7 @@
 -- own shard. It opens as items end: what the first ones teach comes before the rest is cut.
 local meta = redis.call('HMGET', KEYS[1], 'status', 'total', 'published', 'next', 'publishing_until', 'item_us',
   'window', 'first_window', 'shard_tasks', 'shard_items', 'items_per_task', 'items_per_slot', 'last_size', 'again_items',
-  'succeeded', 'failed', 'cancelled', 'expired')
+  'succeeded', 'failed', 'cancelled', 'expired', 'mode', 'away')
 if meta[1] ~= 'in_progress' then
   return {}
 end
@@ -19,11 +19,15 @@ if meta[5] and tonumber(meta[5]) > now then
   return {}
 end
 local total, published, start = tonumber(meta[2]), tonumber(meta[3]), tonumber(meta[4])
+-- In provider mode shards are cut with the parts (part_extend): only what runs again is published.
+if meta[19] == 'provider' then
+  total = start
+end
 local size, done = tonumber(meta[13] or 1), 0
 for i = 15, 18 do
   done = done + tonumber(meta[i] or 0)
 end
-local outstanding = start - done - tonumber(meta[14] or 0)
+local outstanding = start - done - tonumber(meta[14] or 0) - tonumber(meta[20] or 0)
 local window = math.min(tonumber(meta[7]), tonumber(meta[8]) + math.floor(done / size))
 local waiting = redis.call('LLEN', KEYS[3])
 if outstanding > (window - 1) * size or (start >= total and waiting == 0) then

@@ -2,7 +2,6 @@
 
 import asyncio
 import dataclasses
-import socket
 import time
 import traceback
 from typing import Any
@@ -18,7 +17,6 @@ from chains import (
     Prompt,
     RetryLater,
     RetryPolicy,
-    Usage,
     explain,
 )
 from chains.run import scope
@@ -74,29 +72,6 @@ def test_usage_is_reported(server: OpenAIServer) -> None:
     assert run.usage.requests == 2
     assert run.usage.input_tokens == 3
     assert run.usage.output_tokens == 5
-
-
-@pytest.mark.parametrize(
-    ("rule", "output_type", "code"),
-    [
-        ("refuse_when", None, "refusal"),
-        ("refuse_when", Verdict, "refusal"),
-        ("filter_when", None, "content_filter"),
-        ("filter_when", Verdict, "content_filter"),
-        ("truncate_when", Verdict, "length"),
-    ],
-)
-def test_a_bad_answer_fails_the_item_and_has_been_paid_for(
-    server: OpenAIServer, rule: str, output_type: Any, code: str
-) -> None:
-    getattr(server, rule)(None)
-    with scope() as run:
-        error = failure(Chat(output_type=output_type))
-    assert (error.code, error.retryable, error.step) == (code, False, "Chat")
-    assert len(server.requests) == 1
-    assert run.usage is not None
-    assert run.usage.requests == 1
-    assert run.usage.input_tokens == 1
 
 
 def test_an_answer_that_does_not_fit_is_asked_for_again_with_what_is_wrong(
@@ -171,47 +146,6 @@ def test_plain_text_that_is_cut_off_is_returned_as_far_as_it_goes(server: OpenAI
     assert Chat().invoke("hello") == "echo"[:4] + ":"
 
 
-@pytest.mark.parametrize(
-    ("status", "code", "kind", "ours"),
-    [
-        (400, None, ChainError, "bad_request"),
-        (401, None, OperatorNeeded, "authentication_error"),
-        (403, None, OperatorNeeded, "permission_denied"),
-        (404, None, OperatorNeeded, "model_not_found"),
-        (422, None, ChainError, "unprocessable"),
-        (429, "insufficient_quota", OperatorNeeded, "insufficient_quota"),
-    ],
-)
-def test_what_cannot_pass_is_called_once(
-    server: OpenAIServer, status: int, code: str | None, kind: type[ChainError], ours: str
-) -> None:
-    server.fail_when(None, status=status, code=code)
-    with scope() as run:
-        error = failure(Chat(retry=AT_ONCE))
-    assert type(error) is kind
-    assert (error.code, error.http_status) == (ours, status)
-    assert len(server.requests) == 1
-    assert run.usage == Usage(requests=1)
-
-
-@pytest.mark.parametrize(
-    ("status", "code"),
-    [(408, "timeout"), (409, "conflict"), (429, "rate_limited"), (503, "server_error")],
-)
-def test_what_may_pass_is_called_again(server: OpenAIServer, status: int, code: str) -> None:
-    server.fail_next(status, n=2)
-    with scope() as run:
-        assert Chat(retry=AT_ONCE).invoke("hello") == "echo: hello"
-    assert run.usage is not None
-    assert run.usage.requests == 3
-
-    server.fail_when(None, status=status)
-    error = failure(Chat(retry=AT_ONCE))
-    assert isinstance(error, RetryLater)
-    assert (error.code, error.http_status) == (code, status)
-    assert len(server.requests) == 6
-
-
 def test_the_wait_that_the_provider_asks_for_is_kept(server: OpenAIServer) -> None:
     server.fail_next(429, retry_after=0.2)
     started = time.monotonic()
@@ -238,25 +172,6 @@ def test_an_item_that_fails_for_good_leaves_its_neighbours_alone(server: OpenAIS
     results = Chat(retry=AT_ONCE).batch(["a", "bad", "b"], return_exceptions=True)
     assert [results[0], results[2]] == ["echo: a", "echo: b"]
     assert isinstance(results[1], RetryLater)
-
-
-def test_a_refused_connection_is_no_timeout(
-    server: OpenAIServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as unused:
-        port = unused.getsockname()[1]
-    monkeypatch.setenv("OPENAI_BASE_URL", f"http://127.0.0.1:{port}/v1")
-    assert failure(Chat(retry=None)).code == "connection_error"
-
-
-def test_a_dropped_connection_is_no_timeout(server: OpenAIServer) -> None:
-    server.drop_when(None, n=1)
-    assert failure(Chat(retry=None)).code == "connection_error"
-
-
-def test_an_answer_that_does_not_come_is_a_timeout(server: OpenAIServer) -> None:
-    server.hang_when(None)
-    assert failure(Chat(retry=None, timeout=0.1)).code == "timeout"
 
 
 def test_an_address_that_answers_with_pages_is_named(

@@ -92,6 +92,64 @@ def test_all_places_in_flight_are_used() -> None:
     assert seconds == pytest.approx(400 / 4 * 0.05, rel=0.05)
 
 
+def through_a_provider(
+    bears: int, calls: int, *, slow: bool = False
+) -> tuple[int, list[int], float]:
+    """Make calls of 1 s, 200 at once, to a provider that bears so many at once: how many it has
+    refused, how many it had as each began but for the first and last ones, and the seconds. A slow
+    one refuses none and keeps them waiting."""
+    refused = in_flight = answered = 0
+    beside: list[int] = []
+
+    async def call() -> tuple[None, Usage]:
+        nonlocal refused, in_flight, answered
+        if in_flight >= bears and not slow:
+            refused += 1
+            raise RetryLater("busy", code="rate_limited")
+        in_flight += 1
+        if 300 < answered < calls - 300:
+            beside.append(in_flight)
+        await asyncio.sleep(max(1.0, in_flight / bears * 8 if in_flight > bears else 0))
+        in_flight -= 1
+        answered += 1
+        return None, Usage()
+
+    async def one() -> None:
+        while True:
+            try:
+                await within(RateLimit("key"), 1, call)
+            except RetryLater:
+                await asyncio.sleep(0.5)
+            else:
+                return
+
+    async def many(times: int) -> None:
+        for _ in range(times):
+            await one()
+
+    async def some() -> float:
+        install(LocalLimiter(clock=asyncio.get_running_loop().time))
+        if slow:
+            await asyncio.gather(*(one() for _ in range(bears)))  # it tells what is usual
+        await asyncio.gather(*(many(calls // 200) for _ in range(200)))
+        return virtual_time.now()
+
+    seconds = virtual_time.run(some())
+    return refused, beside, seconds
+
+
+def test_a_provider_that_refuses_is_asked_for_as_much_as_it_bears() -> None:
+    refused, beside, seconds = through_a_provider(40, 4000)
+    assert max(beside) == 40
+    assert seconds < 4000 / 40 * 1.25
+    assert refused < 0.05 * 4000
+
+
+def test_a_provider_that_becomes_slow_is_asked_for_less() -> None:
+    _, beside, _ = through_a_provider(40, 4000, slow=True)
+    assert min(beside) < 60
+
+
 def test_calls_in_flight_are_capped(server: OpenAIServer) -> None:
     server.delay = 0.05
     Chat(limit=RateLimit("test:model", concurrency=4)).batch([str(i) for i in range(40)])

@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from chains import ChainError, Chat, Embed, OperatorNeeded, Prompt, RetryLater, register
+from chains import ChainError, Chat, Embed, OperatorNeeded, Prompt, Responses, RetryLater, register
 
 
 class Question(BaseModel):
@@ -203,4 +203,7 @@ register("two-steps", {"left": may_fail, "right": echo})
 register("embed", Embed("test-embedding", dimensions=8))
 register("ask", Prompt("Say {word}") | Chat("test-model"))
 register("ask-typed", Chat("test-model", output_type=Question))
+register("ask-framed", Prompt("Say {word}") | Chat("test-model") | str.upper)
+register("respond", Responses("test-model", output_type=Question))
+register("embed-one", Embed("test-embedding", dimensions=4))
 register("ask-twice", Chat("test-model") | Chat("test-model"))

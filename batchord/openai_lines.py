@@ -1,0 +1,172 @@
+"""Lines of the files of OpenAI's Batch API, and of vLLM's `run-batch`: requests in, answers out.
+
+In: `{"custom_id", "method": "POST", "url": "/v1/...", "body": {...}}`. Out, in input order:
+`{"id", "custom_id", "response": {"status_code", "request_id", "body"} | null, "error": {"code",
+"message"} | null}`; `response` is also there where the answer was an error.
+"""
+
+import json
+import shutil
+import tempfile
+from typing import IO, Any, Final
+
+from pydantic import ValidationError
+
+from batchord.jsonl import InputLines, values
+from chains.errors import BatchordError
+from chains.request import PostedRequest
+from ledger.errors import SubmitRefused, ValueRejected
+from ledger.models import Item, ItemStatus
+from ledger.settings import Settings
+from ledger.values import encode
+from producer.inputs import MAX_CUSTOM_ID, is_text
+
+#: OpenAI's codes for requests that have not been made.
+_NOT_MADE: Final = {
+    ItemStatus.CANCELLED: ("batch_cancelled", "The batch was cancelled before this request ran."),
+    ItemStatus.EXPIRED: (
+        "batch_expired",
+        "This request could not be executed before the completion window expired.",
+    ),
+}
+
+
+class NotAnswers(BatchordError):
+    """The outputs are no answers to requests: write them as JSON lines."""
+
+
+def requests(source: IO[str], settings: Settings, *, model: str | None = None) -> InputLines:
+    """Check all lines, and return them as inputs of a chain of `Request`.
+
+    `model` stands in for the ones that the lines name. What cannot be read twice is kept in a
+    temporary file meanwhile, which has no name.
+
+    Raises:
+        SubmitRefused: a line is not as it must be; the message names it and says what to do.
+    """
+    file = source if source.seekable() else _kept(source)
+    url = ""
+    seen: set[str] = set()
+    for number, value in values(file):
+        found, custom_id = _request(number, value)
+        if custom_id in seen:
+            raise SubmitRefused(
+                f"line {number}: the custom_id {custom_id[:80]!r} is there already: each line "
+                "needs one of its own"
+            )
+        seen.add(custom_id)
+        url = url or found["url"]
+        if found["url"] != url:
+            raise SubmitRefused(
+                f"line {number} is for {found['url']}, those before it for {url}: a batch has one "
+                "url, so split the file"
+            )
+        try:
+            encode(found, max_bytes=settings.max_input_bytes, setting="BATCHORD_MAX_INPUT_BYTES")
+        except ValueRejected as error:
+            raise ValueRejected(f"line {number}: {error}", code=error.code) from None
+    if not seen:
+        raise SubmitRefused("no requests: a batch needs at least one")
+    file.seek(0)
+
+    def reading(number: int, value: Any) -> tuple[Any, str]:
+        found, custom_id = _request(number, value)
+        if model is not None:
+            found["body"] = {**found["body"], "model": model}
+        return found, custom_id
+
+    return InputLines(file, reading)
+
+
+def is_error(item: Item) -> bool:
+    """Whether its line belongs into the file of errors."""
+    return item.status is not ItemStatus.SUCCEEDED
+
+
+def line(batch_id: str, item: Item) -> str:
+    """Return the answer as a line.
+
+    Raises:
+        NotAnswers: the item is not of a chain of `Request`.
+    """
+    fields = {"id": f"{batch_id}:{item.index}", "custom_id": item.custom_id}
+    if is_error(item):
+        fields |= _error(item)
+    elif _is_answer(item.output):
+        fields |= {"response": item.output, "error": None}
+    else:
+        raise NotAnswers(
+            f"the output of item {item.index} is no answer to a request, so that there is no line "
+            "of OpenAI's for it: use --format jsonl"
+        )
+    return json.dumps(fields, ensure_ascii=False) + "\n"
+
+
+def gist(output: Any) -> Any:
+    """Return what a person looks for in an answer: its text, else its body; else the output."""
+    if not _is_answer(output):
+        return output
+    body = output["body"]
+    try:
+        choice = body["choices"][0]
+        return choice["message"]["content"] if "message" in choice else choice["text"]
+    except (LookupError, TypeError):
+        return body
+
+
+def _kept(source: IO[str]) -> IO[str]:
+    kept = tempfile.TemporaryFile("w+", encoding="utf-8", newline="")  # noqa: SIM115
+    try:
+        shutil.copyfileobj(source, kept)
+    except UnicodeDecodeError as error:
+        raise SubmitRefused(f"the input is not UTF-8 ({error}): convert it first") from None
+    kept.seek(0)
+    return kept
+
+
+def _request(number: int, value: Any) -> tuple[dict[str, Any], str]:
+    """The input and the custom_id of a line."""
+    if not isinstance(value, dict) or "url" not in value or "body" not in value:
+        raise SubmitRefused(
+            f"line {number} is not a request of OpenAI's Batch API ({{custom_id, method, url, "
+            "body}): mend it, or name the CHAIN that takes such inputs"
+        )
+    custom_id = value.get("custom_id")
+    if not is_text(custom_id, MAX_CUSTOM_ID):
+        raise SubmitRefused(
+            f"line {number}: custom_id must be there, a text of 1 to {MAX_CUSTOM_ID} characters"
+        )
+    if "method" not in value:
+        raise SubmitRefused(f'line {number}: method must be there, and "POST"')
+    try:
+        request = PostedRequest.model_validate(value)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        place = ".".join(map(str, first["loc"]))
+        raise SubmitRefused(f"line {number}: {place}: {first['msg']}") from None
+    return {"url": request.url, "body": request.body}, str(custom_id)
+
+
+def _is_answer(output: Any) -> bool:
+    return isinstance(output, dict) and output.keys() == {"status_code", "request_id", "body"}
+
+
+def _error(item: Item) -> dict[str, Any]:
+    error = item.error
+    if error is None:
+        code, message = _NOT_MADE.get(
+            item.status, (item.status.value, f"The request is {item.status.value}.")
+        )
+        return {"response": None, "error": {"code": code, "message": message}}
+    answer = None
+    if error.raw is not None:
+        try:
+            answer = json.loads(error.raw)
+        except ValueError:
+            # A long one was cut off.
+            answer = None
+    if not _is_answer(answer):
+        answer = None
+        if error.http_status is not None:
+            answer = {"status_code": error.http_status, "request_id": None, "body": None}
+    return {"response": answer, "error": {"code": error.code, "message": error.message}}

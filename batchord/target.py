@@ -1,0 +1,132 @@
+"""The file that results go to, in the format that was asked for."""
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, TypeVar
+
+import click
+
+from batchord import openai_lines
+from batchord.options import writable
+from ledger.models import Item
+from producer import Batch
+from producer.export import NotVectors, replacing, write_lines, write_matrix
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+Format = Literal["jsonl", "openai", "npy"]
+
+
+class Written(NamedTuple):
+    """What has been written."""
+
+    #: Items that have ended.
+    items: int
+    #: Where they are, and what to know about it.
+    where: str
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where results go: a file, or two, that appear whole or not at all."""
+
+    path: Path
+    format: Format
+    #: Where lines of requests that have failed go, as OpenAI has it; None: among the others.
+    errors: Path | None = None
+
+    def __post_init__(self) -> None:
+        if self.errors is not None and self.format != "openai":
+            raise click.UsageError("--errors is for --format openai: the others have one file")
+        if self.errors is not None and self.errors.absolute() == self.path.absolute():
+            raise click.UsageError("--errors and --output name the same file")
+
+    def write(self, batch: Batch, *, wait: bool) -> Written:
+        """Write the results. Without `wait`, what has not ended is left out, or a row of NaN.
+
+        Raises:
+            NotVectors, NotAnswers: they do not fit the format; they are in a file beside it, as
+                JSON lines.
+        """
+        items = Ended(batch.results() if wait else batch.items())
+        try:
+            return self._write(batch, items)
+        except (NotVectors, openai_lines.NotAnswers) as error:
+            # What was paid for must not be lost with the server that a `run` takes down.
+            beside = self.path.with_name(f"{self.path.name}.jsonl")
+            write_lines(beside, items)
+            raise type(error)(f"{error}. The results are in {beside} as JSON lines") from None
+
+    def _write(self, batch: Batch, items: "Ended") -> Written:
+        if self.format == "openai":
+            return self._answers(batch.id, items)
+        if self.format == "jsonl":
+            write_lines(self.path, items)
+            return Written(items.count, str(self.path))
+        total = batch.request_counts.total
+        missing = write_matrix(self.path, items.among_all(), total).missing
+        note = f" ({missing} of {total} rows are NaN, for want of an output)" if missing else ""
+        return Written(items.count, f"{self.path}{note}")
+
+    def _answers(self, batch_id: str, items: "Ended") -> Written:
+        bad = 0
+        with ExitStack() as stack:
+            answers = stack.enter_context(replacing(self.path))
+            errors = answers
+            if self.errors is not None:
+                errors = stack.enter_context(replacing(self.errors))
+            for item in items:
+                failed = openai_lines.is_error(item)
+                bad += failed
+                (errors if failed else answers).write(openai_lines.line(batch_id, item).encode())
+        note = "" if self.errors is None else f" (failed: {bad}, in {self.errors})"
+        return Written(items.count, f"{self.path}{note}")
+
+
+class Ended:
+    """The items of a stream that have ended, and how many those are."""
+
+    def __init__(self, items: Any) -> None:
+        self._items = items
+        self.count = 0
+
+    def __iter__(self) -> Iterator[Item]:
+        return (item for item in self.among_all() if item.status.ended)
+
+    def among_all(self) -> Iterator[Item]:
+        """All items; those that have ended are counted."""
+        self.count = 0
+        for item in self._items:
+            self.count += item.status.ended
+            yield item
+
+
+def format_of(given: Format | None, path: Path | None, default: Format = "jsonl") -> Format:
+    """Return the format that was asked for; else what the file's name says, else the default."""
+    if given is not None:
+        return given
+    return "npy" if path is not None and path.suffix == ".npy" else default
+
+
+def format_options(command: F) -> F:
+    """Add how results are written."""
+    for option in (
+        click.option(
+            "--errors",
+            "errors_path",
+            type=click.Path(dir_okay=False, path_type=Path),
+            callback=writable,
+            help="Failed requests go into this file, as OpenAI has it, and not among the others.",
+        ),
+        click.option(
+            "--format",
+            "format_",
+            type=click.Choice(["jsonl", "openai", "npy"]),
+            help="jsonl: an item a line. openai: requests and answers of OpenAI's Batch API. "
+            "npy: outputs as one float32 matrix; so is a file called *.npy.",
+        ),
+    ):
+        command = option(command)
+    return command

@@ -1,0 +1,78 @@
+"""The lines of OpenAI's batch files: requests that go in, and answers that come out."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import BaseModel, JsonValue, ValidationError
+
+from chains.errors import ChainError, RetryLater
+
+#: Errors of lines that were not run: by themselves they may succeed.
+_NOT_RUN = {"batch_expired", "batch_cancelled"}
+
+
+class Answered(BaseModel, frozen=True):
+    """What the provider has answered to one request."""
+
+    status_code: int
+    request_id: str | None = None
+    body: JsonValue = None
+
+
+class LineError(BaseModel, frozen=True):
+    """Why a request was not run."""
+
+    code: str | None = None
+    message: str | None = None
+
+
+class Answer(BaseModel, frozen=True):
+    """A line of an output file, or of an error file."""
+
+    id: str | None = None
+    custom_id: str
+    response: Answered | None = None
+    error: LineError | None = None
+
+
+def request_line(custom_id: str, url: str, body: str) -> bytes:
+    """The line, with its end, of a request whose body is this JSON text."""
+    name = json.dumps(custom_id, ensure_ascii=False)
+    head = f'{{"custom_id": {name}, "method": "POST", "url": "{url}", "body": '
+    return f"{head}{body}}}\n".encode()
+
+
+def answer_of(line: bytes) -> Answer | None:
+    """The answer that a line is; None if it is none."""
+    try:
+        return Answer.model_validate_json(line)
+    except ValidationError:
+        return None
+
+
+def body_of(answer: Answer) -> JsonValue:
+    """The body of a good answer; what went wrong is raised as the live call would have."""
+    response = answer.response
+    if response is None or response.status_code != 200:
+        raise _failure(answer.response, answer.error)
+    return response.body
+
+
+def _failure(response: Answered | None, error: LineError | None) -> ChainError:
+    if response is not None:
+        from chains.openai_errors import of_status  # on first use: see `chains.provider`
+
+        body = response.body if isinstance(response.body, Mapping) else {}
+        said: Any = body.get("error")
+        status = response.status_code
+        return of_status(
+            status,
+            said if isinstance(said, Mapping) else {},
+            otherwise=f"the provider answered with status {status}",
+        )
+    code = (error and error.code) or "no_answer"
+    message = (error and error.message) or "the provider gave no answer"
+    if code in _NOT_RUN or code == "no_answer":
+        return RetryLater(message, code=code)
+    return ChainError(message, code=code)

@@ -1,0 +1,127 @@
+"""Chains that one request of a provider's Batch API can stand for: the request of an input, and the
+output of an answer, hours apart and maybe in two processes.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence as Steps
+from typing import Any, ClassVar, NamedTuple
+
+from chains.errors import BatchordError, set_step
+from chains.function import Lambda
+from chains.parallel import Parallel
+from chains.prompt import Prompt
+from chains.run import at
+from chains.runnable import Runnable
+from chains.sequence import Sequence, name_step
+
+
+class NotOffline(BatchordError):
+    """The chain cannot go through a provider's Batch API; the message says why."""
+
+
+class OfflineCall(ABC):
+    """A step that is one call of a provider, taken apart: its request, and what its answer is."""
+
+    #: The path of its URL, with `/v1`.
+    endpoint: ClassVar[str]
+
+    @abstractmethod
+    def request(self, input: Any) -> dict[str, Any]:
+        """The body of the request for this input, or an error as the step itself raises it."""
+
+    @abstractmethod
+    def read(self, body: Any) -> Any:
+        """The output that the body of an answer is, or an error as the step itself raises it."""
+
+    @abstractmethod
+    def asked_for(self) -> str:
+        """The model that its requests name."""
+
+    def why_not_offline(self) -> str | None:
+        """Why its requests cannot be lines of a file; None: they can."""
+        return None
+
+
+class Offline(NamedTuple):
+    """A chain around its one call; the steps before and after it run here."""
+
+    call: OfflineCall
+    before: Steps[tuple[str, Runnable[Any, Any]]] = ()
+    #: How errors name the call.
+    label: str = ""
+    after: Steps[tuple[str, Runnable[Any, Any]]] = ()
+
+    async def request(self, input: Any) -> dict[str, Any]:
+        """The body of the request for this input."""
+        value = await _through(self.before, input)
+        try:
+            return self.call.request(value)
+        except Exception as error:
+            set_step(error, self.label)
+            raise
+
+    async def output(self, body: Any) -> Any:
+        """The chain's output for the body of an answer."""
+        try:
+            value = self.call.read(body)
+        except Exception as error:
+            set_step(error, self.label)
+            raise
+        return await _through(self.after, value)
+
+
+async def _through(steps: Steps[tuple[str, Runnable[Any, Any]]], value: Any) -> Any:
+    for label, step in steps:
+        try:
+            with at(label):
+                value = await step.ainvoke(value)
+        except Exception as error:
+            name_step(error, step, label)
+            raise
+    return value
+
+
+def offline(chain: Runnable[Any, Any]) -> Offline:
+    """The chain, taken apart around its one call.
+
+    Raises:
+        NotOffline: it is not exactly one call, with prompts and functions before and after it.
+    """
+    steps = chain.labelled if isinstance(chain, Sequence) else [(chain.name, chain)]
+    found = []
+    for place, (label, step) in enumerate(steps):
+        if isinstance(step, OfflineCall):
+            found.append(Offline(step, steps[:place], label, steps[place + 1 :]))
+        elif not _is_pure(step):
+            raise NotOffline(
+                f"its step {label} is neither a prompt nor a function, and not a Chat, Responses "
+                "or Embed by itself"
+            )
+    if not found:
+        raise NotOffline("it has no step that is a Chat, Responses or Embed")
+    if len(found) > 1:
+        raise NotOffline(f"it makes {len(found)} calls one after the other, and may make one")
+    if (why := found[0].call.why_not_offline()) is not None:
+        raise NotOffline(why)
+    return found[0]
+
+
+def why_not_offline(chain: Runnable[Any, Any]) -> str | None:
+    """Why the chain cannot go through a provider's Batch API; None: it can."""
+    try:
+        offline(chain)
+    except NotOffline as error:
+        return str(error)
+    return None
+
+
+def _is_pure(step: Runnable[Any, Any]) -> bool:
+    """Whether the step calls no model, as far as can be seen."""
+    match step:
+        case Prompt() | Lambda():
+            return True
+        case Sequence():
+            return all(map(_is_pure, step.steps))
+        case Parallel():
+            return all(map(_is_pure, step.branches.values()))
+    return False

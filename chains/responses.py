@@ -1,0 +1,151 @@
+"""A language model as a step, asked through the Responses API."""
+
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, Final, TypeVar, overload
+
+from chains.asking import Answer, Asking, Reply, given
+from chains.errors import ChainError, RetryLater
+from chains.limits import RateLimit
+from chains.prompt import Message
+from chains.retry import DEFAULT_RETRY, RetryPolicy
+from chains.structured import Structure
+
+if TYPE_CHECKING:
+    from openai import AsyncOpenAI
+
+Model = TypeVar("Model")
+
+#: Why an answer is incomplete, as a chat would say it.
+_FINISH: Final = {"max_output_tokens": "length"}
+#: Errors of an answer that may pass.
+_PASSING: Final = {
+    "server_error": "server_error",
+    "rate_limit_exceeded": "rate_limited",
+    "vector_store_timeout": "timeout",
+}
+
+
+class Responses(Asking[Answer]):
+    """A language model through the Responses API: text or messages in, text or `output_type` out.
+
+    All is as with `Chat`, also the errors; `max_output_tokens` is the limit on an answer, and
+    `system` goes as `instructions`. An answer whose status is `failed` is the error that it names.
+    What is no message of the assistant (reasoning, calls of tools) is passed over.
+    """
+
+    endpoint = "/v1/responses"
+    conversation = "input"
+    limits = ("max_output_tokens",)
+
+    @overload
+    def __init__(
+        self: "Responses[str]",
+        model: str | None = ...,
+        *,
+        output_type: None = ...,
+        system: str | None = ...,
+        temperature: float | None = ...,
+        max_output_tokens: int | None = ...,
+        timeout: float | None = ...,
+        retry: RetryPolicy | None = ...,
+        limit: RateLimit | None = ...,
+        name: str | None = ...,
+        **options: Any,
+    ) -> None: ...
+    @overload
+    def __init__(
+        self: "Responses[Model]",
+        model: str | None = ...,
+        *,
+        output_type: type[Model],
+        reasks: int = ...,
+        system: str | None = ...,
+        temperature: float | None = ...,
+        max_output_tokens: int | None = ...,
+        timeout: float | None = ...,
+        retry: RetryPolicy | None = ...,
+        limit: RateLimit | None = ...,
+        name: str | None = ...,
+        **options: Any,
+    ) -> None: ...
+    def __init__(
+        self,
+        model: str | None = None,
+        *,
+        output_type: Any = None,
+        reasks: int = 2,
+        system: str | None = None,
+        temperature: float | None = None,
+        max_output_tokens: int | None = None,
+        timeout: float | None = None,
+        retry: RetryPolicy | None = DEFAULT_RETRY,
+        limit: RateLimit | None = None,
+        name: str | None = None,
+        **options: Any,
+    ) -> None:
+        known = given(
+            instructions=system,
+            temperature=temperature,
+            max_output_tokens=max_output_tokens,
+            timeout=timeout,
+        )
+        super().__init__(
+            model,
+            output_type=output_type,
+            reasks=reasks,
+            retry=retry,
+            limit=limit,
+            name=name,
+            options={**known, **options},
+        )
+        if self._options.get("background"):
+            raise ValueError("background: an answer is waited for, leave it out")
+
+    def _create(self, client: "AsyncOpenAI") -> Callable[..., Awaitable[Any]]:
+        return client.responses.with_raw_response.create
+
+    def _asks_for(self, structure: Structure[Any], options: Mapping[str, Any]) -> dict[str, Any]:
+        wanted = {"name": structure.name, "schema": structure.schema, "strict": True}
+        return {
+            "text": {**(options.get("text") or {}), "format": {"type": "json_schema", **wanted}}
+        }
+
+    def _is_message(self, value: Any) -> bool:
+        # Calls of tools and what came of them are items of a conversation, too.
+        return super()._is_message(value) or (
+            isinstance(value, dict) and isinstance(value.get("type"), str)
+        )
+
+    def _said(self, text: str) -> Message:
+        # In full: servers other than OpenAI's (llama.cpp) do not take the short form.
+        part = {"type": "output_text", "text": text, "annotations": []}
+        return {"type": "message", "role": "assistant", "content": [part]}
+
+    def _size(self, request: dict[str, Any], messages: list[Message]) -> int:
+        said = {"content": request.get("instructions")}
+        return super()._size(request, [said, *messages])
+
+    def _reply(self, body: Any) -> Reply:
+        status = body["status"]
+        if status == "failed":
+            raise _failed(body.get("error") or {})
+        reason = (body.get("incomplete_details") or {}).get("reason")
+        finish = _FINISH.get(str(reason), reason) if status == "incomplete" else status
+        parts = list(_parts(body["output"]))
+        refusals = [part["refusal"] for part in parts if part["type"] == "refusal"]
+        texts = [part["text"] for part in parts if part["type"] == "output_text"]
+        return Reply("".join(texts) if texts else None, "".join(refusals) or None, finish)
+
+
+def _parts(output: Any) -> Iterator[Mapping[str, Any]]:
+    """What the messages of an answer are made of, but for remarks on the way to it."""
+    for item in output:
+        if item["type"] == "message" and item.get("phase") in (None, "final_answer"):
+            yield from item["content"]
+
+
+def _failed(error: Mapping[str, Any]) -> ChainError:
+    code, message = error.get("code"), error.get("message") or "the provider's answer has failed"
+    if code in _PASSING:
+        return RetryLater(message, code=_PASSING[code])
+    return ChainError(message, code="bad_request")

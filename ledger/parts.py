@@ -1,0 +1,136 @@
+"""Parts: what of a batch is at its provider, one file and one of the provider's batches each.
+
+Everything is noted before it is done, and what came of it after: who finds the first note without
+the second knows that it may have happened.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from ledger.schema import PAGE_SIZE, Keys
+from ledger.shard import Shard
+from ledger.store import Store
+
+#: What is noted of a part, besides its items: who is about to upload it, the provider's file, who
+#: is about to create its batch, the provider's batch, until when (ms) not to try again, how often
+#: it was put off, and that it is over.
+Field = Literal["uploading", "file", "creating", "batch", "not_before", "tries", "closed"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """A run of items that are sent to the provider together."""
+
+    number: int
+    start: int
+    stop: int
+    #: Its shards: from `first_shard` on, before `next_shard`.
+    first_shard: int
+    next_shard: int
+    #: Seconds since the epoch, by the server's clock.
+    begun: float
+    file_id: str | None = None
+    batch_id: str | None = None
+    #: Someone was about to upload its file.
+    uploading: bool = False
+    #: Someone was about to create its batch.
+    creating: bool = False
+    #: How often the provider has put it off, and until when it is not tried again.
+    tries: int = 0
+    not_before: float = 0.0
+    closed: bool = False
+
+
+class Parts:
+    """The parts of batches in the ledger; it borrows the store's connection."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._keys: Keys = store.keys
+        # The replies of redis-py are typed for sync and async clients at once; this one is sync.
+        self._redis: Any = store.redis
+
+    def all(self, batch_id: str) -> list[Part]:
+        """Return the parts of the batch in order."""
+        with self._store.talking():
+            found = self._redis.hgetall(self._keys.batch(batch_id).parts)
+        return [_part_of(int(name), found) for name in sorted(filter(str.isdigit, found), key=int)]
+
+    def extend(self, batch_id: str, part: int, start: int, stop: int) -> bool:
+        """Let the part reach from `start` to `stop`, and cut its shards; False: not any more."""
+        keys = self._keys.batch(batch_id)
+        names = [keys.meta, keys.shards, keys.parts]
+        return bool(self._store.run("part_extend", names, part, start, stop, PAGE_SIZE))
+
+    def note(self, batch_id: str, part: int, field: Field, value: str | int) -> str:
+        """Note it unless something was noted before; return what stands there. '': batch ended."""
+        keys = self._keys.batch(batch_id)
+        return str(self._store.run("part_note", [keys.meta, keys.parts], f"{part}.{field}", value))
+
+    def forget(self, batch_id: str, part: int, *fields: Field) -> None:
+        """Forget what was noted: it is to be done afresh."""
+        with self._store.talking():
+            names = [f"{part}.{field}" for field in fields]
+            self._redis.hdel(self._keys.batch(batch_id).parts, *names)
+
+    def deal(self, batch_id: str, shard: int) -> bool:
+        """Return whether the shard is complete; what is missing of it is queued to run live."""
+        keys = self._keys.batch(batch_id)
+        names = [keys.meta, keys.shards, keys.settled, keys.again, keys.open]
+        return bool(self._store.run("part_deal", names, shard))
+
+    def progress(self, batch_id: str, done: int) -> None:
+        """Record how many requests the provider has answered whose answers are not here yet."""
+        self._store.run("part_progress", [self._keys.batch(batch_id).meta], done)
+
+    def shards(self, batch_id: str, part: Part) -> list[Shard]:
+        """Return the shards of a part in order."""
+        numbers = range(part.first_shard, part.next_shard)
+        with self._store.talking():
+            cuts = self._redis.hmget(self._keys.batch(batch_id).shards, list(numbers))
+        found = []
+        for number, cut in zip(numbers, cuts, strict=True):
+            start, stop, per_task = map(int, cut.split())
+            found.append(Shard(number, start, stop, per_task))
+        return found
+
+    def out(self, batch_id: str) -> Iterator[Part]:
+        """Yield the parts that are not over."""
+        return (part for part in self.all(batch_id) if not part.closed)
+
+    def hold(self, batch_id: str, token: str, seconds: float) -> bool:
+        """Be the only one who talks with the provider about the batch, for so long; 0: no more."""
+        name = self._keys.batch(batch_id).courier
+        return bool(self._store.run("hold", [name], token, int(seconds * 1000)))
+
+    def look_is_due(self, batch_id: str, seconds: float) -> bool:
+        """Return whether nobody has looked at the provider's batches for so many seconds."""
+        name = self._keys.batch(batch_id).looked
+        with self._store.talking():
+            return bool(self._redis.set(name, 1, nx=True, px=max(1, int(seconds * 1000))))
+
+    def now(self) -> float:
+        """Return the server's time, in seconds since the epoch."""
+        with self._store.talking():
+            seconds, micros = self._redis.time()
+        return float(seconds + micros / 1e6)
+
+
+def _part_of(number: int, found: dict[str, str]) -> Part:
+    start, stop, first, following, begun = map(int, found[str(number)].split())
+    return Part(
+        number=number,
+        start=start,
+        stop=stop,
+        first_shard=first,
+        next_shard=following,
+        begun=begun / 1000,
+        file_id=found.get(f"{number}.file"),
+        batch_id=found.get(f"{number}.batch"),
+        uploading=f"{number}.uploading" in found,
+        creating=f"{number}.creating" in found,
+        tries=int(found.get(f"{number}.tries", 0)),
+        not_before=int(found.get(f"{number}.not_before", 0)) / 1000,
+        closed=f"{number}.closed" in found,
+    )

@@ -1,0 +1,129 @@
+"""Results as files: JSON lines, or one matrix. A file appears whole or not at all.
+
+Rows are written as their page is read, so that memory stays flat however many there are.
+"""
+
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any, Final, Literal, NamedTuple
+
+from chains.errors import BatchordError
+from ledger.models import Item, ItemStatus
+
+if TYPE_CHECKING:
+    # Imported on first use: most exports need none of it.
+    import numpy as np
+
+Format = Literal["jsonl", "npy"]
+
+#: 32 bits, little-endian: what most vector stores keep.
+_DTYPE: Final = "<f4"
+
+
+class NotVectors(BatchordError):
+    """The outputs make no matrix: export them as JSON lines."""
+
+
+class Exported(NamedTuple):
+    """What has been written."""
+
+    #: Lines of JSON, or rows of the matrix.
+    items: int
+    #: Those among them that have no output: in a matrix, rows of NaN.
+    missing: int
+
+
+def line(item: Item) -> str:
+    """Return one result as a JSON line."""
+    return item.model_dump_json(exclude_none=False) + "\n"
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[IO[bytes]]:
+    """Give a file to write, which takes the place of `path` at the end; if anything is raised,
+    what stood there stays."""
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with part.open("wb") as file:
+            yield file
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def write_lines(path: Path, items: Iterable[Item]) -> Exported:
+    """Write the items as JSON lines, all or nothing."""
+    count = missing = 0
+    with replacing(path) as file:
+        for item in items:
+            file.write(line(item).encode())
+            count += 1
+            missing += item.status is not ItemStatus.SUCCEEDED
+    return Exported(count, missing)
+
+
+def write_matrix(path: Path, items: Iterable[Item], rows: int) -> Exported:
+    """Write the outputs as a float32 matrix in NumPy's format, all or nothing.
+
+    Row i is item i, always: one without an output is a row of NaN. `rows` is how many items there
+    are.
+
+    Raises:
+        NotVectors: an output is no list of numbers, or not as long as the one before; there is
+            none at all.
+    """
+    import numpy as np
+
+    columns = missing = 0
+    with replacing(path) as file:
+        for item in items:
+            if item.status is not ItemStatus.SUCCEEDED:
+                missing += 1
+                if columns:
+                    file.write(np.full(columns, np.nan, _DTYPE).tobytes())
+                continue
+            row = _row(item)
+            if not columns:
+                # Only now is it known how wide the rows of those before are, which have none.
+                columns = len(row)
+                _begin(file, rows, columns)
+                for _ in range(missing):
+                    file.write(np.full(columns, np.nan, _DTYPE).tobytes())
+            if len(row) != columns:
+                raise NotVectors(
+                    f"no matrix: the output of item {item.index} has {len(row)} numbers, those "
+                    f"before it {columns}"
+                )
+            file.write(row.tobytes())
+        if not columns:
+            raise NotVectors("no matrix: no item has an output, so that its width is unknown")
+    return Exported(rows, missing)
+
+
+def _begin(file: IO[bytes], rows: int, columns: int) -> None:
+    from numpy.lib import format as npy
+
+    npy.write_array_header_1_0(
+        file, {"descr": _DTYPE, "fortran_order": False, "shape": (rows, columns)}
+    )
+
+
+def _row(item: Item) -> "np.ndarray[Any, np.dtype[np.float32]]":
+    import numpy as np
+
+    output = item.output
+    if not isinstance(output, list) or not output or not all(map(_is_number, output)):
+        raise NotVectors(f"no matrix: the output of item {item.index} is not a list of numbers")
+    try:
+        with np.errstate(over="raise"):
+            return np.array(output, np.float64).astype(_DTYPE)
+    except (FloatingPointError, OverflowError):
+        raise NotVectors(
+            f"no matrix: the output of item {item.index} has a number beyond 32 bits"
+        ) from None
+
+
+def _is_number(value: object) -> bool:
+    return type(value) is float or type(value) is int

@@ -1,0 +1,34 @@
+"""What the test server answers at the endpoints that no step of ours has: bodies as they are."""
+
+from tests import openai_answers as answers
+from tests.openai_answers import JsonObject
+
+
+def completion(body: JsonObject) -> JsonObject:
+    """`/v1/completions`: the prompt again."""
+    prompt = str(body.get("prompt"))
+    tokens = answers.count_tokens(prompt)
+    return {
+        "id": f"cmpl-{answers.stable_id(body)}",
+        "object": "text_completion",
+        "model": body.get("model"),
+        "choices": [{"index": 0, "text": prompt, "finish_reason": "stop", "logprobs": None}],
+        "usage": {"prompt_tokens": tokens, "completion_tokens": tokens, "total_tokens": 2 * tokens},
+    }
+
+
+def score(body: JsonObject) -> JsonObject:
+    """`/v1/score`, of vLLM: 1 for each of the second texts."""
+    texts = body.get("text_2") or []
+    tokens = answers.count_tokens(f"{body.get('text_1')} {' '.join(texts)}")
+    return {
+        "id": f"score-{answers.stable_id(body)}",
+        "object": "list",
+        "model": body.get("model"),
+        "data": [{"index": i, "object": "score", "score": 1.0} for i, _ in enumerate(texts)],
+        "usage": {"prompt_tokens": tokens, "total_tokens": tokens},
+    }
+
+
+#: By the path of the endpoint.
+POSTS = {"/v1/completions": completion, "/v1/score": score}

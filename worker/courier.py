@@ -1,0 +1,103 @@
+"""Provider mode: parts of a batch go to the provider's Batch API, and their answers come back.
+
+A thread beside the sweep, which wakes it: a call of the provider may take minutes, and must not
+hold up the repair of other batches. One worker at a time is about one batch.
+"""
+
+import logging
+import secrets
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from celery import Celery
+
+from chains.errors import BatchordError
+from ledger.parts import Parts
+from worker.consignment import Consignment
+from worker.runtime import Runtime
+
+logger = logging.getLogger(__name__)
+
+#: Renewals per lease, as with items.
+_RENEWALS = 4
+
+
+class Courier:
+    """Takes care of batches in provider mode, one after the other, as the sweep names them."""
+
+    def __init__(self, app: Celery, runtime: Runtime) -> None:
+        self._app = app
+        self._runtime = runtime
+        self._parts = Parts(runtime.store)
+        self._named: dict[str, None] = {}
+        self._lock = threading.Lock()
+        self._wake = threading.Event()
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def name(self, batch_id: str) -> None:
+        """Look at this batch soon; returns at once."""
+        with self._lock:
+            self._named[batch_id] = None
+            if self._thread is None:
+                # Only where there is such a batch.
+                self._thread = threading.Thread(target=self._loop, name="courier", daemon=True)
+                self._thread.start()
+        self._wake.set()
+
+    def stop(self) -> None:
+        """Begin nothing new; what is under way with the provider is found again by its notes."""
+        self._stop.set()
+        self._wake.set()
+
+    def _loop(self) -> None:
+        while not self._stop.is_set():
+            self._wake.wait()
+            self._wake.clear()
+            with self._lock:
+                named, self._named = list(self._named), {}
+            for batch_id in named:
+                if self._stop.is_set():
+                    return
+                try:
+                    self._look(batch_id)
+                except BatchordError as error:
+                    logger.warning("put off batch=%s: %s", batch_id, type(error).__name__)
+                except Exception:
+                    # Whatever it was, other batches must have their turn.
+                    logger.exception("courier failed batch=%s", batch_id)
+
+    def _look(self, batch_id: str) -> None:
+        with self._held(batch_id) as held:
+            if held is not None:
+                Consignment(self._app, self._runtime, batch_id, held).turn()
+
+    @contextmanager
+    def _held(self, batch_id: str) -> Iterator[threading.Event | None]:
+        """Hold the batch while the block runs; None if another worker does.
+
+        The event says that it is not ours any more.
+        """
+        token, lost, done = secrets.token_hex(8), threading.Event(), threading.Event()
+        lease = self._runtime.settings.lease
+        if not self._parts.hold(batch_id, token, lease):
+            yield None
+            return
+
+        def renew() -> None:
+            while not done.wait(lease / _RENEWALS):
+                try:
+                    if not self._parts.hold(batch_id, token, lease):
+                        lost.set()
+                except BatchordError:
+                    lost.set()
+
+        thread = threading.Thread(target=renew, name="courier-lease", daemon=True)
+        thread.start()
+        try:
+            yield lost
+        finally:
+            done.set()
+            thread.join()
+            self._parts.hold(batch_id, token, 0)

@@ -1,0 +1,189 @@
+"""What is done with items beside the tasks, by the same claims, attempts and settlements."""
+
+import asyncio
+import logging
+import secrets
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from typing import Final, NamedTuple
+
+from chains.limited import of_batch
+from chains.loop import default_loop
+from chains.run import Run, scope
+from chains.usage import Usage
+from ledger.cache import OutputCache
+from ledger.exchange import Claim, Exchange, Keeping, Settlement, Wish
+from ledger.schema import PAGE_SIZE
+from ledger.shard import Shard
+from worker.attempt import Ended, Runs, Tools, attempt
+from worker.cached import CachedOutputs
+from worker.runner import HELD
+from worker.runtime import Runtime
+
+logger = logging.getLogger(__name__)
+
+#: Threads that encode large outputs.
+_ENCODERS: Final = 2
+
+
+class Ran(NamedTuple):
+    """What became of an item that was wanted; `ended` is None if it was not claimed."""
+
+    wish: Wish
+    claim: Claim
+    ended: Ended | None = None
+    usage: Usage | None = None
+
+
+class Desk:
+    """Claims items of one batch, runs something of each, and settles them or hands them back.
+
+    Leases, attempts, deadlines and last starts are as with a task: what kills its process here is
+    found out as well.
+    """
+
+    def __init__(self, runtime: Runtime, batch_id: str) -> None:
+        self._runtime = runtime
+        self._exchange = Exchange(runtime.store)
+        self._batch_id = batch_id
+        self._encoders = ThreadPoolExecutor(_ENCODERS, thread_name_prefix="encode")
+        cached = CachedOutputs(OutputCache(runtime.store), self._encoders)
+        self._tools = Tools(runtime.settings, cached, self._encoders)
+        self._held: dict[tuple[int, str], Wish] = {}
+
+    def close(self) -> None:
+        """Let go of what an error has left here; its leases run out."""
+        self._drop(list(self._held.values()))
+        self._encoders.shutdown()
+
+    def _hold(self, wishes: Iterable[Wish]) -> None:
+        held = {(wish.index, wish.token): wish for wish in wishes}
+        self._held |= held
+        self._runtime.leases.hold(held.values())
+
+    def _drop(self, wishes: Iterable[Wish]) -> None:
+        wishes = list(wishes)
+        for wish in wishes:
+            self._held.pop((wish.index, wish.token), None)
+        self._runtime.leases.drop(wishes)
+
+    def run(
+        self, indexes: Iterable[int], runs: Callable[[int], Runs], *, answered: bool = False
+    ) -> Iterator[list[Ran]]:
+        """Yield what became of these items, of one page, each with what `runs` says is run of it.
+
+        The caller settles or releases what is yielded before it goes on: those on their last start
+        come one by one, after all others.
+        """
+        token = secrets.token_hex(8)
+        wishes = [
+            Wish(batch_id=self._batch_id, index=index, token=token, answered=answered)
+            for index in indexes
+        ]
+        if not wishes:
+            return
+        ran = self._attempts(wishes, runs)
+        suspects = [one.wish for one in ran if one.claim.verdict == "suspect"]
+        yield [one for one in ran if one.claim.verdict != "suspect"]
+        for wish in suspects:
+            yield self._attempts([replace(wish, alone=True)], runs)
+
+    def settle(self, ran: Sequence[Ran], shards: Sequence[Shard]) -> None:
+        """Record the outcomes; the items are in these shards. Late ones are refused, as ever."""
+        settlements = []
+        for wish, claim, ended, _ in ran:
+            if ended is None:
+                continue
+            settlements.append(
+                Settlement(
+                    batch_id=wish.batch_id,
+                    index=wish.index,
+                    token=wish.token,
+                    shard=_shard_of(wish.index, shards),
+                    attempt=claim.attempt,
+                    status=ended.status,
+                    outcome=ended.outcome,
+                    code="" if ended.error is None else ended.error.code,
+                    output=ended.output,
+                    usage={} if ended.usage is None else ended.usage.counts(),
+                    busy=ended.busy,
+                )
+            )
+        receipts, _ = self._exchange.swap(settlements, [])
+        self._drop(one.wish for one in ran)
+        for one, receipt in zip(settlements, receipts, strict=True):
+            _log(one, receipt.recorded)
+
+    def release(self, ran: Sequence[Ran]) -> None:
+        """Hand the items back as if they had not been claimed; what they have used is counted."""
+        held = [one for one in ran if one.claim.verdict in HELD]
+        used = [
+            Keeping(wish=one.wish, steps="", usage=one.usage)
+            for one in held
+            if one.usage is not None
+        ]
+        if used:
+            self._exchange.keep(used)
+        self._drop(one.wish for one in held)
+        self._exchange.release(one.wish for one in held)
+
+    def _attempts(self, wishes: Sequence[Wish], runs: Callable[[int], Runs]) -> list[Ran]:
+        _, claims = self._exchange.swap([], wishes)
+        pairs = list(zip(wishes, claims, strict=True))
+        self._hold(wish for wish, claim in pairs if claim.verdict in HELD)
+        ran = default_loop().run(self._all(pairs, runs))
+        # What was refused keeps no lease: a suspect that is not one any more, say.
+        self._drop(one.wish for one in ran if one.claim.verdict not in HELD)
+        return ran
+
+    async def _all(
+        self, pairs: Sequence[tuple[Wish, Claim]], runs: Callable[[int], Runs]
+    ) -> list[Ran]:
+        places = asyncio.Semaphore(max(1, self._runtime.slots))
+
+        async def one(wish: Wish, claim: Claim) -> Ran:
+            if claim.verdict not in ("run", "lost"):
+                return Ran(wish, claim)
+            earlier = Usage.model_validate_json(claim.usage) if claim.usage else None
+            run = Run(usage=earlier)
+            async with places:
+                with scope(run), of_batch(wish.batch_id):
+                    ended = await attempt(claim, self._tools, lambda: None, run, runs(wish.index))
+            return Ran(wish, claim, ended, run.usage)
+
+        return list(await asyncio.gather(*(one(*pair) for pair in pairs)))
+
+
+def pages(start: int, stop: int, most: int = PAGE_SIZE) -> Iterator[range]:
+    """Yield the indexes from `start` to `stop`, those of one page together, `most` at a time."""
+    while start < stop:
+        end = min(stop, (start // PAGE_SIZE + 1) * PAGE_SIZE, start + most)
+        yield range(start, end)
+        start = end
+
+
+def _shard_of(index: int, shards: Sequence[Shard]) -> int:
+    shard = shards[bisect_right(shards, index, key=_start) - 1]
+    if not shard.start <= index < shard.stop:
+        raise LookupError(f"item {index} is in none of {len(shards)} shards")
+    return shard.number
+
+
+def _start(shard: Shard) -> int:
+    return shard.start
+
+
+def _log(one: Settlement, recorded: bool) -> None:
+    if not logger.isEnabledFor(logging.INFO):
+        return
+    fields = {
+        "batch": one.batch_id,
+        "item": one.index,
+        "attempt": one.attempt,
+        "status": one.status.value,
+        "code": one.code or None,
+    }
+    what = "item settled" if recorded else "late outcome refused"
+    logger.info("%s %s", what, " ".join(f"{k}={v}" for k, v in fields.items()), extra=fields)
