@@ -49,7 +49,7 @@ _IN_DETAIL: Final = _IN_LIST | {"latency_p50", "latency_p95", "throughput"}
 
 
 class Desk:
-    """Answers and acts for Flower. Its methods block, but for `ask`; making one connects nowhere."""
+    """Answers and acts for Flower. Its methods block, but for `ask`; making one is silent."""
 
     def __init__(self, app: Celery, settings: Settings) -> None:
         store = Store(settings)
