@@ -15,8 +15,8 @@ import click
 from pydantic import SecretStr
 from rich.console import Console
 
-from batchord import render
-from batchord.local import await_workers, flower, has_server, machine
+from batchord import local, render
+from batchord.local import await_workers, has_server, machine
 from batchord.local_model import LocalModel
 from batchord.options import (
     How,
@@ -215,7 +215,9 @@ def up(
         out.print(f"Workers  {processes} x {concurrency}, log in {log}", soft_wrap=True)
         if flower_port:
             password = secrets.token_urlsafe(9)
-            address = stack.enter_context(flower(settings, port=flower_port, password=password))
+            address = stack.enter_context(
+                local.flower(settings, port=flower_port, password=password)
+            )
             out.print(f"Flower   {address} (user batchord, password {password})", soft_wrap=True)
         out.print("Ctrl-C ends it all; the data stay.")
         stopped.wait()

@@ -51,6 +51,7 @@ Across batches:
     NS:chains           hash    chain name -> ChainRecord, as the workers announced it
     NS:used             hash    chain name -> "batches items input_tokens output_tokens priced_items
                                 cost_nanos", summed up over its completed batches (commit.lua)
+    NS:repairs          hash    why -> how many tasks the sweeps have sent again so far
     NS:sweep            string  the worker that sweeps now; expires
     NS:limit:KEY        hash    of a rate limit: `requests` and `tokens`, until when all that was
                                 reserved has been earned; `cool`, until when nobody calls (us)
@@ -215,6 +216,10 @@ class Keys:
     @property
     def used(self) -> str:
         return f"{self.namespace}:used"
+
+    @property
+    def repairs(self) -> str:
+        return f"{self.namespace}:repairs"
 
     @property
     def sweep(self) -> str:

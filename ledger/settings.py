@@ -77,6 +77,10 @@ class Settings(BaseSettings):
     "cached_input": 1.25, "output": 10}}`. A worker reads it as it starts. Unset: costs are
     unknown."""
 
+    flower_payloads: bool = False
+    """Whether Flower's Batches pages may show inputs, outputs and error messages, and let them be
+    downloaded, by whoever may log in there. False: it reads none of them from Redis."""
+
     provider_poll: float = Field(default=30.0, gt=0)
     """In provider mode, how often the provider is asked how far its batches are."""
 

@@ -276,6 +276,11 @@ class Store(Connection):
         found = self.run("overtaken", names, shard.number, self._lease_ms)
         return [int(index) for index in found]
 
+    def count_repairs(self, why: str, count: int) -> None:
+        """Add to how many tasks the sweeps have sent again."""
+        with self.talking():
+            self.redis.hincrby(self.keys.repairs, why, count)
+
     def note(self, batch_id: str, status: str) -> None:
         """Add to the batch's news; for the sweep it counts as progress."""
         with self.talking():

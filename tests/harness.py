@@ -33,7 +33,7 @@ LOG_TAIL = 60
 
 #: Keys that stay: the ledger's indexes, and what Celery's broker keeps.
 PERMANENT = (
-    *("{ns}:batches", "{ns}:active", "{ns}:notices", "{ns}:chains", "{ns}:used"),
+    *("{ns}:batches", "{ns}:active", "{ns}:notices", "{ns}:chains", "{ns}:used", "{ns}:repairs"),
     *("unacked", "unacked_index"),
 )
 

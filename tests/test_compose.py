@@ -153,8 +153,12 @@ def test_the_health_check_of_valkey_logs_in(host: Host) -> None:
     assert host.connect(user, password).ping()
 
 
-def test_flower_cannot_read_the_ledger(host: Host) -> None:
+def test_flower_reads_counts_and_never_an_input_or_an_outcome(host: Host) -> None:
     flower = host.connect("flower", PASSWORDS["flower"])
     assert flower.llen("batchord") == 0
+    assert flower.hgetall("batchord:{a}:meta") == {}
+    for key in ("in:0", "out:0", "hist:0", "done", "runs"):
+        with pytest.raises(redis.exceptions.NoPermissionError):
+            flower.hgetall(f"batchord:{{a}}:{key}")
     with pytest.raises(redis.exceptions.NoPermissionError):
-        flower.hgetall("batchord:{a}:in:0")
+        flower.hset("batchord:{a}:meta", "status", "completed")

@@ -6,6 +6,7 @@ import sys
 import time
 from typing import Any
 
+import click
 from celery import Celery, bootsteps
 from celery.apps.worker import Worker as CeleryWorker
 from celery.concurrency.thread import TaskPool
@@ -125,4 +126,14 @@ def _service(runtime: Runtime) -> type[bootsteps.StartStopStep]:
     return Service
 
 
+def _show_batches_in_flower(app: Celery, settings: Settings) -> None:
+    """Add the Batches tab if it is Flower that `celery -A worker.app` is about to start."""
+    context = click.get_current_context(silent=True)
+    if context is not None and context.invoked_subcommand == "flower":
+        from worker import flower
+
+        flower.install(app, settings)
+
+
 app = create_worker_app(Settings())
+_show_batches_in_flower(app, Settings())
