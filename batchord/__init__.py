@@ -28,6 +28,7 @@ from ledger.errors import (
     UnknownBatch,
     ValueRejected,
 )
+from ledger.events import BatchEvent, ProgressEvent, StatusEvent
 from ledger.models import (
     BatchRecord,
     BatchStatus,
@@ -45,6 +46,7 @@ from producer.export import Exported, NotVectors
 __all__ = [
     "Batch",
     "BatchAborted",
+    "BatchEvent",
     "BatchPaused",
     "BatchRecord",
     "BatchStatus",
@@ -68,6 +70,7 @@ __all__ = [
     "Parallel",
     "PauseReason",
     "Progress",
+    "ProgressEvent",
     "Prompt",
     "RateLimit",
     "RemoteRunnable",
@@ -79,6 +82,7 @@ __all__ = [
     "RetryPolicy",
     "Runnable",
     "Settings",
+    "StatusEvent",
     "SubmitRefused",
     "UnknownBatch",
     "ValueRejected",

@@ -3,14 +3,14 @@
 import sys
 from collections import Counter
 from pathlib import Path
-from typing import IO, Literal
+from typing import IO
 
 import click
 
 from batchord import details, jsonl, money, openai_lines, render
 from batchord.local import has_server
 from batchord.options import (
-    budget_of,
+    How,
     chain_and_inputs,
     chain_argument,
     chains_option,
@@ -47,14 +47,7 @@ def submit(
     chains: str | None,
     metadata: tuple[str, ...],
     idempotency_key: str | None,
-    max_concurrency: int | None,
-    items_per_task: int | Literal["auto"],
-    priority: int,
-    completion_window: str | None,
-    mode: Literal["live", "provider"],
-    provider_retry: Literal["live"] | None,
-    budget_usd: float | None,
-    budget_tokens: int | None,
+    how: How,
     as_json: bool,
 ) -> None:
     """Submit a file of inputs as a batch of CHAIN; prints its id and returns.
@@ -70,13 +63,7 @@ def submit(
         custom_ids=lines.custom_ids,
         metadata=pairs or None,
         idempotency_key=idempotency_key,
-        max_concurrency=max_concurrency,
-        items_per_task=items_per_task,
-        priority=priority,
-        completion_window=completion_window,
-        mode=mode,
-        provider_retry=provider_retry,
-        budget=budget_of(budget_usd, budget_tokens),
+        **how,
     )
     click.echo(batch.record().model_dump_json() if as_json else batch.id)
 

@@ -14,7 +14,7 @@ from typing import Any
 import click
 from pydantic import ValidationError
 
-from batchord import batches, onemachine, steer, upkeep
+from batchord import batches, flower, onemachine, steer, upkeep
 from chains.errors import BatchordError
 
 
@@ -59,8 +59,9 @@ def program() -> None:
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
 
 
-for command in (*onemachine.COMMANDS, *batches.COMMANDS, *steer.COMMANDS, *upkeep.COMMANDS):
-    program.add_command(command)
+for room in (onemachine, batches, flower, steer, upkeep):
+    for command in room.COMMANDS:
+        program.add_command(command)
 
 
 def main() -> None:

@@ -9,17 +9,17 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from itertools import islice
 from pathlib import Path
-from typing import IO, Literal
+from typing import IO
 
 import click
 from pydantic import SecretStr
 from rich.console import Console
 
-from batchord import render
-from batchord.local import await_workers, flower, has_server, machine
+from batchord import local, render
+from batchord.local import await_workers, has_server, machine
 from batchord.local_model import LocalModel
 from batchord.options import (
-    budget_of,
+    How,
     chain_and_inputs,
     chain_argument,
     chains_option,
@@ -36,6 +36,7 @@ from batchord.server import EmbeddedServer
 from batchord.target import Format, Target, format_of, format_options
 from batchord.watch import follow
 from chains import get_chain, prices, registered
+from ledger import webhook
 from ledger.models import BatchRecord, ItemStatus
 from producer import Batch, Client
 from worker.supervisor import Supervisor
@@ -80,14 +81,7 @@ def run(
     chains: str | None,
     processes: int,
     concurrency: int,
-    max_concurrency: int | None,
-    items_per_task: int | Literal["auto"],
-    priority: int,
-    completion_window: str | None,
-    mode: Literal["live", "provider"],
-    provider_retry: Literal["live"] | None,
-    budget_usd: float | None,
-    budget_tokens: int | None,
+    how: How,
     local_model: bool,
     preview: int,
     as_json: bool,
@@ -111,6 +105,7 @@ def run(
     if settings.chains:
         get_chain(chain)  # raises before anything is started
     prices.load(settings.prices)  # so does this
+    webhook.check(settings)
     out = render.console(stderr=True)
     # With --json, stdout is the record and nothing else.
     report = render.console(stderr=as_json)
@@ -127,13 +122,7 @@ def run(
             chain,
             lines,
             custom_ids=lines.custom_ids,
-            max_concurrency=max_concurrency,
-            items_per_task=items_per_task,
-            priority=priority,
-            completion_window=completion_window,
-            mode=mode,
-            provider_retry=provider_retry,
-            budget=budget_of(budget_usd, budget_tokens),
+            **how,
         )
         status.stop()
         record, where = _follow(batch, target, out)
@@ -201,6 +190,7 @@ def up(
         )
     _require_chains()
     prices.load(settings.prices)  # raises before anything is started
+    webhook.check(settings)
     out = render.console(stderr=True)
     with ExitStack() as stack:
         stopped = stack.enter_context(_until_told())
@@ -225,7 +215,9 @@ def up(
         out.print(f"Workers  {processes} x {concurrency}, log in {log}", soft_wrap=True)
         if flower_port:
             password = secrets.token_urlsafe(9)
-            address = stack.enter_context(flower(settings, port=flower_port, password=password))
+            address = stack.enter_context(
+                local.flower(settings, port=flower_port, password=password)
+            )
             out.print(f"Flower   {address} (user batchord, password {password})", soft_wrap=True)
         out.print("Ctrl-C ends it all; the data stay.")
         stopped.wait()
@@ -248,6 +240,7 @@ def worker(chains: str | None, processes: int, concurrency: int, loglevel: str) 
     _require_chains()
     url = settings.url()  # raises before anything is started
     prices.load(settings.prices)
+    webhook.check(settings)
     logging.getLogger("worker").setLevel(loglevel)
     with _until_told() as stopped:
         supervisor = Supervisor(

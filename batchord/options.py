@@ -3,8 +3,9 @@
 import os
 import sys
 from collections.abc import Callable
+from functools import wraps
 from pathlib import Path
-from typing import IO, Any, TypeVar
+from typing import IO, Any, Final, Literal, TypedDict, TypeVar, cast
 
 import click
 
@@ -101,46 +102,73 @@ class ItemsPerTask(click.ParamType[Any]):
         return click.IntRange(1, PAGE_SIZE).convert(value, param, ctx)
 
 
+class How(TypedDict):
+    """How a batch is cut, served and paid for, as `Client.submit` takes it."""
+
+    max_concurrency: int | None
+    items_per_task: int | Literal["auto"]
+    priority: int
+    completion_window: str | None
+    mode: Literal["live", "provider"]
+    provider_retry: Literal["live"] | None
+    dedupe: bool
+    cache: bool
+    budget: Budget | None
+
+
+_SUBMIT_OPTIONS: Final = (
+    click.option("--max-concurrency", type=click.IntRange(1), help="Items in flight at a time."),
+    click.option(
+        "--items-per-task",
+        type=ItemsPerTask(),
+        default="auto",
+        show_default=True,
+        help="Items that one Celery task carries.",
+    ),
+    click.option(
+        "--priority",
+        type=click.IntRange(0, 9),
+        default=DEFAULT_PRIORITY,
+        show_default=True,
+        help="0 is served first, 9 last.",
+    ),
+    click.option(
+        "--completion-window",
+        metavar="24h",
+        help="What has no outcome by then expires; s, m, h or d.",
+    ),
+    click.option(
+        "--mode",
+        type=click.Choice(["live", "provider"]),
+        default="live",
+        show_default=True,
+        help="provider: through the provider's own Batch API, cheaper and within a day.",
+    ),
+    click.option(
+        "--provider-retry",
+        type=click.Choice(["live"]),
+        help="Call here what the provider's batch gave no good answer to.",
+    ),
+    click.option("--dedupe", is_flag=True, help="Run identical inputs once."),
+    click.option("--cache", is_flag=True, help="Use outputs of earlier batches again."),
+)
+
+
 def submit_options(command: F) -> F:
-    """Add how a batch is cut and served; their names are those of `Client.submit`."""
-    for option in (
-        click.option(
-            "--max-concurrency", type=click.IntRange(1), help="Items in flight at a time."
-        ),
-        click.option(
-            "--items-per-task",
-            type=ItemsPerTask(),
-            default="auto",
-            show_default=True,
-            help="Items that one Celery task carries.",
-        ),
-        click.option(
-            "--priority",
-            type=click.IntRange(0, 9),
-            default=DEFAULT_PRIORITY,
-            show_default=True,
-            help="0 is served first, 9 last.",
-        ),
-        click.option(
-            "--completion-window",
-            metavar="24h",
-            help="What has no outcome by then expires; s, m, h or d.",
-        ),
-        click.option(
-            "--mode",
-            type=click.Choice(["live", "provider"]),
-            default="live",
-            show_default=True,
-            help="provider: through the provider's own Batch API, cheaper and within a day.",
-        ),
-        click.option(
-            "--provider-retry",
-            type=click.Choice(["live"]),
-            help="Call here what the provider's batch gave no good answer to.",
-        ),
-    ):
-        command = option(command)
-    return budget_options(command)
+    """Add how a batch is cut, served and paid for; the command gets it as `how`."""
+
+    @wraps(command)
+    def with_how(
+        *args: Any, budget_usd: float | None, budget_tokens: int | None, **given: Any
+    ) -> Any:
+        chosen = {name: given.pop(name) for name in How.__annotations__ if name != "budget"}
+        how = {**chosen, "budget": budget_of(budget_usd, budget_tokens)}
+        return command(*args, how=how, **given)
+
+    command_with_options: Any = with_how
+    for option in _SUBMIT_OPTIONS:
+        command_with_options = option(command_with_options)
+    return cast(F, budget_options(command_with_options))
 
 
 def budget_options(command: F) -> F:

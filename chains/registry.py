@@ -28,6 +28,8 @@ class RegisteredChain:
     output_type: Any = None
     #: Seconds that one item may run; None: the worker's default.
     timeout: float | None = None
+    #: Of its code, as its author counts; outputs of another version are not taken from a cache.
+    version: str | None = None
     #: When an item of a submitted batch that has failed is tried again; None: never.
     retry: RetryPolicy | None = None
     #: What was given to `register`, to tell a repeated registration from another chain.
@@ -64,12 +66,13 @@ class RegisteredChain:
 
     def is_like(self, other: "RegisteredChain") -> bool:
         """Whether the other is the same chain, registered in the same way."""
-        mine = (self.input_type, self.output_type, self.timeout, self.retry)
+        mine = (self.input_type, self.output_type, self.timeout, self.retry, self.version)
         return self.source is other.source and mine == (
             other.input_type,
             other.output_type,
             other.timeout,
             other.retry,
+            other.version,
         )
 
     def _schema(
@@ -95,6 +98,7 @@ class Registry:
         output_type: Any = None,
         timeout: float | None = None,
         retry: RetryPolicy | None = None,
+        version: str | None = None,
         replace: bool = False,
     ) -> RegisteredChain:
         """Make the chain known under the name; `chain` is anything that `coerce` takes.
@@ -102,6 +106,9 @@ class Registry:
         `retry`: an item of a submitted batch whose error may pass (a provider that is down, a
         timeout) is put off and tried again, also by another worker. What its steps have given
         meanwhile is kept, so that those are not run again.
+
+        `version`: change it when a change of code should give other outputs: a batch with `cache`
+        takes none of another version.
 
         Registering the same again changes nothing. ValueError for a bad name or timeout, and for a
         name that another chain has, unless `replace`; TypeError for a type that pydantic cannot
@@ -115,6 +122,7 @@ class Registry:
             output_type=output_type,
             timeout=timeout,
             retry=retry,
+            version=version,
             source=chain,
             _adapters=_adapters(input=input_type, output=output_type),
         )

@@ -25,6 +25,9 @@ Point = Literal[
     "in-gather",
     "before-commit",
     "after-commit",
+    # What tells others of the end.
+    "before-webhook",
+    "after-webhook",
     # The sweep, and what it winds up.
     "sweep-mid-page",
     "wind-up-mid-page",

@@ -13,14 +13,14 @@ from typing import Final, Literal, NamedTuple
 from chains.usage import Usage
 from ledger.connection import Call
 from ledger.models import ItemStatus, PauseReason
-from ledger.packing import pack_outcome, unpack
-from ledger.schema import EVENTS_KEPT, page_of
+from ledger.packing import pack_outcome, unpack, unpack_outcome
+from ledger.schema import EVENTS_KEPT, PAGE_SIZE, page_of
 from ledger.store import Store
 
 #: Sums of a thousand of these fit into the server's counters.
 _LARGEST: Final = 2**53
 
-Verdict = Literal["run", "lost", "settled", "held", "stopped", "unknown", "suspect"]
+Verdict = Literal["run", "lost", "settled", "held", "stopped", "unknown", "suspect", "same"]
 
 
 @dataclass(slots=True, kw_only=True)  # frozen ones take thrice as long to make
@@ -41,8 +41,9 @@ class Claim(NamedTuple):
 
     `verdict` is `run` (it is yours), `lost` (it is yours, to be settled as `worker_lost`),
     `settled`, `held` (another execution's lease is alive), `stopped` (the batch takes no new
-    starts), `suspect` (held for you and not started, as it has cost processes: wish again, alone)
-    or `unknown` (no such batch or item).
+    starts), `suspect` (held for you and not started, as it has cost processes: wish again, alone),
+    `same` (it is yours, to be settled as item `first` was, which has the same input) or `unknown`
+    (no such batch or item).
     """
 
     verdict: Verdict
@@ -52,6 +53,11 @@ class Claim(NamedTuple):
     #: What steps of earlier attempts have given, as `chains.kept` has it, and what these have used.
     steps: str = ""
     usage: str = ""
+    #: Whether an output of the same chain, settings and input may stand in, of whatever batch.
+    cache: bool = False
+    #: The outcome of the item with the same input, as JSON, and that item.
+    outcome: str = ""
+    first: int | None = None
 
 
 @dataclass(slots=True, kw_only=True)
@@ -100,6 +106,8 @@ class Receipt(NamedTuple):
     shard_complete: bool
     #: The batch's window has room for another shard since this settlement.
     room: bool = False
+    #: Items of the batch that have waited for it may start.
+    let_go: bool = False
 
 
 class Exchange:
@@ -127,13 +135,14 @@ class Exchange:
         answers = self._store.run_all(calls)
         receipts: dict[int, Receipt] = {}
         for places, answer in zip(settling.values(), answers, strict=False):
-            *recorded, room = answer
+            *recorded, room, let_go = answer
             for place, n in zip(places, recorded, strict=True):
-                receipts[place] = Receipt(n > 0, n == 2, bool(room))
+                receipts[place] = Receipt(n > 0, n == 2, bool(room), bool(let_go))
         claims: dict[int, Claim] = {}
         for places, answer in zip(claiming.values(), answers[len(settling) :], strict=False):
-            chain, *verdicts = answer
-            claims.update(zip(places, (_claimed(chain, one) for one in verdicts), strict=True))
+            chain, cache, *verdicts = answer
+            made = (_claimed(chain, one, cache=bool(cache)) for one in verdicts)
+            claims.update(zip(places, made, strict=True))
         return (
             [receipts[i] for i in range(len(settlements))],
             [claims[i] for i in range(len(wishes))],
@@ -201,8 +210,9 @@ class Exchange:
             keys.leases,
             keys.kept,
             keys.due,
+            keys.firsts,
         ]
-        args: list[str | int] = [self._lease_ms, self._store.settings.max_attempts]
+        args: list[str | int] = [self._lease_ms, self._store.settings.max_attempts, PAGE_SIZE]
         for wish in wishes:
             args += (wish.index, wish.token, int(wish.alone) + 2 * int(wish.answered))
         return Call("claim", names, args)
@@ -221,6 +231,8 @@ class Exchange:
             keys.events,
             keys.kept,
             keys.stats,
+            keys.firsts,
+            keys.due,
         ]
         args: list[str | int | bytes] = [EVENTS_KEPT, self._store.settings.alike_limit]
         for one in settlements:
@@ -260,12 +272,15 @@ def _by_page(asked: Sequence[Wish | Settlement]) -> dict[tuple[str, int], list[i
     return pages
 
 
-def _claimed(chain: str, answer: Sequence[str]) -> Claim:
+def _claimed(chain: str, answer: Sequence[str], *, cache: bool) -> Claim:
     match answer:
         case ["run", attempt, text]:
-            return Claim(verdict="run", attempt=int(attempt), input=unpack(text), chain=chain)
+            return Claim("run", int(attempt), unpack(text), chain, cache=cache)
         case ["run", attempt, text, steps, usage]:
-            return Claim("run", int(attempt), unpack(text), chain, steps, usage)
+            return Claim("run", int(attempt), unpack(text), chain, steps, usage, cache)
+        case ["same", attempt, outcome, first]:
+            text = unpack_outcome(outcome)
+            return Claim("same", int(attempt), chain=chain, outcome=text, first=int(first))
         case ["lost", attempt]:
             return Claim(verdict="lost", attempt=int(attempt), chain=chain)
     verdict: Verdict = answer[0]  # type: ignore[assignment]

@@ -128,6 +128,10 @@ class Item(Frozen):
     error: ItemError | None = None
     #: Tokens and cost of all calls, failed ones included; None where no call reported any.
     usage: Usage | None = None
+    #: The item with the same input whose outcome this is (`dedupe`); None: it ran itself.
+    same_as: int | None = None
+    #: Whether its output is one that an earlier batch has made (`cache`).
+    cached: bool = False
     #: How many times it was started.
     attempts: int = 0
     #: When its outcome was recorded (UTC, the server's clock).
@@ -187,6 +191,9 @@ class BatchRecord(Frozen):
     budget: Budget | None = None
     metadata: dict[str, str] = {}
     idempotency_key: str | None = None
+    #: Whether identical inputs run once, and whether outputs of earlier batches are used.
+    dedupe: bool = False
+    cache: bool = False
     created_at: datetime
     in_progress_at: datetime | None = None
     finalizing_at: datetime | None = None

@@ -45,6 +45,8 @@ def record_of(batch_id: str, meta: dict[str, str], running: int, put_off: int) -
         budget=budget_of(meta),
         metadata=decode(meta.get("metadata", "{}")),
         idempotency_key=meta.get("idempotency_key"),
+        dedupe="dedupe" in meta,
+        cache="cache" in meta,
         created_at=_time(meta["created_at"]),
         in_progress_at=_maybe_time(meta.get("in_progress_at")),
         finalizing_at=_maybe_time(meta.get("finalizing_at")),

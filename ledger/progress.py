@@ -10,7 +10,7 @@
     recent       "weight at since": attempts that ended lately, fading with a memory of 30 s; as of
                  `at`, and counted from `since` on (ms)
     codes        JSON object: error code -> [how many items, the first five indexes...]
-    restarts     starts beyond the first one of an attempt's item, each of which cost a process
+    restarts     starts of settled items beyond their first: a process died, or an attempt waited
     retried      failed items that `retry_failed` has had run again
 
 A batch of an older version has none of it: what is not known is None, or empty.
@@ -45,7 +45,7 @@ class FailureGroup(Frozen):
 
     code: str
     count: int
-    #: The first ones that failed so, at most five.
+    #: The first ones that failed so, at most five, in input order.
     first: list[int]
 
 
@@ -54,7 +54,7 @@ class Slot(Frozen):
 
     #: When it begins (UTC, the server's clock).
     at: datetime
-    #: How long it is.
+    #: How long it is; the last one, how long it has been until now, or was until the batch's end.
     seconds: float
     succeeded: int = 0
     failed: int = 0
@@ -82,7 +82,7 @@ class Progress(Frozen):
     usage: Usage | None = None
     #: From the seal on, at most 120, with those in which nothing ended. A retry adds to it.
     throughput: list[Slot]
-    #: Starts beyond an item's first, each of which cost a process.
+    #: Starts of settled items beyond their first: after a process died, or after a wait.
     restarts: int = 0
     #: Failed items that were run again because someone asked for it.
     retried: int = 0
@@ -119,7 +119,8 @@ def progress_of(record: BatchRecord, stats: Mapping[str, str], now: int) -> Prog
 def _failures(stats: Mapping[str, str]) -> list[FailureGroup]:
     codes: dict[str, list[int]] = json.loads(stats.get("codes", "{}"))
     groups = [
-        FailureGroup(code=code, count=count, first=first) for code, (count, *first) in codes.items()
+        FailureGroup(code=code, count=count, first=sorted(first))
+        for code, (count, *first) in codes.items()
     ]
     return sorted(groups, key=lambda group: (-group.count, group.code))
 
@@ -149,7 +150,7 @@ def _slots(record: BatchRecord, stats: Mapping[str, str], now: int) -> list[Slot
     return [
         Slot(
             at=datetime.fromtimestamp((origin + n * width) / 1000, UTC),
-            seconds=width / 1000,
+            seconds=(width if n < last else max(1, min(width, until - origin - n * width))) / 1000,
             succeeded=int(stats.get(f"succeeded:{n}", 0)),
             failed=int(stats.get(f"failed:{n}", 0)),
         )

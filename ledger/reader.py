@@ -14,9 +14,10 @@ from ledger.models import (
     ChainUse,
     Item,
 )
+from ledger.overview import Overview
 from ledger.packing import unpack
 from ledger.parsing import item_of, record_of
-from ledger.progress import Progress, progress_of
+from ledger.progress import Progress
 from ledger.schema import PAGE_SIZE, page_of
 from ledger.shard import Shard
 from ledger.store import Store
@@ -83,35 +84,10 @@ class Reader:
         Raises:
             UnknownBatch: there is none.
         """
-        return self.overview([batch_id])[0][1]
-
-    def overview(self, batch_ids: Sequence[str]) -> list[tuple[BatchRecord, Progress]]:
-        """Return several batches and how they go, in one round trip.
-
-        Raises:
-            UnknownBatch: one of them does not exist.
-        """
-        for batch_id in batch_ids:
-            if not is_batch_id(batch_id):
-                raise UnknownBatch(batch_id)
-        with self._store.talking(), self._store.redis.pipeline(transaction=False) as pipe:
-            pipe.time()
-            for batch_id in batch_ids:
-                keys = self._keys.batch(batch_id)
-                pipe.hgetall(keys.meta)
-                pipe.zcard(keys.leases)
-                pipe.zcard(keys.due)
-                pipe.hgetall(keys.stats)
-            (seconds, micros), *replies = pipe.execute()
-        now = int(seconds) * 1000 + int(micros) // 1000
-        found = []
-        for place, batch_id in enumerate(batch_ids):
-            meta, running, put_off, stats = replies[4 * place : 4 * place + 4]
-            if not meta:
-                raise UnknownBatch(batch_id)
-            record = record_of(batch_id, meta, running, put_off)
-            found.append((record, progress_of(record, stats, now)))
-        return found
+        found = Overview(self._store).of([batch_id]) if is_batch_id(batch_id) else []
+        if not found:
+            raise UnknownBatch(batch_id)
+        return found[0][1]
 
     def status(self, batch_id: str) -> BatchStatus:
         """Return only the status, in O(1)."""
@@ -215,6 +191,21 @@ class Reader:
         with self._store.talking():
             last = self._redis.xrevrange(self._keys.batch(batch_id).events, count=1)
         return str(last[0][0]) if last else "0-0"
+
+    def news(self, batch_id: str, after: str | None, *, most: int) -> tuple[str, list[BatchStatus]]:
+        """Return where the news stand now, and the statuses that they tell of behind `after`.
+
+        What was trimmed since is missing; `after` None: only where they stand. `most`: entries
+        that are looked through in one call.
+        """
+        if after is None:
+            return self.last_event(batch_id), []
+        with self._store.talking():
+            found = self._redis.xrange(
+                self._keys.batch(batch_id).events, min=f"({after}", count=most
+            )
+        statuses = [BatchStatus(fields["status"]) for _, fields in found if "status" in fields]
+        return (str(found[-1][0]) if found else after), statuses
 
     def wait_event(self, batch_id: str, after: str, timeout: float) -> str:
         """Wait for news behind `after`, up to `timeout` or a few seconds; return the new place.

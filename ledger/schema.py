@@ -16,6 +16,8 @@ Of one batch:
     NS:{ID}:kept        hash    index -> what steps of such an item, or of one whose worker died,
                                 have given (`chains.kept`); "INDEX.ended" -> how many of its starts
                                 ended without an outcome; "INDEX.usage" -> what they have used
+    NS:{ID}:firsts      hash    in a batch with dedupe: SHA1 of an input -> the first item that was
+                                claimed with it; "INDEX.wait" -> items that wait for its outcome
     NS:{ID}:shards      hash    shard -> "start stop items_per_task", as it was cut
     NS:{ID}:settled     hash    shard -> how many of its items are settled, or "closed";
                                 "SHARD.us" -> for how many microseconds its items ran together;
@@ -23,6 +25,9 @@ Of one batch:
     NS:{ID}:open        set     shards that are published and not closed
     NS:{ID}:again       list    "shard items": shards to be published again, as so many failed items
                                 of them are to run again
+    NS:{ID}:notices     hash    on_complete -> signature, as JSON, until it is published;
+                                webhook -> URL; N -> `meta` as it was at the batch's Nth end, and
+                                "N.tries" -> how often that was tried to be told, until it is
     NS:{ID}:hist:P      hash    index -> JSON array of the outcomes that retries have replaced
     NS:{ID}:done        list    indexes in the order in which they were settled
     NS:{ID}:events      stream  wake-up calls (`settled`, `status`), trimmed to about 1,000
@@ -37,11 +42,16 @@ Of one batch:
 
 Across batches:
     NS:batches          zset    batch id, scored by its creation (ms)
+    NS:notices          zset    "ID on_complete", "ID N": what ends of batches owe to others, scored
+                                by when it is due (ms)
     NS:active           zset    batch id not yet committed, scored by its creation (ms)
     NS:key:SHA256       string  idempotency key (hashed) -> batch id
+    NS:cache:DIGEST     string  an output, by chain, version, settings and input (`worker.cached`);
+                                expires
     NS:chains           hash    chain name -> ChainRecord, as the workers announced it
     NS:used             hash    chain name -> "batches items input_tokens output_tokens priced_items
                                 cost_nanos", summed up over its completed batches (commit.lua)
+    NS:repairs          hash    why -> how many tasks the sweeps have sent again so far
     NS:sweep            string  the worker that sweeps now; expires
     NS:limit:KEY        hash    of a rate limit: `requests` and `tokens`, until when all that was
                                 reserved has been earned; `cool`, until when nobody calls (us)
@@ -90,6 +100,10 @@ class BatchKeys:
         return self._key("kept")
 
     @property
+    def firsts(self) -> str:
+        return self._key("firsts")
+
+    @property
     def shards(self) -> str:
         return self._key("shards")
 
@@ -104,6 +118,10 @@ class BatchKeys:
     @property
     def again(self) -> str:
         return self._key("again")
+
+    @property
+    def notices(self) -> str:
+        return self._key("notices")
 
     @property
     def done(self) -> str:
@@ -155,10 +173,12 @@ class BatchKeys:
             self.leases,
             self.due,
             self.kept,
+            self.firsts,
             self.shards,
             self.settled,
             self.open,
             self.again,
+            self.notices,
             self.done,
             self.events,
             self.stats,
@@ -186,6 +206,10 @@ class Keys:
         return f"{self.namespace}:active"
 
     @property
+    def notices(self) -> str:
+        return f"{self.namespace}:notices"
+
+    @property
     def chains(self) -> str:
         return f"{self.namespace}:chains"
 
@@ -194,8 +218,15 @@ class Keys:
         return f"{self.namespace}:used"
 
     @property
+    def repairs(self) -> str:
+        return f"{self.namespace}:repairs"
+
+    @property
     def sweep(self) -> str:
         return f"{self.namespace}:sweep"
+
+    def cached(self, digest: str) -> str:
+        return f"{self.namespace}:cache:{digest}"
 
     def rates(self, limit: str) -> str:
         return f"{self.namespace}:limit:{limit}"

@@ -77,6 +77,10 @@ class Settings(BaseSettings):
     "cached_input": 1.25, "output": 10}}`. A worker reads it as it starts. Unset: costs are
     unknown."""
 
+    flower_payloads: bool = False
+    """Whether Flower's Batches pages may show inputs, outputs and error messages, and let them be
+    downloaded, by whoever may log in there. False: it reads none of them from Redis."""
+
     provider_poll: float = Field(default=30.0, gt=0)
     """In provider mode, how often the provider is asked how far its batches are."""
 
@@ -89,6 +93,32 @@ class Settings(BaseSettings):
     task_events: bool = False
     """Whether workers report each task from their start on. Flower tells them to when it runs, and
     when it sees a new one; where nobody listens, reports are a fifth of a worker's time."""
+
+    webhook_url: SecretStr | None = None
+    """Where workers tell of each batch's end, unless it was submitted with a webhook of its own. An
+    https URL whose host is in `webhook_hosts`. Secret, as there may be a token in it."""
+
+    webhook_secret: SecretStr | None = None
+    """What workers sign webhooks with: `whsec_` and 24 to 64 bytes of base64. Two, separated by a
+    space, sign both, while receivers change from the one to the other. Unset: nothing is sent."""
+
+    webhook_hosts: Annotated[tuple[str, ...], NoDecode] = ()
+    """Hosts that webhooks may go to, comma-separated, exactly so: `hooks.example.com`, or with a
+    port other than 443 `hooks.example.com:8443`."""
+
+    webhook_tries: int = Field(default=8, ge=1, le=20)
+    """How often one webhook is tried to be sent."""
+
+    webhook_backoff: float = Field(default=5.0, gt=0)
+    """Seconds between the first try and the second; each wait after is five times as long, give or
+    take a tenth, a day at most. Eight tries take 27 hours."""
+
+    webhook_timeout: float = Field(default=10.0, gt=0, le=120)
+    """Longest that one try may take, from the look-up of the host to its answer."""
+
+    webhook_allow_loopback: bool = False
+    """For tests and development: receivers may be on loopback. Other addresses that are not public
+    are refused all the same."""
 
     lease: float = Field(default=15.0, gt=0)
     """How long an item stays claimed when its worker says nothing more; renewed every quarter. What
@@ -112,13 +142,16 @@ class Settings(BaseSettings):
     result_ttl: int = Field(default=7 * 24 * 3600, ge=1)
     """How long a batch stays readable after its end."""
 
+    cache_ttl: int = Field(default=7 * 24 * 3600, ge=1)
+    """How long an output is kept for later batches, once one was submitted with `cache`."""
+
     visibility_timeout: int = Field(default=3600, ge=1)
     """Celery's redelivery of unacknowledged messages; the leases recover sooner."""
 
     socket_timeout: float = Field(default=10.0, gt=0)
     """A Redis call that is silent for so long has failed."""
 
-    @field_validator("chains", mode="before")
+    @field_validator("chains", "webhook_hosts", mode="before")
     @classmethod
     def _split(cls, value: Any) -> Any:
         if isinstance(value, str):

@@ -10,6 +10,7 @@ from celery import Celery
 
 from chains import Usage
 from ledger.budget import Budget, checked
+from ledger.callback import end_batch
 from ledger.crash import crash_point
 from ledger.errors import ResumeRefused, RetryRefused, UnknownBatch
 from ledger.models import BatchRecord, BatchStatus, Mode
@@ -84,7 +85,7 @@ class Steering:
             crash_point("wind-up-mid-page")
         if running:
             return False
-        return self._store.commit(batch_id, total=total, key=record.idempotency_key)
+        return self._commit(record)
 
     def republish(self, batch_id: str) -> int:
         """Publish the tasks again of what was published and has no outcome; return how many."""
@@ -126,15 +127,16 @@ class Steering:
         """Commit the batch if each of its items has an outcome."""
         if self._reader.status(record.id) is not BatchStatus.FINALIZING:
             return False
-        return self._store.commit(
-            record.id, total=record.request_counts.total, key=record.idempotency_key
-        )
+        return self._commit(record)
 
     def finish(self, record: BatchRecord) -> bool:
         """Commit a batch whose shards are all closed, which a crash has left in progress."""
         keys = self._store.keys.batch(record.id)
         self._store.run("finish", [keys.meta, keys.events], EVENTS_KEPT, 0)
         return self.end_if_finalizing(record)
+
+    def _commit(self, record: BatchRecord) -> bool:
+        return end_batch(self._app, self._store, record)
 
     def _step(self, name: str, batch_id: str, *args: str) -> BatchStatus:
         self._reader.status(batch_id)  # raises for what is no batch, before a key is named after it

@@ -172,7 +172,7 @@ class Store(Connection):
     def commit(self, batch_id: str, *, total: int, key: str | None) -> bool:
         """End a batch whose items all have an outcome, once; True for the caller that did it."""
         active, *rest = self._lasting(batch_id, total, key)
-        names = [active, self.keys.used, *rest]
+        names = [active, self.keys.used, self.keys.notices, *rest]
         done = int(self.run("commit", names, batch_id, self.settings.result_ttl, EVENTS_KEPT))
         if done:
             crash_point("after-commit")
@@ -186,8 +186,9 @@ class Store(Connection):
     def _lasting(self, batch_id: str, total: int, key: str | None) -> list[str]:
         """The index of live batches, and all that lives as long as the batch."""
         keys = self.keys.batch(batch_id)
-        rest = [name for name in keys.every(total) if name not in (keys.meta, keys.events)]
-        return [self.keys.active, keys.meta, keys.events, *rest, *self._named(key)]
+        first = [keys.meta, keys.events, keys.notices]
+        rest = [name for name in keys.every(total) if name not in first]
+        return [self.keys.active, *first, *rest, *self._named(key)]
 
     def _named(self, key: str | None) -> list[str]:
         """The idempotency key, if there is one."""
@@ -210,11 +211,16 @@ class Store(Connection):
 
     def purge(self, batch_id: str, *, total: int, key: str | None) -> bool:
         """Delete a batch that has ended, with all its keys; False if it has not ended."""
+        with self.talking():
+            ends = int(str(self.redis.hget(self.keys.batch(batch_id).meta, "ends") or 0))
         gone = int(self.run("purge", self.keys.batch(batch_id).every(total)))
         if gone == 0:
             return False
         if key is not None:
             self.free_key(key, batch_id)
+        owed = ["on_complete", *range(1, ends + 1)]
+        with self.talking():
+            self.redis.zrem(self.keys.notices, *(f"{batch_id} {what}" for what in owed))
         # Last: an entry without a batch is swept away, a batch without one would be lost.
         self.forget(batch_id)
         return gone > 0
@@ -269,6 +275,11 @@ class Store(Connection):
         names = [keys.meta, keys.outcomes(page), keys.runs, keys.shards, keys.settled]
         found = self.run("overtaken", names, shard.number, self._lease_ms)
         return [int(index) for index in found]
+
+    def count_repairs(self, why: str, count: int) -> None:
+        """Add to how many tasks the sweeps have sent again."""
+        with self.talking():
+            self.redis.hincrby(self.keys.repairs, why, count)
 
     def note(self, batch_id: str, status: str) -> None:
         """Add to the batch's news; for the sweep it counts as progress."""

@@ -19,7 +19,7 @@ import celery.app.amqp
 from kombu.connection import Connection as KombuConnection
 from kombu.transport import redis as kombu_redis
 from kombu.utils.encoding import bytes_to_str
-from kombu.utils.json import loads
+from kombu.utils.json import dumps, loads
 
 from ledger.connection import Packer
 from ledger.unacked import MALFORMED, MANY, QoS, say_dropped
@@ -27,6 +27,10 @@ from ledger.unacked import MALFORMED, MANY, QoS, say_dropped
 #: Messages taken in one step at most.
 TAKEN_AT_ONCE: Final = 32
 
+
+#: The header of a message that is to be published once: [notices, index, member], see
+#: `publish_once.lua`. It does not travel.
+ONCE: Final = "batchord_once"
 
 #: Seconds between two tries to reach a server that is away, at most.
 RECONNECT_WITHIN: Final = 2.0
@@ -59,6 +63,22 @@ class Channel(kombu_redis.Channel):
     def _take(self) -> Any:
         script = (files("ledger") / "lua" / "take.lua").read_text()
         return self.shared_client.register_script(script)
+
+    @cached_property
+    def _publish_once(self) -> Any:
+        script = (files("ledger") / "lua" / "publish_once.lua").read_text()
+        return self.shared_client.register_script(script)
+
+    def _put(self, queue: str, message: Any, **options: Any) -> None:
+        headers = dict(message["headers"])
+        once = headers.pop(ONCE, None)
+        if once is None:
+            super()._put(queue, message, **options)
+            return
+        *keys, member = once
+        waiting = self._q_for_pri(queue, self._get_message_priority(message, reverse=False))
+        text = dumps({**message, "headers": headers})
+        self._publish_once(keys=[*keys, waiting], args=[member, text], client=self.shared_client)
 
     def _create_client(self, asynchronous: bool = False) -> Any:
         return super()._create_client(asynchronous) if asynchronous else self.shared_client

@@ -9,6 +9,7 @@ from typing import Any, Final, ParamSpec, TypeVar
 
 from ledger.budget import Budget
 from ledger.errors import BatchPaused, ItemNotSucceeded, LedgerUnavailable
+from ledger.events import BatchEvent, News
 from ledger.models import BatchRecord, BatchStatus, Item, ItemStatus, RequestCounts
 from ledger.progress import Progress
 from ledger.reader import Reader
@@ -19,6 +20,9 @@ from producer.stream import Stream
 
 #: Seconds between two looks for what comes with every item.
 _BREATH: Final = 0.01
+
+#: Seconds between two looks for events: what happens meanwhile is told at once.
+_COALESCED: Final = 0.2
 
 #: Seconds for which whoever waits for a batch anyway waits for Redis too, and between two tries.
 PATIENCE: Final = 60.0
@@ -170,6 +174,15 @@ class Batch:
         """
         return Stream(lambda: self._as_completed(raise_if_paused))
 
+    def events(self) -> Stream[BatchEvent]:
+        """Iterate over what happens to the batch until it ends: statuses, and counts.
+
+        The first events say where it stands; the last one is that of its end. However fast items
+        end, there are at most five events of their progress a second, each with the counts of its
+        moment; whoever is slower gets fewer of them. Works with `for` and `async for`.
+        """
+        return Stream(self._events)
+
     def items(self, start: int = 0, stop: int | None = None) -> Stream[Item]:
         """Iterate over the items `start` to `stop` in input order as they are now; never waits."""
         return Stream(lambda: self._as_they_stand(start, stop))
@@ -235,6 +248,15 @@ class Batch:
             size = min(PAGE_SIZE, max(_SMALL_PAGE, 2 * len(ready)))
             if not ready:
                 _patiently(PATIENCE, self._await_news, place, raise_if_paused)
+
+    def _events(self) -> Iterator[list[BatchEvent]]:
+        news = News(self._reader, self.id)
+        while True:
+            yield _patiently(PATIENCE, news.look)
+            if news.ended:
+                return
+            _patiently(PATIENCE, news.wait, float("inf"))
+            time.sleep(_COALESCED)
 
     def _as_completed(self, raise_if_paused: bool) -> Iterator[list[Item]]:
         total, position, count = self.request_counts.total, 0, 0

@@ -73,6 +73,10 @@ class Client:
         priority: int = DEFAULT_PRIORITY,
         completion_window: Window | None = None,
         budget: Budget | None = None,
+        dedupe: bool = False,
+        cache: bool = False,
+        on_complete: dict[str, Any] | None = None,
+        webhook: str | None = None,
         mode: Literal["live", "provider"] = "live",
         provider_retry: Literal["live"] | None = None,
     ) -> Batch:
@@ -96,6 +100,19 @@ class Client:
         `budget`: `Budget(usd=20)`, `Budget(tokens=100_000)`, or both. Once that is used the batch
         pauses, with the reason `budget_exceeded`; what runs then may end. `resume` with a larger
         one goes on.
+
+        `dedupe`: of identical inputs (the same JSON) one runs, and the others get its outcome,
+        whatever that is, with `same_as`. `cache`: an input that the same chain has answered in an
+        earlier batch with `cache`, with the same version and settings of its steps, gets that
+        output, with `cached`; kept for BATCHORD_CACHE_TTL.
+
+        `on_complete`: a Celery signature, as `report.s().set(queue="reports")`. Its task is called
+        once, with the batch's id before its own arguments, when the batch has ended, in whichever
+        way, for the first time; a later `retry_failed` does not call it again. It is published to
+        the queue that it names on Batchord's Redis, under the task id `ID:on-complete`. `webhook`:
+        where the workers tell of this batch's ends, in place of `BATCHORD_WEBHOOK_URL`; its host
+        is one of `BATCHORD_WEBHOOK_HOSTS`. Under an `idempotency_key` that was used before, both
+        stay what they were.
 
         `mode`: "provider" sends the calls through the provider's own Batch API, for about half the
         price and within a day. The chain must be one `Chat`, `Responses` or `Embed`, with prompts
@@ -121,6 +138,10 @@ class Client:
             priority=priority,
             completion_window=completion_window,
             budget=budget,
+            dedupe=dedupe,
+            cache=cache,
+            on_complete=on_complete,
+            webhook=webhook,
             mode=mode,
             provider_retry=provider_retry,
         )

@@ -10,9 +10,11 @@ from typing import Any, Final, Literal
 from celery import Celery
 
 from ledger.budget import Budget, checked
+from ledger.callback import checked as checked_callback
 from ledger.crash import crash_point
 from ledger.errors import IdempotencyConflict, SubmitRefused, UnknownBatch
 from ledger.models import BatchRecord, BatchStatus
+from ledger.notices import Notices
 from ledger.publish import publish_shards
 from ledger.reader import Reader
 from ledger.schema import PAGE_SIZE
@@ -20,6 +22,7 @@ from ledger.settings import Settings
 from ledger.shard import FIRST_WINDOW, Cut
 from ledger.store import Store
 from ledger.values import encode
+from ledger.webhook import BadWebhook, checked_url
 from ledger.wire import new_batch_id
 from producer.inputs import Block, blocks, check_for, inputs_per_call, is_text, live_only
 from producer.window import Window, window_seconds
@@ -53,6 +56,10 @@ class Submission:
     priority: int = DEFAULT_PRIORITY
     completion_window: Window | None = None
     budget: Budget | None = None
+    dedupe: bool = False
+    cache: bool = False
+    on_complete: dict[str, Any] | None = None
+    webhook: str | None = None
     mode: Literal["live", "provider"] = "live"
     provider_retry: Literal["live"] | None = None
 
@@ -82,6 +89,9 @@ class Submission:
         priority: Any = self.priority
         if type(priority) is not int or not 0 <= priority <= 9:
             raise SubmitRefused("priority: an int from 0, which is served first, to 9")
+        for name in ("dedupe", "cache"):
+            if type(getattr(self, name)) is not bool:
+                raise SubmitRefused(f"{name}: True or False")
         window_seconds(self.completion_window)
         checked(self.budget)
         self._check_mode()
@@ -98,6 +108,8 @@ class Submission:
             raise SubmitRefused('provider_retry: "live", or None to let such items fail')
         if retry is not None and mode != "provider":
             raise SubmitRefused('provider_retry: only with mode="provider"')
+        if mode == "provider" and (self.dedupe or self.cache):
+            raise SubmitRefused('dedupe, cache: only with mode="live"')
 
 
 def _is_metadata(value: Any) -> bool:
@@ -110,6 +122,17 @@ def _is_metadata(value: Any) -> bool:
             for key, text in value.items()
         )
     )
+
+
+def _check_webhook(webhook: Any, settings: Settings) -> None:
+    if webhook is None:
+        return
+    if not isinstance(webhook, str):
+        raise SubmitRefused(f"webhook: an https URL, not a {type(webhook).__name__}")
+    try:
+        checked_url(webhook, settings)
+    except BadWebhook as error:
+        raise SubmitRefused(f"webhook: {error}") from None
 
 
 def _check_many(name: str, values: Any) -> None:
@@ -129,6 +152,8 @@ def submit(app: Celery, store: Store, what: Submission) -> str:
     never exist.
     """
     what.check()
+    callback = None if what.on_complete is None else checked_callback(what.on_complete)
+    _check_webhook(what.webhook, store.settings)
     reader = Reader(store)
     check = check_for(what.chain, reader)
     if what.mode == "provider" and (why := live_only(what.chain, reader)) is not None:
@@ -143,6 +168,7 @@ def submit(app: Celery, store: Store, what: Submission) -> str:
         existing = _open(store, reader, what, batch_id)
         if existing is not None:
             return existing.id
+        Notices(store).owe(batch_id, callback=callback, webhook=what.webhook)
         total = _write(store, batch_id, chained([first], pages))
         cut = _cut(what, reader, store.settings)
         crash_point("before-seal")
@@ -204,6 +230,7 @@ def _open(store: Store, reader: Reader, what: Submission, batch_id: str) -> Batc
         fields["metadata"] = encode(dict(what.metadata), max_bytes=65_536, setting="metadata")
     if what.budget is not None:
         fields |= what.budget.fields()
+    fields |= {name: "1" for name in ("dedupe", "cache") if getattr(what, name)}
     if what.mode == "provider":
         fields["mode"] = what.mode
         if what.provider_retry is not None:

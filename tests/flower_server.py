@@ -13,16 +13,84 @@ from tests.harness import Deployment, wait_until
 LOGIN = "watcher:only-for-this-test"
 
 
-class Flower:
+class Site:
+    """A Flower that runs somewhere."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+
+    def request(
+        self,
+        path: str,
+        *,
+        method: str = "GET",
+        login: str | None = LOGIN,
+        headers: dict[str, str] | None = None,
+    ) -> Request:
+        """Return what is sent to ask for a page."""
+        request = Request(f"{self.url}{path}", method=method, headers=headers or {})
+        if login is not None:
+            token = base64.b64encode(login.encode()).decode()
+            request.add_header("Authorization", f"Basic {token}")
+        return request
+
+    def ask(
+        self,
+        path: str,
+        *,
+        method: str = "GET",
+        login: str | None = LOGIN,
+        headers: dict[str, str] | None = None,
+    ) -> tuple[int, str]:
+        """Return the status and the text of an answer; status 0 if nobody answers."""
+        request = self.request(path, method=method, login=login, headers=headers)
+        try:
+            with urlopen(request, timeout=10) as answer:
+                return int(answer.status), str(answer.read().decode())
+        except HTTPError as error:
+            with error:
+                return error.code, error.read().decode()
+        except (URLError, ConnectionError):
+            return 0, ""
+
+    def get(self, path: str, *, login: str | None = LOGIN) -> str:
+        """Return a page, which must be there."""
+        status, text = self.ask(path, login=login)
+        assert status == 200, f"{path}: {status} {text}"
+        return text
+
+    def json(self, path: str) -> Any:
+        """Return what a page says in JSON."""
+        return json.loads(self.get(path))
+
+    def status(self, path: str, *, login: str | None = LOGIN) -> int:
+        """Return the HTTP status of a page; 0 if nobody answers."""
+        return self.ask(path, login=login)[0]
+
+    def tasks(self, **query: str) -> dict[str, dict[str, Any]]:
+        """Return the tasks that the API finds, by id."""
+        found: dict[str, dict[str, Any]] = json.loads(self.get(f"/api/tasks?{urlencode(query)}"))
+        return found
+
+
+class Flower(Site):
     """Flower as the README has it started, `celery -A worker.app flower`."""
 
-    def __init__(self, deployment: Deployment) -> None:
-        self._port = free_port()
+    def __init__(
+        self,
+        deployment: Deployment,
+        *options: str,
+        login: str | None = LOGIN,
+        env: dict[str, str] | None = None,
+    ) -> None:
+        port = free_port()
+        super().__init__(f"http://127.0.0.1:{port}")
         self._deployment = deployment
+        command = ["celery", "-A", "worker.app", "flower", "--address=127.0.0.1"]
         self.process = deployment.start(
-            ["celery", "-A", "worker.app", "flower", "--address=127.0.0.1", f"--port={self._port}"],
+            [*command, f"--port={port}", *options],
             "flower",
-            env={"FLOWER_BASIC_AUTH": LOGIN},
+            env={**({} if login is None else {"FLOWER_BASIC_AUTH": login}), **(env or {})},
         )
 
     def wait(self) -> None:
@@ -41,29 +109,3 @@ class Flower:
         database = self._deployment.url.rsplit("/", 1)[1]
         clients = self._deployment.redis.client_list()
         return sum(each["db"] == database and each["psub"] != "0" for each in clients)
-
-    def get(self, path: str, *, login: str | None = LOGIN) -> str:
-        """Return a page."""
-        request = Request(f"http://127.0.0.1:{self._port}{path}")
-        if login is not None:
-            request.add_header(
-                "Authorization", f"Basic {base64.b64encode(login.encode()).decode()}"
-            )
-        with urlopen(request, timeout=10) as answer:
-            return str(answer.read().decode())
-
-    def status(self, path: str, *, login: str | None = LOGIN) -> int:
-        """Return the HTTP status of a page; 0 if nobody answers."""
-        try:
-            self.get(path, login=login)
-        except HTTPError as error:
-            error.close()
-            return error.code
-        except (URLError, ConnectionError):
-            return 0
-        return 200
-
-    def tasks(self, **query: str) -> dict[str, dict[str, Any]]:
-        """Return the tasks that the API finds, by id."""
-        found: dict[str, dict[str, Any]] = json.loads(self.get(f"/api/tasks?{urlencode(query)}"))
-        return found

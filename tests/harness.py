@@ -32,7 +32,10 @@ CHAINS = "tests.chains_for_tests.basic"
 LOG_TAIL = 60
 
 #: Keys that stay: the ledger's indexes, and what Celery's broker keeps.
-PERMANENT = ("{ns}:batches", "{ns}:active", "{ns}:chains", "{ns}:used", "unacked", "unacked_index")
+PERMANENT = (
+    *("{ns}:batches", "{ns}:active", "{ns}:notices", "{ns}:chains", "{ns}:used", "{ns}:repairs"),
+    *("unacked", "unacked_index"),
+)
 
 
 class Process:

@@ -115,7 +115,7 @@ class ItemsModel:
     # Transitions: what they must answer, and what they do.
 
     def _claim(self, args: list[Any], answer: list[Any]) -> None:
-        for at, got in zip(range(2, len(args), 3), answer[1:], strict=True):
+        for at, got in zip(range(3, len(args), 3), answer[2:], strict=True):
             expected = self._claimed(int(args[at]), args[at + 1], args[at + 2] == "1")
             assert got[: len(expected)] == expected
 
@@ -150,7 +150,7 @@ class ItemsModel:
     def _settle(self, args: list[Any], answer: list[int]) -> None:
         told: Counter[int] = Counter()
         before = self.calls
-        at, *answers = 2, *answer[:-1]
+        at, *answers = 2, *answer[:-2]
         for got in answers:
             index, token, shard, attempt, status, _, text = args[at : at + 7]
             used = int(args[at + 12])  # of the fields the second one: tokens

@@ -70,6 +70,13 @@ def test_workers_are_replicated_and_stopped_more_slowly_than_they_drain() -> Non
     assert float(worker["stop_grace_period"].removesuffix("s")) >= Settings().shutdown_grace + 10
 
 
+def test_prices_and_webhooks_are_passed_on_where_they_are_set() -> None:
+    names = ("PRICES", "WEBHOOK_URL", "WEBHOOK_SECRET", "WEBHOOK_HOSTS")
+    given = {f"BATCHORD_{name}": f"value of {name}" for name in names}
+    assert given.items() <= Compose.load({**SECRETS, **given}).environment("worker").items()
+    assert not given.keys() & Compose.load(SECRETS).environment("worker").keys()
+
+
 def test_the_chains_that_run_by_default_are_mounted() -> None:
     compose = Compose.load(SECRETS)
     module = compose.environment("worker")["BATCHORD_CHAINS"]
@@ -146,8 +153,12 @@ def test_the_health_check_of_valkey_logs_in(host: Host) -> None:
     assert host.connect(user, password).ping()
 
 
-def test_flower_cannot_read_the_ledger(host: Host) -> None:
+def test_flower_reads_counts_and_never_an_input_or_an_outcome(host: Host) -> None:
     flower = host.connect("flower", PASSWORDS["flower"])
     assert flower.llen("batchord") == 0
+    assert flower.hgetall("batchord:{a}:meta") == {}
+    for key in ("in:0", "out:0", "hist:0", "done", "runs"):
+        with pytest.raises(redis.exceptions.NoPermissionError):
+            flower.hgetall(f"batchord:{{a}}:{key}")
     with pytest.raises(redis.exceptions.NoPermissionError):
-        flower.hgetall("batchord:{a}:in:0")
+        flower.hset("batchord:{a}:meta", "status", "completed")

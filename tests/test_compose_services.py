@@ -68,7 +68,7 @@ def test_workers_run_a_batch_as_the_restricted_user(client: Client) -> None:
     assert batch.outputs() == [f"CANARY-INPUT-{n}" for n in range(20)]
 
 
-@pytest.mark.parametrize("path", ["/", "/workers", "/tasks", "/broker", "/api/workers"])
+@pytest.mark.parametrize("path", ["/", "/tasks", "/broker", "/batches", "/api/batches"])
 @pytest.mark.parametrize("login", [None, "ops:wrong", ":", "ops"])
 def test_flower_shows_nothing_without_its_password(
     host: Host, path: str, login: str | None
@@ -87,7 +87,9 @@ def test_flower_shows_workers_tasks_and_the_queue_but_no_content(
 
     wait_until(lambda: tasks().count(batch.id) >= 5, what="Flower shows the items")
     pages = [tasks()]
-    for path in ("/workers", "/tasks", "/broker", "/api/workers?refresh=1", "/api/queues/length"):
+    paths = ["/workers", "/tasks", "/broker", "/api/workers?refresh=1", "/api/queues/length"]
+    paths += ["/batches", "/api/batches", f"/batch/{batch.id}", f"/api/batches/{batch.id}"]
+    for path in paths:
         status, text = ask_flower(host, path)
         assert status == 200, path
         pages.append(text)
@@ -101,9 +103,11 @@ def test_flower_runs_no_tasks_for_anyone(host: Host) -> None:
 
 
 def test_valkey_denies_the_services_nothing_that_they_need(host: Host, client: Client) -> None:
-    client.submit("shout", [CANARY]).wait(timeout=60)
-    for path in ("/workers", "/tasks", "/broker", "/api/workers?refresh=1"):
-        ask_flower(host, path)
+    batch = client.submit("shout", [CANARY])
+    batch.wait(timeout=60)
+    paths = ["/workers", "/tasks", "/broker", "/api/workers?refresh=1", "/metrics", "/batches/data"]
+    for path in (*paths, f"/batch/{batch.id}", f"/batch/{batch.id}/data"):
+        assert ask_flower(host, path)[0] == 200
     denied = [(each["username"], each["object"]) for each in host.auditor().acl_log()]
     assert denied == []
 

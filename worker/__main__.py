@@ -26,7 +26,14 @@ def main() -> None:
             target=_end_with_parent, args=(float(grace),), name="parent", daemon=True
         ).start()
     arguments = sys.argv[1:]
-    app.start(arguments if arguments[:1] == ["flower"] else ["worker", *arguments])
+    if arguments[:1] != ["flower"]:
+        arguments = ["worker", *arguments]
+    else:
+        from ledger.settings import Settings
+        from worker import flower
+
+        flower.install(app, Settings())
+    app.start(arguments)
 
 
 def _end_with_parent(grace: float) -> None:

@@ -6,6 +6,7 @@ import sys
 import time
 from typing import Any
 
+import click
 from celery import Celery, bootsteps
 from celery.apps.worker import Worker as CeleryWorker
 from celery.concurrency.thread import TaskPool
@@ -16,8 +17,10 @@ from chains import prices
 from chains.errors import BatchordError
 from chains.loop import configure, default_loop
 from chains.request import register_requests
+from ledger import webhook
 from ledger.celery_app import create_app
 from ledger.settings import Settings
+from worker.notices import NoticeThread
 from worker.runtime import Runtime
 from worker.sweep import Sweep
 from worker.tasks import register_tasks
@@ -35,6 +38,7 @@ def create_worker_app(settings: Settings) -> Celery:
     register_requests()
     # Here, so that a pool's children have them too.
     prices.use(prices.load(settings.prices))
+    webhook.check(settings)
     runtime = Runtime(settings, app=app)
     register_tasks(app, runtime)
     app.steps["consumer"].add(_limit(runtime))
@@ -99,6 +103,7 @@ def _service(runtime: Runtime) -> type[bootsteps.StartStopStep]:
         def __init__(self, parent: Any, **kwargs: Any) -> None:
             super().__init__(parent, **kwargs)
             self._sweep = Sweep(parent.app, runtime)
+            self._notices = NoticeThread(parent.app, runtime)
 
         def start(self, parent: Any) -> None:
             runtime.slots = parent.concurrency
@@ -111,12 +116,24 @@ def _service(runtime: Runtime) -> type[bootsteps.StartStopStep]:
                 # As many sync steps at once as there are items at once.
                 configure(threads=parent.concurrency)
             self._sweep.start()
+            self._notices.start()
 
         def stop(self, parent: Any) -> None:
             self._sweep.stop()
+            self._notices.stop()
             runtime.leases.stop()
 
     return Service
 
 
+def _show_batches_in_flower(app: Celery, settings: Settings) -> None:
+    """Add the Batches tab if it is Flower that `celery -A worker.app` is about to start."""
+    context = click.get_current_context(silent=True)
+    if context is not None and context.invoked_subcommand == "flower":
+        from worker import flower
+
+        flower.install(app, settings)
+
+
 app = create_worker_app(Settings())
+_show_batches_in_flower(app, Settings())

@@ -4,7 +4,7 @@ import asyncio
 import json
 import random
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import Executor
 from dataclasses import replace
 from typing import Any, Final, NamedTuple
@@ -21,6 +21,7 @@ from ledger.exchange import Claim
 from ledger.models import ItemError, ItemStatus
 from ledger.settings import Settings
 from ledger.values import encode
+from worker.cached import CachedOutputs, name_of
 
 #: Texts up to so many characters are encoded on the loop: a thread costs more than they do.
 _SHORT: Final = 16_384
@@ -74,20 +75,24 @@ class _Problem(NamedTuple):
     put_off: float | None = None
 
 
+class Tools(NamedTuple):
+    """What all attempts of a process share."""
+
+    settings: Settings
+    cached: CachedOutputs
+    #: Where large outputs are encoded, beside the loop.
+    threads: Executor
+
+
 async def whole_chain(chain: RegisteredChain, claim: Claim) -> Any:
     """The chain's output for the item's input."""
     return await chain.chain.ainvoke(chain.validate_json(claim.input))
 
 
 async def attempt(
-    claim: Claim,
-    settings: Settings,
-    encoders: Executor,
-    stops_as: StopsAs,
-    run: Run,
-    runs: Runs = whole_chain,
+    claim: Claim, tools: Tools, stops_as: StopsAs, run: Run, runs: Runs = whole_chain
 ) -> Ended:
-    """Run one attempt; large outputs are encoded in `encoders`, beside the loop.
+    """Run one attempt.
 
     `run` collects what its calls use, and is the caller's, who may need it if there is no outcome.
     If the running task is cancelled from outside, `stops_as` tells what becomes of the item; None
@@ -95,16 +100,23 @@ async def attempt(
     """
     if claim.verdict == "lost":
         return failed(_worker_lost(claim.attempt))
+    if claim.first is not None:
+        return _same(claim, claim.first)
     try:
         chain = get_chain(claim.chain)
     except ChainNotFound as error:
         return failed(ItemError(code="chain_not_found", message=str(error), attempts=claim.attempt))
     started = time.perf_counter()
     try:
-        value, problem = await _run(chain, claim, settings, run, runs)
+        name = name_of(chain, claim.input) if claim.cache else None
+        if name is not None and (known := await tools.cached.get(name)) is not None:
+            return _ended(ItemStatus.SUCCEEDED, known, run.usage, 0.0, cached=True)
+        value, problem = await _run(chain, claim, tools.settings, run, runs)
         busy = time.perf_counter() - started
         if problem is None:
-            value, problem = await _encoded(value, claim.attempt, settings, encoders)
+            value, problem = await _encoded(value, claim.attempt, tools)
+        if problem is None and name is not None:
+            await tools.cached.put(name, value)
     except asyncio.CancelledError:
         status, task = stops_as(), asyncio.current_task()
         if status is None or task is None:
@@ -173,14 +185,12 @@ def _aside(error: BaseException, policy: RetryPolicy | None, kept: Kept | None) 
     return {} if wait is None else {"aside": True, "put_off": wait}
 
 
-async def _encoded(
-    value: Any, attempts: int, settings: Settings, encoders: Executor
-) -> tuple[str, _Problem | None]:
+async def _encoded(value: Any, attempts: int, tools: Tools) -> tuple[str, _Problem | None]:
     if value is None or isinstance(value, (bool, int, float)) or _is_short(value):
-        return _encode(value, attempts, settings)
+        return _encode(value, attempts, tools.settings)
     # In a thread: a large output must not hold up its neighbours.
     loop = asyncio.get_running_loop()
-    return await loop.run_in_executor(encoders, _encode, value, attempts, settings)
+    return await loop.run_in_executor(tools.threads, _encode, value, attempts, tools.settings)
 
 
 def _is_short(value: Any) -> bool:
@@ -211,9 +221,23 @@ def _cancelling() -> bool:
     return task is not None and task.cancelling() > 0
 
 
-def _ended(status: ItemStatus, output: str, usage: Usage | None, busy: float) -> Ended:
+def _same(claim: Claim, first: int) -> Ended:
+    """The outcome of the item that has the same input; it was paid for there."""
+    found = json.loads(claim.outcome)
+    status = ItemStatus(found["status"])
+    if status is not ItemStatus.SUCCEEDED:
+        error = ItemError.model_validate(found["error"])
+        return failed(error, more={"same_as": first})
+    output = json.dumps(found["output"], ensure_ascii=False)
+    return Ended(outcome=f'{{"status":"succeeded","same_as":{first}}}', output=output)
+
+
+def _ended(
+    status: ItemStatus, output: str, usage: Usage | None, busy: float, *, cached: bool = False
+) -> Ended:
     used = "" if usage is None else f',"usage":{_json_of(usage)}'
-    outcome = f'{{"status":"{status.value}"{used}}}'
+    known = ',"cached":true' if cached else ""
+    outcome = f'{{"status":"{status.value}"{used}{known}}}'
     return Ended(outcome=outcome, output=output, status=status, usage=usage, busy=busy)
 
 
@@ -222,9 +246,16 @@ def _json_of(usage: Usage) -> str:
     return usage.model_dump_json(exclude_none=True, round_trip=True)
 
 
-def failed(error: ItemError, usage: Usage | None = None, busy: float = 0.0) -> Ended:
+def failed(
+    error: ItemError,
+    usage: Usage | None = None,
+    busy: float = 0.0,
+    *,
+    more: Mapping[str, Any] | None = None,
+) -> Ended:
     """An attempt that ended with this error."""
     fields: dict[str, Any] = {"status": "failed", "error": error.model_dump(exclude_none=True)}
+    fields |= more or {}
     if usage is not None:
         fields["usage"] = usage.counts()
     outcome = json.dumps(fields, ensure_ascii=False)

@@ -13,11 +13,13 @@ from chains.limited import of_batch
 from chains.loop import default_loop
 from chains.run import Run, scope
 from chains.usage import Usage
+from ledger.cache import OutputCache
 from ledger.exchange import Claim, Exchange, Keeping, Settlement, Wish
 from ledger.schema import PAGE_SIZE
 from ledger.shard import Shard
-from worker.attempt import Ended, Runs, attempt
-from worker.runner import HELD
+from worker.attempt import Ended, Runs, Tools, attempt
+from worker.cached import CachedOutputs
+from worker.mail import HELD
 from worker.runtime import Runtime
 
 logger = logging.getLogger(__name__)
@@ -47,6 +49,8 @@ class Desk:
         self._exchange = Exchange(runtime.store)
         self._batch_id = batch_id
         self._encoders = ThreadPoolExecutor(_ENCODERS, thread_name_prefix="encode")
+        cached = CachedOutputs(OutputCache(runtime.store), self._encoders)
+        self._tools = Tools(runtime.settings, cached, self._encoders)
         self._held: dict[tuple[int, str], Wish] = {}
 
     def close(self) -> None:
@@ -146,14 +150,7 @@ class Desk:
             run = Run(usage=earlier)
             async with places:
                 with scope(run), of_batch(wish.batch_id):
-                    ended = await attempt(
-                        claim,
-                        self._runtime.settings,
-                        self._encoders,
-                        lambda: None,
-                        run,
-                        runs(wish.index),
-                    )
+                    ended = await attempt(claim, self._tools, lambda: None, run, runs(wish.index))
             return Ran(wish, claim, ended, run.usage)
 
         return list(await asyncio.gather(*(one(*pair) for pair in pairs)))

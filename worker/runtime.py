@@ -7,10 +7,12 @@ from celery import Celery
 
 from chains import limits
 from chains.loop import default_loop
+from ledger.cache import OutputCache
+from ledger.callback import end_batch
 from ledger.connection import PATIENT
 from ledger.exchange import Exchange
 from ledger.limiter import LedgerLimiter
-from ledger.models import ItemStatus
+from ledger.models import BatchRecord, ItemStatus
 from ledger.publish import publish_due, publish_shards
 from ledger.settings import Settings
 from ledger.store import Store
@@ -38,6 +40,8 @@ class Runtime:
         self.store = Store(settings, retries=PATIENT)
         self._exchange = Exchange(self.store)
         self.leases = Leases(self._exchange, lease=settings.lease, on_stop=self._stop)
+        #: Set when a batch has been ended here: others are to be told.
+        self.ended = threading.Event()
         self._lock = threading.Lock()
         self._runner: Runner | None = None
 
@@ -55,6 +59,13 @@ class Runtime:
         """Release what runs here; it runs elsewhere, and none of it has cost an attempt."""
         if self._runner is not None:
             default_loop().run(self._runner.hand_back(), timeout=HAND_BACK)
+
+    def end(self, record: BatchRecord) -> bool:
+        """Commit a batch whose items all have an outcome; True if it was done here, and now."""
+        done = end_batch(self._app, self.store, record)
+        if done:
+            self.ended.set()
+        return done
 
     def slots_wanted(self) -> float:
         """How many slots' work this process should have in hand."""
@@ -92,6 +103,7 @@ class Runtime:
                     self._exchange,
                     self.leases,
                     self.settings,
+                    OutputCache(self.store),
                     slots=self.slots,
                     on_room=self._publish,
                     on_due=self._publish_due,

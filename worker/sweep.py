@@ -156,7 +156,7 @@ class Sweep:
             for shard in self._reader.open_shards(record.id):
                 mine = lapsed.intersection(range(shard.start, shard.stop))
                 tasks = shard.tasks_of(mine)
-                self._republish(record.id, shard, tasks, "their worker died", priority=FIRST)
+                self._republish(record.id, shard, tasks, "worker died", priority=FIRST)
 
     def _bring_back_overtaken(self, record: BatchRecord) -> None:
         """Publish again what a worker had in hand as it died, and had not claimed yet.
@@ -179,6 +179,7 @@ class Sweep:
         for shard in self._reader.open_shards(record.id):
             if self._reader.complete(record.id, shard.number):
                 gather(self._app, record.id, shard.number).apply_async()
+                self._store.count_repairs("gather lost", 1)
                 logger.warning("gather sent again batch=%s shard=%s", record.id, shard.number)
             else:
                 tasks = unsettled_tasks(self._store, record.id, shard)
@@ -199,6 +200,7 @@ class Sweep:
         if not tasks:
             return
         publish_tasks(self._app, self._store, batch_id, shard, tasks, priority=priority)
+        self._store.count_repairs(why, len(tasks))
         logger.warning(
             "tasks sent again batch=%s shard=%s tasks=%s: %s",
             batch_id,

@@ -78,10 +78,7 @@ def commit_if_finalizing(runtime: Runtime, batch_id: str) -> bool:
     record = Reader(runtime.store).record(batch_id)
     if record.status is not BatchStatus.FINALIZING:
         return False
-    crash_point("before-commit")
-    done = runtime.store.commit(
-        batch_id, total=record.request_counts.total, key=record.idempotency_key
-    )
+    done = runtime.end(record)
     if done:
         logger.info("batch committed batch=%s", batch_id, extra={"batch": batch_id})
     return done

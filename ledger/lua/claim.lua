@@ -1,14 +1,18 @@
--- claim(KEYS meta, inputs, outcomes, runs, leases, kept, due; ARGV lease_ms, max_attempts, index, token, how, index, token, how, ...)
---   -> {chain or '', answer, ...}, an answer for each index:
---      {'run', attempt, input, [steps, usage]} | {'lost', attempt} | {'settled'} | {'held', ms} | {'stopped', status} | {'unknown'} | {'suspect'}
+-- claim(KEYS meta, inputs, outcomes, runs, leases, kept, due, firsts; ARGV lease_ms, max_attempts, page_size, index, token, how, index, token, how, ...)
+--   -> {chain or '', cache, answer, ...}, an answer for each index:
+--      {'run', attempt, input, [steps, usage]} | {'lost', attempt} | {'settled'} | {'held', ms} | {'stopped', status} | {'unknown'} | {'suspect'} |
+--      {'same', attempt, outcome, first}
 -- The items lie in one page. The attempt is counted before user code runs, so that one that kills
 -- its process is counted too. `how` is 1 for alone, 2 for answered, 3 for both, else 0. Answered: the
 -- provider's answer is there and paid for, so that it is claimed also if no new item starts.
--- 'lost': claimed as well, but it has cost too many processes: the caller settles it as failed. 'suspect': held for the caller and not yet started, as this is its
--- last start: it asks again, alone, once nothing else runs in its process. What waits for its time
--- (put_off.lua) is 'held'; `steps` and `usage` are what earlier attempts have left (keep.lua).
+-- 'lost': claimed as well, but it has cost too many processes: the caller settles it as failed.
+-- 'suspect': held for the caller and not yet started, as this is its last start: it asks again, alone,
+-- once nothing else runs in its process. What waits for its time (put_off.lua) is 'held'. In a batch
+-- with dedupe, 'same' is yours and gets the outcome of the first item that has the same input; while
+-- that one has none, it is 'held' and waits for it. `steps` and `usage` are what earlier attempts have
+-- left (keep.lua).
 -- Each key is read and written once for all items.
-local meta = redis.call('HMGET', KEYS[1], 'status', 'chain', 'expires_at')
+local meta = redis.call('HMGET', KEYS[1], 'status', 'chain', 'expires_at', 'dedupe', 'cache')
 local t = redis.call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
 local status = meta[1]
@@ -18,7 +22,8 @@ end
 local lease_ms, max_attempts = tonumber(ARGV[1]), tonumber(ARGV[2])
 
 local indexes, tokens, alone, answered = {}, {}, {}, {}
-for i = 3, #ARGV, 3 do
+local page_size = tonumber(ARGV[3])
+for i = 4, #ARGV, 3 do
   table.insert(indexes, ARGV[i])
   table.insert(tokens, ARGV[i + 1])
   table.insert(alone, ARGV[i + 2] % 2 == 1)
@@ -39,6 +44,28 @@ local function hold(i, attempt, token)
   table.insert(new_leases, indexes[i])
 end
 
+-- The item that has the same input, if it is another one, and its outcome if there is one.
+local function first_of(i)
+  local name = redis.sha1hex(inputs[i])
+  local first = redis.call('HGET', KEYS[8], name)
+  if not first or first == indexes[i] then
+    redis.call('HSET', KEYS[8], name, indexes[i])
+    return nil
+  end
+  -- It may lie in another page: its key differs in the number at the end.
+  local outcomes_of = string.gsub(KEYS[3], '%d+$', math.floor(first / page_size))
+  return first, redis.call('HGET', outcomes_of, first)
+end
+
+-- It waits for that item, which lets it go when it has its outcome (settle.lua); and looks itself.
+local function wait_for(first, i)
+  local waiting = redis.call('HGET', KEYS[8], first .. '.wait')
+  if not waiting or not string.find(' ' .. waiting .. ' ', ' ' .. indexes[i] .. ' ', 1, true) then
+    redis.call('HSET', KEYS[8], first .. '.wait', (waiting and waiting .. ' ' or '') .. indexes[i])
+  end
+  redis.call('ZADD', KEYS[7], now + lease_ms, indexes[i])
+end
+
 local function claim(i)
   if not meta[1] or not inputs[i] then
     return {'unknown'}
@@ -49,6 +76,10 @@ local function claim(i)
   elseif taken[indexes[i]] then
     -- In this very call: its message was delivered twice, to one process.
     return {'held', lease_ms}
+  end
+  local first, outcome = nil, nil
+  if meta[4] then
+    first, outcome = first_of(i)
   end
   local attempt, token = 0, nil
   if runs[i] then
@@ -68,6 +99,13 @@ local function claim(i)
     if lease and tonumber(lease) > now then
       return {'held', tonumber(lease) - now}
     end
+    if first and not outcome then
+      wait_for(first, i)
+      return {'held', lease_ms}
+    elseif first then
+      hold(i, attempt + 1, tokens[i])
+      return {'same', attempt + 1, outcome, first}
+    end
     -- Starts that came to no end: each has cost a process.
     local strikes = attempt - (any_kept and tonumber(redis.call('HGET', KEYS[6], indexes[i] .. '.ended') or 0) or 0)
     if strikes > 0 and strikes == max_attempts - 1 and not alone[i] then
@@ -81,6 +119,9 @@ local function claim(i)
     attempt = attempt + 1
   end
   hold(i, attempt, tokens[i])
+  if first and outcome then
+    return {'same', attempt, outcome, first}
+  end
   if any_kept then
     local kept = redis.call('HMGET', KEYS[6], indexes[i], indexes[i] .. '.usage')
     return {'run', attempt, inputs[i], kept[1] or '', kept[2] or ''}
@@ -88,7 +129,7 @@ local function claim(i)
   return {'run', attempt, inputs[i]}
 end
 
-local answers = {meta[2] or ''}
+local answers = {meta[2] or '', meta[5] and 1 or 0}
 for i = 1, #indexes do
   table.insert(answers, claim(i))
 end

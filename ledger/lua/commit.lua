@@ -1,10 +1,11 @@
--- commit(KEYS active, used, meta, events, every other key of the batch...; ARGV batch_id, ttl_s, events_kept) -> 1: committed now | 0: not at its end | -1: ended before
+-- commit(KEYS active, used, index, meta, events, notices, every other key of the batch...; ARGV batch_id, ttl_s, events_kept) -> 1: committed now | 0: not at its end | -1: ended before
 -- The batch ends here, once, when each of its items has an outcome. Keys get their end in the same
 -- step, so none can be left without; and it leaves the index in the same step, so that it cannot be
 -- taken out of it after someone has opened it again. What a batch has used is added, the first time
 -- that it completes, to what its chain is known to use; that is halved now and then, so that numbers
--- stay small and the past fades.
-local meta = redis.call('HMGET', KEYS[3], 'status', 'ends_as', 'total', 'succeeded', 'failed', 'cancelled', 'expired')
+-- stay small and the past fades. What is owed to others at this end is noted in the same step, with the
+-- batch as it is now; retries that ran nothing again make no new end.
+local meta = redis.call('HMGET', KEYS[4], 'status', 'ends_as', 'total', 'succeeded', 'failed', 'cancelled', 'expired')
 if meta[1] ~= 'finalizing' and meta[1] ~= 'cancelling' then
   if meta[1] == 'in_progress' or meta[1] == 'paused' or meta[1] == 'validating' then
     return 0
@@ -21,16 +22,25 @@ if done < tonumber(meta[3]) then
 end
 local status = meta[2] or 'completed'
 local t = redis.call('TIME')
-redis.call('HSET', KEYS[3], 'status', status, 'ended_at', t[1] * 1000 + math.floor(t[2] / 1000))
-redis.call('XADD', KEYS[4], 'MAXLEN', '~', ARGV[3], '*', 'status', status)
+local now = t[1] * 1000 + math.floor(t[2] / 1000)
+redis.call('HSET', KEYS[4], 'status', status, 'ended_at', now)
+redis.call('XADD', KEYS[5], 'MAXLEN', '~', ARGV[3], '*', 'status', status)
 redis.call('ZREM', KEYS[1], ARGV[1])
-for i = 3, #KEYS do
+if redis.call('HSETNX', KEYS[4], 'noticed', 1) == 1 then
+  local n = redis.call('HINCRBY', KEYS[4], 'ends', 1)
+  redis.call('HSET', KEYS[6], n, cjson.encode(redis.call('HGETALL', KEYS[4])))
+  redis.call('ZADD', KEYS[3], now, ARGV[1] .. ' ' .. n)
+  if redis.call('HEXISTS', KEYS[6], 'on_complete') == 1 then
+    redis.call('ZADD', KEYS[3], now, ARGV[1] .. ' on_complete')
+  end
+end
+for i = 4, #KEYS do
   redis.call('EXPIRE', KEYS[i], ARGV[2])
 end
 
-local use = redis.call('HMGET', KEYS[3], 'usage.input_tokens', 'usage.output_tokens', 'usage.cost_nanos', 'usage.unpriced_requests', 'chain', 'use_noted')
+local use = redis.call('HMGET', KEYS[4], 'usage.input_tokens', 'usage.output_tokens', 'usage.cost_nanos', 'usage.unpriced_requests', 'chain', 'use_noted')
 if status == 'completed' and (use[1] or use[2]) and not use[6] then
-  redis.call('HSET', KEYS[3], 'use_noted', 1)
+  redis.call('HSET', KEYS[4], 'use_noted', 1)
   local priced = use[3] and tonumber(use[4] or 0) == 0
   local new, sums = {1, done, use[1] or 0, use[2] or 0, priced and done or 0, priced and use[3] or 0}, {}
   for n in string.gmatch(redis.call('HGET', KEYS[2], use[5]) or '', '%d+') do

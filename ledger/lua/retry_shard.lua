@@ -40,6 +40,8 @@ for i, index in ipairs(indexes) do
   end
 end
 if retried > 0 then
+  -- The next end is one of its own (commit).
+  redis.call('HDEL', KEYS[1], 'noticed')
   redis.call('HINCRBY', KEYS[1], 'failed', -retried)
   redis.call('HINCRBY', KEYS[1], 'again_items', retried)
   redis.call('HINCRBY', KEYS[1], 'closed_items', start - stop)

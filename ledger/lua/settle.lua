@@ -1,6 +1,6 @@
--- settle(KEYS meta, outcomes, runs, leases, shards, settled, done, events, kept, stats;
+-- settle(KEYS meta, outcomes, runs, leases, shards, settled, done, events, kept, stats, firsts, due;
 --        ARGV events_kept, alike_limit, index, token, shard, attempt, status, code, outcome, busy_us, usage fields, usage field, n, ..., index, ...)
---   -> {answer, ..., room}, an answer for each item: 0: refused, another execution holds or has settled
+--   -> {answer, ..., room, let_go}, an answer for each item: 0: refused, another execution holds or has settled
 --      it | 1: recorded | 2: recorded, and each item of its shard has an outcome now; and whether the
 --      batch's window has room for another shard since this call
 -- Usage is all that the item has used; what `keep` has counted of it is not counted again.
@@ -93,6 +93,22 @@ if #done > 0 then
     redis.call('HINCRBY', KEYS[6], name, n)
   end
   redis.call('XADD', KEYS[8], 'MAXLEN', '~', ARGV[1], '*', 'settled', #done)
+end
+
+-- Items with the same input have waited for these outcomes: they are due now (claim.lua).
+local let_go = 0
+if #done > 0 and redis.call('EXISTS', KEYS[11]) == 1 then
+  for _, index in ipairs(done) do
+    local waiting = redis.call('HGET', KEYS[11], index .. '.wait')
+    if waiting then
+      redis.call('HDEL', KEYS[11], index .. '.wait')
+      for other in string.gmatch(waiting, '%d+') do
+        -- Not one that was claimed meanwhile, as it looked itself.
+        redis.call('ZADD', KEYS[12], 'XX', now, other)
+        let_go = 1
+      end
+    end
+  end
 end
 
 -- One item of a shard tells, the last: one gather is enough.
@@ -269,4 +285,5 @@ end
 
 -- Said once, when there is room and was none before; the gathers and the sweep look as well.
 table.insert(answers, more and room(ended) and not room(ended - #done) and 1 or 0)
+table.insert(answers, let_go)
 return answers

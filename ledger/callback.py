@@ -1,0 +1,144 @@
+"""`on_complete`: a Celery signature that is published once, when its batch has ended.
+
+It is the submitter's own: its task runs wherever its queue is consumed, with the batch id as its
+first argument, as Celery's `link` passes on a result.
+"""
+
+import logging
+from typing import Annotated, Any, Final
+
+from celery import Celery
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from ledger.crash import crash_point
+from ledger.errors import SubmitRefused, ValueRejected
+from ledger.models import BatchRecord
+from ledger.notices import Notices
+from ledger.store import Store
+from ledger.transport import ONCE
+from ledger.values import encode
+
+logger = logging.getLogger(__name__)
+
+#: Bytes of a signature as JSON.
+MOST_BYTES: Final = 16_384
+
+_CURE: Final = (
+    "on_complete: give one task's signature, as `report.s('weekly').set(queue='reports')`, with "
+    "JSON arguments; what is to follow it goes into its `link`"
+)
+
+Name = Annotated[str, Field(min_length=1, max_length=255, pattern=r"^[\w.:/@-]+$")]
+Seconds = Annotated[float, Field(ge=0, le=10 * 365 * 24 * 3600)]
+Links = list[dict[str, Any]]
+
+
+class Options(BaseModel):
+    """What a signature may ask of its publishing; Celery's names and meanings."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    queue: Name | None = None
+    priority: Annotated[int, Field(ge=0, le=9)] | None = None
+    countdown: Seconds | None = None
+    expires: Seconds | None = None
+    time_limit: Seconds | None = None
+    soft_time_limit: Seconds | None = None
+    ignore_result: bool = False
+    link: Links = []
+    link_error: Links = []
+
+
+class Callback(BaseModel):
+    """A signature of one task: what Celery's `Signature` is as a dict."""
+
+    model_config = ConfigDict(frozen=True, strict=True)
+
+    task: Name
+    args: list[Any] = []
+    kwargs: dict[str, Any] = {}
+    options: Options = Options()
+    immutable: bool = False
+    #: Of a chain, a group or a chord, which are several messages.
+    subtask_type: None = None
+
+
+def checked(signature: object) -> str:
+    """Return the signature as JSON text.
+
+    Raises:
+        SubmitRefused: it is none, or none that can be published later, by another process.
+    """
+    if not isinstance(signature, dict):
+        raise SubmitRefused(f"{_CURE}; this is a {type(signature).__name__}")
+    try:
+        text = encode(signature, max_bytes=MOST_BYTES, setting="nothing")
+    except ValueRejected as error:
+        what = "more than 16 KB of it" if error.code == "too_large" else str(error)
+        raise SubmitRefused(f"{_CURE}; this is {what}") from None
+    try:
+        return Callback.model_validate_json(text).model_dump_json()
+    except ValidationError as error:
+        found = error.errors(include_url=False, include_context=False, include_input=False)[0]
+        place = ".".join(map(str, found["loc"]))
+        raise SubmitRefused(f"{_CURE}; {place}: {found['msg']}") from None
+
+
+def end_batch(app: Celery, store: Store, record: BatchRecord) -> bool:
+    """Commit a batch whose items all have an outcome, once; True for the caller that did it.
+
+    Then its callback is published; should that fail, or should we die, the workers do it soon.
+    """
+    crash_point("before-commit")
+    if not store.commit(record.id, total=record.request_counts.total, key=record.idempotency_key):
+        return False
+    try:
+        publish_callback(app, store, record.id)
+    except Exception as error:  # noqa: BLE001
+        # It is noted as due, and the batch has ended whatever becomes of it.
+        logger.warning("callback not published yet batch=%s: %s", record.id, type(error).__name__)
+    return True
+
+
+def publish_callback(app: Celery, store: Store, batch_id: str) -> bool:
+    """Publish what the ended batch calls, if it has not been; once, whoever comes first.
+
+    The message and the record that it is published are one write (`publish_once.lua`): a crash
+    before it leaves what the workers look for, and after it nothing is left to do.
+    """
+    notices = Notices(store)
+    text = notices.callback(batch_id)
+    if text is None:
+        return False
+    callback = Callback.model_validate_json(text)
+    options = callback.options
+    amqp, task = app.amqp, callback.task
+    message = amqp.as_task_v2(
+        callback_task_id(batch_id),
+        task,
+        args=callback.args if callback.immutable else [batch_id, *callback.args],
+        kwargs=callback.kwargs,
+        countdown=options.countdown,
+        expires=options.expires,
+        time_limit=options.time_limit,
+        soft_time_limit=options.soft_time_limit,
+        ignore_result=options.ignore_result,
+        callbacks=options.link or None,
+        errbacks=options.link_error or None,
+    )
+    # A connection of our own kind: those of Celery's pool are kombu's, and know nothing of `ONCE`.
+    with app.connection_for_write() as connection:
+        amqp.send_task_message(
+            amqp.Producer(connection),
+            task,
+            message,
+            queue=options.queue or store.settings.queue,
+            priority=options.priority,
+            headers={ONCE: notices.callback_keys(batch_id)},
+        )
+    return True
+
+
+def callback_task_id(batch_id: str) -> str:
+    """The Celery task id of what a batch calls at its end: always the same."""
+    return f"{batch_id}:on-complete"

@@ -1,0 +1,170 @@
+"""Many batches at a glance, for people who look: a page of them, found by status and words.
+
+No call reads a whole batch, an input or an outcome, and none writes. What it reads of a batch is
+`meta`, `stats`, custom_ids, and how many `leases` and `due` items there are: a Redis user that may
+read only those can show batches and never what is in them.
+"""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from ledger.errors import UnknownBatch
+from ledger.models import BatchRecord, BatchStatus
+from ledger.parsing import record_of
+from ledger.progress import Progress, progress_of
+from ledger.schema import page_of
+from ledger.store import Store
+from ledger.values import decode
+from ledger.wire import is_batch_id
+
+#: Batches that one search looks at; it says where to go on.
+MOST_LOOKED_AT: Final = 2_000
+
+#: Batches asked for in one round trip of a search.
+_CHUNK: Final = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What a search has found so far."""
+
+    batches: list[tuple[BatchRecord, Progress]]
+    #: The batch behind which the next search goes on; None: there are no more.
+    next: str | None
+    #: Batches in the ledger, and those of them that have not ended.
+    total: int
+    active: int
+
+
+class Overview:
+    """Looks at batches; it borrows the store's connection."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._keys = store.keys
+        # The replies of redis-py are typed for sync and async clients at once; this one is sync.
+        self._redis: Any = store.redis
+
+    def of(self, batch_ids: Sequence[str]) -> list[tuple[BatchRecord, Progress]]:
+        """Return these batches and how they go, in one round trip; unknown ones are missing."""
+        with self._store.talking(), self._store.redis.pipeline(transaction=False) as pipe:
+            pipe.time()
+            for batch_id in batch_ids:
+                keys = self._keys.batch(batch_id)
+                pipe.hgetall(keys.meta)
+                pipe.zcard(keys.leases)
+                pipe.zcard(keys.due)
+                pipe.hgetall(keys.stats)
+            (seconds, micros), *replies = pipe.execute()
+        now = int(seconds) * 1000 + int(micros) // 1000
+        found = []
+        for place, batch_id in enumerate(batch_ids):
+            meta, running, put_off, stats = replies[4 * place : 4 * place + 4]
+            if meta:
+                record = record_of(batch_id, meta, running, put_off)
+                found.append((record, progress_of(record, stats, now)))
+        return found
+
+    def find(
+        self,
+        *,
+        limit: int,
+        after: str | None = None,
+        statuses: Collection[BatchStatus] = (),
+        text: str = "",
+    ) -> Found:
+        """Return up to `limit` sealed batches, newest first, those behind batch `after` if given.
+
+        `statuses`: only these; none are all. `text`: only those in whose id, chain or metadata it
+        occurs, in any case. Looks at 2,000 batches at most: there may be more behind `next`, also
+        if it has found none.
+
+        Raises:
+            UnknownBatch: `after` names no batch.
+        """
+        live = bool(statuses) and not any(status.ended for status in statuses)
+        index = self._keys.active if live else self._keys.batches
+        start = self._behind(index, after)
+        with self._store.talking(), self._store.redis.pipeline(transaction=False) as pipe:
+            pipe.zcard(self._keys.batches)
+            pipe.zcard(self._keys.active)
+            total, active = pipe.execute()
+        if is_batch_id(text):
+            batches = self.of([text])
+            return Found(batches, None, total, active)
+        wanted, last, more = self._scan(index, start, limit, frozenset(statuses), text.casefold())
+        return Found(self.of(wanted), last if more else None, total, active)
+
+    def _scan(
+        self, index: str, start: int, limit: int, statuses: frozenset[BatchStatus], text: str
+    ) -> tuple[list[str], str | None, bool]:
+        """The ids that fit, the last one that was looked at, and whether there are more."""
+        found: list[str] = []
+        last, looked = None, 0
+        size = _CHUNK if statuses or text else limit
+        while looked < MOST_LOOKED_AT:
+            with self._store.talking():
+                ids = self._redis.zrevrange(index, start + looked, start + looked + size)
+            # One more is asked for than is looked at: whether there are any behind.
+            for batch_id, fits in zip(ids, self._fit(ids[:size], statuses, text), strict=False):
+                if fits and len(found) == limit:
+                    return found, last, True
+                last, looked = batch_id, looked + 1
+                if fits:
+                    found.append(batch_id)
+            if len(ids) <= size:
+                return found, last, False
+            if len(found) == limit:
+                break
+        return found, last, True
+
+    def _fit(self, ids: Sequence[str], statuses: frozenset[BatchStatus], text: str) -> list[bool]:
+        with self._store.talking(), self._store.redis.pipeline(transaction=False) as pipe:
+            for batch_id in ids:
+                pipe.hmget(self._keys.batch(batch_id).meta, "status", "chain", "metadata")
+            replies = pipe.execute()
+        return [
+            status not in (None, BatchStatus.VALIDATING)
+            and (not statuses or status in statuses)
+            and (not text or text in _words(batch_id, chain, metadata))
+            for batch_id, (status, chain, metadata) in zip(ids, replies, strict=True)
+        ]
+
+    def _behind(self, index: str, after: str | None) -> int:
+        """The place in the index behind a batch."""
+        if after is None:
+            return 0
+        if not is_batch_id(after):
+            raise UnknownBatch(after)
+        with self._store.talking():
+            rank = self._redis.zrevrank(index, after)
+            if rank is None and self._redis.zscore(self._keys.batches, after) is None:
+                raise UnknownBatch(after)
+        # It has ended since: nobody knows where it was among those that have not.
+        return 0 if rank is None else int(rank) + 1
+
+    def custom_ids(self, batch_id: str, indexes: Sequence[int]) -> dict[int, str]:
+        """Return the custom_ids of these items, where they have any, in one round trip."""
+        keys = self._keys.batch(batch_id)
+        with self._store.talking(), self._store.redis.pipeline(transaction=False) as pipe:
+            for index in indexes:
+                pipe.hget(keys.ids(page_of(index)), str(index))
+            found = pipe.execute()
+        return {i: name for i, name in zip(indexes, found, strict=True) if name is not None}
+
+    def live(self) -> list[str]:
+        """Return the batches that have not ended, the oldest first."""
+        with self._store.talking():
+            return list(self._redis.zrange(self._keys.active, 0, -1))
+
+    def repairs(self) -> dict[str, int]:
+        """Return how many tasks the sweeps have sent again, by why."""
+        with self._store.talking():
+            found = self._redis.hgetall(self._keys.repairs)
+        return {why: int(count) for why, count in sorted(found.items())}
+
+
+def _words(batch_id: str, chain: str | None, metadata: str | None) -> str:
+    pairs = decode(metadata or "{}").items()
+    return " ".join([batch_id, chain or "", *(f"{k}={v}" for k, v in pairs)]).casefold()

@@ -1,0 +1,15 @@
+"""One chain as it changes from deployment to deployment."""
+
+import os
+
+from chains import Chat, RetryPolicy, register
+
+register(
+    "answer",
+    Chat(
+        "test-model",
+        temperature=float(os.environ.get("TEST_TEMPERATURE", "0")),
+        retry=RetryPolicy(max_attempts=1),
+    ),
+    version=os.environ.get("TEST_VERSION"),
+)

@@ -1,0 +1,395 @@
+"""The Batches tab of a real Flower, over HTTP: what it shows, to whom, and what it does."""
+
+import json
+import re
+import threading
+from collections.abc import Iterator
+from http.client import IncompleteRead
+from typing import Any
+from urllib.parse import quote
+from urllib.request import urlopen
+
+import pytest
+
+from chaos.server import Server
+from ledger.models import BatchStatus
+from producer import Batch
+from tests.conftest import Deploy
+from tests.flower_server import Flower
+from tests.harness import Deployment, wait_until
+
+pytestmark = pytest.mark.timeout(120)
+
+#: In an input, an output, an error's message.
+CANARY = "canary-of-the-batches-tab"
+MARKUP = '"><script>window.hacked = 1</script>'
+NOBODY = "batch_" + "0" * 24
+
+
+@pytest.fixture(scope="module")
+def deployment(deploy_for_module: Deploy) -> Deployment:
+    return deploy_for_module(alike_limit=0, task_events=True, lease=4)
+
+
+Flowers = dict[str, Flower]
+
+
+@pytest.fixture(scope="module")
+def flowers(deployment: Deployment) -> Flowers:
+    """One as it comes behind a password, one that only reads and shows payloads, an open one."""
+    found = {
+        "plain": Flower(deployment),
+        "reader": Flower(deployment, "--read_only=true", env={"BATCHORD_FLOWER_PAYLOADS": "1"}),
+        "open": Flower(deployment, "--url_prefix=watch", login=None),
+    }
+    worker = deployment.start_worker(wait=False)
+    deployment.wait_for_worker(worker)
+    for name in ("plain", "reader"):
+        found[name].wait()
+    wait_until(lambda: found["open"].status("/watch/healthcheck") == 200, what="it answers")
+    return found
+
+
+@pytest.fixture(scope="module")
+def flower(flowers: Flowers) -> Flower:
+    return flowers["plain"]
+
+
+@pytest.fixture(scope="module")
+def ended(deployment: Deployment, flowers: Flowers) -> Batch:
+    """A batch of 40 items, eight of which have failed with two codes."""
+    inputs = [{"value": f"{CANARY} {n}", "fail": _fault(n)} for n in range(40)]
+    batch = deployment.client.submit(
+        "may-fail",
+        inputs,
+        custom_ids=[f"row-{n}" for n in range(40)],
+        metadata={"team": "support", "note": MARKUP},
+    )
+    assert batch.wait(60).request_counts.failed == 8
+    return batch
+
+
+def _fault(n: int) -> str | None:
+    return None if n % 5 else ("bug" if n % 2 else CANARY.upper())
+
+
+@pytest.fixture
+def waiting(deployment: Deployment, flowers: Flowers) -> Iterator[Batch]:
+    """A batch that is paused, with nearly all to be done."""
+    batch = deployment.client.submit("nap", [{"seconds": 30, "value": n} for n in range(20)])
+    batch.pause()
+    yield batch
+    batch.cancel()  # else it would hold the worker's slots
+    batch.wait(30)
+
+
+def test_the_tab_is_on_every_page_of_flower(flower: Flower) -> None:
+    for page in ("/", "/tasks", "/broker", "/batches"):
+        assert 'href="/batches"' in flower.get(page), page
+    assert 'aria-current="page">Batches' in flower.get("/batches")
+
+
+def test_the_list_says_how_each_batch_goes(flower: Flower, ended: Batch) -> None:
+    found = flower.json("/batches/data")
+    row = next(row for row in found["batches"] if row["id"] == ended.id)
+    assert (row["chain"], row["status"], row["running"]) == ("may-fail", "completed", 0)
+    counts = {"total": 40, "succeeded": 32, "failed": 8, "cancelled": 0, "expired": 0}
+    assert row["request_counts"] == counts
+    assert row["metadata"] == {"team": "support", "note": MARKUP}
+    assert (row["rate"], row["eta"], row["usage"], row["cost_usd"]) == (None, None, None, None)
+    assert found["total"] >= found["active"]
+
+
+def test_a_batch_tells_its_failures_by_code_and_who_they_are(flower: Flower, ended: Batch) -> None:
+    batch = flower.json(f"/batch/{ended.id}/data")
+    groups = {group["code"]: group for group in batch["failures"]}
+    assert {code: group["count"] for code, group in groups.items()} == {
+        CANARY.upper(): 4,
+        "KeyError": 4,
+    }
+    first = groups["KeyError"]["first"]
+    assert [item["custom_id"] for item in first] == [f"row-{item['index']}" for item in first]
+    assert set(first[0]) == {"index", "custom_id", "task"}
+    assert sum(slot["succeeded"] for slot in batch["throughput"]) == 32
+    assert 0 < batch["latency_p50"] <= batch["latency_p95"]
+
+
+def test_a_batch_and_its_tasks_are_linked_both_ways(flower: Flower, ended: Batch) -> None:
+    def tasks() -> list[str]:
+        groups = flower.json(f"/batch/{ended.id}/data")["failures"]
+        return [item["task"] for group in groups for item in group["first"] if item["task"]]
+
+    wait_until(lambda: len(tasks()) == 8, what="Flower knows the failed tasks")
+    assert f'href="/batch/{ended.id}"' in flower.get(f"/task/{tasks()[0]}")
+    search = f"name:batchord.run_items kwargs:batch_id={ended.id} state:FAILURE"
+    assert len(flower.tasks(search=search)) == 8
+    assert f"kwargs%3Abatch_id%3D{ended.id}" in flower.get(f"/batch/{ended.id}")
+
+
+def test_batches_are_found_by_status_text_and_id(
+    flower: Flower, ended: Batch, waiting: Batch
+) -> None:
+    def ids(query: str) -> set[str]:
+        found = flower.json(f"/api/batches?{query}")
+        return {row["id"] for row in found["batches"]}
+
+    assert ids("status=paused") == {waiting.id}
+    assert ended.id in ids("status=completed,failed")
+    assert ids("text=TEAM%3Dsup") == {ended.id}
+    assert ids("text=may-fa&status=completed") == {ended.id}
+    assert ids(f"text={waiting.id}") == {waiting.id}
+    assert ids("text=nothing-of-that-kind") == set()
+
+
+def test_pages_of_batches_follow_each_other_and_miss_none(
+    deployment: Deployment, flower: Flower
+) -> None:
+    submitted = [deployment.client.submit("echo", [n], metadata={"many": "1"}) for n in range(7)]
+    for query in ("limit=3", "limit=3&text=many%3D1", "limit=3&status=completed,in_progress"):
+        seen: list[str] = []
+        after = ""
+        while True:
+            found = flower.json(f"/api/batches?{query}&after={after}")
+            seen += [row["id"] for row in found["batches"]]
+            after = found["next"]
+            if after is None:
+                break
+        assert len(seen) == len(set(seen))
+        assert [one.id for one in reversed(submitted)] == seen[:7]
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/batch/{}",
+        "/batch/{}/data",
+        "/batch/{}/results.jsonl",
+        "/api/batches/{}",
+        "/api/batches?after={}",
+    ],
+)
+@pytest.mark.parametrize("batch_id", [NOBODY, "nonsense", "%7Bx%7D:meta", "%2e%2e"])
+def test_an_unknown_batch_is_not_found(flower: Flower, path: str, batch_id: str) -> None:
+    assert flower.status(path.format(batch_id)) == 404
+
+
+@pytest.mark.parametrize("action", ["cancel", "pause", "resume", "retry"])
+@pytest.mark.parametrize("batch_id", [NOBODY, "nonsense"])
+def test_nothing_is_done_to_an_unknown_batch(
+    flower: Flower, deployment: Deployment, action: str, batch_id: str
+) -> None:
+    assert flower.ask(f"/api/batches/{batch_id}/{action}", method="POST")[0] == 404
+    assert deployment.keys_of(batch_id) == []
+
+
+@pytest.mark.parametrize(
+    "query", ["limit=0", "limit=101", "limit=x", "status=bad", "status=completed,"]
+)
+def test_a_query_that_makes_no_sense_is_refused(flower: Flower, query: str) -> None:
+    status, text = flower.ask(f"/api/batches?{query}")
+    assert status == (200 if query.endswith(",") else 400)
+    assert "Traceback" not in text
+
+
+def test_without_a_login_nothing_is_shown_and_nothing_done(flower: Flower, ended: Batch) -> None:
+    paths = ["/batches", "/batches/data", "/api/batches", f"/api/batches/{ended.id}"]
+    paths += [f"/batch/{ended.id}{rest}" for rest in ("", "/data", "/results.jsonl")]
+    for login in (None, "watcher:wrong"):
+        for path in paths:
+            assert flower.status(path, login=login) == 401, path
+        status, _ = flower.ask(f"/api/batches/{ended.id}/retry", method="POST", login=login)
+        assert status == 401
+
+
+def test_an_open_flower_shows_pages_and_its_api_does_nothing(
+    flowers: Flowers, waiting: Batch
+) -> None:
+    """As Flower's own API: 401 unless a login is configured. And all of it behind a prefix."""
+    open_ = flowers["open"]
+    page = open_.get(f"/watch/batch/{waiting.id}", login=None)
+    assert f'data-url="/watch/batch/{waiting.id}/data"' in page
+    assert "data-allowed" not in page
+    assert open_.status("/watch/batches/data", login=None) == 200
+    for path in ("/watch/api/batches", f"/watch/api/batches/{waiting.id}"):
+        assert open_.status(path, login=None) == 401
+    for action in ("cancel", "resume"):
+        path = f"/watch/api/batches/{waiting.id}/{action}"
+        assert open_.ask(path, method="POST", login=None)[0] == 401
+    assert waiting.status is BatchStatus.PAUSED
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Sec-Fetch-Site": "cross-site"},
+        {"Sec-Fetch-Site": "same-site"},
+        {"Origin": "https://elsewhere.example"},
+    ],
+)
+def test_another_sites_page_can_do_nothing(
+    flower: Flower, waiting: Batch, headers: dict[str, str]
+) -> None:
+    path = f"/api/batches/{waiting.id}/cancel"
+    assert flower.ask(path, method="POST", headers=headers)[0] == 403
+    assert waiting.status is BatchStatus.PAUSED
+    assert flower.ask(path, headers=headers)[0] == 405  # and no link does it
+
+
+def test_a_flower_that_only_reads_refuses_every_action(flowers: Flowers, waiting: Batch) -> None:
+    reader = flowers["reader"]
+    for action in ("cancel", "pause", "resume", "retry"):
+        status, text = reader.ask(f"/api/batches/{waiting.id}/{action}", method="POST")
+        assert (status, text) == (403, "Read only mode is enabled")
+    assert waiting.status is BatchStatus.PAUSED
+    assert "data-action" not in reader.get(f"/batch/{waiting.id}")
+
+
+def test_a_batch_is_paused_resumed_and_cancelled(
+    deployment: Deployment, flower: Flower, waiting: Batch
+) -> None:
+    def act(action: str) -> Any:
+        status, text = flower.ask(f"/api/batches/{waiting.id}/{action}", method="POST")
+        assert status == 200, text
+        return json.loads(text)
+
+    assert act("resume") == {"status": "in_progress"}
+    wait_until(lambda: flower.json(f"/batch/{waiting.id}/data")["running"], what="items run")
+    wait_until(lambda: flower.json(f"/batch/{waiting.id}/data")["workers"], what="Flower heard it")
+    assert act("pause") == {"status": "paused"}
+    assert act("cancel")["status"] in ("cancelling", "cancelled")
+    assert waiting.wait(30).status is BatchStatus.CANCELLED
+
+
+def test_failed_items_run_again_all_or_of_one_code(flower: Flower, deployment: Deployment) -> None:
+    inputs = [{"value": n, "fail": "bug" if n % 2 else "chain"} for n in range(10)]
+    batch = deployment.client.submit("may-fail", inputs)
+    batch.wait(60)
+    for query, retried in (("?code=refusal", 5), ("?code=refusal&code=KeyError", 10), ("", 10)):
+        status, text = flower.ask(f"/api/batches/{batch.id}/retry{query}", method="POST")
+        assert (status, json.loads(text)["retried"]) == (200, retried)
+        batch.wait(60)
+    assert flower.json(f"/batch/{batch.id}/data")["retried"] == 25
+
+
+def test_only_a_completed_batchs_items_run_again(flower: Flower, waiting: Batch) -> None:
+    status, text = flower.ask(f"/api/batches/{waiting.id}/retry", method="POST")
+    assert status == 409
+    assert "only a completed batch" in text
+
+
+def test_results_and_errors_are_downloaded_where_payloads_are_let_out(
+    flowers: Flowers, ended: Batch
+) -> None:
+    reader = flowers["reader"]
+    results = [
+        json.loads(line) for line in reader.get(f"/batch/{ended.id}/results.jsonl").split("\n")[:-1]
+    ]
+    assert results == [json.loads(item.model_dump_json()) for item in ended.results()]
+    errors = reader.get(f"/batch/{ended.id}/errors.jsonl").splitlines()
+    assert [json.loads(line)["index"] for line in errors] == list(range(0, 40, 5))
+
+
+def test_payloads_are_on_no_page_unless_the_setting_lets_them_out(
+    flowers: Flowers, ended: Batch, deployment: Deployment
+) -> None:
+    refused = deployment.client.submit(
+        "hostile-error", [CANARY, "long", "Unprintable"], custom_ids=["a", "b", "c"]
+    )
+    refused.wait(60)
+    seen = {}
+    for name in ("plain", "reader"):
+        flower = flowers[name]
+        paths = ["/batches", "/batches/data", "/api/batches", "/metrics"]
+        for batch in (ended, refused):
+            paths += [f"/batch/{batch.id}", f"/batch/{batch.id}/data", f"/api/batches/{batch.id}"]
+        seen[name] = "\n".join(map(flower.get, paths))
+        for kind in ("results", "errors"):
+            status, text = flower.ask(f"/batch/{ended.id}/{kind}.jsonl")
+            assert status == (200 if name == "reader" else 403)
+            seen[name] += text
+    assert CANARY not in seen["plain"]
+    assert "as asked" not in seen["plain"]
+    assert "x" * 100 not in seen["plain"]
+    assert "BATCHORD_FLOWER_PAYLOADS" in seen["plain"]
+    assert f"{CANARY} 5" in seen["reader"]
+    assert "as asked" in seen["reader"]
+
+
+def test_what_a_paused_batch_met_is_told_without_its_message(
+    flowers: Flowers, deployment: Deployment
+) -> None:
+    batch = deployment.client.submit("may-fail", [{"value": CANARY, "fail": "operator"}] * 5)
+    wait_until(lambda: batch.status is BatchStatus.PAUSED, what="the workers pause it")
+    told = {
+        name: flowers[name].json(f"/batch/{batch.id}/data")["reason"]
+        for name in flowers
+        if name != "open"
+    }
+    assert told["plain"]["code"] == told["reader"]["code"] == "authentication_error"
+    assert told["plain"]["message"] is None
+    assert told["reader"]["message"] == "no such key"
+    batch.cancel()
+
+
+def test_names_that_are_markup_stay_text(flower: Flower, ended: Batch) -> None:
+    """Pages have no data in them; they fetch it as JSON, which no browser takes for a page."""
+    for path in ("/batches", f"/batches?text={quote(MARKUP)}", f"/batch/{ended.id}"):
+        assert "hacked" not in flower.get(path)
+    status, text = flower.ask(f"/batch/{quote(MARKUP, safe='')}")
+    assert status == 404
+    assert "<script>window" not in text
+
+
+def test_metrics_tell_of_live_batches_by_chain(flower: Flower, waiting: Batch) -> None:
+    text = flower.get("/metrics")
+    assert "batchord_up 1.0" in text
+    assert 'batchord_batches{chain="nap",status="paused"}' in text
+    [queued] = re.findall(r'batchord_items\{chain="nap",status="queued"\} ([0-9.]+)', text)
+    assert float(queued) > 0
+    assert "flower_events_total" in text
+    assert waiting.id not in text
+
+
+def test_a_download_that_breaks_off_is_not_taken_for_a_whole_one(
+    server: Server, deploy: Deploy
+) -> None:
+    deployment = deploy(url=server.url, socket_timeout=1)
+    flower = Flower(deployment, env={"BATCHORD_FLOWER_PAYLOADS": "1"})
+    deployment.start_worker()
+    batch = deployment.client.submit("echo", ["x" * 200_000] * 300)
+    batch.wait(60)
+    wait_until(lambda: flower.status("/batches") == 200, what="Flower answers", timeout=30)
+    request = flower.request(f"/batch/{batch.id}/results.jsonl")
+    with urlopen(request, timeout=30) as answer:
+        assert b"xxx" in answer.read(1_000_000)  # the rest waits for us
+        server.stall()
+        try:
+            with pytest.raises((IncompleteRead, ConnectionError)):
+                answer.read()
+        finally:
+            server.go_on()
+    wait_until(lambda: flower.status("/batches/data") == 200, what="it goes on")
+
+
+def test_a_redis_that_is_silent_stops_no_other_page(server: Server, deploy: Deploy) -> None:
+    deployment = deploy(url=server.url, socket_timeout=5)
+    flower = Flower(deployment)
+    wait_until(lambda: flower.status("/batches/data") == 200, what="Flower answers", timeout=30)
+    server.stall()
+    answers: list[int] = []
+    asking = [
+        threading.Thread(target=lambda: answers.append(flower.status("/batches/data")))
+        for _ in range(3)
+    ]
+    for thread in asking:
+        thread.start()
+    try:
+        for _ in range(5):
+            assert flower.status("/healthcheck") == 200
+            assert flower.status("/batches") == 200
+        assert answers == []
+    finally:
+        server.go_on()
+        for thread in asking:
+            thread.join()
+    assert answers == [200] * 3

@@ -1,0 +1,168 @@
+"""What the pages ask of the ledger: plain dictionaries, made in threads beside Flower's loop.
+
+Without `BATCHORD_FLOWER_PAYLOADS` it reads no input, no outcome, and tells no error's message.
+"""
+
+import asyncio
+import json
+from collections.abc import Callable, Collection
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any, Final, Literal, ParamSpec, TypeVar
+
+from celery import Celery
+
+from ledger.errors import UnknownBatch
+from ledger.models import BatchRecord, BatchStatus, Item, ItemStatus
+from ledger.overview import Overview
+from ledger.progress import FailureGroup, Progress
+from ledger.reader import Reader
+from ledger.settings import Settings
+from ledger.steering import Steering
+from ledger.store import Store
+from ledger.wire import is_batch_id
+
+#: Batches of one page, and of one answer of the API.
+PAGE: Final = 25
+MOST: Final = 100
+
+#: Codes of which the first items are named; the others are counted.
+_GROUPS_NAMED: Final = 20
+
+#: Items of a download that are read at a time: of 1 MB each at most.
+CHUNK: Final = 100
+
+#: Characters of an input that a page shows.
+_INPUT_SHOWN: Final = 2_000
+
+#: Questions that are asked at a time. Threads of our own: a Redis that is silent must not hold
+#: those of Flower, which asks workers through them.
+_THREADS: Final = 8
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+Action = Literal["cancel", "pause", "resume", "retry"]
+
+_IN_LIST: Final = {"rate", "eta", "cost_usd", "restarts", "retried"}
+_IN_DETAIL: Final = _IN_LIST | {"latency_p50", "latency_p95", "throughput"}
+
+
+class Desk:
+    """Answers and acts for Flower. Its methods block, but for `ask`; making one is silent."""
+
+    def __init__(self, app: Celery, settings: Settings) -> None:
+        store = Store(settings)
+        self.payloads = settings.flower_payloads
+        self.overview = Overview(store)
+        self._reader = Reader(store)
+        self._steering = Steering(app, store)
+        self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="batches")
+
+    async def ask(self, what: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Have one of the methods below answer in a thread: the loop goes on."""
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._threads, partial(what, *args, **kwargs))
+
+    def find(
+        self, *, limit: int, after: str | None, statuses: Collection[BatchStatus], text: str
+    ) -> dict[str, Any]:
+        """Return a page of batches, newest first; `next` is where to go on, if there are more."""
+        found = self.overview.find(limit=limit, after=after, statuses=statuses, text=text)
+        return {
+            "batches": [self._batch(record, progress) for record, progress in found.batches],
+            "next": found.next,
+            "total": found.total,
+            "active": found.active,
+        }
+
+    def batch(self, batch_id: str) -> dict[str, Any]:
+        """Return one batch, its failures by code, and its series.
+
+        Raises:
+            UnknownBatch: there is none.
+        """
+        found = self.overview.of([batch_id]) if is_batch_id(batch_id) else []
+        if not found:
+            raise UnknownBatch(batch_id)
+        record, progress = found[0]
+        series = progress.model_dump(mode="json", include=_IN_DETAIL)
+        failures = self._failures(batch_id, progress.failures)
+        return self._batch(record, progress) | series | {"failures": failures}
+
+    def act(self, batch_id: str, action: Action, codes: Collection[str] | None) -> dict[str, Any]:
+        """Do it, and return what to tell: the status then, and how many items run again.
+
+        Raises:
+            UnknownBatch, RetryRefused, ResumeRefused: as `Steering` does.
+        """
+        if not is_batch_id(batch_id):
+            raise UnknownBatch(batch_id)
+        if action == "retry":
+            retried = self._steering.retry_failed(batch_id, codes)
+            return {"status": self._reader.status(batch_id), "retried": retried}
+        steps: dict[str, Callable[[str], BatchStatus]] = {
+            "cancel": self._steering.cancel,
+            "pause": self._steering.pause,
+            "resume": self._steering.resume,
+        }
+        return {"status": steps[action](batch_id)}
+
+    def total(self, batch_id: str) -> int:
+        """Return how many items there are."""
+        return self._reader.record(batch_id).request_counts.total
+
+    def lines(self, batch_id: str, start: int, *, failed: bool) -> bytes:
+        """Return what has ended of the `CHUNK` items from `start` on, as JSON lines.
+
+        `failed`: only those that did not succeed.
+        """
+        items = self._reader.items(batch_id, start, start + CHUNK)
+        return b"".join(
+            item.model_dump_json().encode() + b"\n"
+            for item in items
+            if item.status.ended and not (failed and item.status is ItemStatus.SUCCEEDED)
+        )
+
+    def _batch(self, record: BatchRecord, progress: Progress) -> dict[str, Any]:
+        told = record.model_dump(mode="json", exclude={"idempotency_key", "reason"})
+        if (reason := record.reason) is not None:
+            # An item's error may quote its input. What the ledger says itself names no item.
+            message = reason.message if self.payloads or reason.index is None else None
+            told["reason"] = {"code": reason.code, "index": reason.index, "message": message}
+        else:
+            told["reason"] = None
+        return told | progress.model_dump(mode="json", include=_IN_LIST)
+
+    def _failures(self, batch_id: str, groups: list[FailureGroup]) -> list[dict[str, Any]]:
+        indexes = [index for group in groups[:_GROUPS_NAMED] for index in group.first]
+        names = self.overview.custom_ids(batch_id, indexes) if indexes else {}
+        more = self._payloads(batch_id, indexes) if self.payloads else {}
+        return [
+            {
+                "code": group.code,
+                "count": group.count,
+                "first": [
+                    {"index": index, "custom_id": names.get(index)} | more.get(index, {})
+                    for index in (group.first if place < _GROUPS_NAMED else [])
+                ],
+            }
+            for place, group in enumerate(groups)
+        ]
+
+    def _payloads(self, batch_id: str, indexes: list[int]) -> dict[int, dict[str, Any]]:
+        """What only the setting lets out: errors' messages, attempts, and the heads of inputs."""
+        found: dict[int, dict[str, Any]] = {}
+        for item in self._reader.items_at(batch_id, indexes):
+            [text] = self._reader.inputs(batch_id, [item.index])
+            found[item.index] = {"attempts": item.attempts, "input": _head(text), **_error(item)}
+        return found
+
+
+def _error(item: Item) -> dict[str, Any]:
+    return {} if item.error is None else item.error.model_dump(include={"message", "step"})
+
+
+def _head(value: Any) -> str:
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= _INPUT_SHOWN else f"{text[:_INPUT_SHOWN]} ..."

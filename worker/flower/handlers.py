@@ -1,0 +1,214 @@
+"""The pages, and what they fetch: Flower's login and looks, our desk.
+
+Nothing here talks to Redis itself: the desk does, in a thread, so that Flower's loop goes on.
+"""
+
+from collections.abc import Callable
+from itertools import islice
+from typing import Any, Final, ParamSpec, TypeVar
+
+from flower.api import BaseApiHandler
+from flower.views import BaseHandler
+from tornado.iostream import StreamClosedError
+from tornado.web import HTTPError, authenticated
+
+from chains.errors import BatchordError
+from ledger.errors import LedgerUnavailable, ResumeRefused, RetryRefused, UnknownBatch
+from ledger.models import BatchStatus
+from ledger.wire import task_id
+from worker.flower.desk import CHUNK, MOST, PAGE, Action, Desk
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+#: What an error of ours is on the wire.
+_STATUS: Final[dict[type[BatchordError], int]] = {
+    UnknownBatch: 404,
+    RetryRefused: 409,
+    ResumeRefused: 409,
+    LedgerUnavailable: 503,
+}
+
+#: The latest tasks that are looked through for who works on a batch.
+_TASKS_LOOKED_AT: Final = 2_000
+
+PAYLOADS_OFF: Final = (
+    "results hold what the chain was given and what it made: start Flower with "
+    "BATCHORD_FLOWER_PAYLOADS=1 to let those who may log in here have them"
+)
+
+
+class _AtTheDesk:
+    """What all handlers of ours share; mixed into one of Flower's."""
+
+    desk: Desk
+    application: Any
+    get_argument: Callable[..., Any]
+
+    def initialize(self, desk: Desk) -> None:
+        self.desk = desk
+
+    async def ask(self, what: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Ask the desk; our errors become HTTP's."""
+        try:
+            return await self.desk.ask(what, *args, **kwargs)
+        except BatchordError as error:
+            raise HTTPError(_STATUS.get(type(error), 500), str(error)) from error
+
+    async def find(self) -> dict[str, Any]:
+        """The page of batches that the query asks for."""
+        limit = self.get_argument("limit", PAGE, type=int)
+        if not 1 <= limit <= MOST:
+            raise HTTPError(400, f"limit is {limit}: it must be 1 to {MOST}")
+        names = self.get_argument("status", "", escape=False)
+        try:
+            statuses = [BatchStatus(name) for name in names.split(",") if name]
+        except ValueError:
+            known = ", ".join(status for status in BatchStatus if status != "validating")
+            raise HTTPError(400, f"unknown status: it must be of {known}") from None
+        after = self.get_argument("after", None, escape=False) or None
+        text = self.get_argument("text", "", escape=False)
+        found = self.desk.find
+        return await self.ask(found, limit=limit, after=after, statuses=statuses, text=text)
+
+    async def batch(self, batch_id: str) -> dict[str, Any]:
+        """One batch, and who works on it."""
+        found = await self.ask(self.desk.batch, batch_id)
+        known = self.application.events.state.tasks
+        for item in (item for group in found["failures"] for item in group["first"]):
+            task = task_id(batch_id, range(item["index"], item["index"] + 1))
+            item["task"] = task if task in known else None
+        # A task that was refused its item says no more: without items that run, nobody works on it.
+        return found | {"workers": self._workers(batch_id) if found["running"] else []}
+
+    def _workers(self, batch_id: str) -> list[str]:
+        """Who runs items of the batch, by the latest tasks that Flower has heard of."""
+        latest = islice(self.application.events.state.tasks_by_time(), _TASKS_LOOKED_AT)
+        return sorted(
+            {
+                task.worker.hostname
+                for _, task in latest
+                if task.state == "STARTED" and task.worker and batch_id in str(task.kwargs)
+            }
+        )
+
+
+def _in_plain_text(handler: Any, status_code: int, **kwargs: Any) -> None:
+    """Say what went wrong, as Flower's API does."""
+    if status_code == 401 and handler.application.options.basic_auth:
+        # A browser that has logged in on a page sends its password here once it is asked.
+        handler.set_header("WWW-Authenticate", 'Basic realm="flower"')
+    BaseApiHandler.write_error(handler, status_code, **kwargs)
+
+
+class _Page(_AtTheDesk, BaseHandler):
+    """A page of ours, or what one fetches: for whoever may see Flower's pages."""
+
+
+class _Api(_AtTheDesk, BaseApiHandler):
+    """Beside Flower's API, and as closed: 401 without a login that is configured."""
+
+    write_error = _in_plain_text
+
+
+class BatchesPage(_Page):
+    """The list. It fetches its rows itself."""
+
+    @authenticated
+    def get(self) -> None:
+        self.render("batches.html")
+
+
+class BatchPage(_Page):
+    """One batch. Whether there is one is known when it fetches it."""
+
+    @authenticated
+    async def get(self, batch_id: str) -> None:
+        await self.ask(self.desk.total, batch_id)  # 404 where there is none
+        options = self.application.options
+        self.render(
+            "batch.html",
+            batch_id=batch_id,
+            read_only=options.read_only,
+            may_act=bool(options.basic_auth or options.auth or self.unauthenticated_api),
+            payloads=self.desk.payloads,
+        )
+
+
+class _Data(_Page):
+    """JSON for our pages: what goes wrong is said in plain text."""
+
+    write_error = _in_plain_text
+
+
+class BatchesData(_Data):
+    """The rows of the list."""
+
+    @authenticated
+    async def get(self) -> None:
+        self.write(await self.find())
+
+
+class BatchData(_Data):
+    """What the page of one batch shows."""
+
+    @authenticated
+    async def get(self, batch_id: str) -> None:
+        self.write(await self.batch(batch_id))
+
+
+class ListBatches(_Api):
+    """`GET /api/batches?limit=25&after=ID&status=in_progress,paused&text=...`"""
+
+    @authenticated
+    async def get(self) -> None:
+        self.write(await self.find())
+
+
+class GetBatch(_Api):
+    """`GET /api/batches/ID`"""
+
+    @authenticated
+    async def get(self, batch_id: str) -> None:
+        self.write(await self.batch(batch_id))
+
+
+class Act(_Api):
+    """`POST /api/batches/ID/cancel`, `pause`, `resume`, `retry?code=...`; 403 in read-only mode."""
+
+    @authenticated
+    async def post(self, batch_id: str, action: Action) -> None:
+        if self.application.options.read_only:
+            raise HTTPError(403, "Read only mode is enabled")
+        codes = [code for code in self.get_arguments("code") if code]
+        self.write(await self.ask(self.desk.act, batch_id, action, codes or None))
+
+
+class Download(_Data):
+    """Results or errors as JSON lines in input order, of what has ended so far.
+
+    A few items at a time, no faster than they are taken: memory stays flat.
+    """
+
+    @authenticated
+    async def get(self, batch_id: str, kind: str) -> None:
+        total = await self.ask(self.desk.total, batch_id)
+        if not self.desk.payloads:
+            raise HTTPError(403, PAYLOADS_OFF)
+        self.set_header("Content-Type", "application/jsonl; charset=UTF-8")
+        name = f"{batch_id}.{kind}.jsonl"
+        self.set_header("Content-Disposition", f'attachment; filename="{name}"')
+        failed = kind == "errors"
+        try:
+            for start in range(0, total, CHUNK):
+                lines = await self.ask(self.desk.lines, batch_id, start, failed=failed)
+                if lines:
+                    self.write(lines)
+                    await self.flush()
+        except StreamClosedError:
+            return  # whoever wanted it has gone
+        except HTTPError:
+            if not self._headers_written:
+                raise
+            # Too late for a status: a connection that is cut says that it is not whole.
+            self.request.connection.stream.close()

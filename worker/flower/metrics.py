@@ -1,0 +1,138 @@
+"""Series about batches on Flower's `/metrics`: of those that have not ended, summed up by chain.
+
+There are as many series as chains with live batches, times a dozen, and no batch is a label: what
+a chain's name may be is bounded by who registers chains.
+"""
+
+import logging
+import time
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from typing import Any, Final
+
+import prometheus_client
+from flower.views.monitor import Metrics as FlowersMetrics
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+
+from chains.errors import BatchordError
+from ledger.models import BatchRecord
+from ledger.progress import Progress
+from worker.flower.desk import Desk
+
+logger = logging.getLogger(__name__)
+
+#: Live batches that one look takes in, the oldest ones; there are seldom more than a few.
+_MOST: Final = 1_000
+
+#: (name without `batchord_`, what it says, labels beside the chain).
+_GAUGES: Final = {
+    "batches": ("Batches that have not ended", ["status"]),
+    "items": ("Items of batches that have not ended", ["status"]),
+    "items_per_second": ("Items that end, lately", []),
+    "restarts": ("Starts of settled items beyond their first", []),
+    "retried_items": ("Failed items that were run again because someone asked for it", []),
+    "requests": ("Calls to providers", []),
+    "tokens": ("Tokens that were used", ["kind"]),
+    "cost_usd": ("US dollars spent where prices are known", []),
+    "oldest_batch_seconds": ("Age of the oldest batch that has not ended", []),
+    "latency_p95_seconds": ("The slowest live batch's 95th percentile of an attempt", []),
+}
+
+#: Those that are not sums over a chain's batches.
+_LARGEST: Final = {"oldest_batch_seconds", "latency_p95_seconds"}
+
+Look = list[tuple[BatchRecord, Progress]]
+
+
+class BatchMetrics:
+    """A collector: it tells of the latest look, so that collecting never waits for Redis."""
+
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk
+        self._overview = desk.overview
+        self._look: Look = []
+        self._repairs: dict[str, int] = {}
+        self._live = 0
+        self._up = False
+        prometheus_client.REGISTRY.register(self)
+
+    async def look(self) -> None:
+        """Look at the ledger, in a thread."""
+        await self._desk.ask(self._look_at_all)
+
+    def _look_at_all(self) -> None:
+        try:
+            live = self._overview.live()
+            self._look = self._overview.of(live[:_MOST])
+            self._live = len(live)
+            self._repairs = self._overview.repairs()
+            self._up = True
+        except BatchordError as error:
+            self._look, self._repairs, self._live, self._up = [], {}, 0, False
+            logger.warning("no metrics of batches: %s", error)
+
+    def describe(self) -> Iterable[Metric]:
+        """Nothing in advance: registering must not look."""
+        return []
+
+    def collect(self) -> Iterable[Metric]:
+        """The latest look, as Prometheus has it."""
+        yield GaugeMetricFamily("batchord_up", "Whether the ledger could be read", self._up)
+        yield GaugeMetricFamily(
+            "batchord_live_batches",
+            f"Batches that have not ended; all other series sum up the oldest {_MOST}",
+            self._live,
+        )
+        repairs = CounterMetricFamily(
+            "batchord_sweep_repairs", "Tasks that the sweeps have sent again", labels=["why"]
+        )
+        for why, count in self._repairs.items():
+            repairs.add_metric([why], count)
+        yield repairs
+        series: dict[str, dict[tuple[str, ...], float]] = defaultdict(lambda: defaultdict(float))
+        for record, progress in self._look:
+            for name, labels, value in _values(record, progress):
+                so_far = series[name][record.chain, *labels]
+                series[name][record.chain, *labels] = (
+                    max(so_far, value) if name in _LARGEST else so_far + value
+                )
+        for name, (says, labels) in _GAUGES.items():
+            family = GaugeMetricFamily(f"batchord_{name}", says, labels=["chain", *labels])
+            for key, value in series[name].items():
+                family.add_metric(key, value)
+            yield family
+
+
+def _values(record: BatchRecord, progress: Progress) -> Iterable[tuple[str, Sequence[str], float]]:
+    counts = record.request_counts
+    ended = counts.model_dump(exclude={"total"})
+    yield "batches", [record.status], 1
+    for status, count in ended.items():
+        yield "items", [status], count
+    yield "items", ["running"], record.running
+    yield "items", ["put_off"], record.put_off
+    queued = counts.total - counts.done - record.running - record.put_off
+    yield "items", ["queued"], max(0, queued)
+    yield "items_per_second", [], progress.rate or 0.0
+    yield "restarts", [], progress.restarts
+    yield "retried_items", [], progress.retried
+    yield "oldest_batch_seconds", [], time.time() - record.created_at.timestamp()
+    if progress.latency_p95 is not None:
+        yield "latency_p95_seconds", [], progress.latency_p95
+    if (usage := record.usage) is not None:
+        yield "requests", [], usage.requests or 0
+        yield "tokens", ["input"], usage.input_tokens or 0
+        yield "tokens", ["output"], usage.output_tokens or 0
+        if usage.cost_usd is not None:
+            yield "cost_usd", [], usage.cost_usd
+
+
+class Metrics(FlowersMetrics):
+    """Flower's `/metrics`, after a look at the ledger."""
+
+    def initialize(self, metrics: BatchMetrics) -> None:
+        self._metrics = metrics
+
+    async def get(self) -> Any:
+        await self._metrics.look()
+        await super().get()

@@ -1,0 +1,34 @@
+"""Where the handlers are. Named, and made by `url`, so that `--url-prefix` moves them too."""
+
+from pathlib import Path
+from typing import Any, Final
+
+from tornado.web import StaticFileHandler, url
+
+from worker.flower import handlers
+from worker.flower.desk import Desk
+from worker.flower.metrics import BatchMetrics, Metrics
+
+_STATIC: Final = Path(__file__).parent / "static"
+
+
+def routes(desk: Desk) -> list[Any]:
+    """Return the handlers of the Batches tab, all at one desk."""
+    at = {"desk": desk}
+    return [
+        url(r"/batches", handlers.BatchesPage, at, name="batches"),
+        url(r"/batches/data", handlers.BatchesData, at, name="batches-data"),
+        url(r"/batches/static/(.*)", StaticFileHandler, {"path": str(_STATIC)}, "batches-static"),
+        url(r"/batch/([^/]+)", handlers.BatchPage, at, name="batch"),
+        url(r"/batch/([^/]+)/data", handlers.BatchData, at, name="batch-data"),
+        url(r"/batch/([^/]+)/(results|errors)\.jsonl", handlers.Download, at, name="batch-lines"),
+        url(r"/api/batches", handlers.ListBatches, at, name="api-batches"),
+        url(r"/api/batches/([^/]+)", handlers.GetBatch, at, name="api-batch"),
+        url(
+            r"/api/batches/([^/]+)/(cancel|pause|resume|retry)",
+            handlers.Act,
+            at,
+            name="api-batch-act",
+        ),
+        url(r"/metrics", Metrics, {"metrics": BatchMetrics(desk)}, name="batches-metrics"),
+    ]

@@ -1,0 +1,160 @@
+/* What both pages share. All text goes into the page as text: no markup is ever made of data. */
+window.batchord = (function () {
+    "use strict";
+
+    var NONE = "—";
+
+    function el(tag, attributes, ...children) {
+        var made = document.createElement(tag);
+        Object.entries(attributes || {}).forEach(function ([name, value]) {
+            if (value !== null && value !== undefined) {
+                made.setAttribute(name, value);
+            }
+        });
+        made.append(...children.filter(function (child) {
+            return child !== null && child !== undefined;
+        }));
+        return made;
+    }
+
+    function number(value) {
+        return value === null || value === undefined ? NONE : value.toLocaleString("en-US");
+    }
+
+    function short(value) {
+        if (value === null || value === undefined) {
+            return NONE;
+        }
+        return new Intl.NumberFormat("en-US", {notation: "compact", maximumFractionDigits: 1}).format(value);
+    }
+
+    function rate(value) {
+        if (value === null || value === undefined) {
+            return NONE;
+        }
+        return value >= 10 ? number(Math.round(value)) : value.toPrecision(2).replace(/\.0$/, "");
+    }
+
+    function duration(seconds) {
+        if (seconds === null || seconds === undefined) {
+            return NONE;
+        }
+        if (seconds < 1) {
+            return Math.round(seconds * 1000) + " ms";
+        }
+        if (seconds < 10) {
+            return seconds.toFixed(1) + " s";
+        }
+        seconds = Math.round(seconds);
+        var units = [[86400, "d"], [3600, "h"], [60, "m"], [1, "s"]],
+            first = units.findIndex(function (unit) {
+                return seconds >= unit[0];
+            }),
+            whole = Math.floor(seconds / units[first][0]),
+            rest = units[first + 1] ? Math.floor((seconds % units[first][0]) / units[first + 1][0]) : 0;
+        return whole + " " + units[first][1] + (rest ? " " + rest + " " + units[first + 1][1] : "");
+    }
+
+    function cost(value) {
+        if (value === null || value === undefined) {
+            return NONE;
+        }
+        return "$" + (value >= 1 || value === 0 ? value.toFixed(2) : Number(value.toPrecision(2)));
+    }
+
+    function time(text) {
+        return text ? new Date(text).toLocaleString() : NONE;
+    }
+
+    function age(created) {
+        return duration(Math.max(0, (Date.now() - new Date(created)) / 1000));
+    }
+
+    function tokens(usage) {
+        if (!usage || (usage.input_tokens === null && usage.output_tokens === null)) {
+            return null;
+        }
+        return (usage.input_tokens || 0) + (usage.output_tokens || 0);
+    }
+
+    function done(counts) {
+        return counts.succeeded + counts.failed + counts.cancelled + counts.expired;
+    }
+
+    function badge(status) {
+        return el("span", {"class": "badge batch-badge batch-" + status}, status.replace("_", " "));
+    }
+
+    function bar(batch) {
+        var counts = batch.request_counts,
+            total = counts.total || 1,
+            percent = Math.floor(100 * done(counts) / total),
+            track = el("div", {
+                "class": "batch-bar", role: "progressbar", "aria-valuemin": 0, "aria-valuemax": 100,
+                "aria-valuenow": percent, "aria-label": "Done"
+            });
+        ["succeeded", "failed", "cancelled", "expired"].forEach(function (kind) {
+            if (counts[kind]) {
+                var part = el("span", {"class": "batch-bar-" + kind});
+                part.style.width = 100 * counts[kind] / total + "%";
+                track.append(part);
+            }
+        });
+        return track;
+    }
+
+    function says(counts) {
+        var parts = [number(done(counts)) + " of " + number(counts.total) + " done"];
+        ["failed", "cancelled", "expired"].forEach(function (kind) {
+            if (counts[kind]) {
+                parts.push(number(counts[kind]) + " " + kind);
+            }
+        });
+        return parts.join(" · ");
+    }
+
+    /* Fetch and show again and again, while the page is looked at. Returns what to call for "now". */
+    function live(url, show, interval) {
+        var dot = document.getElementById("live-dot"),
+            text = document.getElementById("live-text"),
+            timer = null,
+            turn = 0;
+
+        function tell(state, words) {
+            dot.className = "status-dot status-dot-" + state;
+            text.textContent = words;
+        }
+
+        async function look() {
+            var mine = ++turn;
+            clearTimeout(timer);
+            try {
+                var answer = await fetch(url(), {credentials: "same-origin", headers: {Accept: "application/json"}});
+                if (mine !== turn) {
+                    return;
+                }
+                if (!answer.ok) {
+                    tell("error", (await answer.text()) || "Error " + answer.status);
+                } else {
+                    show(await answer.json());
+                    tell("live", "Live");
+                }
+            } catch (error) {
+                tell("error", "Flower does not answer");
+            }
+            if (mine === turn && !document.hidden) {
+                timer = setTimeout(look, interval);
+            }
+        }
+
+        document.addEventListener("visibilitychange", function () {
+            if (!document.hidden) {
+                look();
+            }
+        });
+        look();
+        return look;
+    }
+
+    return {NONE, el, number, short, rate, duration, cost, time, age, tokens, done, badge, bar, says, live};
+}());

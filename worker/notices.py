@@ -1,0 +1,176 @@
+"""Tells others that batches have ended: webhooks, and the callbacks that a crash left behind.
+
+A thread in every worker and not a part of the sweep, so that a receiver that is slow holds nothing
+up. What is due is in the ledger; whichever worker comes first takes it.
+"""
+
+import asyncio
+import json
+import logging
+import random
+import ssl
+import threading
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from celery import Celery
+
+from chains.errors import BatchordError
+from ledger.callback import publish_callback
+from ledger.crash import crash_point
+from ledger.models import BatchRecord
+from ledger.notices import ON_COMPLETE, Notice, Notices
+from ledger.webhook import BadWebhook, checked_url, deployment_url, signers
+from worker.receiver import Undelivered, send
+from worker.runtime import Runtime
+
+logger = logging.getLogger(__name__)
+
+#: Webhooks in flight at a time.
+AT_ONCE: Final = 32
+#: How much longer each wait is than the one before, and the longest of them, in seconds.
+GROWTH: Final = 5
+LONGEST: Final = 24 * 3600.0
+#: Seconds beyond its timeout after which a try belongs to a process that is dead.
+MARGIN: Final = 15.0
+
+
+class NoticeThread:
+    """Does what is due each `Settings.sweep_interval`, and at once when a batch has ended here."""
+
+    def __init__(self, app: Celery, runtime: Runtime) -> None:
+        self._app = app
+        self._store = runtime.store
+        self._notices = Notices(runtime.store)
+        self._settings = runtime.settings
+        self._url = deployment_url(runtime.settings)
+        # Once: reading the system's authorities takes longer than a webhook.
+        self._tls = ssl.create_default_context()
+        self._signers = signers(runtime.settings.webhook_secret)
+        self._ended = runtime.ended
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._loop, name="notices", daemon=True)
+
+    def start(self) -> None:
+        """Begin."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End; what is under way is given a moment, and else tried again by another worker."""
+        self._stop.set()
+        self._ended.set()
+        self._thread.join(timeout=2)
+
+    def _loop(self) -> None:
+        with asyncio.Runner() as runner:
+            while not self._stop.is_set():
+                try:
+                    while not self._stop.is_set() and self._turn(runner):
+                        pass
+                except BatchordError as error:
+                    logger.warning("notices put off: %s", error)
+                except Exception as error:  # noqa: BLE001
+                    # Whatever it was, the next turn must come. Its text may hold a URL.
+                    logger.error("notices failed: %s", type(error).__name__)
+                self._ended.wait(self._settings.sweep_interval)
+                self._ended.clear()
+
+    def _turn(self, runner: asyncio.Runner) -> bool:
+        """Do some of what is due; whether there was any."""
+        due = self._notices.due(limit=AT_ONCE)
+        taken = [notice for member in due if (notice := self._take(member)) is not None]
+        if taken:
+            runner.run(self._tell_all(taken))
+        return bool(due)
+
+    def _take(self, member: str) -> Notice | None:
+        """Take what is a webhook, for one try; do now what is a callback, or for nobody."""
+        batch_id, what = member.split(" ", 1)
+        if what == ON_COMPLETE:
+            self._call_back(batch_id, member)
+            return None
+        hold, tries = self._settings.webhook_timeout + MARGIN, self._settings.webhook_tries
+        notice = self._notices.take(member, hold=hold, tries=tries)
+        if notice is not None and not notice.tries:
+            told = f"batch={batch_id} end={what}"
+            logger.warning("webhook given up %s: its sender died in the last try", told)
+            return None
+        if notice is not None and notice.url is None and self._url is None:
+            self._notices.done(notice)
+            return None
+        return notice
+
+    async def _tell_all(self, notices: list[Notice]) -> None:
+        """Make one try of each, side by side; all to their end, whatever becomes of one."""
+        for failed in await asyncio.gather(*map(self._tell, notices), return_exceptions=True):
+            if failed is not None:
+                raise failed
+
+    def _call_back(self, batch_id: str, member: str) -> None:
+        try:
+            if not publish_callback(self._app, self._store, batch_id):
+                self._notices.forget(member)
+        except (TypeError, ValueError) as error:
+            # It was checked when it was submitted; still, nothing may be tried for ever.
+            logger.error("callback dropped batch=%s: %s", batch_id, type(error).__name__)
+            self._notices.forget(member)
+
+    async def _tell(self, notice: Notice) -> None:
+        """Make one try, and note what came of it.
+
+        The ledger is asked on this loop, and not in a thread for which the process would have to
+        wait at its end: nothing else runs here.
+        """
+        told = f"batch={notice.record.id} end={notice.end} try={notice.tries}"
+        crash_point("before-webhook")
+        try:
+            status = await self._send(notice)
+        except (BadWebhook, Undelivered) as error:
+            final = getattr(error, "final", False) or notice.tries >= self._settings.webhook_tries
+            logger.warning("webhook %s %s: %s", "given up" if final else "failed", told, error)
+            if final:
+                self._notices.done(notice)
+            else:
+                self._notices.put_off(notice, self._wait(notice.tries))
+            return
+        crash_point("after-webhook")
+        logger.info("webhook sent %s answer=%s", told, status)
+        self._notices.done(notice)
+
+    async def _send(self, notice: Notice) -> int:
+        settings = self._settings
+        url = checked_url(notice.url or self._url or "", settings)
+        if not self._signers:
+            raise BadWebhook("BATCHORD_WEBHOOK_SECRET is not set where this worker is")
+        body = json.dumps(payload(notice.record), ensure_ascii=False)
+        now, name = datetime.now(UTC), f"{notice.record.id}-{notice.end}"
+        headers = {
+            "Content-Type": "application/json",
+            "User-Agent": "batchord",
+            "webhook-id": name,
+            "webhook-timestamp": str(int(now.timestamp())),
+            "webhook-signature": " ".join(each.sign(name, now, body) for each in self._signers),
+        }
+        return await send(
+            url,
+            body.encode(),
+            headers,
+            tls=self._tls,
+            timeout=settings.webhook_timeout,
+            loopback=settings.webhook_allow_loopback,
+        )
+
+    def _wait(self, tries: int) -> float:
+        wait: float = self._settings.webhook_backoff * GROWTH ** (tries - 1)
+        return min(LONGEST, wait) * random.uniform(0.9, 1.1)
+
+
+def payload(record: BatchRecord) -> dict[str, Any]:
+    """Return what a webhook says: the batch as it ended, without a word of its items.
+
+    Not with why it had been paused, which may quote an input, nor with its idempotency key.
+    """
+    data = record.model_dump(
+        mode="json", exclude={"reason", "idempotency_key", "running", "put_off"}
+    )
+    return {"type": f"batch.{record.status}", "timestamp": data["ended_at"], "data": data}
