@@ -8,8 +8,6 @@ from collections.abc import Sequence
 from typing import Any
 from weakref import WeakKeyDictionary
 
-import numpy as np
-
 from chains import provider
 from chains.collector import MAX_INPUTS, Collector, Vector
 from chains.concurrency import current_gate
@@ -162,5 +160,7 @@ class Embed(Step[Any, Any], OfflineCall):
 def _floats(vector: Any) -> Vector:
     """The vector as the API sends it: little-endian float32 in base64, or numbers."""
     if isinstance(vector, str):
+        import numpy as np  # on first use: a producer never needs it
+
         vector = np.frombuffer(base64.b64decode(vector, validate=True), "<f4").tolist()
     return [float(value) for value in vector]

@@ -20,7 +20,7 @@ from chains import (
     explain,
 )
 from chains.run import scope
-from tests.openai_server import OpenAIServer
+from tests.openai_server import OpenAIServer, Request
 
 AT_ONCE = RetryPolicy(initial=0.0)
 
@@ -39,6 +39,11 @@ class Verdict(pydantic.BaseModel):
 def limited(make: Make, limit: int, **options: Any) -> Runnable[Any, Any]:
     name = "max_tokens" if make is Chat else "max_output_tokens"
     return make(output_type=Verdict, **{name: limit}, **options)
+
+
+def sent(server: OpenAIServer, make: Any) -> list[Request]:
+    """What came from this step; a busy machine brings late what an earlier test gave up."""
+    return [request for request in server.requests if request.path == make.endpoint]
 
 
 def failure(step: Runnable[Any, Any]) -> ChainError:
@@ -71,7 +76,7 @@ def test_what_may_pass_is_called_again_until_the_policy_gives_up(
     error = failure(make(retry=AT_ONCE))
     assert isinstance(error, RetryLater)
     assert (error.code, error.http_status) == (code, status)
-    assert len(server.requests) == 6
+    assert len(sent(server, make)) == 6
 
 
 @any_step
@@ -101,7 +106,7 @@ def test_what_cannot_pass_is_called_once(
     assert type(error) is kind
     assert (error.code, error.http_status, error.step) == (ours, status, make.__name__)
     assert explain(error).needs_operator is (kind is OperatorNeeded)
-    assert len(server.requests) == 1
+    assert len(sent(server, make)) == 1
     assert run.usage == Usage(requests=1)
 
 
@@ -132,7 +137,7 @@ def test_a_silence_is_a_timeout_and_is_called_again(server: OpenAIServer, make: 
     server.hang_when(None, n=1)
     assert make(retry=AT_ONCE, timeout=0.5).invoke("hello")
     server.hang_when(None)
-    error = failure(make(retry=None, timeout=0.1))
+    error = failure(make(retry=None, timeout=0.5))
     assert isinstance(error, RetryLater)
     assert error.code == "timeout"
 
@@ -149,7 +154,7 @@ def test_an_answer_that_is_withheld_fails_the_item_and_has_been_paid_for(
     with scope() as run:
         error = failure(make(output_type=output_type, retry=AT_ONCE))
     assert (error.code, error.retryable) == (code, False)
-    assert len(server.requests) == 1
+    assert len(sent(server, make)) == 1
     assert run.usage is not None
     assert (run.usage.requests, run.usage.input_tokens) == (1, 1)
 
@@ -162,11 +167,11 @@ def test_a_structure_that_is_cut_off_is_asked_for_once_more_with_twice_the_limit
     assert limited(make, 50).invoke("hello") == Verdict(summary="echo: hello", score=0)
     server.truncate_when(None)
     assert failure(limited(make, 50)).code == "length"
-    sent = [
+    limits = [
         request.body.get("max_tokens", request.body.get("max_output_tokens"))
-        for request in server.requests
+        for request in sent(server, make)
     ]
-    assert sent == [50, 100, 50, 100]
+    assert limits == [50, 100, 50, 100]
 
 
 @asking
@@ -177,7 +182,7 @@ def test_without_a_limit_of_ours_what_is_cut_off_fails_at_once(
     error = failure(make(output_type=Verdict))
     assert error.code == "length"
     assert error.raw
-    assert len(server.requests) == 1
+    assert len(sent(server, make)) == 1
 
 
 @asking
@@ -186,7 +191,7 @@ def test_an_answer_that_does_not_fit_is_asked_for_twice_more_and_kept(
 ) -> None:
     server.garbage_when(None, n=2)
     assert make(output_type=Verdict).invoke("hello").score == 0
-    last = server.requests[-1].body
+    last = sent(server, make)[-1].body
     conversation = last["messages"] if make is Chat else last["input"]
     assert [one["role"] for one in conversation] == ["user", *["assistant", "user"] * 2]
     assert "does not fit Verdict" in conversation[-1]["content"]
@@ -195,7 +200,7 @@ def test_an_answer_that_does_not_fit_is_asked_for_twice_more_and_kept(
         error = failure(make(output_type=Verdict))
     assert (error.code, error.retryable) == ("invalid_output", False)
     assert error.raw == "This is not what the schema asked for."
-    assert len(server.requests) == 6
+    assert len(sent(server, make)) == 6
     assert run.usage is not None
     assert run.usage.requests == 3
     assert run.usage.output_tokens
