@@ -19,7 +19,7 @@ from ledger.schema import PAGE_SIZE
 from ledger.shard import Shard
 from worker.attempt import Ended, Runs, Tools, attempt
 from worker.cached import CachedOutputs
-from worker.runner import HELD
+from worker.mail import HELD
 from worker.runtime import Runtime
 
 logger = logging.getLogger(__name__)

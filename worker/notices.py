@@ -170,5 +170,7 @@ def payload(record: BatchRecord) -> dict[str, Any]:
 
     Not with why it had been paused, which may quote an input, nor with its idempotency key.
     """
-    data = record.model_dump(mode="json", exclude={"reason", "idempotency_key", "running"})
+    data = record.model_dump(
+        mode="json", exclude={"reason", "idempotency_key", "running", "put_off"}
+    )
     return {"type": f"batch.{record.status}", "timestamp": data["ended_at"], "data": data}

@@ -1,44 +1,36 @@
 """All items that a process runs: one limit for all tasks, one round trip for many items.
 
-Everything here happens on the process's event loop, but for the call to the ledger, which one
-thread makes: while it is under way, what ends and what may start is collected for the next.
+Everything here happens on the process's event loop; `worker.mail` talks to the ledger beside it.
 """
 
 import asyncio
 import logging
 from collections import defaultdict, deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from typing import Final, TypeVar, cast
+from typing import Final, cast
 
 from chains.limited import of_batch
 from chains.run import scope
 from ledger.cache import OutputCache
-from ledger.crash import crash_point
-from ledger.exchange import Claim, Exchange, Keeping, Receipt, Wish
+from ledger.exchange import Claim, Exchange, Receipt, Wish
 from ledger.models import ItemStatus
 from ledger.settings import Settings
-from worker.aside import Alarms, Aside, put_aside
+from worker.aside import Alarms, Aside
 from worker.attempt import Tools, attempt
 from worker.cached import CachedOutputs
 from worker.keeper import Keeper, keeping
 from worker.leases import Leases
+from worker.mail import HELD, Answers, Mail
 from worker.pace import Pace
 from worker.report import Report
 from worker.work import Finished, HandedBack, Slot, Wanted, Work
 
 logger = logging.getLogger(__name__)
 
-#: Settlements and claims of one round trip at most, so that none is long on its way.
-MOST_AT_ONCE: Final = 1000
 #: Seconds that it takes, amply, to get the next task.
 LEAD: Final = 0.05
-
-#: Verdicts that come with a lease.
-HELD: Final = ("run", "lost", "suspect", "same")
-
-T = TypeVar("T")
 
 
 class Runner:
@@ -60,7 +52,6 @@ class Runner:
         on_room: Callable[[str], object],
         on_due: Callable[[str], object],
     ) -> None:
-        self._exchange = exchange
         self._leases = leases
         self._on_room = on_room
         self._slots = slots
@@ -74,11 +65,8 @@ class Runner:
         #: process then is found out, and nobody is blamed for it.
         self._suspects: deque[Wanted] = deque()
         self._on_last_start: Wish | None = None
-        #: What goes to the ledger with the next round trip.
-        self._finished: list[Finished] = []
-        self._wanted: list[Wanted] = []
-        self._aside: list[Aside] = []
         self._keeper = Keeper(self._ask)
+        self._mail = Mail(exchange, leases, self._keeper)
         self._asking: asyncio.Task[None] | None = None
         #: What runs, by batch, and what becomes of it once its batch has been stopped.
         self._attempts: dict[str, set[asyncio.Task[None]]] = defaultdict(set)
@@ -87,7 +75,6 @@ class Runner:
         #: Set once the worker is about to end; what was claimed then goes back.
         self._closing = False
         self._handed_back: list[Wanted] = []
-        self._ledger = ThreadPoolExecutor(1, thread_name_prefix="ledger")
         self._publisher = ThreadPoolExecutor(1, thread_name_prefix="publish")
         self._alarms = Alarms(lambda batch_id: self._publisher.submit(on_due, batch_id))
         threads = ThreadPoolExecutor(2, thread_name_prefix="encode")
@@ -160,14 +147,9 @@ class Runner:
                     task.cancel()
             await asyncio.wait({*self._begun, *filter(None, [self._asking])}, timeout=1)
         mine, self._handed_back = self._handed_back, []
-        self._leases.drop(one.wish for one in mine)
-        await asyncio.get_running_loop().run_in_executor(self._ledger, self._release, mine)
+        await self._mail.hand_back(mine)
         for one in mine:
             self._item_ended(one.slot.work, HandedBack())
-
-    def _release(self, mine: Sequence[Wanted]) -> None:
-        self._exchange.keep([one.keeping for one in mine if one.keeping is not None])
-        self._exchange.release(one.wish for one in mine)
 
     def _fill(self) -> None:
         """Give free slots to waiting items, one batch after the other."""
@@ -185,7 +167,7 @@ class Runner:
             slot = Slot(work, count)
             self._free -= 1
             for _ in range(count):
-                self._wanted.append(Wanted(slot, work.wish(work.waiting.popleft())))
+                self._mail.wanted.append(Wanted(slot, work.wish(work.waiting.popleft())))
             if not work.waiting:
                 works.popleft()
             if works:
@@ -195,94 +177,45 @@ class Runner:
     def _start_alone(self, suspect: Wanted) -> None:
         self._free -= 1
         self._on_last_start = replace(suspect.wish, alone=True)
-        self._wanted.append(Wanted(Slot(suspect.slot.work, 1), self._on_last_start))
+        self._mail.wanted.append(Wanted(Slot(suspect.slot.work, 1), self._on_last_start))
 
     def _ask(self) -> None:
-        if self._asking is None and self._any_to_ask:
+        if self._asking is None and self._mail.waits:
             self._asking = asyncio.get_running_loop().create_task(self._keep_asking())
 
-    @property
-    def _any_to_ask(self) -> bool:
-        return bool(self._finished or self._wanted or self._aside or self._keeper.any_due)
-
     async def _keep_asking(self) -> None:
-        loop = asyncio.get_running_loop()
         try:
-            while self._any_to_ask:
-                if self._aside:
-                    await self._put_aside()
-                finished, self._finished = _split(self._finished)
-                self._pace.ended(len(finished))
-                wanted, self._wanted = _split(self._wanted)
-                try:
-                    receipts, claims = await loop.run_in_executor(
-                        self._ledger, self._swap, finished, wanted, self._keeper.take()
-                    )
-                except Exception as error:  # noqa: BLE001
-                    # It belongs to the tasks that wait for these items.
-                    self._unanswered(finished, wanted, error)
-                    continue
-                for one, receipt in zip(finished, receipts, strict=True):
-                    self._settled(one, receipt)
-                for batch_id in {
-                    one.wish.batch_id
-                    for one, receipt in zip(finished, receipts, strict=True)
-                    if receipt.room
-                }:
-                    loop.run_in_executor(self._publisher, self._on_room, batch_id)
-                for batch_id in {
-                    one.wish.batch_id
-                    for one, receipt in zip(finished, receipts, strict=True)
-                    if receipt.let_go
-                }:
-                    self._alarms.set(batch_id, 0)
-                for each, claim in zip(wanted, claims, strict=True):
-                    self._claimed(each.slot, each.wish, claim)
+            while self._mail.waits:
+                self._heard(await self._mail.round_trip())
                 # What is over at once goes with the next round trip: fewer of them, fuller ones.
                 await asyncio.sleep(0)
                 await asyncio.sleep(0)
         finally:
             self._asking = None
 
-    async def _put_aside(self) -> None:
-        """Have items wait that cannot succeed now, before anything else of them is claimed."""
-        aside, self._aside = self._aside, []
-        error = None
-        try:
-            await asyncio.get_running_loop().run_in_executor(
-                self._ledger, put_aside, self._exchange, self._leases, aside
-            )
-        except Exception as raised:  # noqa: BLE001
-            error = raised  # it belongs to the tasks that wait for these items
-        for one in aside:
-            if one.seconds is None:
-                one.work.report.refused["stopped"] += 1
-            else:
-                one.work.report.put_off[one.error.code] += 1
-                self._alarms.set(one.wish.batch_id, one.seconds)
-                _log(one.wish, "item put off", code=one.error.code, seconds=round(one.seconds, 1))
-            self._item_ended(one.work, error)
+    def _heard(self, answers: Answers) -> None:
+        for aside, error in answers.aside:
+            self._put_aside(aside, error)
+        if answers.unanswered is not None:
+            self._unanswered(*answers.unanswered)
+        self._pace.ended(len(answers.settled))
+        for one, receipt in answers.settled:
+            self._settled(one, receipt)
+        for batch_id in {one.wish.batch_id for one, told in answers.settled if told.room}:
+            self._publisher.submit(self._on_room, batch_id)
+        for batch_id in {one.wish.batch_id for one, told in answers.settled if told.let_go}:
+            self._alarms.set(batch_id, 0)
+        for each, claim in answers.claimed:
+            self._claimed(each.slot, each.wish, claim)
 
-    def _swap(
-        self, finished: Sequence[Finished], wanted: Sequence[Wanted], keepings: Sequence[Keeping]
-    ) -> tuple[list[Receipt], list[Claim]]:
-        """Ask the ledger, in its thread; leases are renewed from the claim to the settlement."""
-        if finished:
-            crash_point("before-settle")
-        receipts, claims = self._exchange.swap(
-            [one.settlement() for one in finished], [one.wish for one in wanted], keepings
-        )
-        if finished:
-            crash_point("after-settle")
-        if any(receipt.shard_complete for receipt in receipts):
-            crash_point("last-settle")
-        if any(claim.verdict == "run" for claim in claims):
-            crash_point("after-claim")
-        self._leases.drop(one.wish for one in finished)
-        self._leases.hold(
-            one.wish for one, claim in zip(wanted, claims, strict=True) if claim.verdict in HELD
-        )
-        return receipts, claims
+    def _put_aside(self, one: Aside, error: Exception | None) -> None:
+        if one.seconds is None:
+            one.work.report.refused["stopped"] += 1
+        else:
+            one.work.report.put_off[one.error.code] += 1
+            self._alarms.set(one.wish.batch_id, one.seconds)
+            _log(one.wish, "item put off", code=one.error.code, seconds=round(one.seconds, 1))
+        self._item_ended(one.work, error)
 
     def _unanswered(
         self, finished: Iterable[Finished], wanted: Iterable[Wanted], error: Exception
@@ -330,9 +263,9 @@ class Runner:
                 ended = await attempt(claim, self._tools, stops_as, run)
             if ended.aside and ended.error is not None:
                 kept = keeping(wish, run)
-                self._aside.append(Aside(slot.work, wish, ended.error, kept, ended.put_off))
+                self._mail.aside.append(Aside(slot.work, wish, ended.error, kept, ended.put_off))
             else:
-                self._finished.append(Finished(slot.work, wish, claim.attempt, ended))
+                self._mail.finished.append(Finished(slot.work, wish, claim.attempt, ended))
         except BaseException as error:
             # Cancelled from outside: the worker is about to end.
             if self._closing:
@@ -383,11 +316,6 @@ class Runner:
             code=code,
         )
         self._item_ended(one.work)
-
-
-def _split(asked: list[T]) -> tuple[list[T], list[T]]:
-    """What goes with this round trip, and what with the next."""
-    return asked[:MOST_AT_ONCE], asked[MOST_AT_ONCE:]
 
 
 def _log(wish: Wish, what: str, **more: object) -> None:
