@@ -62,6 +62,8 @@ async def _lifetime(
     finally:
         _clients.pop(loop, None)
         await made.close()
+        # As aiohttp wants it: its connections close in the loop's next turn.
+        await asyncio.sleep(0)
 
 
 @contextmanager

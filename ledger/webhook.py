@@ -35,6 +35,15 @@ class BadWebhook(BatchordError):
     """A webhook that is not allowed, or cannot be sent as things are set; says what to change."""
 
 
+class Undelivered(Exception):
+    """A try has failed; the message is safe to log."""
+
+    def __init__(self, why: str, *, final: bool = False) -> None:
+        super().__init__(why)
+        #: Whether another try is pointless.
+        self.final = final
+
+
 def checked_url(text: str, settings: Settings) -> URL:
     """Return the URL, if webhooks may go there. Errors never quote it.
 

@@ -33,17 +33,10 @@ def deployment(deploy: Deploy) -> Deployment:
     return deploy(lease=2, sweep_interval=0.2, shard_size=20)
 
 
-def start(
-    deployment: Deployment,
-    provider: OpenAIServer,
-    *,
-    pool: str = "threads",
-    slots: int = SLOTS,
-    **env: str,
-) -> Process:
+def start(deployment: Deployment, provider: OpenAIServer, **env: str) -> Process:
     """Start a worker that knows the chains and the provider."""
     env = {"BATCHORD_CHAINS": CHAINS, **provider_env(provider), **env}
-    return deployment.start_worker(concurrency=slots, pool=pool, env=env)
+    return deployment.start_worker(concurrency=SLOTS, env=env)
 
 
 def asked(request: Request) -> str:
@@ -64,41 +57,35 @@ def answered(provider: OpenAIServer) -> Counter[tuple[str, str]]:
     )
 
 
-@pytest.mark.parametrize("pool", ["threads", "prefork"])
 def test_killed_workers_cost_no_more_than_what_was_in_flight(
-    deployment: Deployment, provider: OpenAIServer, pool: str
+    deployment: Deployment, provider: OpenAIServer
 ) -> None:
     provider.delay = 0.1
-    slots = SLOTS if pool == "threads" else 3
-
-    def one() -> Process:
-        return start(deployment, provider, pool=pool, slots=slots)
-
-    workers = [one(), one()]
-    texts = [f"text {i}" for i in range(15 * slots)]
+    workers = [start(deployment, provider) for _ in range(2)]
+    texts = [f"text {i}" for i in range(15 * SLOTS)]
     batch = deployment.client.submit("three-steps", texts)
     kills = 0
 
     def some_more_done() -> bool:
-        return batch.request_counts.done >= (2 + 4 * kills) * slots
+        return batch.request_counts.done >= (2 + 4 * kills) * SLOTS
 
     for _ in range(2):
         wait_until(some_more_done, what="some more are done")
         workers.pop(0).kill()
         kills += 1
-        workers.append(one())
+        workers.append(start(deployment, provider))
     batch.wait(60)
     assert batch.outputs() == [f"echo: echo: echo: {text}" for text in texts]
     calls = calls_of(provider)
     n = len(texts)
-    assert n <= calls["one"] <= n + kills * slots
+    assert n <= calls["one"] <= n + kills * SLOTS
     # The call that was in flight, and the one before if it was not kept yet.
-    assert sum(calls.values()) <= 3 * n + 2 * kills * slots
+    assert sum(calls.values()) <= 3 * n + 2 * kills * SLOTS
     # What was paid is counted, also in attempts that nobody heard of again.
     usage = batch.record().usage
     assert usage is not None
     paid = sum(answered(provider).values())
-    assert paid - 2 * kills * slots <= (usage.requests or 0) <= sum(calls.values())
+    assert paid - 2 * kills * SLOTS <= (usage.requests or 0) <= sum(calls.values())
 
 
 def test_a_worker_that_is_told_to_end_hands_on_what_it_has_paid_for(

@@ -13,9 +13,9 @@ from tests.harness import Deployment, wait_until
 pytestmark = pytest.mark.timeout(60)
 
 BATCHES = 200
-ITEMS = 50
+ITEMS = 20
 #: Of an item: so that what is left of a batch is seen in the server's memory.
-SIZE = 200
+SIZE = 500
 #: Batches that run at a time.
 TOGETHER = 20
 #: Seconds that a batch is readable after its end.
@@ -49,7 +49,7 @@ def submit(deployment: Deployment, batch: int) -> Batch:
         inputs,
         custom_ids=custom_ids,
         idempotency_key=f"key {batch}",
-        items_per_task=25,
+        items_per_task=10,
     )
 
 

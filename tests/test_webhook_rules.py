@@ -14,11 +14,11 @@ from yarl import URL
 
 from chains import register
 from ledger.settings import Settings
-from ledger.webhook import BadWebhook, check, checked_url
+from ledger.webhook import BadWebhook, Undelivered, check, checked_url
 from tests.cli_harness import Shell
 from tests.harness import CHAINS, Deployment, refused
 from tests.webhook_receiver import SECRET, Receiver
-from worker.receiver import Undelivered, is_allowed, send
+from worker.receiver import is_allowed, send
 
 pytestmark = pytest.mark.timeout(60)
 

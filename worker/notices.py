@@ -11,6 +11,7 @@ import random
 import ssl
 import threading
 from datetime import UTC, datetime
+from functools import cached_property
 from typing import Any, Final
 
 from celery import Celery
@@ -20,8 +21,7 @@ from ledger.callback import publish_callback
 from ledger.crash import crash_point
 from ledger.models import BatchRecord
 from ledger.notices import ON_COMPLETE, Notice, Notices
-from ledger.webhook import BadWebhook, checked_url, deployment_url, signers
-from worker.receiver import Undelivered, send
+from ledger.webhook import BadWebhook, Undelivered, checked_url, deployment_url, signers
 from worker.runtime import Runtime
 
 logger = logging.getLogger(__name__)
@@ -44,12 +44,15 @@ class NoticeThread:
         self._notices = Notices(runtime.store)
         self._settings = runtime.settings
         self._url = deployment_url(runtime.settings)
-        # Once: reading the system's authorities takes longer than a webhook.
-        self._tls = ssl.create_default_context()
         self._signers = signers(runtime.settings.webhook_secret)
         self._ended = runtime.ended
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._loop, name="notices", daemon=True)
+
+    @cached_property
+    def _tls(self) -> ssl.SSLContext:
+        # Once: reading the system's authorities takes longer than a webhook.
+        return ssl.create_default_context()
 
     def start(self) -> None:
         """Begin."""
@@ -138,6 +141,9 @@ class NoticeThread:
         self._notices.done(notice)
 
     async def _send(self, notice: Notice) -> int:
+        # On first use: most deployments have no webhooks, and it takes a quarter of their start.
+        from worker.receiver import send
+
         settings = self._settings
         url = checked_url(notice.url or self._url or "", settings)
         if not self._signers:

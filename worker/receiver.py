@@ -17,6 +17,8 @@ import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
 from yarl import URL
 
+from ledger.webhook import Undelivered
+
 #: Not for everyone though `ipaddress` takes them for public, in this Python or an older one: a
 #: cloud's metadata, protocol assignments, and the relay of 6to4.
 _OURS: Final = tuple(map(ip_network, ("168.63.129.16/32", "192.0.0.0/24", "192.88.99.0/24")))
@@ -27,15 +29,6 @@ _V6_NOT: Final = tuple(map(ip_network, ("2001::/23", "2002::/16", "3fff::/20")))
 
 #: The receiver's answer by which it wants no webhook ever again.
 GONE: Final = 410
-
-
-class Undelivered(Exception):
-    """A try has failed; the message is safe to log."""
-
-    def __init__(self, why: str, *, final: bool = False) -> None:
-        super().__init__(why)
-        #: Whether another try is pointless.
-        self.final = final
 
 
 def is_allowed(address: str, *, loopback: bool = False) -> bool:
