@@ -65,10 +65,10 @@ async def within(
         with all_paused(waiting_for):
             reserved = await turns.enter(tokens, current_batch() if batch is None else batch)
         used: int | None = None
-        began = asyncio.get_running_loop().time()
+        cohort, began = turns.begin(), asyncio.get_running_loop().time()
         try:
             answer, usage = await call()
-            turns.answered(asyncio.get_running_loop().time() - began)
+            turns.answered(cohort, asyncio.get_running_loop().time() - began)
             used = usage.total_tokens
             if used is not None:
                 turns.learn(tokens, used)

@@ -14,7 +14,7 @@ from contextvars import Context
 from dataclasses import dataclass
 from typing import Final
 
-from chains.adaptive import Adaptive
+from chains.adaptive import Adaptive, Cohort
 from chains.limits import (
     LONGEST_COOL_DOWN,
     SHORTEST_COOL_DOWN,
@@ -118,9 +118,13 @@ class Turns:
         """Seconds until anybody may call."""
         return max(0.0, self._cooling - self._now())
 
-    def answered(self, seconds: float) -> None:
-        """A call was answered, after so many seconds; `leave` comes next."""
-        self._adaptive.answered(self._now(), seconds, self._held)
+    def begin(self) -> Cohort:
+        """A call that `enter` has allowed begins now."""
+        return self._adaptive.begin()
+
+    def answered(self, cohort: Cohort, seconds: float) -> None:
+        """It was answered, after so many seconds; `leave` comes next."""
+        self._adaptive.answered(cohort, self._now(), seconds, self._held)
 
     def refused(self) -> None:
         """A call was refused, as there are too many of them; `leave` comes next."""

@@ -3,6 +3,8 @@
 import asyncio
 import time
 from email.utils import formatdate
+from functools import partial
+from random import Random
 from typing import Any
 
 import pytest
@@ -148,6 +150,29 @@ def test_a_provider_that_refuses_is_asked_for_as_much_as_it_bears() -> None:
 def test_a_provider_that_becomes_slow_is_asked_for_less() -> None:
     _, beside, _ = through_a_provider(40, 4000, slow=True)
     assert min(beside) < 60
+
+
+def test_calls_that_take_very_different_times_are_all_made_at_once() -> None:
+    """Half of them take a tenth of a second, and one in fifty twenty times as long."""
+    most = in_flight = 0
+
+    async def call(seconds: float) -> tuple[None, Usage]:
+        nonlocal most, in_flight
+        in_flight += 1
+        most = max(most, in_flight)
+        await asyncio.sleep(seconds)
+        in_flight -= 1
+        return None, Usage()
+
+    async def some() -> float:
+        install(LocalLimiter(clock=asyncio.get_running_loop().time))
+        random = Random(1)
+        for _ in range(10):  # batches, each of which ends with its slowest calls
+            times = [random.lognormvariate(-2.3, 1.3) for _ in range(500)]
+            await asyncio.gather(*(within(RateLimit("key"), 1, partial(call, t)) for t in times))
+        return most
+
+    assert virtual_time.run(some()) == 500
 
 
 def test_calls_in_flight_are_capped(server: OpenAIServer) -> None:
