@@ -5,9 +5,10 @@ from typing import Any
 
 
 class Meter:
-    """A step that counts how many of its calls run at once."""
+    """A step that counts how many of its calls run at once; each takes so many seconds."""
 
-    def __init__(self) -> None:
+    def __init__(self, seconds: float = 0.005) -> None:
+        self._seconds = seconds
         self.now = 0
         self.peak = 0
         self.calls = 0
@@ -18,7 +19,7 @@ class Meter:
         self.now += 1
         self.peak = max(self.peak, self.now)
         try:
-            await asyncio.sleep(0.005)
+            await asyncio.sleep(self._seconds)
         except asyncio.CancelledError:
             self.cancelled += 1
             raise

@@ -61,14 +61,13 @@ def test_an_input_may_be_ahead_of_another_by_steps() -> None:
 
 
 def test_the_first_error_is_raised_and_the_rest_is_cancelled_by_then() -> None:
-    meter = Meter()
+    meter = Meter(60)
 
     async def wait(n: int) -> int:
         if n == 0:
             await asyncio.sleep(0)
             raise ValueError("first")
         await meter(n)
-        await asyncio.Event().wait()
         return n
 
     with pytest.raises(ValueError, match="first"):
@@ -90,12 +89,11 @@ def test_after_the_first_error_nothing_new_is_started() -> None:
 
 
 def test_cancelling_the_caller_cancels_the_inputs() -> None:
-    meter = Meter()
+    meter = Meter(60)
 
     async def main() -> None:
         async def wait(n: int) -> int:
             await meter(n)
-            await asyncio.Event().wait()
             return n
 
         batch = asyncio.create_task(Lambda(wait).abatch([1, 2], return_exceptions=True))
