@@ -36,6 +36,7 @@ def test_a_small_batch_goes_between_the_items_of_a_big_one(deploy: Deploy) -> No
     # By turns: as many as the small one has, and what was on its way in both directions.
     assert meanwhile < 80
     assert not big.status.ended
+    big.cancel()
     big.wait(30)
 
 

@@ -45,7 +45,7 @@ EXAMPLES: Final = int(os.environ.get("BATCHORD_TEST_EXAMPLES", "0"))
 pytestmark = pytest.mark.timeout(600 + EXAMPLES)
 
 PROFILE: Final = settings(
-    max_examples=EXAMPLES or 80,
+    max_examples=EXAMPLES or 60,
     stateful_step_count=30,
     deadline=None,
     database=None,
