@@ -6,10 +6,15 @@ from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 
 from chaos.server import Server, free_port
 from tests.harness import Deployment, group_exists, wait_until
+
+# A busy machine takes its time for an example, too.
+hypothesis.settings.register_profile("here", deadline=None)
+hypothesis.settings.load_profile("here")
 
 Deploy = Callable[..., Deployment]
 
