@@ -93,6 +93,7 @@ def test_those_that_wait_for_an_item_whose_worker_died_have_its_outcome_all_the_
     provider.hang_when("slow", n=1)
     batch = deployment.client.submit("answer", ["slow"] * 4, dedupe=True)
     wait_until(lambda: batch.record().put_off == 3, what="three wait for the first")
+    wait_until(lambda: asked(provider)["slow"] == 1, what="the first one is asked")
     worker.kill()
     start(deployment, provider)
     batch.wait(30)
