@@ -52,8 +52,7 @@ def checkup(store: Store) -> list[Finding]:
     """
     with store.talking():
         info: dict[str, Any] = store.redis.info("everything")
-        seconds, micros = store.redis.time()
-        ahead = time.time() - (int(seconds) + int(micros) / 1e6)
+        ahead = time.time() - store.now()
     app = create_app(store.settings)
     deduplication = _deduplication(app)
     app.close()

@@ -152,6 +152,14 @@ class Connection:
         """Close every connection."""
         self.redis.close()
 
+    def now(self) -> float:
+        """Return the server's time, in seconds since 1970."""
+        with self.talking():
+            # redis-py types its replies for sync and async clients at once; this one is sync.
+            found: Any = self.redis.time()
+        seconds, micros = found
+        return float(seconds + micros / 1e6)
+
     @contextmanager
     def talking(self) -> Iterator[None]:
         """Translate Redis errors into `LedgerUnavailable`, most specific first."""

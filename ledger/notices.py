@@ -51,9 +51,8 @@ class Notices:
 
     def due(self, *, limit: int) -> list[str]:
         """Return members of the index that are due, the oldest first."""
+        now = int(1000 * self._store.now())
         with self._store.talking():
-            seconds, micros = self._store.redis.time()
-            now = 1000 * seconds + micros // 1000
             found = self._store.redis.zrangebyscore(self._index, 0, now, start=0, num=limit)
         return [str(each) for each in found]
 

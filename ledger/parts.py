@@ -110,12 +110,6 @@ class Parts:
         with self._store.talking():
             return bool(self._redis.set(name, 1, nx=True, px=max(1, int(seconds * 1000))))
 
-    def now(self) -> float:
-        """Return the server's time, in seconds since the epoch."""
-        with self._store.talking():
-            seconds, micros = self._redis.time()
-        return float(seconds + micros / 1e6)
-
 
 def _part_of(number: int, found: dict[str, str]) -> Part:
     start, stop, first, following, begun = map(int, found[str(number)].split())

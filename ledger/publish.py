@@ -35,9 +35,16 @@ def publish_shards(app: Celery, store: Store, batch_id: str, *, most: int = 64) 
 
 
 def unsettled_tasks(store: Store, batch_id: str, shard: Shard) -> list[range]:
-    """Return the tasks of a shard that carry an item without an outcome."""
-    items = Reader(store).items_at(batch_id, range(shard.start, shard.stop))
-    return shard.tasks_of(item.index for item in items if not item.status.ended)
+    """Return the tasks of a shard that carry an item without an outcome.
+
+    Not one that was put off: it is published when its time has come.
+    """
+    reader = Reader(store)
+    items = reader.items_at(batch_id, range(shard.start, shard.stop))
+    put_off = reader.put_off(batch_id)
+    return shard.tasks_of(
+        item.index for item in items if not item.status.ended and item.index not in put_off
+    )
 
 
 def publish_due(app: Celery, store: Store, batch_id: str, *, most: int = 1000) -> int:

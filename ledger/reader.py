@@ -296,14 +296,18 @@ class Reader:
         start, stop, _ = map(int, cut.split())
         return int(settled) == stop - start
 
+    def put_off(self, batch_id: str) -> set[int]:
+        """Return the items that wait for their next attempt."""
+        with self._store.talking():
+            found = self._redis.zrange(self._keys.batch(batch_id).due, 0, -1)
+        return {int(index) for index in found}
+
     def quiet_for(self, record: BatchRecord) -> float:
         """Return for how many seconds, by the server's clock, the batch has had no news."""
         last = self.last_event(record.id)
-        with self._store.talking():
-            seconds, micros = self._redis.time()
         since = int(last.split("-")[0]) / 1000
         started = (record.in_progress_at or record.created_at).timestamp()
-        return float(seconds + micros / 1e6 - max(since, started))
+        return self._store.now() - max(since, started)
 
     def queue_length(self) -> int:
         """Return how many messages wait in the Celery queues, of all priorities."""

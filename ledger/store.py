@@ -247,9 +247,9 @@ class Store(Connection):
 
     def forget_expired(self, *, limit: int = 500) -> None:
         """Take batches whose time is over out of the index; look at so many, the oldest first."""
+        # Younger ones are there, or are about to be.
+        until = int(1000 * (self.now() - self.settings.result_ttl))
         with self.talking():
-            # Younger ones are there, or are about to be.
-            until = 1000 * (int(self.redis.time()[0]) - self.settings.result_ttl)
             found_ids = self.redis.zrangebyscore(self.keys.batches, 0, until, start=0, num=limit)
             ids = [str(each) for each in found_ids]
             with self.redis.pipeline(transaction=False) as pipe:

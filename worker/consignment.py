@@ -137,7 +137,7 @@ class Consignment:
             else:
                 self._follow(part, found.id)
         elif self._record.status is BatchStatus.IN_PROGRESS:
-            if self._parts.now() < part.not_before:
+            if self._runtime.store.now() < part.not_before:
                 return
             self._post(part.number, part.start, part)
 
@@ -234,7 +234,7 @@ class Consignment:
             self._close(part)
         elif found.code == _NO_ROOM:
             wait = 2 * self._settings.provider_poll * 2.0 ** min(part.tries, 20)
-            due = self._parts.now() + min(_PATIENCE, wait)
+            due = self._runtime.store.now() + min(_PATIENCE, wait)
             self._parts.forget(self._id, part.number, "batch", "creating", "not_before", "tries")
             self._parts.note(self._id, part.number, "not_before", int(due * 1000))
             self._parts.note(self._id, part.number, "tries", part.tries + 1)

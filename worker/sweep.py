@@ -125,7 +125,8 @@ class Sweep:
                 if record.request_counts.done == record.request_counts.total:
                     self._steering.finish(record)
                 self._bring_back_lapsed(record)
-                publish_due(self._app, self._store, record.id)
+                if record.put_off:
+                    publish_due(self._app, self._store, record.id)
                 self._bring_back_overtaken(record)
                 self._bring_back_lost(record)
             case BatchStatus.CANCELLING:
