@@ -4,7 +4,7 @@ import asyncio
 import logging
 import math
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from ledger.exchange import Exchange, Keeping, PutOff, Wish
 from ledger.models import ItemError, PauseReason
@@ -12,6 +12,10 @@ from worker.leases import Leases
 from worker.work import Work
 
 logger = logging.getLogger(__name__)
+
+#: Seconds within which items are due together: those that wait for so long at least, and others.
+LONG: Final = 1.0
+SHORT: Final = 0.05
 
 
 class Aside(NamedTuple):
@@ -45,25 +49,24 @@ def put_aside(exchange: Exchange, leases: Leases, items: Sequence[Aside]) -> Non
 
 
 class Alarms:
-    """Tells of a batch when items of it may start again; once a second for each at most.
+    """Tells of a batch when items of it may start again; a few that are due together, once.
 
     The sweep looks as well, should this process be gone by then.
     """
 
     def __init__(self, on_due: Callable[[str], object]) -> None:
         self._on_due = on_due
-        self._set: set[tuple[str, int]] = set()
+        self._set: set[tuple[str, float]] = set()
 
     def set(self, batch_id: str, seconds: float) -> None:
         """Tell in so many seconds; called on the loop."""
         loop = asyncio.get_running_loop()
-        when = math.ceil(loop.time() + seconds)
-        if seconds < 1:
-            loop.call_later(seconds + 0.01, self._on_due, batch_id)
-        elif (batch_id, when) not in self._set:
+        step = LONG if seconds >= LONG else SHORT
+        when = step * math.ceil((loop.time() + seconds) / step)
+        if (batch_id, when) not in self._set:
             self._set.add((batch_id, when))
             loop.call_at(when, self._ring, batch_id, when)
 
-    def _ring(self, batch_id: str, when: int) -> None:
+    def _ring(self, batch_id: str, when: float) -> None:
         self._set.discard((batch_id, when))
         self._on_due(batch_id)
