@@ -59,6 +59,11 @@ class Claim(NamedTuple):
     outcome: str = ""
     first: int | None = None
 
+    @property
+    def used(self) -> Usage | None:
+        """What earlier attempts have used, where that is known."""
+        return Usage.model_validate_json(self.usage) if self.usage else None
+
 
 @dataclass(slots=True, kw_only=True)
 class Keeping:

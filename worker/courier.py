@@ -15,12 +15,10 @@ from celery import Celery
 from chains.errors import BatchordError
 from ledger.parts import Parts
 from worker.consignment import Consignment
+from worker.leases import RENEWALS
 from worker.runtime import Runtime
 
 logger = logging.getLogger(__name__)
-
-#: Renewals per lease, as with items.
-_RENEWALS = 4
 
 
 class Courier:
@@ -86,7 +84,7 @@ class Courier:
             return
 
         def renew() -> None:
-            while not done.wait(lease / _RENEWALS):
+            while not done.wait(lease / RENEWALS):
                 try:
                     if not self._parts.hold(batch_id, token, lease):
                         lost.set()

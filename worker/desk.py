@@ -14,13 +14,14 @@ from chains.loop import default_loop
 from chains.run import Run, scope
 from chains.usage import Usage
 from ledger.cache import OutputCache
-from ledger.exchange import Claim, Exchange, Keeping, Settlement, Wish
+from ledger.exchange import Claim, Exchange, Keeping, Wish
 from ledger.schema import PAGE_SIZE
 from ledger.shard import Shard
 from worker.attempt import Ended, Runs, Tools, attempt
 from worker.cached import CachedOutputs
 from worker.mail import HELD
 from worker.runtime import Runtime
+from worker.work import log_settled, settlement_of
 
 logger = logging.getLogger(__name__)
 
@@ -92,29 +93,17 @@ class Desk:
 
     def settle(self, ran: Sequence[Ran], shards: Sequence[Shard]) -> None:
         """Record the outcomes; the items are in these shards. Late ones are refused, as ever."""
-        settlements = []
-        for wish, claim, ended, _ in ran:
-            if ended is None:
-                continue
-            settlements.append(
-                Settlement(
-                    batch_id=wish.batch_id,
-                    index=wish.index,
-                    token=wish.token,
-                    shard=_shard_of(wish.index, shards),
-                    attempt=claim.attempt,
-                    status=ended.status,
-                    outcome=ended.outcome,
-                    code="" if ended.error is None else ended.error.code,
-                    output=ended.output,
-                    usage={} if ended.usage is None else ended.usage.counts(),
-                    busy=ended.busy,
-                )
-            )
-        receipts, _ = self._exchange.swap(settlements, [])
+        done = [(one, one.ended) for one in ran if one.ended is not None]
+        receipts, _ = self._exchange.swap(
+            [
+                settlement_of(one.wish, _shard_of(one.wish.index, shards), one.claim.attempt, ended)
+                for one, ended in done
+            ],
+            [],
+        )
         self._drop(one.wish for one in ran)
-        for one, receipt in zip(settlements, receipts, strict=True):
-            _log(one, receipt.recorded)
+        for (one, ended), receipt in zip(done, receipts, strict=True):
+            log_settled(one.wish, one.claim.attempt, ended, recorded=receipt.recorded)
 
     def release(self, ran: Sequence[Ran]) -> None:
         """Hand the items back as if they had not been claimed; what they have used is counted."""
@@ -146,8 +135,7 @@ class Desk:
         async def one(wish: Wish, claim: Claim) -> Ran:
             if claim.verdict not in ("run", "lost"):
                 return Ran(wish, claim)
-            earlier = Usage.model_validate_json(claim.usage) if claim.usage else None
-            run = Run(usage=earlier)
+            run = Run(usage=claim.used)
             async with places:
                 with scope(run), of_batch(wish.batch_id):
                     ended = await attempt(claim, self._tools, lambda: None, run, runs(wish.index))
@@ -173,17 +161,3 @@ def _shard_of(index: int, shards: Sequence[Shard]) -> int:
 
 def _start(shard: Shard) -> int:
     return shard.start
-
-
-def _log(one: Settlement, recorded: bool) -> None:
-    if not logger.isEnabledFor(logging.INFO):
-        return
-    fields = {
-        "batch": one.batch_id,
-        "item": one.index,
-        "attempt": one.attempt,
-        "status": one.status.value,
-        "code": one.code or None,
-    }
-    what = "item settled" if recorded else "late outcome refused"
-    logger.info("%s %s", what, " ".join(f"{k}={v}" for k, v in fields.items()), extra=fields)

@@ -6,7 +6,6 @@ from typing import Final
 
 from chains.kept import Kept
 from chains.run import Run
-from chains.usage import Usage
 from ledger.exchange import Claim, Keeping, Wish
 
 #: Seconds after which what a step has given is kept: most items have ended by then, and need not.
@@ -30,13 +29,12 @@ class Keeper:
         """Return the run of an item that was claimed, with what earlier attempts have left."""
         loop = asyncio.get_running_loop()
         name = f"{wish.batch_id}:{wish.index}"
-        usage = Usage.model_validate_json(claim.usage) if claim.usage else None
 
         def on_news() -> None:
             # A step may run on a thread of its own.
             loop.call_soon_threadsafe(self._noted, wish, run)
 
-        run = Run(kept=Kept(name, claim.steps, on_news), usage=usage)
+        run = Run(kept=Kept(name, claim.steps, on_news), usage=claim.used)
         return run
 
     def end(self, run: Run) -> None:

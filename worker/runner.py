@@ -25,7 +25,7 @@ from worker.leases import Leases
 from worker.mail import HELD, Answers, Mail
 from worker.pace import Pace
 from worker.report import Report
-from worker.work import Finished, HandedBack, Slot, Wanted, Work
+from worker.work import Finished, HandedBack, Slot, Wanted, Work, log, log_settled
 
 logger = logging.getLogger(__name__)
 
@@ -214,7 +214,7 @@ class Runner:
         else:
             one.work.report.put_off[one.error.code] += 1
             self._alarms.set(one.wish.batch_id, one.seconds)
-            _log(one.wish, "item put off", code=one.error.code, seconds=round(one.seconds, 1))
+            log(one.wish, "item put off", code=one.error.code, seconds=round(one.seconds, 1))
         self._item_ended(one.work, error)
 
     def _unanswered(
@@ -308,18 +308,5 @@ class Runner:
         else:
             report.failed[code] += 1
         report.shard_complete = report.shard_complete or receipt.shard_complete
-        _log(
-            one.wish,
-            "item settled" if receipt.recorded else "late outcome refused",
-            attempt=one.attempt,
-            status=one.ended.status.value,
-            code=code,
-        )
+        log_settled(one.wish, one.attempt, one.ended, recorded=receipt.recorded)
         self._item_ended(one.work)
-
-
-def _log(wish: Wish, what: str, **more: object) -> None:
-    if not logger.isEnabledFor(logging.INFO):
-        return
-    fields = {"batch": wish.batch_id, "item": wish.index, **more}
-    logger.info("%s %s", what, " ".join(f"{k}={v}" for k, v in fields.items()), extra=fields)

@@ -1,6 +1,7 @@
 """What travels through a process: tasks, their items, and what becomes of them."""
 
 import asyncio
+import logging
 import secrets
 from collections import deque
 from dataclasses import dataclass, field
@@ -9,6 +10,8 @@ from typing import NamedTuple
 from ledger.exchange import Keeping, Settlement, Wish
 from worker.attempt import Ended
 from worker.report import Report
+
+logger = logging.getLogger(__name__)
 
 
 class HandedBack(Exception):
@@ -77,17 +80,35 @@ class Finished(NamedTuple):
 
     def settlement(self) -> Settlement:
         """As the ledger is told."""
-        usage = self.ended.usage
-        return Settlement(
-            batch_id=self.wish.batch_id,
-            index=self.wish.index,
-            token=self.wish.token,
-            shard=self.work.shard,
-            attempt=self.attempt,
-            status=self.ended.status,
-            outcome=self.ended.outcome,
-            code="" if self.ended.error is None else self.ended.error.code,
-            output=self.ended.output,
-            usage={} if usage is None else usage.counts(),
-            busy=self.ended.busy,
-        )
+        return settlement_of(self.wish, self.work.shard, self.attempt, self.ended)
+
+
+def settlement_of(wish: Wish, shard: int, attempt: int, ended: Ended) -> Settlement:
+    """How the ledger is told that this attempt has ended so."""
+    return Settlement(
+        batch_id=wish.batch_id,
+        index=wish.index,
+        token=wish.token,
+        shard=shard,
+        attempt=attempt,
+        status=ended.status,
+        outcome=ended.outcome,
+        code="" if ended.error is None else ended.error.code,
+        output=ended.output,
+        usage={} if ended.usage is None else ended.usage.counts(),
+        busy=ended.busy,
+    )
+
+
+def log_settled(wish: Wish, attempt: int, ended: Ended, *, recorded: bool) -> None:
+    """Say in the log what became of a settlement."""
+    what = "item settled" if recorded else "late outcome refused"
+    log(wish, what, attempt=attempt, status=ended.status.value, code=ended.code)
+
+
+def log(wish: Wish, what: str, **more: object) -> None:
+    """Say in the log what became of an item; never a word of what is in it."""
+    if not logger.isEnabledFor(logging.INFO):
+        return
+    fields = {"batch": wish.batch_id, "item": wish.index, **more}
+    logger.info("%s %s", what, " ".join(f"{k}={v}" for k, v in fields.items()), extra=fields)
