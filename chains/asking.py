@@ -89,7 +89,7 @@ class Asking(Step[Any, Answer], OfflineCall, Generic[Answer]):
         return cast(Answer, await self._structured(self._structure, request, messages))
 
     def fingerprint(self) -> Any:
-        schema = None if self._structure is None else self._structure.schema
+        schema = None if self._structure is None else self._structure.digest
         return [self.endpoint, self._asked_for(), self._options, schema]
 
     def dump(self, output: Any) -> str | None:

@@ -2,7 +2,6 @@
 
 import asyncio
 import base64
-import os
 import threading
 from collections.abc import Sequence
 from typing import Any
@@ -71,8 +70,7 @@ class Embed(Step[Any, Any], OfflineCall):
         return vectors[0] if isinstance(input, str) else vectors
 
     def fingerprint(self) -> Any:
-        model = self._model or os.environ.get("OPENAI_EMBEDDING_MODEL") or DEFAULT_MODEL
-        return ["embed", model, self._options]
+        return ["embed", self.asked_for(), self._options]
 
     def _texts(self, input: Any) -> list[str]:
         texts: Any = [input] if isinstance(input, str) else input

@@ -10,9 +10,8 @@ from chains.errors import BatchordError, set_step
 from chains.function import Lambda
 from chains.parallel import Parallel
 from chains.prompt import Prompt
-from chains.run import at
 from chains.runnable import Runnable
-from chains.sequence import Sequence, name_step
+from chains.sequence import Sequence, through
 
 
 class NotOffline(BatchordError):
@@ -53,7 +52,7 @@ class Offline(NamedTuple):
 
     async def request(self, input: Any) -> dict[str, Any]:
         """The body of the request for this input."""
-        value = await _through(self.before, input)
+        value = await through(self.before, input)
         try:
             return self.call.request(value)
         except Exception as error:
@@ -67,18 +66,7 @@ class Offline(NamedTuple):
         except Exception as error:
             set_step(error, self.label)
             raise
-        return await _through(self.after, value)
-
-
-async def _through(steps: Steps[tuple[str, Runnable[Any, Any]]], value: Any) -> Any:
-    for label, step in steps:
-        try:
-            with at(label):
-                value = await step.ainvoke(value)
-        except Exception as error:
-            name_step(error, step, label)
-            raise
-    return value
+        return await through(self.after, value)
 
 
 def offline(chain: Runnable[Any, Any]) -> Offline:

@@ -104,7 +104,12 @@ def named(request: Any) -> dict[str, str]:
 def shared_cool_down(model: str) -> RateLimit | None:
     """The limit of a model for which none was given, in a submitted batch: it counts nothing, and
     lets all workers know when they are to call no more for a while."""
-    return _cool_down(os.environ.get("OPENAI_BASE_URL"), model) if keeping() else None
+    return cool_down_of(model) if keeping() else None
+
+
+def cool_down_of(model: str) -> RateLimit:
+    """The limit without numbers that all who ask for this model here have in common."""
+    return _cool_down(os.environ.get("OPENAI_BASE_URL"), model)
 
 
 @lru_cache(1000)

@@ -124,7 +124,7 @@ class Request(Step[Any, dict[str, Any]]):
             report_usage(used)
             return _answer(response, body), used
 
-        limit = self._limit or RateLimit(_key(request))
+        limit = self._limit or provider.cool_down_of(_model(request))
         answer, _ = await within(limit, _size(request.body), call)
         return answer
 
@@ -163,12 +163,6 @@ def _refusal(error: Exception) -> str | None:
 
 def _model(request: PostedRequest) -> str:
     return str(request.body.get("model") or "")
-
-
-def _key(request: PostedRequest) -> str:
-    """What is limited where nobody said so: the model."""
-    model = "".join(c for c in _model(request) if c.isprintable())
-    return f"openai:{model}"[:200]
 
 
 def _size(body: dict[str, Any]) -> int:

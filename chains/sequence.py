@@ -34,22 +34,27 @@ class Sequence(Runnable[Any, Any]):
         ]
 
     async def ainvoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
-        value: Any = input
-        for label, step in self.labelled:
-            try:
-                with at(label):
-                    value = await step.ainvoke(value, config, **kwargs)
-            except Exception as error:
-                name_step(error, step, label)
-                raise
-            kwargs = {}  # they are for the first step
-        return value
+        return await through(self.labelled, input, config, **kwargs)
 
     def fingerprint(self) -> Any:
         return [step.fingerprint() for step in self.steps]
 
 
-def name_step(error: Exception, step: Runnable[Any, Any], label: str) -> None:
-    """Say that the step of this label raised the error, unless a branch within it has said so."""
-    if isinstance(step, Step) or step_of(error) in (None, step.name):
-        set_step(error, label)
+async def through(
+    steps: Iterable[tuple[str, Runnable[Any, Any]]],
+    value: Any,
+    config: RunnableConfig | None = None,
+    **kwargs: Any,
+) -> Any:
+    """Run the value through the steps, each with its label; return what the last one gives."""
+    for label, step in steps:
+        try:
+            with at(label):
+                value = await step.ainvoke(value, config, **kwargs)
+        except Exception as error:
+            # Unless a branch within it has said so.
+            if isinstance(step, Step) or step_of(error) in (None, step.name):
+                set_step(error, label)
+            raise
+        kwargs = {}  # they are for the first step
+    return value

@@ -6,6 +6,8 @@ from typing import Any, Final, Generic, TypeVar
 
 import pydantic
 
+from chains.kept import digest
+
 T = TypeVar("T")
 
 #: What a provider takes for no part of a name.
@@ -49,6 +51,11 @@ class Structure(Generic[T]):
 
         found: Any = pydantic_function_tool(self._model)["function"]["parameters"]
         return dict(found)
+
+    @cached_property
+    def digest(self) -> str | None:
+        """A short name of the schema."""
+        return digest(self.schema)
 
     def read(self, text: str) -> T:
         """Return the answer that this text is, else raise pydantic's ValidationError."""
