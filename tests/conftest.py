@@ -11,6 +11,7 @@ import pytest
 
 from chaos.server import Server, free_port
 from tests.harness import Deployment, group_exists, wait_until
+from tests.openai_server import OpenAIServer
 
 # A busy machine takes its time for an example, too.
 hypothesis.settings.register_profile("here", deadline=None)
@@ -80,6 +81,21 @@ def _deploy(port: int, databases: Iterator[int], folder: Path) -> Iterator[Deplo
 def deploy(valkey_port: int, _databases: Iterator[int], tmp_path: Path) -> Iterator[Deploy]:
     """Make deployments for one test: `deploy(**settings)`; `url` is that of another server."""
     yield from _deploy(valkey_port, _databases, tmp_path)
+
+
+@pytest.fixture(scope="module")
+def provider_for_module() -> Iterator[OpenAIServer]:
+    """A provider for the tests of one module."""
+    with OpenAIServer() as server:
+        yield server
+
+
+@pytest.fixture
+def provider() -> Iterator[OpenAIServer]:
+    """A provider of the test's own, which takes a moment for each answer."""
+    with OpenAIServer() as server:
+        server.delay = 0.02
+        yield server
 
 
 @pytest.fixture

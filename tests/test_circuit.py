@@ -2,7 +2,6 @@
 
 import time
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +19,6 @@ from tests.openai_server import OpenAIServer
 pytestmark = pytest.mark.timeout(60)
 
 SLOTS = 8
-
-
-@pytest.fixture
-def provider() -> Iterator[OpenAIServer]:
-    with OpenAIServer() as server:
-        server.delay = 0.02
-        yield server
 
 
 @pytest.fixture

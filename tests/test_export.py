@@ -2,7 +2,6 @@
 
 import json
 import tracemalloc
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ from producer.export import Exported, NotVectors, write_matrix
 from tests import openai_answers
 from tests.cli_harness import Shell, results
 from tests.conftest import Deploy
-from tests.harness import Deployment
+from tests.harness import Deployment, provider_env
 from tests.openai_server import OpenAIServer
 
 pytestmark = pytest.mark.timeout(60)
@@ -25,18 +24,17 @@ _EMBED = (
 )
 
 
-@pytest.fixture(scope="module")
-def provider() -> Iterator[OpenAIServer]:
-    with OpenAIServer() as server:
-        yield server
+@pytest.fixture
+def provider(provider_for_module: OpenAIServer) -> OpenAIServer:
+    return provider_for_module
 
 
 @pytest.fixture(scope="module")
-def embedding(deploy_for_module: Deploy, provider: OpenAIServer) -> Deployment:
+def embedding(deploy_for_module: Deploy, provider_for_module: OpenAIServer) -> Deployment:
     """A deployment whose worker embeds texts."""
     deployment = deploy_for_module()
     (deployment.folder / "embed_texts.py").write_text(_EMBED)
-    env = {"OPENAI_BASE_URL": provider.base_url, "OPENAI_API_KEY": "k"}
+    env = provider_env(provider_for_module)
     deployment.start_worker(env=env | {"BATCHORD_CHAINS": "embed_texts"})
     register("embed", Embed("test-embedding", dimensions=8), replace=True)
     return deployment

@@ -9,7 +9,6 @@ import os
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
 
 import pytest
 
@@ -28,13 +27,6 @@ pytestmark = [
 SLOTS = 8
 WORKERS = 3
 CHAINS = "tests.chains_for_tests.basic,tests.chains_for_tests.limited,tests.chains_for_tests.steps"
-
-
-@pytest.fixture
-def provider() -> Iterator[OpenAIServer]:
-    with OpenAIServer() as server:
-        server.delay = 0.05
-        yield server
 
 
 @pytest.fixture
@@ -64,6 +56,7 @@ def say(text: str) -> None:
 def test_storms_of_refusals_fail_no_item_and_waste_few_calls(
     fleet: Deployment, provider: OpenAIServer
 ) -> None:
+    provider.delay = 0.05
     batch = fleet.client.submit("limited-cool", [f"text {i}" for i in range(1500)])
     for count in (200, 600, 1000):
         done(batch, count)

@@ -14,7 +14,7 @@ from ledger.models import BatchRecord, BatchStatus
 from producer import Batch
 from tests.cli_harness import CHAINS, Shell, results
 from tests.conftest import Deploy
-from tests.harness import Deployment, refused, wait_until
+from tests.harness import Deployment, provider_env, refused, wait_until
 from tests.openai_server import OpenAIServer
 
 pytestmark = pytest.mark.timeout(60)
@@ -23,12 +23,6 @@ SLOTS = 8
 #: Of "ask" with one word: two tokens in at 2, three out at 10 dollars a million.
 TOKENS, NANOS = 5, 34_000
 PRICES = '{"test-model": {"input": 2, "cached_input": 0.5, "output": 10}}'
-
-
-@pytest.fixture(scope="module")
-def provider_for_module() -> Iterator[OpenAIServer]:
-    with OpenAIServer() as server:
-        yield server
 
 
 @pytest.fixture
@@ -48,7 +42,7 @@ def priced(
     path = tmp_path_factory.mktemp("prices") / "prices.json"
     path.write_text(PRICES)
     deployment = deploy_for_module(prices=path, shard_size=20, sweep_interval=0.2)
-    deployment.start_worker(concurrency=SLOTS, env=keys_of(provider_for_module))
+    deployment.start_worker(concurrency=SLOTS, env=provider_env(provider_for_module))
     return deployment
 
 
@@ -57,11 +51,6 @@ def shell(priced: Deployment, tmp_path: Path) -> Iterator[Shell]:
     shell = Shell(tmp_path / "shell", BATCHORD_REDIS_URL=priced.url)
     yield shell
     shell.close()
-
-
-def keys_of(provider: OpenAIServer) -> dict[str, str]:
-    """The environment of a worker that knows the provider."""
-    return {"OPENAI_API_KEY": "sk-test-0123456789", "OPENAI_BASE_URL": provider.base_url}
 
 
 def words(count: int) -> list[str]:
@@ -171,7 +160,7 @@ def test_what_a_worker_that_must_end_has_used_is_counted(
 ) -> None:
     register("ask-twice", str, replace=True)
     deployment = deploy(shutdown_grace=0.5)
-    env = {**keys_of(provider), "REMAP_SIGTERM": "SIGQUIT"}
+    env = {**provider_env(provider), "REMAP_SIGTERM": "SIGQUIT"}
     worker = deployment.start_worker(concurrency=2, env=env)
     provider.hang_when("echo:")
     batch = deployment.client.submit("ask-twice", words(2))

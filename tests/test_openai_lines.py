@@ -17,7 +17,7 @@ from ledger.models import BatchStatus, Item, ItemError, ItemStatus
 from ledger.settings import Settings
 from tests.cli_harness import Shell, results
 from tests.conftest import Deploy
-from tests.harness import Deployment
+from tests.harness import Deployment, provider_env
 from tests.openai_server import OpenAIServer
 
 pytestmark = pytest.mark.timeout(60)
@@ -38,17 +38,16 @@ def request(number: int, text: str | None = None, **more: Any) -> dict[str, Any]
     return {name: value for name, value in line.items() if value is not None}
 
 
-@pytest.fixture(scope="module")
-def provider() -> Iterator[OpenAIServer]:
-    with OpenAIServer() as server:
-        yield server
+@pytest.fixture
+def provider(provider_for_module: OpenAIServer) -> OpenAIServer:
+    return provider_for_module
 
 
 @pytest.fixture(scope="module")
-def served(deploy_for_module: Deploy, provider: OpenAIServer) -> Deployment:
+def served(deploy_for_module: Deploy, provider_for_module: OpenAIServer) -> Deployment:
     """A worker that asks the provider, and has no chains but what every worker has."""
     deployment = deploy_for_module()
-    env = {"OPENAI_BASE_URL": provider.base_url, "OPENAI_API_KEY": "k", "BATCHORD_CHAINS": ""}
+    env = {**provider_env(provider_for_module), "BATCHORD_CHAINS": ""}
     deployment.start_worker(env=env)
     return deployment
 

@@ -1,6 +1,5 @@
 """Provider mode under kill -9: nothing is sent or paid for twice, and nothing is lost."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -9,18 +8,12 @@ from chains import Chat, Prompt, register
 from ledger.crash import VARIABLE
 from ledger.models import BatchStatus
 from tests.conftest import Deploy
-from tests.harness import Deployment, wait_until
+from tests.harness import Deployment, provider_env, wait_until
 from tests.openai_server import OpenAIServer
 
 pytestmark = pytest.mark.timeout(90)
 
 ITEMS = 50
-
-
-@pytest.fixture
-def provider() -> Iterator[OpenAIServer]:
-    with OpenAIServer() as server:
-        yield server
 
 
 @pytest.fixture
@@ -36,8 +29,8 @@ def deployment(deploy: Deploy) -> Deployment:
 
 
 def start(deployment: Deployment, provider: OpenAIServer, **env: str) -> None:
-    known = {"OPENAI_API_KEY": "sk-test-0123456789", "OPENAI_BASE_URL": provider.base_url}
-    for worker in [deployment.start_worker(env={**known, **env}, wait=False) for _ in range(2)]:
+    env = provider_env(provider) | env
+    for worker in [deployment.start_worker(env=env, wait=False) for _ in range(2)]:
         deployment.wait_for_worker(worker)
 
 
@@ -86,12 +79,7 @@ def test_a_batch_that_was_created_without_a_trace_here_is_cancelled_there(
     """Killed between the provider's answer and the note of it; cancelled before anyone looks."""
     provider.batches.behaviour.held = True
     mark = deployment.folder / "died"
-    env = {
-        VARIABLE: f"after-create:{mark}",
-        "OPENAI_API_KEY": "sk-test-0123456789",
-        "OPENAI_BASE_URL": provider.base_url,
-    }
-    deployment.start_worker(env=env)
+    deployment.start_worker(env={VARIABLE: f"after-create:{mark}", **provider_env(provider)})
     batch = deployment.client.submit("ask", words(10), mode="provider")
     wait_until(mark.exists, what="the worker died")
     assert batch.cancel() is BatchStatus.CANCELLING

@@ -13,7 +13,7 @@ from ledger.models import BatchStatus, Item, ItemStatus
 from producer import Batch, RemoteRunnable
 from tests.chains_for_tests.basic import Question
 from tests.conftest import Deploy
-from tests.harness import Deployment, refused, wait_until
+from tests.harness import Deployment, provider_env, refused, wait_until
 from tests.openai_server import OpenAIServer
 
 pytestmark = pytest.mark.timeout(90)
@@ -71,12 +71,7 @@ def start(deployment: Deployment, provider: OpenAIServer) -> None:
     """Start two workers that know the provider, and what it costs."""
     prices = deployment.folder / "prices.json"
     prices.write_text(json.dumps(PRICES))
-    env = {
-        "OPENAI_API_KEY": "sk-test-0123456789",
-        "OPENAI_BASE_URL": provider.base_url,
-        "OPENAI_MODEL": MODEL,
-        "BATCHORD_PRICES": str(prices),
-    }
+    env = {**provider_env(provider), "OPENAI_MODEL": MODEL, "BATCHORD_PRICES": str(prices)}
     for worker in [deployment.start_worker(env=env, wait=False) for _ in range(2)]:
         deployment.wait_for_worker(worker)
 

@@ -3,7 +3,6 @@
 import os
 import sys
 import time
-from collections.abc import Iterator
 from itertools import pairwise
 
 import pytest
@@ -24,17 +23,11 @@ CHAINS = "tests.chains_for_tests.limited"
 MOSTLY = 0.5
 
 
-@pytest.fixture(scope="module")
-def _provider() -> Iterator[OpenAIServer]:
-    with OpenAIServer() as server:
-        yield server
-
-
 @pytest.fixture
-def provider(_provider: OpenAIServer) -> OpenAIServer:
-    _provider.reset()
-    _provider.delay = 0.02
-    return _provider
+def provider(provider_for_module: OpenAIServer) -> OpenAIServer:
+    provider_for_module.reset()
+    provider_for_module.delay = 0.02
+    return provider_for_module
 
 
 def start(
@@ -57,10 +50,10 @@ def start(
 
 
 @pytest.fixture(scope="module")
-def three(deploy_for_module: Deploy, _provider: OpenAIServer) -> Deployment:
+def three(deploy_for_module: Deploy, provider_for_module: OpenAIServer) -> Deployment:
     """A deployment with three workers of eight threads."""
     deployment = deploy_for_module(shard_size=20)
-    start(deployment, _provider, 3)
+    start(deployment, provider_for_module, 3)
     return deployment
 
 

@@ -1,7 +1,6 @@
 """Identical inputs run once in a batch, and answers are used again in later ones, if one asks."""
 
 from collections import Counter
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -16,13 +15,6 @@ from tests.openai_server import OpenAIServer
 pytestmark = pytest.mark.timeout(60)
 
 CHAINS = "tests.chains_for_tests.versions"
-
-
-@pytest.fixture
-def provider() -> Iterator[OpenAIServer]:
-    with OpenAIServer() as server:
-        server.delay = 0.02
-        yield server
 
 
 @pytest.fixture
