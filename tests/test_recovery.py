@@ -209,7 +209,9 @@ def test_what_a_dead_producer_left_is_swept_away(quick: Deployment, tmp_path: Pa
     wait_until(lambda: not quick.keys_of(dead), what="its keys are gone")
     wait_until(lambda: not quick.redis.zcard("batchord:active"), what="it is out of the index")
     assert not quick.redis.exists("batchord:batches")
-    assert not list(quick.redis.scan_iter("batchord:key:*"))
+    wait_until(
+        lambda: not list(quick.redis.scan_iter("batchord:key:*")), what="its key is free, last"
+    )
     assert quick.client.list() == []
 
 

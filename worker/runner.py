@@ -31,14 +31,17 @@ logger = logging.getLogger(__name__)
 
 #: Seconds that it takes, amply, to get the next task.
 LEAD: Final = 0.05
+#: Seconds until a process that has nothing to do looks whether there is room that nobody was told
+#: of: a producer stops after its first shards, and items may have ended before it said so.
+HUNGRY: Final = 0.2
 
 
 class Runner:
     """Runs items of any number of tasks, at most `slots` in flight, those of all batches by turns.
 
     An item is claimed when it gets its slot and not before, so that what waits is nobody's.
-    `on_room` is told of a batch that has room for another shard, and `on_due` of one whose items
-    have waited and may start again, in a thread of its own.
+    `on_room` is told of a batch that has room for another shard, and `on_due` of one that may have
+    something to publish, as items have waited or as nothing waits here, in a thread of its own.
     """
 
     def __init__(
@@ -205,6 +208,9 @@ class Runner:
             self._publisher.submit(self._on_room, batch_id)
         for batch_id in {one.wish.batch_id for one, told in answers.settled if told.let_go}:
             self._alarms.set(batch_id, 0)
+        if self._free and not self._waiting:
+            for batch_id in {one.wish.batch_id for one, _ in answers.settled}:
+                self._alarms.set(batch_id, HUNGRY)
         for each, claim in answers.claimed:
             self._claimed(each.slot, each.wish, claim)
 

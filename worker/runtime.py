@@ -10,6 +10,7 @@ from chains.loop import default_loop
 from ledger.cache import OutputCache
 from ledger.callback import end_batch
 from ledger.connection import PATIENT
+from ledger.errors import UnknownBatch
 from ledger.exchange import Exchange
 from ledger.limiter import LedgerLimiter
 from ledger.models import BatchRecord, ItemStatus
@@ -82,9 +83,12 @@ class Runtime:
             logger.warning("not published batch=%s: %s", batch_id, type(error).__name__)
 
     def _publish_due(self, batch_id: str) -> None:
-        """Publish what was put off and may start again."""
+        """Publish what was put off and may start again, and what there is room for."""
         try:
             publish_due(self._app, self.store, batch_id)
+            publish_shards(self._app, self.store, batch_id)
+        except UnknownBatch:
+            return  # it has ended, and was purged
         except Exception as error:  # noqa: BLE001
             logger.warning("not published batch=%s: %s", batch_id, type(error).__name__)
 
