@@ -153,6 +153,16 @@ class Overview:
             found = pipe.execute()
         return {i: name for i, name in zip(indexes, found, strict=True) if name is not None}
 
+    def last_events(self, batch_ids: Sequence[str]) -> dict[str, str]:
+        """Return where the news of these batches stand, in one round trip."""
+        with self._store.talking(), self._store.redis.pipeline(transaction=False) as pipe:
+            for batch_id in batch_ids:
+                pipe.xrevrange(self._keys.batch(batch_id).events, count=1)
+            found = pipe.execute()
+        return {
+            i: str(last[0][0]) if last else "" for i, last in zip(batch_ids, found, strict=True)
+        }
+
     def live(self) -> list[str]:
         """Return the batches that have not ended, the oldest first."""
         with self._store.talking():

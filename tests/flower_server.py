@@ -2,6 +2,8 @@
 
 import base64
 import json
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 from urllib.error import HTTPError, URLError
 from urllib.parse import urlencode
@@ -59,6 +61,13 @@ class Site:
         assert status == 200, f"{path}: {status} {text}"
         return text
 
+    @contextmanager
+    def events(self, path: str) -> Iterator[Iterator[tuple[str, str]]]:
+        """Listen to a page's server-sent events: (event, data); it ends when the server ends it."""
+        with urlopen(self.request(path), timeout=20) as answer:
+            assert answer.headers["Content-Type"].startswith("text/event-stream")
+            yield _events(answer)
+
     def json(self, path: str) -> Any:
         """Return what a page says in JSON."""
         return json.loads(self.get(path))
@@ -71,6 +80,19 @@ class Site:
         """Return the tasks that the API finds, by id."""
         found: dict[str, dict[str, Any]] = json.loads(self.get(f"/api/tasks?{urlencode(query)}"))
         return found
+
+
+def _events(lines: Iterable[bytes]) -> Iterator[tuple[str, str]]:
+    event, data = "message", []
+    for line in lines:
+        field, _, value = line.decode().rstrip("\n").partition(": ")
+        if field == "event":
+            event = value
+        elif field == "data":
+            data.append(value)
+        elif not field and data:
+            yield event, "\n".join(data)
+            event, data = "message", []
 
 
 class Flower(Site):

@@ -166,6 +166,7 @@ def test_pages_of_batches_follow_each_other_and_miss_none(
     [
         "/batch/{}",
         "/batch/{}/data",
+        "/batch/{}/events",
         "/batch/{}/results.jsonl",
         "/api/batches/{}",
         "/api/batches?after={}",
@@ -196,7 +197,8 @@ def test_a_query_that_makes_no_sense_is_refused(flower: Flower, query: str) -> N
 
 def test_without_a_login_nothing_is_shown_and_nothing_done(flower: Flower, ended: Batch) -> None:
     paths = ["/batches", "/batches/data", "/api/batches", f"/api/batches/{ended.id}"]
-    paths += [f"/batch/{ended.id}{rest}" for rest in ("", "/data", "/results.jsonl")]
+    paths += [f"/batch/{ended.id}{rest}" for rest in ("", "/data", "/events", "/results.jsonl")]
+    paths += ["/batches/events"]
     for login in (None, "watcher:wrong"):
         for path in paths:
             assert flower.status(path, login=login) == 401, path
@@ -306,6 +308,9 @@ def test_payloads_are_on_no_page_unless_the_setting_lets_them_out(
         for batch in (ended, refused):
             paths += [f"/batch/{batch.id}", f"/batch/{batch.id}/data", f"/api/batches/{batch.id}"]
         seen[name] = "\n".join(map(flower.get, paths))
+        for path in ("/batches/events", f"/batch/{ended.id}/events"):
+            with flower.events(path) as events:
+                seen[name] += next(events)[1]
         for kind in ("results", "errors"):
             status, text = flower.ask(f"/batch/{ended.id}/{kind}.jsonl")
             assert status == (200 if name == "reader" else 403)
@@ -332,6 +337,33 @@ def test_what_a_paused_batch_met_is_told_without_its_message(
     assert told["plain"]["message"] is None
     assert told["reader"]["message"] == "no such key"
     batch.cancel()
+
+
+def test_pages_are_told_what_is_new(flower: Flower, waiting: Batch) -> None:
+    with (
+        flower.events("/batches/events?text=nap") as rows,
+        flower.events(f"/batch/{waiting.id}/events") as batch,
+    ):
+        event, data = next(batch)
+        assert event == "message"
+        assert json.loads(data)["status"] == "paused"
+        assert json.loads(next(rows)[1])["batches"][0]["id"] == waiting.id
+        waiting.cancel()
+        statuses = (json.loads(data)["status"] for _, data in batch)
+        assert "cancelled" in statuses
+        listed = (json.loads(data)["batches"][0]["status"] for _, data in rows)
+        assert "cancelled" in listed
+
+
+def test_a_page_is_told_that_its_batch_is_gone(flower: Flower, deployment: Deployment) -> None:
+    batch = deployment.client.submit("echo", [0])
+    batch.wait(60)
+    with flower.events(f"/batch/{batch.id}/events") as events:
+        next(events)
+        deployment.client.purge(batch.id)
+        [*_, (event, text)] = events
+    assert event == "trouble"
+    assert batch.id in text
 
 
 def test_names_that_are_markup_stay_text(flower: Flower, ended: Batch) -> None:

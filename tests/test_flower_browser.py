@@ -125,6 +125,37 @@ def test_the_bar_moves_without_reloading(
     expect(page.locator("#batch-plot svg")).to_be_visible()
 
 
+def test_a_page_is_told_and_does_not_ask(
+    gated: tuple[Batch, Path], flowers: dict[str, Flower], page: Page
+) -> None:
+    batch, gate = gated
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url.rsplit("/", 1)[1].split("?")[0]))
+    page.goto(f"{flowers['plain'].url}/batch/{batch.id}")
+    expect(page.locator("#batch-counts")).to_have_text("0 of 40 done")
+    gate.touch()
+    expect(page.locator("#batch-counts")).to_have_text("40 of 40 done")
+    expect(page.locator("#batch-status")).to_have_text("completed")
+    assert asked.count("events") == 1
+    assert "data" not in asked
+
+
+@pytest.mark.parametrize("broken", ["refused", "silent"])
+def test_where_a_proxy_lets_no_stream_through_the_page_asks(
+    gated: tuple[Batch, Path], flowers: dict[str, Flower], page: Page, broken: str
+) -> None:
+    batch, gate = gated
+    page.route(
+        "**/events",
+        lambda route: route.fulfill(status=502, body="") if broken == "refused" else None,
+    )
+    page.goto(f"{flowers['plain'].url}/batch/{batch.id}")
+    expect(page.locator("#batch-counts")).to_have_text("0 of 40 done")
+    expect(page.locator("#live-text")).to_have_text("Live")
+    gate.touch()
+    expect(page.locator("#batch-counts")).to_have_text("40 of 40 done")
+
+
 def test_a_batch_is_paused_resumed_and_cancelled_by_buttons(
     gated: tuple[Batch, Path], flowers: dict[str, Flower], page: Page
 ) -> None:

@@ -5,7 +5,7 @@ Without `BATCHORD_FLOWER_PAYLOADS` it reads no input, no outcome, and tells no e
 
 import asyncio
 import json
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, Final, Literal, ParamSpec, TypeVar
@@ -89,6 +89,10 @@ class Desk:
         series = progress.model_dump(mode="json", include=_IN_DETAIL)
         failures = self._failures(batch_id, progress.failures)
         return self._batch(record, progress) | series | {"failures": failures}
+
+    def places(self, batch_ids: Sequence[str]) -> Mapping[str, str]:
+        """Return where the events of these batches stand: another place says that there are new."""
+        return self.overview.last_events(batch_ids)
 
     def act(self, batch_id: str, action: Action, codes: Collection[str] | None) -> dict[str, Any]:
         """Do it, and return what to tell: the status then, and how many items run again.

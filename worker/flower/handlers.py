@@ -3,7 +3,8 @@
 Nothing here talks to Redis itself: the desk does, in a thread, so that Flower's loop goes on.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from itertools import islice
 from typing import Any, Final, ParamSpec, TypeVar
 
@@ -17,6 +18,7 @@ from ledger.errors import LedgerUnavailable, ResumeRefused, RetryRefused, Unknow
 from ledger.models import BatchStatus
 from ledger.wire import task_id
 from worker.flower.desk import CHUNK, MOST, PAGE, Action, Desk
+from worker.flower.stream import Stream
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -136,9 +138,42 @@ class BatchPage(_Page):
 
 
 class _Data(_Page):
-    """JSON for our pages: what goes wrong is said in plain text."""
+    """What our pages fetch: what goes wrong is said in plain text."""
 
     write_error = _in_plain_text
+
+    def get_login_url(self) -> str:
+        """A script can't log in: it tells whoever looks at the page."""
+        raise HTTPError(401, "Log in again: reload the page")
+
+
+class _Events(_Data):
+    """What a page shows, pushed to it as it changes."""
+
+    async def places(self, ids: Sequence[str]) -> Mapping[str, str]:
+        return await self.ask(self.desk.places, ids)
+
+
+class BatchesEvents(_Events):
+    """The rows of the list, again and again."""
+
+    @authenticated
+    async def get(self) -> None:
+        await Stream(self, self.find, _live_ones, self.places).run()
+
+
+class BatchEvents(_Events):
+    """What the page of one batch shows, again and again."""
+
+    @authenticated
+    async def get(self, batch_id: str) -> None:
+        look = partial(self.batch, batch_id)
+        await Stream(self, look, lambda _: [batch_id], self.places).run()
+
+
+def _live_ones(found: dict[str, Any]) -> list[str]:
+    """The batches of a page that may still change."""
+    return [one["id"] for one in found["batches"] if not BatchStatus(one["status"]).ended]
 
 
 class BatchesData(_Data):

@@ -18,9 +18,11 @@ def routes(desk: Desk) -> list[Any]:
     return [
         url(r"/batches", handlers.BatchesPage, at, name="batches"),
         url(r"/batches/data", handlers.BatchesData, at, name="batches-data"),
+        url(r"/batches/events", handlers.BatchesEvents, at, name="batches-events"),
         url(r"/batches/static/(.*)", StaticFileHandler, {"path": str(_STATIC)}, "batches-static"),
         url(r"/batch/([^/]+)", handlers.BatchPage, at, name="batch"),
         url(r"/batch/([^/]+)/data", handlers.BatchData, at, name="batch-data"),
+        url(r"/batch/([^/]+)/events", handlers.BatchEvents, at, name="batch-events"),
         url(r"/batch/([^/]+)/(results|errors)\.jsonl", handlers.Download, at, name="batch-lines"),
         url(r"/api/batches", handlers.ListBatches, at, name="api-batches"),
         url(r"/api/batches/([^/]+)", handlers.GetBatch, at, name="api-batch"),

@@ -1,4 +1,4 @@
-/* One batch: what is shown is fetched every second while it lives; buttons go to Flower's API. */
+/* One batch: what is shown comes from Flower as it changes; buttons go to Flower's API. */
 (function () {
     "use strict";
 
@@ -206,5 +206,5 @@
             b.plot(id("batch-plot"), batch.throughput);
         }
     });
-    look = b.live(function () { return page.dataset.url; }, show, 1000);
+    look = b.live(page, function () { return ""; }, show);
 }());

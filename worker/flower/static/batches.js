@@ -132,7 +132,5 @@
 
     text.value = wanted.text;
     mark();
-    look = b.live(function () {
-        return page.dataset.url + "?" + params();
-    }, show, 2000);
+    look = b.live(page, function () { return "?" + params(); }, show);
 }());

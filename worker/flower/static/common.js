@@ -113,10 +113,14 @@ window.batchord = (function () {
         return parts.join(" · ");
     }
 
-    /* Fetch and show again and again, while the page is looked at. Returns what to call for "now". */
-    function live(url, show, interval) {
-        var dot = document.getElementById("live-dot"),
+    /* Show what there is, and what is new, while the page is looked at: Flower tells of it. Where its events
+       do not come through, as a proxy keeps them, it is asked again and again. Returns what to call for "now". */
+    function live(page, query, show) {
+        var INTERVAL = 2000,
+            PATIENCE = 4000,
+            dot = document.getElementById("live-dot"),
             text = document.getElementById("live-text"),
+            source = null,
             timer = null,
             turn = 0;
 
@@ -125,11 +129,20 @@ window.batchord = (function () {
             text.textContent = words;
         }
 
-        async function look() {
-            var mine = ++turn;
+        function stop() {
+            turn += 1;
             clearTimeout(timer);
+            if (source) {
+                source.close();
+                source = null;
+            }
+            return turn;
+        }
+
+        async function ask() {
+            var mine = stop();
             try {
-                var answer = await fetch(url(), {credentials: "same-origin", headers: {Accept: "application/json"}});
+                var answer = await fetch(page.dataset.url + query(), {credentials: "same-origin", headers: {Accept: "application/json"}});
                 if (mine !== turn) {
                     return;
                 }
@@ -142,18 +155,55 @@ window.batchord = (function () {
             } catch (error) {
                 tell("error", "Flower does not answer");
             }
-            if (mine === turn && !document.hidden) {
-                timer = setTimeout(look, interval);
+            if (mine === turn) {
+                timer = setTimeout(ask, INTERVAL);
             }
         }
 
+        function listen() {
+            stop();
+            return new Promise(function (resolve) {
+                function instead() {
+                    ask().then(resolve);
+                }
+
+                function heard(state, words) {
+                    clearTimeout(timer);
+                    timer = null;
+                    tell(state, words);
+                    resolve();
+                }
+
+                timer = setTimeout(instead, PATIENCE);
+                source = new EventSource(page.dataset.eventsUrl + query());
+                source.addEventListener("message", function (event) {
+                    show(JSON.parse(event.data));
+                    heard("live", "Live");
+                });
+                source.addEventListener("trouble", function (event) {
+                    heard("error", event.data);
+                });
+                source.addEventListener("error", function () {
+                    if (source.readyState === EventSource.CLOSED) {
+                        instead();
+                    } else if (!timer) {
+                        timer = setTimeout(instead, PATIENCE);  // it connects again by itself, or not
+                    }
+                });
+            });
+        }
+
         document.addEventListener("visibilitychange", function () {
-            if (!document.hidden) {
-                look();
+            if (document.hidden) {
+                stop();  // a browser has few connections to one host
+            } else {
+                listen();
             }
         });
-        look();
-        return look;
+        if (!document.hidden) {
+            listen();
+        }
+        return listen;
     }
 
     return {NONE, el, number, short, rate, duration, cost, time, age, tokens, done, badge, bar, says, live};
