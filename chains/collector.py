@@ -136,9 +136,12 @@ class Collector:
             return
         texts = [one.text for one in wanted]
 
-        async def call() -> tuple[list[Vector], Usage]:
+        def note(usage: Usage) -> None:
             nonlocal spent
-            spent += Usage(requests=1)
+            spent += usage
+
+        async def call() -> tuple[list[Vector], Usage]:
+            note(Usage(requests=1))
             return await self._send(texts)
 
         async def attempt() -> tuple[list[Vector], Usage]:
@@ -150,6 +153,7 @@ class Collector:
                     call,
                     batch=wanted[0].batch,
                     deadlines=[one.deadline for one in wanted],
+                    report=note,
                 )
 
         try:
@@ -203,7 +207,7 @@ def _copy_of(error: Exception) -> Exception:
 def share_out(usage: Usage, weights: Sequence[int]) -> list[Usage]:
     """The usage of one request for each of its texts: they sum up to it exactly.
 
-    Tokens and cost go by weight, what counts requests goes to the first.
+    Tokens and cost go by weight, what counts requests and their waits goes to the first.
     """
     total = sum(weights)
     shares = []
@@ -216,6 +220,8 @@ def share_out(usage: Usage, weights: Sequence[int]) -> list[Usage]:
                 input_tokens=_part(usage.input_tokens, before, after, total),
                 cost_nanos=_part(usage.cost_nanos, before, after, total),
                 unpriced_requests=_of_first(usage.unpriced_requests, before),
+                rate_limit_waits=_of_first(usage.rate_limit_waits, before),
+                rate_limit_wait_ms=_of_first(usage.rate_limit_wait_ms, before),
             )
         )
         before = after

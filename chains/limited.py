@@ -4,18 +4,21 @@ import asyncio
 from collections.abc import Awaitable, Callable, Hashable, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import TypeVar
+from typing import Final, TypeVar
 from weakref import WeakKeyDictionary
 
 from chains.deadline import Deadline, all_paused, current_deadline
 from chains.errors import PutOff, RetryLater
 from chains.limits import Limiter, RateLimit, limiter
 from chains.retry import IN_PLACE
-from chains.run import keeping
+from chains.run import keeping, report_usage
 from chains.turns import Turns
 from chains.usage import Usage
 
 T = TypeVar("T")
+
+#: Seconds. Less is what it takes to ask whether a call may be made, and no wait.
+_HARDLY: Final = 0.05
 
 #: The batch that the code runs for: who takes turns.
 _batch: ContextVar[Hashable] = ContextVar("batchord_turns_of", default=None)
@@ -43,12 +46,14 @@ async def within(
     *,
     batch: Hashable = None,
     deadlines: Iterable[Deadline | None] | None = None,
+    report: Callable[[Usage], None] = report_usage,
 ) -> tuple[T, Usage]:
     """Make the call, which returns what it has used, as soon as the limit allows it.
 
     If the provider refuses it with a Retry-After, nobody calls for so long, and then it is made
     again: that is no attempt, whatever a RetryPolicy says. While it waits, the deadlines stand
-    still; they and the batch are those of the running code unless they are given.
+    still; they and the batch are those of the running code unless they are given. `report` is told
+    of the waits.
 
     Raises:
         PutOff: nobody may call for long, and the item can wait elsewhere.
@@ -59,16 +64,23 @@ async def within(
     if turns.cooling > IN_PLACE and keeping():
         # Others wait in its place, who have another provider.
         busy = RetryLater(f"cooling down: {limit.key}", code="rate_limited")
+        report(_wait(turns.cooling))
         raise PutOff(busy, turns.cooling)
+    loop = asyncio.get_running_loop()
     waiting_for = [current_deadline()] if deadlines is None else list(deadlines)
     while True:
-        with all_paused(waiting_for):
-            reserved = await turns.enter(tokens, current_batch() if batch is None else batch)
+        asked = loop.time()
+        try:
+            with all_paused(waiting_for):
+                reserved = await turns.enter(tokens, current_batch() if batch is None else batch)
+        finally:
+            if loop.time() - asked > _HARDLY:
+                report(_wait(loop.time() - asked))
         used: int | None = None
-        cohort, began = turns.begin(), asyncio.get_running_loop().time()
+        cohort, began = turns.begin(), loop.time()
         try:
             answer, usage = await call()
-            turns.answered(cohort, asyncio.get_running_loop().time() - began)
+            turns.answered(cohort, loop.time() - began)
             used = usage.total_tokens
             if used is not None:
                 turns.learn(tokens, used)
@@ -82,9 +94,14 @@ async def within(
             with all_paused(waiting_for):
                 await turns.cool_down(error.after)
             if error.after > IN_PLACE and keeping():
+                report(_wait(error.after))
                 raise PutOff(error, error.after) from error
         finally:
             turns.leave(reserved, used)
+
+
+def _wait(seconds: float) -> Usage:
+    return Usage(rate_limit_waits=1, rate_limit_wait_ms=int(seconds * 1000))
 
 
 _turns: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[tuple[Limiter, RateLimit], Turns]] = (

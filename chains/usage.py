@@ -10,7 +10,7 @@ def _plus(left: int | None, right: int | None) -> int | None:
 
 
 class Usage(pydantic.BaseModel, frozen=True):
-    """Requests, tokens and cost of one or many calls; None is unknown, not zero."""
+    """Requests, tokens, cost and waits of one or many calls; None is unknown, not zero."""
 
     #: Requests that were made, failed ones included.
     requests: int | None = None
@@ -24,6 +24,9 @@ class Usage(pydantic.BaseModel, frozen=True):
     cost_nanos: int | None = None
     #: Requests that were answered and whose price is unknown.
     unpriced_requests: int | None = None
+    #: How often a request was held back for a rate limit or a cool-down, and for how long in all.
+    rate_limit_waits: int | None = None
+    rate_limit_wait_ms: int | None = None
 
     def __add__(self, other: "Usage") -> "Usage":
         """The sum, field by field; what one side does not know is taken from the other."""
@@ -35,6 +38,8 @@ class Usage(pydantic.BaseModel, frozen=True):
             reasoning_tokens=_plus(self.reasoning_tokens, other.reasoning_tokens),
             cost_nanos=_plus(self.cost_nanos, other.cost_nanos),
             unpriced_requests=_plus(self.unpriced_requests, other.unpriced_requests),
+            rate_limit_waits=_plus(self.rate_limit_waits, other.rate_limit_waits),
+            rate_limit_wait_ms=_plus(self.rate_limit_wait_ms, other.rate_limit_wait_ms),
         )
 
     @property

@@ -1,8 +1,8 @@
 """Many batches at a glance, for people who look: a page of them, found by status and words.
 
 No call reads a whole batch, an input or an outcome, and none writes. What it reads of a batch is
-`meta`, `stats`, custom_ids, and how many `leases` and `due` items there are: a Redis user that may
-read only those can show batches and never what is in them.
+`meta`, `stats`, custom_ids, where its `events` stand, and how many `leases` and `due` items there
+are: a Redis user that may read only those can show batches and never what is in them.
 """
 
 from collections.abc import Collection, Sequence

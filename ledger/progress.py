@@ -7,6 +7,7 @@
     width        ms     of a slot: a second, twice as much whenever 120 of them are full
     succeeded:N, failed:N       items that ended so in slot N
     ms:B         how many attempts took 2^(B/4) to 2^((B+1)/4) ms from their claim to their outcome
+    attempt:N    how many of them were their item's Nth, from the second on; 10 stands for more, too
     recent       "weight at since": attempts that ended lately, fading with a memory of 30 s; as of
                  `at`, and counted from `since` on (ms)
     codes        JSON object: error code -> [how many items, the first five indexes...]
@@ -22,7 +23,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Final
 
-from pydantic import computed_field
+from pydantic import Field, computed_field
 
 from chains import Usage
 from ledger.models import BatchRecord, BatchStatus, Frozen, RequestCounts
@@ -82,6 +83,8 @@ class Progress(Frozen):
     usage: Usage | None = None
     #: From the seal on, at most 120, with those in which nothing ended. A retry adds to it.
     throughput: list[Slot]
+    #: How many outcomes took how many starts; 10 stands for more, too. Empty if nothing has run.
+    attempts: dict[int, int] = Field(default_factory=dict)
     #: Starts of settled items beyond their first: after a process died, or after a wait.
     restarts: int = 0
     #: Failed items that were run again because someone asked for it.
@@ -111,6 +114,7 @@ def progress_of(record: BatchRecord, stats: Mapping[str, str], now: int) -> Prog
         latency_p95=_percentile(stats, 0.95),
         usage=record.usage,
         throughput=_slots(record, stats, now),
+        attempts=_attempts(stats),
         restarts=int(stats.get("restarts", 0)),
         retried=int(stats.get("retried", 0)),
     )
@@ -123,6 +127,17 @@ def _failures(stats: Mapping[str, str]) -> list[FailureGroup]:
         for code, (count, *first) in codes.items()
     ]
     return sorted(groups, key=lambda group: (-group.count, group.code))
+
+
+def _attempts(stats: Mapping[str, str]) -> dict[int, int]:
+    all_ = sum(int(count) for field, count in stats.items() if field.startswith("ms:"))
+    later = {
+        int(field.removeprefix("attempt:")): int(count)
+        for field, count in stats.items()
+        if field.startswith("attempt:")
+    }
+    first = all_ - sum(later.values())
+    return {n: count for n, count in sorted({1: first, **later}.items()) if count}
 
 
 def _percentile(stats: Mapping[str, str], part: float) -> float | None:

@@ -51,6 +51,8 @@ Across batches:
     NS:chains           hash    chain name -> ChainRecord, as the workers announced it
     NS:used             hash    chain name -> "batches items input_tokens output_tokens priced_items
                                 cost_nanos", summed up over its completed batches (commit.lua)
+    NS:totals           hash    "NAME CHAIN" -> what its batches had come to when they ended, of the
+                                numbers of `ledger.totals`; and how many "batches.STATUS" there were
     NS:repairs          hash    why -> how many tasks the sweeps have sent again so far
     NS:sweep            string  the worker that sweeps now; expires
     NS:limit:KEY        hash    of a rate limit: `requests` and `tokens`, until when all that was
@@ -62,8 +64,17 @@ Across batches:
 import hashlib
 from dataclasses import dataclass
 
+from chains.usage import Usage
+
 #: Items per page: bounds every hash and every reply.
 PAGE_SIZE = 1000
+
+#: What is summed up of a chain's batches, by its name in `meta` and in `stats` (`ledger.totals`).
+SUMMED_IN_META = (
+    *("succeeded", "failed", "cancelled", "expired"),
+    *(f"usage.{name}" for name in Usage.model_fields),
+)
+SUMMED_IN_STATS = ("restarts", "retried")
 
 #: Events kept per batch; they only wake readers, the truth is in `out` and `done`.
 EVENTS_KEPT = 1000
@@ -216,6 +227,10 @@ class Keys:
     @property
     def used(self) -> str:
         return f"{self.namespace}:used"
+
+    @property
+    def totals(self) -> str:
+        return f"{self.namespace}:totals"
 
     @property
     def repairs(self) -> str:

@@ -14,7 +14,14 @@ from ledger.crash import crash_point
 from ledger.errors import BatchAborted, SubmitRefused
 from ledger.models import ChainRecord
 from ledger.packing import pack
-from ledger.schema import EVENTS_KEPT, PAGE_SIZE, Keys, page_of
+from ledger.schema import (
+    EVENTS_KEPT,
+    PAGE_SIZE,
+    SUMMED_IN_META,
+    SUMMED_IN_STATS,
+    Keys,
+    page_of,
+)
 from ledger.settings import Settings
 from ledger.shard import MOST_PER_TASK, SHORT_ITEM, TASK_SECONDS, Cut, Shard
 
@@ -172,8 +179,10 @@ class Store(Connection):
     def commit(self, batch_id: str, *, total: int, key: str | None) -> bool:
         """End a batch whose items all have an outcome, once; True for the caller that did it."""
         active, *rest = self._lasting(batch_id, total, key)
-        names = [active, self.keys.used, self.keys.notices, *rest]
-        done = int(self.run("commit", names, batch_id, self.settings.result_ttl, EVENTS_KEPT))
+        names = [active, self.keys.used, self.keys.notices, self.keys.totals, *rest]
+        summed = (*SUMMED_IN_META, *SUMMED_IN_STATS)
+        ttl, n = self.settings.result_ttl, len(SUMMED_IN_META)
+        done = int(self.run("commit", names, batch_id, ttl, EVENTS_KEPT, n, *summed))
         if done:
             crash_point("after-commit")
         return done > 0
@@ -186,7 +195,7 @@ class Store(Connection):
     def _lasting(self, batch_id: str, total: int, key: str | None) -> list[str]:
         """The index of live batches, and all that lives as long as the batch."""
         keys = self.keys.batch(batch_id)
-        first = [keys.meta, keys.events, keys.notices]
+        first = [keys.meta, keys.events, keys.notices, keys.stats]
         rest = [name for name in keys.every(total) if name not in first]
         return [self.keys.active, *first, *rest, *self._named(key)]
 

@@ -33,7 +33,15 @@ LOG_TAIL = 60
 
 #: Keys that stay: the ledger's indexes, and what Celery's broker keeps.
 PERMANENT = (
-    *("{ns}:batches", "{ns}:active", "{ns}:notices", "{ns}:chains", "{ns}:used", "{ns}:repairs"),
+    *(
+        "{ns}:batches",
+        "{ns}:active",
+        "{ns}:notices",
+        "{ns}:chains",
+        "{ns}:used",
+        "{ns}:totals",
+        "{ns}:repairs",
+    ),
     *("unacked", "unacked_index"),
 )
 

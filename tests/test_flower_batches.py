@@ -375,12 +375,17 @@ def test_names_that_are_markup_stay_text(flower: Flower, ended: Batch) -> None:
     assert "<script>window" not in text
 
 
-def test_metrics_tell_of_live_batches_by_chain(flower: Flower, waiting: Batch) -> None:
+def test_metrics_tell_of_batches_by_chain(flower: Flower, waiting: Batch, ended: Batch) -> None:
     text = flower.get("/metrics")
     assert "batchord_up 1.0" in text
     assert 'batchord_batches{chain="nap",status="paused"}' in text
     [queued] = re.findall(r'batchord_items\{chain="nap",status="queued"\} ([0-9.]+)', text)
     assert float(queued) > 0
+    outcomes = re.findall(
+        r'batchord_outcomes_total\{chain="may-fail",status="(\w+)"\} ([0-9.]+)', text
+    )
+    assert {"succeeded", "failed", "cancelled", "expired"} == {status for status, _ in outcomes}
+    assert float(dict(outcomes)["failed"]) >= 8
     assert "flower_events_total" in text
     assert waiting.id not in text
 

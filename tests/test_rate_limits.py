@@ -74,11 +74,18 @@ def test_three_workers_keep_to_requests_a_minute_together(
     three: Deployment, provider: OpenAIServer
 ) -> None:
     texts = [f"text {i}" for i in range(60)]
-    succeeded(three.client.submit("limited-requests", texts), texts)
+    batch = three.client.submit("limited-requests", texts)
+    succeeded(batch, texts)
     calls = requests_of(provider)
     assert len(calls) == 60
     assert most_over(calls, 600 * 1.02, 60) <= 600 / 60 * BURST + 1
     assert used(calls, 600) >= MOSTLY
+    usage = batch.record().usage
+    assert usage is not None
+    assert usage.requests == 60
+    # All but those of the first burst were held back, each for a tenth of a second at least.
+    assert 40 <= (usage.rate_limit_waits or 0) <= 60
+    assert (usage.rate_limit_wait_ms or 0) >= 40 * 50
 
 
 @pytest.mark.slow

@@ -239,6 +239,9 @@ def test_each_call_is_named_to_the_provider_the_same_in_each_attempt(
         ["one"],
         ["two"],
     ]
+    # One had to be asked twice: its item was put off, and came again.
+    assert batch.progress().attempts == {1: 1, 2: 1}
+    assert batch.progress().restarts == 1
     indexes = {name.split(":")[1] for name in names}
     assert {name.split(":")[0] for name in names} == {batch.id}
     assert indexes == {"0", "1"}

@@ -1,11 +1,13 @@
--- commit(KEYS active, used, index, meta, events, notices, every other key of the batch...; ARGV batch_id, ttl_s, events_kept) -> 1: committed now | 0: not at its end | -1: ended before
+-- commit(KEYS active, used, index, totals, meta, events, notices, stats, every other key of the batch...;
+--        ARGV batch_id, ttl_s, events_kept, n, n names in meta, names in stats...) -> 1: committed now | 0: not at its end | -1: ended before
 -- The batch ends here, once, when each of its items has an outcome. Keys get their end in the same
 -- step, so none can be left without; and it leaves the index in the same step, so that it cannot be
 -- taken out of it after someone has opened it again. What a batch has used is added, the first time
 -- that it completes, to what its chain is known to use; that is halved now and then, so that numbers
 -- stay small and the past fades. What is owed to others at this end is noted in the same step, with the
--- batch as it is now; retries that ran nothing again make no new end.
-local meta = redis.call('HMGET', KEYS[4], 'status', 'ends_as', 'total', 'succeeded', 'failed', 'cancelled', 'expired')
+-- batch as it is now; retries that ran nothing again make no new end. The named numbers go into the
+-- chain's totals: what they have grown by since the batch's last end.
+local meta = redis.call('HMGET', KEYS[5], 'status', 'ends_as', 'total', 'succeeded', 'failed', 'cancelled', 'expired', 'chain', 'summed')
 if meta[1] ~= 'finalizing' and meta[1] ~= 'cancelling' then
   if meta[1] == 'in_progress' or meta[1] == 'paused' or meta[1] == 'validating' then
     return 0
@@ -23,24 +25,38 @@ end
 local status = meta[2] or 'completed'
 local t = redis.call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
-redis.call('HSET', KEYS[4], 'status', status, 'ended_at', now)
-redis.call('XADD', KEYS[5], 'MAXLEN', '~', ARGV[3], '*', 'status', status)
+redis.call('HSET', KEYS[5], 'status', status, 'ended_at', now)
+redis.call('XADD', KEYS[6], 'MAXLEN', '~', ARGV[3], '*', 'status', status)
 redis.call('ZREM', KEYS[1], ARGV[1])
-if redis.call('HSETNX', KEYS[4], 'noticed', 1) == 1 then
-  local n = redis.call('HINCRBY', KEYS[4], 'ends', 1)
-  redis.call('HSET', KEYS[6], n, cjson.encode(redis.call('HGETALL', KEYS[4])))
+if redis.call('HSETNX', KEYS[5], 'noticed', 1) == 1 then
+  local n = redis.call('HINCRBY', KEYS[5], 'ends', 1)
+  redis.call('HSET', KEYS[7], n, cjson.encode(redis.call('HGETALL', KEYS[5])))
   redis.call('ZADD', KEYS[3], now, ARGV[1] .. ' ' .. n)
-  if redis.call('HEXISTS', KEYS[6], 'on_complete') == 1 then
+  if redis.call('HEXISTS', KEYS[7], 'on_complete') == 1 then
     redis.call('ZADD', KEYS[3], now, ARGV[1] .. ' on_complete')
   end
+  redis.call('HINCRBY', KEYS[4], 'batches.' .. status .. ' ' .. meta[8], 1)
 end
-for i = 4, #KEYS do
+local known, summed = {}, {}
+for name, n in string.gmatch(meta[9] or '', '(%S+) (%d+)') do
+  known[name] = tonumber(n)
+end
+for i = 5, #ARGV do
+  local name = ARGV[i]
+  local n = tonumber(redis.call('HGET', KEYS[i - 4 <= tonumber(ARGV[4]) and 5 or 8], name) or 0)
+  if n ~= (known[name] or 0) then
+    redis.call('HINCRBY', KEYS[4], name .. ' ' .. meta[8], string.format('%.0f', n - (known[name] or 0)))
+  end
+  table.insert(summed, string.format('%s %.0f', name, n))
+end
+redis.call('HSET', KEYS[5], 'summed', table.concat(summed, ' '))
+for i = 5, #KEYS do
   redis.call('EXPIRE', KEYS[i], ARGV[2])
 end
 
-local use = redis.call('HMGET', KEYS[4], 'usage.input_tokens', 'usage.output_tokens', 'usage.cost_nanos', 'usage.unpriced_requests', 'chain', 'use_noted')
+local use = redis.call('HMGET', KEYS[5], 'usage.input_tokens', 'usage.output_tokens', 'usage.cost_nanos', 'usage.unpriced_requests', 'chain', 'use_noted')
 if status == 'completed' and (use[1] or use[2]) and not use[6] then
-  redis.call('HSET', KEYS[4], 'use_noted', 1)
+  redis.call('HSET', KEYS[5], 'use_noted', 1)
   local priced = use[3] and tonumber(use[4] or 0) == 0
   local new, sums = {1, done, use[1] or 0, use[2] or 0, priced and done or 0, priced and use[3] or 0}, {}
   for n in string.gmatch(redis.call('HGET', KEYS[2], use[5]) or '', '%d+') do

@@ -182,7 +182,7 @@ end
 
 -- What the batch's statistics learn from this call: a few writes, however many items it carries. The
 -- fields are drawn in `ledger.progress`, which reads them.
-local SLOTS, FIRST_WIDTH, CODES, FIRST_INDEXES, MEMORY = 120, 1000, 50, 5, 30000
+local SLOTS, FIRST_WIDTH, CODES, FIRST_INDEXES, MEMORY, MOST_ATTEMPTS = 120, 1000, 50, 5, 30000, 10
 
 -- The slot that is now; they grow twice as wide when a batch has outlasted them.
 local function slot_of(origin, width)
@@ -217,12 +217,15 @@ local function slot_of(origin, width)
 end
 
 local function learn()
-  local buckets, ran, failed, restarts = {}, 0, {}, 0
+  local numbers, ran, failed, restarts = {}, 0, {}, 0
   for _, one in ipairs(ends) do
     if one.status == 'succeeded' or one.status == 'failed' then
       -- Four buckets to an octave; math.log is the natural one.
-      count(buckets, math.floor(math.log(math.max(1, one.ms)) * 4 / math.log(2)), 1)
+      count(numbers, 'ms:' .. math.floor(math.log(math.max(1, one.ms)) * 4 / math.log(2)), 1)
       ran = ran + 1
+      if tonumber(one.attempt) > 1 then
+        count(numbers, 'attempt:' .. math.min(one.attempt, MOST_ATTEMPTS), 1)
+      end
       if one.status == 'failed' then
         table.insert(failed, one)
       end
@@ -274,8 +277,8 @@ local function learn()
   if restarts > 0 then
     redis.call('HINCRBY', KEYS[10], 'restarts', restarts)
   end
-  for bucket, n in pairs(buckets) do
-    redis.call('HINCRBY', KEYS[10], 'ms:' .. bucket, n)
+  for name, n in pairs(numbers) do
+    redis.call('HINCRBY', KEYS[10], name, n)
   end
 end
 

@@ -305,6 +305,26 @@ def test_it_is_asked_once_a_call_and_settles_with_the_next_one() -> None:
     assert len(recorder.asked) <= 7
 
 
+def test_it_is_told_how_long_calls_are_held_back() -> None:
+    limit, begun, told = RateLimit("key", rpm=60), [], Usage()
+
+    def note(usage: Usage) -> None:
+        nonlocal told
+        told += usage
+
+    async def call() -> tuple[None, Usage]:
+        begun.append(virtual_time.now())
+        return None, Usage()
+
+    async def some() -> None:
+        install(LocalLimiter(clock=asyncio.get_running_loop().time))
+        await asyncio.gather(*(within(limit, 1, call, report=note) for _ in range(10)))
+
+    virtual_time.run(some())
+    assert told.rate_limit_waits == 9  # the first goes at once
+    assert told.rate_limit_wait_ms == pytest.approx(1000 * sum(begun), abs=10)
+
+
 def test_a_deadline_stands_still_while_a_call_waits() -> None:
     limit = RateLimit("key", rpm=120)
 

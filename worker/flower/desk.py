@@ -20,6 +20,7 @@ from ledger.reader import Reader
 from ledger.settings import Settings
 from ledger.steering import Steering
 from ledger.store import Store
+from ledger.totals import ChainTotals, totals
 from ledger.wire import is_batch_id
 
 #: Batches of one page, and of one answer of the API.
@@ -45,14 +46,14 @@ T = TypeVar("T")
 Action = Literal["cancel", "pause", "resume", "retry"]
 
 _IN_LIST: Final = {"rate", "eta", "cost_usd", "restarts", "retried"}
-_IN_DETAIL: Final = _IN_LIST | {"latency_p50", "latency_p95", "throughput"}
+_IN_DETAIL: Final = _IN_LIST | {"latency_p50", "latency_p95", "throughput", "attempts"}
 
 
 class Desk:
     """Answers and acts for Flower. Its methods block, but for `ask`; making one is silent."""
 
     def __init__(self, app: Celery, settings: Settings) -> None:
-        store = Store(settings)
+        self._store = store = Store(settings)
         self.payloads = settings.flower_payloads
         self.overview = Overview(store)
         self._reader = Reader(store)
@@ -93,6 +94,10 @@ class Desk:
     def places(self, batch_ids: Sequence[str]) -> Mapping[str, str]:
         """Return where the events of these batches stand: another place says that there are new."""
         return self.overview.last_events(batch_ids)
+
+    def totals(self, live: Sequence[str]) -> dict[str, ChainTotals]:
+        """Return what all batches have come to, by chain, with these live ones."""
+        return totals(self._store, live)
 
     def act(self, batch_id: str, action: Action, codes: Collection[str] | None) -> dict[str, Any]:
         """Do it, and return what to tell: the status then, and how many items run again.

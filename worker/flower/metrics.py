@@ -1,13 +1,14 @@
-"""Series about batches on Flower's `/metrics`: of those that have not ended, summed up by chain.
+"""Series about batches on Flower's `/metrics`, summed up by chain: gauges of those that have not
+ended, and counters of all.
 
-There are as many series as chains with live batches, times a dozen, and no batch is a label: what
-a chain's name may be is bounded by who registers chains.
+There are some dozens of series a chain, and no batch is a label: what a chain's name may be is
+bounded by who registers chains.
 """
 
 import logging
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 import prometheus_client
@@ -17,6 +18,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from chains.errors import BatchordError
 from ledger.models import BatchRecord
 from ledger.progress import Progress
+from ledger.totals import ChainTotals
 from worker.flower.desk import Desk
 
 logger = logging.getLogger(__name__)
@@ -24,22 +26,83 @@ logger = logging.getLogger(__name__)
 #: Live batches that one look takes in, the oldest ones; there are seldom more than a few.
 _MOST: Final = 1_000
 
-#: (name without `batchord_`, what it says, labels beside the chain).
+#: Gauges of the batches that have not ended: (name without `batchord_`, what it says, labels beside
+#: the chain).
 _GAUGES: Final = {
     "batches": ("Batches that have not ended", ["status"]),
     "items": ("Items of batches that have not ended", ["status"]),
     "items_per_second": ("Items that end, lately", []),
-    "restarts": ("Starts of settled items beyond their first", []),
-    "retried_items": ("Failed items that were run again because someone asked for it", []),
-    "requests": ("Calls to providers", []),
-    "tokens": ("Tokens that were used", ["kind"]),
-    "cost_usd": ("US dollars spent where prices are known", []),
     "oldest_batch_seconds": ("Age of the oldest batch that has not ended", []),
     "latency_p95_seconds": ("The slowest live batch's 95th percentile of an attempt", []),
 }
 
 #: Those that are not sums over a chain's batches.
 _LARGEST: Final = {"oldest_batch_seconds", "latency_p95_seconds"}
+
+Values = Mapping[tuple[str, ...], float]
+
+#: Counters of all batches that there ever were: (name, what it says, labels beside the chain, its
+#: values by those).
+_COUNTERS: Final[Sequence[tuple[str, str, list[str], Callable[[ChainTotals], Values]]]] = [
+    (
+        "batches_ended",
+        "Ends of batches; one whose items were retried has several",
+        ["status"],
+        lambda sums: {(status,): n for status, n in sums.batches.items()},
+    ),
+    (
+        "outcomes",
+        "Outcomes of items; one that was retried has several",
+        ["status"],
+        lambda sums: {(status,): n for status, n in sums.outcomes.items()},
+    ),
+    (
+        "restarts",
+        "Starts of settled items beyond their first",
+        [],
+        lambda sums: {(): sums.restarts},
+    ),
+    (
+        "retried_items",
+        "Failed items that were run again because someone asked for it",
+        [],
+        lambda sums: {(): sums.retried},
+    ),
+    ("requests", "Calls to providers", [], lambda sums: {(): sums.usage.requests or 0}),
+    (
+        "tokens",
+        "Tokens that were used",
+        ["kind"],
+        lambda sums: {
+            ("input",): sums.usage.input_tokens or 0,
+            ("output",): sums.usage.output_tokens or 0,
+        },
+    ),
+    (
+        "cost_usd",
+        "US dollars spent where prices are known",
+        [],
+        lambda sums: {(): (sums.usage.cost_nanos or 0) / 1e9},
+    ),
+    (
+        "unpriced_requests",
+        "Calls whose price is unknown",
+        [],
+        lambda sums: {(): sums.usage.unpriced_requests or 0},
+    ),
+    (
+        "rate_limit_waits",
+        "Calls that were held back for a rate limit or a cool-down",
+        [],
+        lambda sums: {(): sums.usage.rate_limit_waits or 0},
+    ),
+    (
+        "rate_limit_wait_seconds",
+        "How long calls were held back, in all",
+        [],
+        lambda sums: {(): (sums.usage.rate_limit_wait_ms or 0) / 1e3},
+    ),
+]
 
 Look = list[tuple[BatchRecord, Progress]]
 
@@ -51,6 +114,7 @@ class BatchMetrics:
         self._desk = desk
         self._overview = desk.overview
         self._look: Look = []
+        self._totals: dict[str, ChainTotals] = {}
         self._repairs: dict[str, int] = {}
         self._live = 0
         self._up = False
@@ -64,11 +128,13 @@ class BatchMetrics:
         try:
             live = self._overview.live()
             self._look = self._overview.of(live[:_MOST])
+            self._totals = self._desk.totals(live[:_MOST])
             self._live = len(live)
             self._repairs = self._overview.repairs()
             self._up = True
         except BatchordError as error:
-            self._look, self._repairs, self._live, self._up = [], {}, 0, False
+            # Counters that were told stay: one that is gone and comes again would have been reset.
+            self._look, self._live, self._up = [], 0, False
             logger.warning("no metrics of batches: %s", error)
 
     def describe(self) -> Iterable[Metric]:
@@ -89,18 +155,24 @@ class BatchMetrics:
         for why, count in self._repairs.items():
             repairs.add_metric([why], count)
         yield repairs
-        series: dict[str, dict[tuple[str, ...], float]] = defaultdict(lambda: defaultdict(float))
+        gauges: dict[str, dict[tuple[str, ...], float]] = defaultdict(lambda: defaultdict(float))
         for record, progress in self._look:
             for name, labels, value in _values(record, progress):
-                so_far = series[name][record.chain, *labels]
-                series[name][record.chain, *labels] = (
+                so_far = gauges[name][record.chain, *labels]
+                gauges[name][record.chain, *labels] = (
                     max(so_far, value) if name in _LARGEST else so_far + value
                 )
         for name, (says, labels) in _GAUGES.items():
             family = GaugeMetricFamily(f"batchord_{name}", says, labels=["chain", *labels])
-            for key, value in series[name].items():
+            for key, value in gauges[name].items():
                 family.add_metric(key, value)
             yield family
+        for name, says, labels, values in _COUNTERS:
+            counter = CounterMetricFamily(f"batchord_{name}", says, labels=["chain", *labels])
+            for chain, sums in self._totals.items():
+                for key, value in values(sums).items():
+                    counter.add_metric([chain, *key], value)
+            yield counter
 
 
 def _values(record: BatchRecord, progress: Progress) -> Iterable[tuple[str, Sequence[str], float]]:
@@ -114,17 +186,9 @@ def _values(record: BatchRecord, progress: Progress) -> Iterable[tuple[str, Sequ
     queued = counts.total - counts.done - record.running - record.put_off
     yield "items", ["queued"], max(0, queued)
     yield "items_per_second", [], progress.rate or 0.0
-    yield "restarts", [], progress.restarts
-    yield "retried_items", [], progress.retried
     yield "oldest_batch_seconds", [], time.time() - record.created_at.timestamp()
     if progress.latency_p95 is not None:
         yield "latency_p95_seconds", [], progress.latency_p95
-    if (usage := record.usage) is not None:
-        yield "requests", [], usage.requests or 0
-        yield "tokens", ["input"], usage.input_tokens or 0
-        yield "tokens", ["output"], usage.output_tokens or 0
-        if usage.cost_usd is not None:
-            yield "cost_usd", [], usage.cost_usd
 
 
 class Metrics(FlowersMetrics):

@@ -146,6 +146,21 @@
         }));
     }
 
+    function attempts() {
+        return Object.entries(batch.attempts).map(function ([n, count]) {
+            return b.el("span", {"class": "batch-pair"}, b.number(count) + (n === "1" ? " at the first" : n === "10" ? " at the 10th or later" : " at the " + nth(n)));
+        });
+    }
+
+    function nth(n) {
+        return n + (n === "2" ? "nd" : n === "3" ? "rd" : "th");
+    }
+
+    function waits() {
+        var usage = batch.usage || {};
+        return usage.rate_limit_waits && b.number(usage.rate_limit_waits) + " calls, " + b.duration(usage.rate_limit_wait_ms / 1000) + " in all";
+    }
+
     function details() {
         var budget = batch.budget || {},
             rows = [
@@ -157,6 +172,8 @@
                 })],
                 ["Calls to providers", batch.usage && batch.usage.requests && b.number(batch.usage.requests)],
                 ["Wait for their next attempt", batch.put_off && b.number(batch.put_off) + " items"],
+                ["Waits for rate limits", waits()],
+                ["Outcomes by attempt", Object.keys(batch.attempts).length > 1 && attempts()],
                 ["Starts beyond the first", batch.restarts && b.number(batch.restarts)],
                 ["Run again on request", batch.retried && b.number(batch.retried) + " items"],
                 ["Budget", [budget.usd && b.cost(Number(budget.usd)), budget.tokens && b.number(budget.tokens) + " tokens"].filter(Boolean).join(", ")],
@@ -191,7 +208,7 @@
         });
         once("plot", batch.throughput, function () { b.plot(id("batch-plot"), batch.throughput); });
         once("failures", batch.failures, failures);
-        once("details", [batch.metadata, batch.put_off, batch.workers, batch.usage, batch.restarts, batch.retried, batch.budget, batch.ended_at], details);
+        once("details", [batch.metadata, batch.put_off, batch.workers, batch.usage, batch.attempts, batch.restarts, batch.retried, batch.budget, batch.ended_at], details);
         buttons();
     }
 

@@ -1,0 +1,87 @@
+"""What batches have come to, summed up by chain: numbers that only grow, for whoever draws rates.
+
+A batch is added to `NS:totals` in the step that ends it (commit.lua), with what it has come to
+since its last end; what a live one has come to is read from itself, in the same transaction. So
+nothing is missed or counted twice as batches end, are retried, or are deleted.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from chains import Usage
+from ledger.models import BatchStatus, ItemStatus
+from ledger.schema import SUMMED_IN_META, SUMMED_IN_STATS
+from ledger.store import Store
+
+_SUMMED = (*SUMMED_IN_META, *SUMMED_IN_STATS)
+_OUTCOMES = (
+    ItemStatus.SUCCEEDED,
+    ItemStatus.FAILED,
+    ItemStatus.CANCELLED,
+    ItemStatus.EXPIRED,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ChainTotals:
+    """What the batches of one chain have come to since the ledger was empty."""
+
+    #: Ends of batches; one whose items were retried has several.
+    batches: Mapping[BatchStatus, int]
+    #: Outcomes of items; one that was retried has several.
+    outcomes: Mapping[ItemStatus, int]
+    usage: Usage
+    #: Starts of settled items beyond their first.
+    restarts: int
+    #: Failed items that were run again because someone asked for it.
+    retried: int
+
+
+def totals(store: Store, live: Sequence[str]) -> dict[str, ChainTotals]:
+    """Return the totals by chain, with these live batches; those that have ended since are counted
+    as well as those that had."""
+    redis: Any = store.redis
+    with store.talking(), redis.pipeline(transaction=True) as pipe:
+        pipe.hgetall(store.keys.totals)
+        for batch_id in live:
+            keys = store.keys.batch(batch_id)
+            pipe.hmget(keys.meta, "chain", "summed", *SUMMED_IN_META)
+            pipe.hmget(keys.stats, *SUMMED_IN_STATS)
+        ended, *replies = pipe.execute()
+    sums: dict[str, dict[str, int]] = {}
+    for name, n in ended.items():
+        what, chain = name.split(" ", 1)
+        sums.setdefault(chain, {})[what] = int(n)
+    for meta, stats in zip(replies[::2], replies[1::2], strict=True):
+        chain, summed, *numbers = meta
+        if chain is None:
+            continue  # deleted meanwhile
+        before = _pairs(summed or "")
+        of_chain = sums.setdefault(chain, {})
+        for what, n in zip(_SUMMED, [*numbers, *stats], strict=True):
+            of_chain[what] = of_chain.get(what, 0) + int(n or 0) - before.get(what, 0)
+    return {chain: _totals(sums[chain]) for chain in sorted(sums)}
+
+
+def _pairs(summed: str) -> dict[str, int]:
+    words = iter(summed.split())
+    return {name: int(n) for name, n in zip(words, words, strict=True)}
+
+
+def _totals(sums: Mapping[str, int]) -> ChainTotals:
+    usage = {name: sums.get(f"usage.{name}") or None for name in Usage.model_fields}
+    outcomes = {status: sums.get(status, 0) for status in _OUTCOMES}
+    # As they are retried, failed items leave the count of those that have.
+    outcomes[ItemStatus.FAILED] += sums.get("retried", 0)
+    return ChainTotals(
+        batches={
+            status: sums[f"batches.{status}"]
+            for status in BatchStatus
+            if f"batches.{status}" in sums
+        },
+        outcomes=outcomes,
+        usage=Usage(**usage),
+        restarts=sums.get("restarts", 0),
+        retried=sums.get("retried", 0),
+    )
