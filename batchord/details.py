@@ -13,7 +13,10 @@ from ledger.models import BatchRecord
 from ledger.progress import Progress
 
 #: What a program is told beside the record, whose fields the rest are.
-_PROGRESS = {"rate", "eta", "failures", "latency_p50", "latency_p95", "restarts", "retried"}
+_PROGRESS = {
+    *("rate", "eta", "failures", "latency_p50", "latency_p95"),
+    *("attempts", "restarts", "retried"),
+}
 
 
 def as_json(record: BatchRecord, progress: Progress) -> str:
@@ -56,8 +59,16 @@ def _rows(record: BatchRecord, progress: Progress) -> Iterator[tuple[str, Text |
         yield "ETA", render.span(progress.eta)
     if progress.latency_p50 is not None and progress.latency_p95 is not None:
         yield "latency", f"p50 {progress.latency_p50:,.2f} s, p95 {progress.latency_p95:,.2f} s"
+    if len(progress.attempts) > 1:
+        taken = (
+            (n, "10 or more" if tries == 10 else tries) for tries, n in progress.attempts.items()
+        )
+        yield "attempts", ", ".join(f"{n:,} took {tries}" for n, tries in taken)
     if used := money.spent(record):
         yield "used", ", ".join(used)
+    if record.usage is not None and record.usage.rate_limit_waits:
+        held = render.span((record.usage.rate_limit_wait_ms or 0) / 1000)
+        yield "held back", f"{record.usage.rate_limit_waits:,} calls for rate limits, {held} in all"
     yield from _times(record)
     for key, value in record.metadata.items():
         yield "metadata", Text(f"{render.one_line(key, 64)}={render.one_line(value, 512)}")

@@ -81,6 +81,15 @@ class ItemStatus(StrEnum):
         return self not in (ItemStatus.QUEUED, ItemStatus.RUNNING)
 
 
+class Repair(StrEnum):
+    """Why a sweep has sent tasks again."""
+
+    WORKER_DIED = "worker died"
+    OVERTAKEN = "overtaken"
+    MESSAGE_LOST = "message lost"
+    GATHER_LOST = "gather lost"
+
+
 class Frozen(BaseModel):
     """A record: its fields never change, and an unknown field is an error."""
 

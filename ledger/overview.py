@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from ledger.errors import UnknownBatch
-from ledger.models import BatchRecord, BatchStatus
+from ledger.models import BatchRecord, BatchStatus, Repair
 from ledger.parsing import record_of
 from ledger.progress import Progress, progress_of
 from ledger.schema import page_of
@@ -168,11 +168,11 @@ class Overview:
         with self._store.talking():
             return list(self._redis.zrange(self._keys.active, 0, -1))
 
-    def repairs(self) -> dict[str, int]:
+    def repairs(self) -> dict[Repair, int]:
         """Return how many tasks the sweeps have sent again, by why."""
         with self._store.talking():
             found = self._redis.hgetall(self._keys.repairs)
-        return {why: int(count) for why, count in sorted(found.items())}
+        return {why: int(found.get(why, 0)) for why in Repair}
 
 
 def _words(batch_id: str, chain: str | None, metadata: str | None) -> str:

@@ -12,7 +12,7 @@ from typing import TypeVar
 from ledger.connection import PROMPT, Call, Connection
 from ledger.crash import crash_point
 from ledger.errors import BatchAborted, SubmitRefused
-from ledger.models import ChainRecord
+from ledger.models import ChainRecord, Repair
 from ledger.packing import pack
 from ledger.schema import (
     EVENTS_KEPT,
@@ -285,7 +285,7 @@ class Store(Connection):
         found = self.run("overtaken", names, shard.number, self._lease_ms)
         return [int(index) for index in found]
 
-    def count_repairs(self, why: str, count: int) -> None:
+    def count_repairs(self, why: Repair, count: int) -> None:
         """Add to how many tasks the sweeps have sent again."""
         with self.talking():
             self.redis.hincrby(self.keys.repairs, why, count)

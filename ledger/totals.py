@@ -39,17 +39,21 @@ class ChainTotals:
 
 
 def totals(store: Store, live: Sequence[str]) -> dict[str, ChainTotals]:
-    """Return the totals by chain, with these live batches; those that have ended since are counted
-    as well as those that had."""
+    """Return the totals of each chain that workers have announced or that has had a batch.
+
+    `live`: the batches that have not ended; one that has ended since is counted as well.
+    """
     redis: Any = store.redis
     with store.talking(), redis.pipeline(transaction=True) as pipe:
         pipe.hgetall(store.keys.totals)
+        # Zero is a number, too: whoever draws rates must have seen it before the first one comes.
+        pipe.hkeys(store.keys.chains)
         for batch_id in live:
             keys = store.keys.batch(batch_id)
             pipe.hmget(keys.meta, "chain", "summed", *SUMMED_IN_META)
             pipe.hmget(keys.stats, *SUMMED_IN_STATS)
-        ended, *replies = pipe.execute()
-    sums: dict[str, dict[str, int]] = {}
+        ended, announced, *replies = pipe.execute()
+    sums: dict[str, dict[str, int]] = {chain: {} for chain in announced}
     for name, n in ended.items():
         what, chain = name.split(" ", 1)
         sums.setdefault(chain, {})[what] = int(n)

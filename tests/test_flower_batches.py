@@ -5,6 +5,7 @@ import re
 import threading
 from collections.abc import Iterator
 from http.client import IncompleteRead
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 from urllib.request import urlopen
@@ -20,6 +21,7 @@ from tests.harness import Deployment, wait_until
 
 pytestmark = pytest.mark.timeout(120)
 
+ROOT = Path(__file__).parent.parent
 #: In an input, an output, an error's message.
 CANARY = "canary-of-the-batches-tab"
 MARKUP = '"><script>window.hacked = 1</script>'
@@ -388,6 +390,14 @@ def test_metrics_tell_of_batches_by_chain(flower: Flower, waiting: Batch, ended:
     assert float(dict(outcomes)["failed"]) >= 8
     assert "flower_events_total" in text
     assert waiting.id not in text
+
+
+def test_what_the_dashboard_and_the_docs_name_is_among_the_metrics(flower: Flower) -> None:
+    told = set(re.findall(r"^# TYPE (batchord_\w+) ", flower.get("/metrics"), re.MULTILINE))
+    for page in ("docs/flower/grafana.json", "docs/operating.md"):
+        named = set(re.findall(r"\bbatchord_\w+", (ROOT / page).read_text()))
+        assert len(named) > 5
+        assert named <= told, page
 
 
 def test_a_download_that_breaks_off_is_not_taken_for_a_whole_one(

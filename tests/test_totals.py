@@ -49,6 +49,12 @@ def test_live_batches_and_ended_ones_are_counted_once(deployment: Deployment) ->
     assert look(deployment) == found
 
 
+def test_a_chain_without_batches_counts_zero(deployment: Deployment) -> None:
+    found = look(deployment)["may-fail"]
+    assert found.batches == {}
+    assert set(found.outcomes.values()) == {0}
+
+
 def test_what_is_retried_has_another_outcome(deployment: Deployment) -> None:
     batch = deployment.client.submit("may-fail", half_failing(20))
     for turn in (1, 2, 3):
@@ -69,8 +75,7 @@ def test_no_look_is_below_the_one_before(deployment: Deployment) -> None:
 
     def watch() -> None:
         while not over.is_set():
-            found = look(deployment).get("may-fail")
-            seen.append(0 if found is None else sum(found.outcomes.values()))
+            seen.append(sum(look(deployment)["may-fail"].outcomes.values()))
             time.sleep(0.001)
 
     watcher = threading.Thread(target=watch)

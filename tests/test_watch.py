@@ -215,7 +215,13 @@ def sight(**more: Any) -> Sight:
         status=BatchStatus.IN_PROGRESS,
         request_counts=counts,
         running=32,
-        usage=Usage(input_tokens=1_200_000, output_tokens=34_567, cost_nanos=12_345_678_901),
+        usage=Usage(
+            input_tokens=1_200_000,
+            output_tokens=34_567,
+            cost_nanos=12_345_678_901,
+            rate_limit_waits=1_204,
+            rate_limit_wait_ms=725_000,
+        ),
         created_at=datetime.now(UTC) - timedelta(hours=26),
         in_progress_at=datetime.now(UTC) - timedelta(hours=26),
     ).model_copy(update=more)
@@ -227,6 +233,7 @@ def sight(**more: Any) -> Sight:
         rate=12.34,
         eta=3725.0,
         failures=[FailureGroup(code="\x1b[2J", count=955, first=[1, 2]), *failures],
+        attempts={1: 19_000, 2: 990, 10: 9},
         throughput=[],
     )
     return Sight(record, progress)
@@ -255,6 +262,8 @@ def test_details_are_whole_however_narrow_they_are(columns: int) -> None:
         "\ufffd[2J 955 (first: #1, #2)",
         "ETA 1:02:05",
         "1,234,567 tokens (1,200,000 in, 34,567 out), $12.35",
+        "19,000 took 1, 990 took 2, 9 took 10 or more",
+        "1,204 calls for rate limits, 12:05 in all",
         "team=\ufffd[1m",
         "Paused, insufficient_quota: no \ufffd money (item 7)",
     ):

@@ -15,7 +15,7 @@ from celery import Celery
 from chains.errors import BatchordError
 from ledger.crash import crash_point
 from ledger.errors import UnknownBatch
-from ledger.models import BatchRecord, BatchStatus, ChainRecord, Mode, announcements
+from ledger.models import BatchRecord, BatchStatus, ChainRecord, Mode, Repair, announcements
 from ledger.publish import (
     FIRST,
     gather,
@@ -157,7 +157,7 @@ class Sweep:
             for shard in self._reader.open_shards(record.id):
                 mine = lapsed.intersection(range(shard.start, shard.stop))
                 tasks = shard.tasks_of(mine)
-                self._republish(record.id, shard, tasks, "worker died", priority=FIRST)
+                self._republish(record.id, shard, tasks, Repair.WORKER_DIED, priority=FIRST)
 
     def _bring_back_overtaken(self, record: BatchRecord) -> None:
         """Publish again what a worker had in hand as it died, and had not claimed yet.
@@ -166,7 +166,7 @@ class Sweep:
         """
         for shard in self._reader.open_shards(record.id)[:1]:
             tasks = shard.tasks_of(self._store.overtaken(record.id, shard))
-            self._republish(record.id, shard, tasks, "overtaken", priority=FIRST)
+            self._republish(record.id, shard, tasks, Repair.OVERTAKEN, priority=FIRST)
 
     def _bring_back_lost(self, record: BatchRecord) -> None:
         """Publish again what no message in the queue stands for any more: items and gathers."""
@@ -180,11 +180,11 @@ class Sweep:
         for shard in self._reader.open_shards(record.id):
             if self._reader.complete(record.id, shard.number):
                 gather(self._app, record.id, shard.number).apply_async()
-                self._store.count_repairs("gather lost", 1)
+                self._store.count_repairs(Repair.GATHER_LOST, 1)
                 logger.warning("gather sent again batch=%s shard=%s", record.id, shard.number)
             else:
                 tasks = unsettled_tasks(self._store, record.id, shard)
-                self._republish(record.id, shard, tasks, "message lost")
+                self._republish(record.id, shard, tasks, Repair.MESSAGE_LOST)
         # Counts as progress: the next look is a full term of patience away.
         self._store.note(record.id, record.status)
 
@@ -193,7 +193,7 @@ class Sweep:
         batch_id: str,
         shard: Shard,
         tasks: list[range],
-        why: str,
+        why: Repair,
         *,
         priority: int | None = None,
     ) -> None:

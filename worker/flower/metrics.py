@@ -16,7 +16,7 @@ from flower.views.monitor import Metrics as FlowersMetrics
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from chains.errors import BatchordError
-from ledger.models import BatchRecord
+from ledger.models import BatchRecord, Repair
 from ledger.progress import Progress
 from ledger.totals import ChainTotals
 from worker.flower.desk import Desk
@@ -115,7 +115,7 @@ class BatchMetrics:
         self._overview = desk.overview
         self._look: Look = []
         self._totals: dict[str, ChainTotals] = {}
-        self._repairs: dict[str, int] = {}
+        self._repairs: dict[Repair, int] = {}
         self._live = 0
         self._up = False
         prometheus_client.REGISTRY.register(self)
