@@ -63,7 +63,7 @@ def keys(hosts: Deployment) -> set[str]:
     return (
         found
         - {"unacked", "unacked_index", "unacked_mutex"}
-        - {"batchord:active", "batchord:sweep", "batchord:repairs"}
+        - {"batchord:active", "batchord:sweep", "batchord:repairs", "batchord:totals"}
     )
 
 
