@@ -44,7 +44,7 @@ demo: $(INSTALLED) ## run a real batch here: real text, a real model, some input
 	exit 1
 
 test: $(INSTALLED_DEV) ## run the tests; ARGS="-k order" passes options to pytest
-	$(BIN)/python -m pytest -n 4 $(ARGS)
+	$(BIN)/python -m pytest -n 4 --dist worksteal $(ARGS)
 
 lint: $(INSTALLED_DEV) ## check style, types, the direction of imports, spelling and known holes
 	$(BIN)/ruff check
