@@ -55,6 +55,31 @@ def crowd(kind: str, items: int, behind: int, items_per_task: PerTask = "auto") 
     return spent.row(items=items, behind=behind, in_front=in_front)
 
 
+def share(kind: str, beside: str | None, most: int | None, seconds: float) -> Answer:
+    """Let items of 300 ms run for a while, and others beside them: how many end of either?"""
+    other = None
+    if beside is not None:
+        given = [0.3] * 10_000 if beside == "nap" else inputs(kind, 10_000)
+        other = client.submit(beside, given, max_concurrency=most)
+        while not other.request_counts.done:
+            time.sleep(0.01)
+    ours = client.submit("nap", [0.3] * 10_000)
+    batches = [ours] if other is None else [ours, other]
+    # The first hundred of a batch have a queue of their own.
+    while any(batch.request_counts.done < 150 for batch in batches):
+        time.sleep(0.1)
+    before = [batch.request_counts.done for batch in batches]
+    with spending() as spent:
+        time.sleep(seconds)
+        after = [batch.request_counts.done for batch in batches]
+    for batch in batches:
+        batch.cancel()
+        batch.wait()
+    row = spent.row(items=after[0] - before[0])
+    rates = [(now - then) / row["seconds"] for then, now in zip(before, after, strict=True)]
+    return {**row, "per_second": rates[0], "beside_per_second": rates[1] if other else None}
+
+
 def read(items: int) -> Answer:
     """Read the ordered results of a batch that has ended."""
     batch = client.submit("noop", inputs("noop", items))
@@ -106,4 +131,12 @@ def percentiles(times: Iterable[float]) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    serve(run=run, submit=submit, crowd=crowd, read=read, delivery=delivery, progress=progress)
+    serve(
+        run=run,
+        submit=submit,
+        crowd=crowd,
+        share=share,
+        read=read,
+        delivery=delivery,
+        progress=progress,
+    )

@@ -12,7 +12,7 @@ HEADINGS: Final = {
     "Items that do nothing": ("noop",),
     "LLM calls": ("llm", "llm-tail", "llm-provider"),
     "Submitting": ("submit",),
-    "Fairness": ("fairness",),
+    "Fairness": ("fairness", "sharing"),
     "Growth": ("growth",),
     "Reading": ("reading-results", "reading-delays"),
     "Scaling": ("scaling",),

@@ -5,7 +5,7 @@ from typing import Final, NamedTuple
 
 from benchmarks.arena import Row
 from benchmarks.stage import Stage
-from benchmarks.workloads import fairness, growth, llm, noop, reading, scaling, submit
+from benchmarks.workloads import fairness, growth, llm, noop, reading, scaling, sharing, submit
 
 
 class Workload(NamedTuple):
@@ -20,6 +20,7 @@ WORKLOADS: Final = {
     "llm": Workload(llm.run, llm.report),
     "submit": Workload(submit.run, submit.report),
     "fairness": Workload(fairness.run, fairness.report),
+    "sharing": Workload(sharing.run, sharing.report),
     "growth": Workload(growth.run, growth.report),
     "reading": Workload(reading.run, reading.report),
     "scaling": Workload(scaling.run, scaling.report),

@@ -83,9 +83,10 @@ def publish_tasks(
     group makes a signature, a clone, a result and a declaration of the queue for each.
     """
     amqp, group_id = app.amqp, shard_group_id(batch_id, shard.number)
-    queue = amqp.queues[lane(store.settings, shard.number)]
+    usual, lane = store.route(batch_id)
+    queue = amqp.queues[queue_of(store.settings, lane, shard.number)]
     if priority is None:
-        priority = store.priority(batch_id)
+        priority = usual
     body = gather(app, batch_id, shard.number)
     with app.producer_pool.acquire(block=True) as producer, producer.batch():
         declare = [queue]
@@ -120,13 +121,14 @@ def publish_tasks(
             declare = []
 
 
-def lane(settings: Settings, shard: int) -> str:
-    """The queue of a shard: the first one of each batch has a queue of its own.
+def queue_of(settings: Settings, lane: int, shard: int) -> str:
+    """The queue of a shard: that of its batch's lane, and for the first one of each batch another.
 
-    Workers take from both queues by turns, so that a new batch begins at once however much of
-    others is waiting.
+    Workers take from all queues by turns. So a new batch begins at once however much of others is
+    waiting, and one that has few items in the queue, as it may, does not wait behind one that has
+    many.
     """
-    return settings.queues[0 if shard == 0 else 1]
+    return settings.queues[0] if shard == 0 else settings.lane(lane)
 
 
 def gather(app: Celery, batch_id: str, shard: int) -> Signature:

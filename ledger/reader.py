@@ -309,10 +309,13 @@ class Reader:
         started = (record.in_progress_at or record.created_at).timestamp()
         return self._store.now() - max(since, started)
 
-    def queue_length(self) -> int:
-        """Return how many messages wait in the Celery queues, of all priorities."""
+    def queue_length(self, batch_id: str) -> int:
+        """Return how many messages wait in the Celery queues that may have some of the batch's."""
+        settings = self._store.settings
+        _, lane = self._store.route(batch_id)
         with self._store.talking(), self._store.redis.pipeline(transaction=False) as pipe:
-            for queue in self._store.settings.queues:
+            # The queue of what batches begin with, the batch's own, and that of gathers.
+            for queue in {settings.queues[0], settings.lane(lane), settings.lane(0)}:
                 for priority in PRIORITY_STEPS:
                     pipe.llen(f"{queue}{PRIORITY_SEPARATOR}{priority}" if priority else queue)
             return sum(pipe.execute())

@@ -14,6 +14,10 @@ from chains.errors import BatchordError
 SERVER_FILE = "server.json"
 
 
+#: Queues that batches are spread over: so many run side by side and none waits behind another.
+LANES = 4
+
+
 class NoServer(BatchordError):
     """No Redis is configured and none of ours is running."""
 
@@ -37,7 +41,8 @@ class Settings(BaseSettings):
     """First part of every key of the ledger."""
 
     queue: str = Field(default="batchord", pattern=r"^[A-Za-z0-9_.-]{1,64}$")
-    """The Celery queue that items and gathers travel through; `QUEUE.first` stands beside it."""
+    """The Celery queue that items and gathers travel through; beside it stand `QUEUE.first` and
+    `QUEUE.1` to `QUEUE.3`, for batches that run side by side."""
 
     chains: Annotated[tuple[str, ...], NoDecode] = ()
     """Modules that register chains, comma-separated; a worker imports them as it starts."""
@@ -159,9 +164,13 @@ class Settings(BaseSettings):
         return value
 
     @property
-    def queues(self) -> tuple[str, str]:
-        """The queue for what batches begin with, and the queue for all else."""
-        return f"{self.queue}.first", self.queue
+    def queues(self) -> tuple[str, ...]:
+        """The queue for what batches begin with, and the lanes for all else (`lane`)."""
+        return f"{self.queue}.first", *map(self.lane, range(LANES))
+
+    def lane(self, number: int) -> str:
+        """The queue of a lane; gathers travel through the first one, too."""
+        return f"{self.queue}.{number}" if number else self.queue
 
     def url(self) -> str:
         """The Redis URL, password included: `redis_url`, else the server of `batchord up`.

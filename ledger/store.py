@@ -5,9 +5,10 @@ always the server's. Items are claimed and settled in `ledger.exchange`; reading
 `ledger.reader`.
 """
 
+from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
-from typing import TypeVar
+from typing import Any, Final, TypeVar
 
 from ledger.connection import PROMPT, Call, Connection
 from ledger.crash import crash_point
@@ -22,10 +23,13 @@ from ledger.schema import (
     Keys,
     page_of,
 )
-from ledger.settings import Settings
+from ledger.settings import LANES, Settings
 from ledger.shard import MOST_PER_TASK, SHORT_ITEM, TASK_SECONDS, Cut, Shard
 
 T = TypeVar("T")
+
+#: Live batches that are looked at before a new one gets its lane.
+LANES_LOOKED_AT: Final = 100
 
 
 def _chunks(values: Iterable[T], size: int) -> Iterator[list[T]]:
@@ -170,11 +174,24 @@ class Store(Connection):
         keys = self.keys.batch(batch_id)
         return int(self.run("gather", [keys.meta, keys.shards, keys.settled, keys.open], shard))
 
-    def priority(self, batch_id: str) -> int:
-        """Return the priority of a sealed batch's messages; that of a batch that is gone is 9."""
+    def route(self, batch_id: str) -> tuple[int, int]:
+        """Return the priority and the lane of a batch's messages; a batch that is gone has the
+        last priority."""
         with self.talking():
-            found = self.redis.hget(self.keys.batch(batch_id).meta, "priority")
-        return 9 if found is None else int(str(found))
+            found: Any = self.redis.hmget(self.keys.batch(batch_id).meta, "priority", "lane")
+        priority, lane = found
+        return 9 if priority is None else int(priority), int(lane or 0)
+
+    def quiet_lane(self) -> int:
+        """Return the lane that the fewest of the batches have that were submitted last and live."""
+        redis: Any = self.redis
+        with self.talking():
+            live = redis.zrevrange(self.keys.active, 0, LANES_LOOKED_AT - 1)
+            with redis.pipeline(transaction=False) as pipe:
+                for batch_id in live:
+                    pipe.hget(self.keys.batch(batch_id).meta, "lane")
+                lanes = Counter(int(lane) for lane in pipe.execute() if lane is not None)
+        return min(range(LANES), key=lambda lane: lanes[lane])
 
     def commit(self, batch_id: str, *, total: int, key: str | None) -> bool:
         """End a batch whose items all have an outcome, once; True for the caller that did it."""

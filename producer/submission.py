@@ -225,7 +225,7 @@ def _cut(what: Submission, reader: Reader, settings: Settings) -> Cut:
 
 def _open(store: Store, reader: Reader, what: Submission, batch_id: str) -> BatchRecord | None:
     """Open the batch; or return the one that the idempotency key already names."""
-    fields = {"chain": what.chain}
+    fields = {"chain": what.chain, "lane": str(store.quiet_lane())}
     if what.metadata:
         fields["metadata"] = encode(dict(what.metadata), max_bytes=65_536, setting="metadata")
     if what.budget is not None:

@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 
 from chains import register
+from ledger.settings import LANES
 from tests.conftest import Deploy
-from tests.harness import lines_of, wait_until
+from tests.harness import Deployment, lines_of, wait_until
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -38,6 +39,35 @@ def test_a_small_batch_goes_between_the_items_of_a_big_one(deploy: Deploy) -> No
     assert not big.status.ended
     big.cancel()
     big.wait(30)
+
+
+def test_a_batch_that_may_have_few_in_flight_has_them_beside_a_big_one(deploy: Deploy) -> None:
+    deployment = deploy(shard_size=100)
+    deployment.start_worker(concurrency=4)
+    big = deployment.client.submit("nap", [{"value": i, "seconds": 0.01} for i in range(4000)])
+    wait_until(lambda: deployment.queued() > 300, what="the big one's window waits")
+    before = big.request_counts.done
+    inputs = [{"value": i, "seconds": 0.01} for i in range(20)]
+    small = deployment.client.submit("nap", inputs, max_concurrency=2)
+    small.wait(30)
+    # It has two in the queue at a time. Behind the big one's hundreds, they would come ten times.
+    assert big.request_counts.done - before < 600
+    assert not big.status.ended
+    big.cancel()
+    big.wait(30)
+
+
+def test_batches_side_by_side_have_lanes_of_their_own(deployment: Deployment) -> None:
+    store = deployment.client._store
+    batches = [deployment.client.submit("journal", [{"value": 0}]) for _ in range(2 * LANES)]
+    lanes = [store.route(batch.id)[1] for batch in batches]
+    assert lanes == [*range(LANES), *range(LANES)]
+    deployment.start_worker()
+    for batch in batches:
+        batch.wait(30)
+    # Nobody is in it any more.
+    last = deployment.client.submit("journal", [{"value": 0}])
+    assert store.route(last.id)[1] == 0
 
 
 def test_what_is_urgent_goes_first_and_what_can_wait_goes_last(

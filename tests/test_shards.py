@@ -12,7 +12,7 @@ from celery import group
 from chains import register
 from ledger.celery_app import create_app
 from ledger.models import BatchStatus
-from ledger.publish import gather, lane
+from ledger.publish import gather, queue_of
 from ledger.shard import Shard
 from ledger.wire import GATHER, RUN_ITEMS, gather_task_id, shard_group_id, task_id
 from tests.conftest import Deploy
@@ -71,7 +71,7 @@ def test_what_is_published_is_what_a_group_with_a_chord_publishes(deployment: De
                 kwargs={"batch_id": batch.id, "shard": 0, "index": i, "count": 1},
                 immutable=True,
                 task_id=task_id(batch.id, range(i, i + 1)),
-                queue=lane(deployment.settings, 0),
+                queue=queue_of(deployment.settings, 0, 0),
                 priority=5,
                 ignore_result=True,
             )

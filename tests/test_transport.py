@@ -14,7 +14,7 @@ pytestmark = pytest.mark.timeout(60)
 
 
 class Taker:
-    """A consumer of the two queues, without a worker around it."""
+    """A consumer of the queues, without a worker around it."""
 
     def __init__(self, app: Celery, prefetch: int) -> None:
         self.connection = app.connection_for_read()
@@ -52,7 +52,7 @@ def unacked(deployment: Deployment) -> int:
 
 
 def test_one_call_takes_as_many_as_there_is_room_for(deployment: Deployment, app: Celery) -> None:
-    _, queue = deployment.settings.queues
+    _, queue, *_ = deployment.settings.queues
     for place in range(30):
         send(app, place, queue=queue)
     taker = Taker(app, prefetch=20)
@@ -64,7 +64,7 @@ def test_one_call_takes_as_many_as_there_is_room_for(deployment: Deployment, app
 
 
 def test_queues_take_turns_and_priorities_do_not(deployment: Deployment, app: Celery) -> None:
-    first, rest = deployment.settings.queues
+    first, rest, *_ = deployment.settings.queues
     for place in range(6):
         send(app, 100 + place, queue=rest)
     for place in range(3):
@@ -81,7 +81,7 @@ def test_queues_take_turns_and_priorities_do_not(deployment: Deployment, app: Ce
 def test_what_is_no_message_is_dropped_and_what_lies_beside_it_is_not(
     deployment: Deployment, app: Celery
 ) -> None:
-    _, queue = deployment.settings.queues
+    _, queue, *_ = deployment.settings.queues
     for place in range(6):
         send(app, place, queue=queue)
         for junk in ("no JSON", "[]", '{"headers": 1}', "[" * 5000):
@@ -98,7 +98,7 @@ def test_what_is_no_message_is_dropped_and_what_lies_beside_it_is_not(
 def test_acknowledgements_are_written_together_and_soon(
     deployment: Deployment, app: Celery
 ) -> None:
-    _, queue = deployment.settings.queues
+    _, queue, *_ = deployment.settings.queues
     for place in range(5):
         send(app, place, queue=queue)
     taker = Taker(app, prefetch=10)
@@ -119,7 +119,7 @@ def test_acknowledgements_are_written_together_and_soon(
 def test_acknowledgements_that_could_not_be_written_are_written_later(
     deployment: Deployment, app: Celery, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    _, queue = deployment.settings.queues
+    _, queue, *_ = deployment.settings.queues
     send(app, 1, queue=queue)
     taker = Taker(app, prefetch=10)
     taker.drain()
@@ -138,7 +138,7 @@ def test_acknowledgements_that_could_not_be_written_are_written_later(
 def test_what_was_not_acknowledged_goes_back_when_the_worker_ends(
     deployment: Deployment, app: Celery
 ) -> None:
-    _, queue = deployment.settings.queues
+    _, queue, *_ = deployment.settings.queues
     for place in range(5):
         send(app, place, queue=queue)
     taker = Taker(app, prefetch=10)

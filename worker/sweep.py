@@ -174,7 +174,7 @@ class Sweep:
         patience = 2 * self._settings.sweep_interval
         if record.running or quiet < patience:
             return
-        waiting = self._reader.queue_length()
+        waiting = self._reader.queue_length(record.id)
         if waiting and quiet < self._settings.stall_timeout:
             return
         for shard in self._reader.open_shards(record.id):

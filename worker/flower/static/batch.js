@@ -148,12 +148,8 @@
 
     function attempts() {
         return Object.entries(batch.attempts).map(function ([n, count]) {
-            return b.el("span", {"class": "batch-pair"}, b.number(count) + (n === "1" ? " at the first" : n === "10" ? " at the 10th or later" : " at the " + nth(n)));
+            return b.el("span", {"class": "batch-pair"}, b.number(count) + " at attempt " + (n === "10" ? "10 or later" : n));
         });
-    }
-
-    function nth(n) {
-        return n + (n === "2" ? "nd" : n === "3" ? "rd" : "th");
     }
 
     function waits() {
