@@ -158,7 +158,7 @@ def test_watch_bears_a_redis_that_is_away(server: Server, deploy: Deploy, tmp_pa
     (deployment.folder / "held.py").write_text(_HELD)
     worker = deployment.start_worker(env={"BATCHORD_CHAINS": "held"})
     shell = Shell(tmp_path / "shell", BATCHORD_REDIS_URL=server.url)
-    worker.kill()  # it has announced the chain; an item that it held would keep the batch from ending
+    worker.kill()  # it has announced the chain, and must hold no item: the batch could not end
     try:
         batch = deployment.client.submit("held", ["never there"])
         with Terminal(shell, "watch", batch.id) as terminal:
