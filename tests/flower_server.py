@@ -28,26 +28,23 @@ class Site:
         method: str = "GET",
         login: str | None = LOGIN,
         headers: dict[str, str] | None = None,
+        data: Any = None,
     ) -> Request:
-        """Return what is sent to ask for a page."""
-        request = Request(f"{self.url}{path}", method=method, headers=headers or {})
+        """Return what is sent to ask for a page; `data` goes as JSON."""
+        body = None if data is None else json.dumps(data).encode()
+        request = Request(f"{self.url}{path}", body, headers or {}, method=method)
         if login is not None:
             token = base64.b64encode(login.encode()).decode()
             request.add_header("Authorization", f"Basic {token}")
         return request
 
-    def ask(
-        self,
-        path: str,
-        *,
-        method: str = "GET",
-        login: str | None = LOGIN,
-        headers: dict[str, str] | None = None,
-    ) -> tuple[int, str]:
-        """Return the status and the text of an answer; status 0 if nobody answers."""
-        request = self.request(path, method=method, login=login, headers=headers)
+    def ask(self, path: str, **options: Any) -> tuple[int, str]:
+        """Return the status and the text of an answer; status 0 if nobody answers.
+
+        `options`: as for `request`.
+        """
         try:
-            with urlopen(request, timeout=10) as answer:
+            with urlopen(self.request(path, **options), timeout=10) as answer:
                 return int(answer.status), str(answer.read().decode())
         except HTTPError as error:
             with error:
@@ -62,9 +59,11 @@ class Site:
         return text
 
     @contextmanager
-    def events(self, path: str) -> Iterator[Iterator[tuple[str, str]]]:
+    def events(
+        self, path: str, *, login: str | None = LOGIN
+    ) -> Iterator[Iterator[tuple[str, str]]]:
         """Listen to a page's server-sent events: (event, data); it ends when the server ends it."""
-        with urlopen(self.request(path), timeout=20) as answer:
+        with urlopen(self.request(path, login=login), timeout=20) as answer:
             assert answer.headers["Content-Type"].startswith("text/event-stream")
             yield _events(answer)
 

@@ -1,9 +1,5 @@
 """The worker and Flower of docker-compose.yml, run for real; see tests/compose.py for how."""
 
-import base64
-import json
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from functools import partial
 from typing import Any
@@ -12,6 +8,7 @@ import pytest
 
 from producer import Client
 from tests.compose import SECRETS, Compose, Host
+from tests.flower_server import Site
 from tests.waiting import wait_until
 
 CHAINS = """
@@ -20,6 +17,7 @@ from chains import Lambda, register
 register("shout", Lambda(str.upper))
 """
 CANARY = "canary-input"
+LOGIN = SECRETS["FLOWER_BASIC_AUTH"]
 
 
 @pytest.fixture(scope="module")
@@ -44,22 +42,16 @@ def client(host: Host) -> Iterator[Client]:
         yield client
 
 
+def flower(host: Host) -> Site:
+    return Site(f"http://127.0.0.1:{host.flower_port}")
+
+
 def ask_flower(
-    host: Host, path: str, login: str | None = SECRETS["FLOWER_BASIC_AUTH"], data: Any = None
+    host: Host, path: str, login: str | None = LOGIN, data: Any = None
 ) -> tuple[int, str]:
     """Return the status and the text of Flower's answer."""
-    request = urllib.request.Request(f"http://127.0.0.1:{host.flower_port}{path}")
-    if login is not None:
-        token = base64.b64encode(login.encode()).decode()
-        request.add_header("Authorization", f"Basic {token}")
-    if data is not None:
-        request.data = json.dumps(data).encode()
-    try:
-        with urllib.request.urlopen(request, timeout=10) as answer:
-            return answer.status, answer.read().decode()
-    except urllib.error.HTTPError as error:
-        with error:
-            return error.code, error.read().decode()
+    method = "GET" if data is None else "POST"
+    return flower(host).ask(path, login=login, method=method, data=data)
 
 
 def test_workers_run_a_batch_as_the_restricted_user(client: Client) -> None:
@@ -108,6 +100,13 @@ def test_valkey_denies_the_services_nothing_that_they_need(host: Host, client: C
     paths = ["/workers", "/tasks", "/broker", "/api/workers?refresh=1", "/metrics", "/batches/data"]
     for path in (*paths, f"/batch/{batch.id}", f"/batch/{batch.id}/data"):
         assert ask_flower(host, path)[0] == 200
+    with flower(host).events("/batches/events", login=LOGIN) as events:
+        assert batch.id in next(events)[1]
+        another = client.submit("shout", [CANARY])
+        for event, data in events:
+            assert event == "message", data
+            if another.id in data:
+                break
     denied = [(each["username"], each["object"]) for each in host.auditor().acl_log()]
     assert denied == []
 
