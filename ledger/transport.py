@@ -9,6 +9,7 @@ Whoever can write to the queue can put anything there: what is no message of our
 an error in the log that does not quote it. kombu and Celery would end the worker, and the next one.
 """
 
+import json
 import logging
 import time
 from functools import cached_property
@@ -19,7 +20,7 @@ import celery.app.amqp
 from kombu.connection import Connection as KombuConnection
 from kombu.transport import redis as kombu_redis
 from kombu.utils.encoding import bytes_to_str
-from kombu.utils.json import dumps, loads
+from kombu.utils.json import dumps
 
 from ledger.connection import Packer
 from ledger.unacked import MALFORMED, MANY, QoS, say_dropped
@@ -122,7 +123,8 @@ class Channel(kombu_redis.Channel):
             try:
                 if not tag:
                     raise ValueError("no message")
-                message = loads(bytes_to_str(raw))
+                # Not kombu's `loads`, which looks for types of its own: an envelope has none.
+                message = json.loads(raw)
             except MALFORMED as error:
                 say_dropped(error, f" from queue {queue}")
                 if tag:
