@@ -175,7 +175,8 @@ class LocalLimiter:
             cost = tokens * per_token
             by_requests = max(now, _earliest(counts.requests, per_request))
             goes = max(by_requests, _earliest(counts.tokens, cost))
-            wait = goes - now
+            # To the microsecond, as in Redis: sums of seconds are wrong by less.
+            wait = round(goes - now, 6)
             if wait == 0 and free == 0:
                 break
             if wait > REACH and goes > by_requests:

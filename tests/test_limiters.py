@@ -153,3 +153,12 @@ def test_while_the_ledger_is_away_calls_wait(
 
     assert asyncio.run(ask()).waits == [0.0]
     store.close()
+
+
+@pytest.mark.parametrize("uptime", [0.1, 12_345.678, 131_072.3, 262_144.7, 10_000_000.7])
+def test_a_burst_is_whole_however_long_the_machine_has_been_up(uptime: float) -> None:
+    for step in range(100):
+        now = uptime + step * 0.0137
+        limiter = LocalLimiter(clock=lambda now=now: now)  # type: ignore[misc]
+        answer = run(limiter.reserve(RateLimit("key", rpm=1200), Asked("a", 0, tokens=[1] * 20)))
+        assert answer.waits == [0.0] * 12 + [0.05, 0.1]
