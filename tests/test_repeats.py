@@ -204,6 +204,9 @@ def test_an_attempt_that_took_too_long_is_tried_again_if_its_chain_says_so(
     deployment: Deployment, provider: OpenAIServer
 ) -> None:
     start(deployment, provider)
+    # A process's first call takes long: the client is made.
+    deployment.client.submit("timed-out", ["warm up"]).wait(30)
+    provider.reset()
     provider.hang_when("echo: text", n=1)
     batch = deployment.client.submit("timed-out", ["text"])
     batch.wait(30)

@@ -4,6 +4,8 @@ import time
 from collections import Counter
 from typing import Any
 
+import openai  # noqa: F401  (as a worker starts, and not in the time of the first item)
+
 from chains import Chat, Lambda, RetryLater, RetryPolicy, register
 
 ONCE = RetryPolicy(max_attempts=1)
