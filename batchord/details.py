@@ -10,7 +10,7 @@ from rich.text import Text
 
 from batchord import money, render
 from ledger.models import BatchRecord
-from ledger.progress import Progress
+from ledger.progress import MOST_ATTEMPTS, Progress
 
 #: What a program is told beside the record, whose fields the rest are.
 _PROGRESS = {
@@ -61,7 +61,8 @@ def _rows(record: BatchRecord, progress: Progress) -> Iterator[tuple[str, Text |
         yield "latency", f"p50 {progress.latency_p50:,.2f} s, p95 {progress.latency_p95:,.2f} s"
     if len(progress.attempts) > 1:
         taken = (
-            (n, "10 or more" if tries == 10 else tries) for tries, n in progress.attempts.items()
+            (n, f"{tries} or more" if tries == MOST_ATTEMPTS else tries)
+            for tries, n in progress.attempts.items()
         )
         yield "attempts", ", ".join(f"{n:,} took {tries}" for n, tries in taken)
     if used := money.spent(record):

@@ -1,8 +1,8 @@
 """Many batches at a glance, for people who look: a page of them, found by status and words.
 
 No call reads a whole batch, an input or an outcome, and none writes. What it reads of a batch is
-`meta`, `stats`, custom_ids, where its `events` stand, and how many `leases` and `due` items there
-are: a Redis user that may read only those can show batches and never what is in them.
+`meta`, `stats`, custom_ids, and how many `leases` and `due` items there are: a Redis user that may
+read only those can show batches and never what is in them.
 """
 
 from collections.abc import Collection, Sequence
@@ -152,21 +152,6 @@ class Overview:
                 pipe.hget(keys.ids(page_of(index)), str(index))
             found = pipe.execute()
         return {i: name for i, name in zip(indexes, found, strict=True) if name is not None}
-
-    def last_events(self, batch_ids: Sequence[str]) -> dict[str, str]:
-        """Return where the news of these batches stand, in one round trip."""
-        with self._store.talking(), self._store.redis.pipeline(transaction=False) as pipe:
-            for batch_id in batch_ids:
-                pipe.xrevrange(self._keys.batch(batch_id).events, count=1)
-            found = pipe.execute()
-        return {
-            i: str(last[0][0]) if last else "" for i, last in zip(batch_ids, found, strict=True)
-        }
-
-    def live(self) -> list[str]:
-        """Return the batches that have not ended, the oldest first."""
-        with self._store.talking():
-            return list(self._redis.zrange(self._keys.active, 0, -1))
 
     def repairs(self) -> dict[Repair, int]:
         """Return how many tasks the sweeps have sent again, by why."""

@@ -38,6 +38,9 @@ _ENOUGH_IN_SLOTS: Final = 20
 #: Shorter than that is no time to measure a rate in (ms).
 _LEAST_SPAN: Final = 2_000
 
+#: The attempt that stands for all later ones, too; as in settle.lua.
+MOST_ATTEMPTS: Final = 10
+
 _TIMED: Final = frozenset({BatchStatus.IN_PROGRESS, BatchStatus.CANCELLING})
 
 
@@ -83,7 +86,8 @@ class Progress(Frozen):
     usage: Usage | None = None
     #: From the seal on, at most 120, with those in which nothing ended. A retry adds to it.
     throughput: list[Slot]
-    #: How many outcomes took how many starts; 10 stands for more, too. Empty if nothing has run.
+    #: How many outcomes took how many starts; `MOST_ATTEMPTS` stands for more, too.
+    #: Empty if nothing has run.
     attempts: dict[int, int] = Field(default_factory=dict)
     #: Starts of settled items beyond their first: after a process died, or after a wait.
     restarts: int = 0

@@ -5,7 +5,7 @@ Without `BATCHORD_FLOWER_PAYLOADS` it reads no input, no outcome, and tells no e
 
 import asyncio
 import json
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, Final, Literal, ParamSpec, TypeVar
@@ -56,7 +56,7 @@ class Desk:
         self._store = store = Store(settings)
         self.payloads = settings.flower_payloads
         self.overview = Overview(store)
-        self._reader = Reader(store)
+        self.reader = Reader(store)
         self._steering = Steering(app, store)
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="batches")
 
@@ -91,10 +91,6 @@ class Desk:
         failures = self._failures(batch_id, progress.failures)
         return self._batch(record, progress) | series | {"failures": failures}
 
-    def places(self, batch_ids: Sequence[str]) -> Mapping[str, str]:
-        """Return where the events of these batches stand: another place says that there are new."""
-        return self.overview.last_events(batch_ids)
-
     def totals(self, live: Sequence[str]) -> dict[str, ChainTotals]:
         """Return what all batches have come to, by chain, with these live ones."""
         return totals(self._store, live)
@@ -109,7 +105,7 @@ class Desk:
             raise UnknownBatch(batch_id)
         if action == "retry":
             retried = self._steering.retry_failed(batch_id, codes)
-            return {"status": self._reader.status(batch_id), "retried": retried}
+            return {"status": self.reader.status(batch_id), "retried": retried}
         steps: dict[str, Callable[[str], BatchStatus]] = {
             "cancel": self._steering.cancel,
             "pause": self._steering.pause,
@@ -119,14 +115,14 @@ class Desk:
 
     def total(self, batch_id: str) -> int:
         """Return how many items there are."""
-        return self._reader.record(batch_id).request_counts.total
+        return self.reader.record(batch_id).request_counts.total
 
     def lines(self, batch_id: str, start: int, *, failed: bool) -> bytes:
         """Return what has ended of the `CHUNK` items from `start` on, as JSON lines.
 
         `failed`: only those that did not succeed.
         """
-        items = self._reader.items(batch_id, start, start + CHUNK)
+        items = self.reader.items(batch_id, start, start + CHUNK)
         return b"".join(
             item.model_dump_json().encode() + b"\n"
             for item in items
@@ -162,8 +158,8 @@ class Desk:
     def _payloads(self, batch_id: str, indexes: list[int]) -> dict[int, dict[str, Any]]:
         """What only the setting lets out: errors' messages, attempts, and the heads of inputs."""
         found: dict[int, dict[str, Any]] = {}
-        for item in self._reader.items_at(batch_id, indexes):
-            [text] = self._reader.inputs(batch_id, [item.index])
+        for item in self.reader.items_at(batch_id, indexes):
+            [text] = self.reader.inputs(batch_id, [item.index])
             found[item.index] = {"attempts": item.attempts, "input": _head(text), **_error(item)}
         return found
 

@@ -151,7 +151,7 @@ class _Events(_Data):
     """What a page shows, pushed to it as it changes."""
 
     async def places(self, ids: Sequence[str]) -> Mapping[str, str]:
-        return await self.ask(self.desk.places, ids)
+        return await self.ask(self.desk.reader.last_events, ids)
 
 
 class BatchesEvents(_Events):

@@ -126,7 +126,7 @@ class BatchMetrics:
 
     def _look_at_all(self) -> None:
         try:
-            live = self._overview.live()
+            live = self._desk.reader.active()
             self._look = self._overview.of(live[:_MOST])
             self._totals = self._desk.totals(live[:_MOST])
             self._live = len(live)
