@@ -11,7 +11,9 @@ MAX_EMBEDDING_INPUTS = 2_048
 MAX_EMBEDDING_TOKENS = 8_192
 MAX_EMBEDDING_REQUEST_TOKENS = 300_000
 
-Action = Literal["fail", "hang", "drop", "truncate", "refuse", "filter", "garbage", "break"]
+Action = Literal[
+    "fail", "hang", "drop", "truncate", "refuse", "filter", "garbage", "break", "misbehave"
+]
 
 #: `type` and `code` of the real API's errors, where they are more than the status class says.
 _KNOWN = {
@@ -56,6 +58,8 @@ class Rule:
     #: How many more requests this rule takes; None means all of them.
     left: int | None = None
     failure: Failure = field(default_factory=lambda: Failure(status=500))
+    #: What answers instead: see `tests.providers`.
+    behaviour: Any = None
 
 
 class Rules:
@@ -123,14 +127,23 @@ class Rules:
     def take_rule(self, text: str) -> Rule | None:
         """The rule that this request falls under, counted down by one."""
         with self._rules_lock:
-            for rule in self._rules:
-                if rule.match is None or rule.match in text:
-                    if rule.left is not None:
-                        rule.left -= 1
-                        if rule.left == 0:
-                            self._rules.remove(rule)
-                    return rule
-        return None
+            rule = self._first(text)
+            if rule is not None and rule.left is not None:
+                rule.left -= 1
+                if rule.left == 0:
+                    self._rules.remove(rule)
+            return rule
+
+    def look_for_rule(self, text: str) -> Rule | None:
+        """The rule that this request falls under, not counted down."""
+        with self._rules_lock:
+            return self._first(text)
+
+    def add_rule(self, rule: Rule) -> None:
+        """Add a rule behind those of its kind: counted ones go before permanent ones."""
+        with self._rules_lock:
+            counted = sum(known.left is not None for known in self._rules)
+            self._rules.insert(len(self._rules) if rule.left is None else counted, rule)
 
     def forget_rules(self) -> None:
         with self._rules_lock:
@@ -144,9 +157,12 @@ class Rules:
         rule = Rule(action, match, left=n)
         if failure is not None:
             rule.failure = failure
-        with self._rules_lock:
-            counted = sum(known.left is not None for known in self._rules)
-            self._rules.insert(len(self._rules) if n is None else counted, rule)
+        self.add_rule(rule)
+
+    def _first(self, text: str) -> Rule | None:
+        return next(
+            (rule for rule in self._rules if rule.match is None or rule.match in text), None
+        )
 
 
 def embedding_failure(inputs: list[Any]) -> Failure | None:
