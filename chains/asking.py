@@ -153,6 +153,7 @@ class Asking(Step[Any, Answer], OfflineCall, Generic[Answer]):
                 body = provider.body_of(raw)
                 used = provider.paid(body, request["model"])
                 report_usage(used)
+                provider.raise_fault(body, raw.headers)
                 return body, used
 
         limit = self._limit or provider.shared_cool_down(request["model"])
@@ -175,6 +176,7 @@ class Asking(Step[Any, Answer], OfflineCall, Generic[Answer]):
 
     def read(self, body: Any) -> Any:
         """The output that an answer's body is, or ChainError."""
+        provider.raise_fault(body)
         reply = self._read(body)
         if self._structure is None:
             return _usable(reply)
@@ -204,9 +206,7 @@ class Asking(Step[Any, Answer], OfflineCall, Generic[Answer]):
         try:
             return self._reply(body)
         except (LookupError, TypeError, AttributeError):
-            raise ChainError(
-                "the provider's answer is none: it lacks what its form has", code="invalid_output"
-            ) from None
+            raise provider.no_answer(body) from None
 
     def _larger(self, request: dict[str, Any]) -> dict[str, Any] | None:
         """The request with twice its limit; None if it has none of its own."""

@@ -1,11 +1,9 @@
 """The lines of OpenAI's batch files: requests that go in, and answers that come out."""
 
 import json
-from collections.abc import Mapping
-from typing import Any
-
 from pydantic import BaseModel, JsonValue, ValidationError
 
+from chains.error_body import said_in, text_of
 from chains.errors import ChainError, RetryLater
 
 #: Errors of lines that were not run: by themselves they may succeed.
@@ -63,14 +61,14 @@ def _failure(response: Answered | None, error: LineError | None) -> ChainError:
     if response is not None:
         from chains.openai_errors import of_status  # on first use: see `chains.provider`
 
-        body = response.body if isinstance(response.body, Mapping) else {}
-        said: Any = body.get("error")
         status = response.status_code
-        return of_status(
+        made = of_status(
             status,
-            said if isinstance(said, Mapping) else {},
+            said_in(response.body),
             otherwise=f"the provider answered with status {status}",
         )
+        made.raw = text_of(response.body)
+        return made
     code = (error and error.code) or "no_answer"
     message = (error and error.message) or "the provider gave no answer"
     if code in _NOT_RUN or code == "no_answer":

@@ -104,6 +104,7 @@ class Embed(Step[Any, Any], OfflineCall):
 
     def read(self, body: Any) -> Vector:
         """The vector that an answer's body has."""
+        provider.raise_fault(body)
         try:
             [one] = body["data"]
             return _floats(one["embedding"])
@@ -140,7 +141,9 @@ class Embed(Step[Any, Any], OfflineCall):
         with provider.translate():
             embeddings = (await provider.client()).embeddings.with_raw_response
             raw = await embeddings.create(model=model, input=texts, **self._options)
-            used = provider.paid(provider.body_of(raw), model)
+            body = provider.body_of(raw)
+            used = provider.paid(body, model)
+            provider.raise_fault(body, raw.headers)
             try:
                 data = raw.parse().data
             except ValueError as error:

@@ -18,6 +18,8 @@
 * InvalidInput: invalid_input
 """
 
+import json
+import math
 import os
 import re
 import sys
@@ -31,6 +33,11 @@ import pydantic
 MAX_MESSAGE = 2_000
 #: Characters of a model's answer that are kept in an error.
 MAX_RAW = 20_000
+
+#: Characters of an error's code that are kept.
+MAX_CODE = 200
+#: Characters of the longest API key that is looked for across the end of a text.
+_LONGEST_KEY = 1_000
 
 #: Shorter secrets are left alone: replacing them would garble ordinary words.
 _MIN_SECRET = 8
@@ -86,8 +93,9 @@ class RetryLater(ChainError):
         after: float | None = None,
         http_status: int | None = None,
         step: str | None = None,
+        raw: str | None = None,
     ) -> None:
-        super().__init__(message, code=code, http_status=http_status, step=step)
+        super().__init__(message, code=code, http_status=http_status, step=step, raw=raw)
         self.after = after
 
 
@@ -105,6 +113,7 @@ class PutOff(RetryLater):
             after=seconds,
             http_status=info.http_status,
             step=info.step,
+            raw=info.raw,
         )
 
 
@@ -169,26 +178,53 @@ def explain(error: BaseException) -> ErrorInfo:
     Errors of the OpenAI SDK and of pydantic are understood also when code that is not ours
     raised them. Whatever else it is, its class name is the code and it is not retryable.
     """
+    try:
+        return _explained(error)
+    except Exception:  # noqa: BLE001
+        # A class of the user's may raise from any of its attributes.
+        return ErrorInfo(code=_class_name(error), message=_message(error))
+
+
+def _explained(error: BaseException) -> ErrorInfo:
     ours = as_chain_error(error)
     step = step_of(error)
-    if ours is not None:
-        return ErrorInfo(
-            code=ours.code,
-            message=_message(ours),
-            step=ours.step or step,
-            retryable=ours.retryable,
-            http_status=ours.http_status,
-            after=ours.after if isinstance(ours, RetryLater) else None,
-            raw=None if ours.raw is None else _bounded(ours.raw, MAX_RAW),
-            needs_operator=isinstance(ours, OperatorNeeded),
-        )
-    return ErrorInfo(code=type(error).__name__, message=_message(error), step=step)
+    if ours is None:
+        return ErrorInfo(code=_class_name(error), message=_message(error), step=step)
+    # A subclass of the user's may have left out, or set to anything, what ours promise.
+    code, raw = getattr(ours, "code", None), getattr(ours, "raw", None)
+    status, after = getattr(ours, "http_status", None), getattr(ours, "after", None)
+    return ErrorInfo(
+        code=_bounded(code, MAX_CODE) if isinstance(code, str) and code else _class_name(ours),
+        message=_message(ours),
+        step=(ours.step if hasattr(ours, "_step") else None) or step,
+        retryable=bool(ours.retryable),
+        http_status=status if type(status) is int else None,
+        after=_seconds(after),
+        raw=None if raw is None else bounded_raw(raw),
+        needs_operator=isinstance(ours, OperatorNeeded),
+    )
+
+
+def bounded_raw(raw: object) -> str:
+    """The text, or the value as JSON where that can be, as an error keeps it."""
+    try:
+        text = raw if isinstance(raw, str) else json.dumps(raw, ensure_ascii=False, default=str)
+    except Exception:  # noqa: BLE001
+        return f"<{type(raw).__name__}>"
+    return _bounded(text, MAX_RAW)
 
 
 def as_chain_error(error: BaseException) -> ChainError | None:
-    """The error in our own words, or None if it is none that we know."""
+    """The error in our own words, or None if it is none that we know; never raises."""
     if isinstance(error, ChainError):
         return error
+    try:
+        return _translated(error)
+    except Exception:  # noqa: BLE001
+        return None
+
+
+def _translated(error: BaseException) -> ChainError | None:
     if isinstance(error, pydantic.ValidationError):
         return ChainError(validation_message(error), code="invalid_output")
     if "openai" in sys.modules:
@@ -229,12 +265,20 @@ def set_step(error: BaseException, name: str) -> None:
 
 def prefix_step(error: BaseException, name: str) -> None:
     """Say that the error came from within this branch."""
-    _set_path(error, [name, *getattr(error, _PATH, ())])
+    _set_path(error, [name, *_path_of(error)])
 
 
 def step_of(error: BaseException) -> str | None:
     """The path to the step that raised the error, e.g. `summary.Chat`."""
-    return ".".join(getattr(error, _PATH, ())) or None
+    return ".".join(_path_of(error)) or None
+
+
+def _path_of(error: BaseException) -> list[str]:
+    try:
+        path = getattr(error, _PATH, None)
+    except Exception:  # noqa: BLE001
+        return []
+    return path if isinstance(path, list) else []
 
 
 def _set_path(error: BaseException, path: list[str]) -> None:
@@ -250,10 +294,20 @@ def _message(error: BaseException) -> str:
         text = str(error)
     except Exception:  # noqa: BLE001
         text = ""
-    return _bounded(text or type(error).__name__, MAX_MESSAGE)
+    return _bounded(text or _class_name(error), MAX_MESSAGE)
+
+
+def _class_name(error: BaseException) -> str:
+    return type(error).__name__.encode(errors="replace").decode()[:MAX_CODE] or "Exception"
+
+
+def _seconds(after: object) -> float | None:
+    known = isinstance(after, (int, float)) and math.isfinite(after)
+    return max(0.0, float(after)) if known and isinstance(after, (int, float)) else None
 
 
 def _bounded(text: str, most: int) -> str:
-    # A lone surrogate could not be recorded as JSON later.
-    text = mask(text).encode(errors="replace").decode()
+    # Cut before it is masked, which takes long for a huge one; a key that this cuts in two is
+    # behind what is kept. A lone surrogate could not be recorded as JSON later.
+    text = mask(text[: most + _LONGEST_KEY]).encode(errors="replace").decode()
     return text if len(text) <= most else text[: most - 1] + "…"

@@ -3,6 +3,7 @@
 import inspect
 from typing import Any
 
+from chains import provider
 from chains.config import RunnableConfig
 from chains.function import takes_config
 from chains.loop import in_thread
@@ -47,4 +48,15 @@ class Foreign(Step[Any, Any]):
             output = self._call(input, **options)
         else:
             output = await in_thread(self._call, input, **options)
-        return await output if inspect.isawaitable(output) else output
+        output = await output if inspect.isawaitable(output) else output
+        _raise_broken(output)
+        return output
+
+
+def _raise_broken(output: Any) -> None:
+    """Raise if it is a message of LangChain's that says it broke off with an error."""
+    said = getattr(output, "response_metadata", None)
+    finish = said.get("finish_reason") if isinstance(said, dict) else None
+    if isinstance(finish, str):
+        message = {"content": getattr(output, "content", None)}
+        provider.raise_fault({"choices": [{"finish_reason": finish, "message": message}]})

@@ -6,14 +6,20 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import json
+
 import openai
 
+from chains.error_body import Fault, fault_in, said_in, text_of
 from chains.errors import (
     ChainError,
     OperatorNeeded,
     RetryLater,
     mask,
 )
+
+#: An error inside of an answer that names no code is as if the provider's own provider had failed.
+_NO_CODE = 502
 
 #: Statuses below 500, other than 429, that may pass.
 _PASSING = {408: "timeout", 409: "conflict"}
@@ -24,6 +30,7 @@ _CURES = {
     "permission_denied": "the key may not do this",
     "model_not_found": "check the model's name and OPENAI_BASE_URL",
     "insufficient_quota": "the account has no quota left",
+    "redirected": "set OPENAI_BASE_URL to where it really is",
 }
 
 
@@ -55,17 +62,72 @@ def translation(error: BaseException) -> ChainError | None:
             )
         case openai.OpenAIError():
             return ChainError(mask(str(error)), code=type(error).__name__)
+        case ValueError() | TypeError() | LookupError():
+            return _of_langchain(error)
+    return None
+
+
+#: What langchain-openai says of an answer that is none.
+_NO_ANSWERS = (
+    "Unexpected response type from OpenAI-compatible endpoint",
+    "Response missing 'choices' key",
+    "Received response with null value for 'choices'",
+)
+
+
+def _of_langchain(error: Exception) -> ChainError | None:
+    """What langchain-openai raises for errors inside of an answer, with the error as its argument;
+    None for any other error."""
+    said = error.args[0] if len(error.args) == 1 else None
+    if isinstance(error, ValueError) and type(said).__module__.startswith("openai."):
+        said = said.model_dump()
+    if isinstance(error, ValueError) and isinstance(said, Mapping) and "message" in said:
+        fault = fault_in({"error": said})
+        return None if fault is None else of_fault(fault, text_of(said))
+    if isinstance(said, str) and said.startswith(_NO_ANSWERS):
+        return RetryLater(mask(said), code="invalid_output", raw=said)
     return None
 
 
 def _of_status(error: openai.APIStatusError) -> ChainError:
-    body = error.body if isinstance(error.body, dict) else {}
-    return of_status(
+    response = error.response
+    if 300 <= error.status_code < 400:
+        place = response.headers.get("location") or "another address"
+        message = mask(f"the provider sends requests on to {place[:500]}")
+        return _operator(message, "redirected", error.status_code)
+    body = _body_of(error)
+    made = of_status(
         error.status_code,
-        {"code": error.code, "type": error.type, "message": body.get("message")},
-        otherwise=error.message,
-        after=retry_after(error.response.headers),
+        said_in(body),
+        otherwise=f"the provider answered with status {error.status_code}",
+        after=retry_after(response.headers),
     )
+    made.raw = text_of(body) or None
+    return made
+
+
+def _body_of(error: openai.APIStatusError) -> Any:
+    """The whole body, as JSON if it is that; the SDK keeps a part of it."""
+    try:
+        text = error.response.text
+    except Exception:  # noqa: BLE001
+        return error.body  # a stream that was not read
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return text
+
+
+def of_fault(fault: Fault, raw: str, after: float | None = None) -> ChainError:
+    """The error that the body of an answer with status 200 names, as its own code says."""
+    made = of_status(
+        fault.status or _NO_CODE,
+        fault.said,
+        otherwise="the provider's answer is an error without words",
+        after=after if after is not None else fault.after,
+    )
+    made.http_status, made.raw = fault.status, raw
+    return made
 
 
 def of_status(

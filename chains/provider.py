@@ -6,8 +6,9 @@ when the loop shuts down. It never retries: retries have one owner, `chains.retr
 
 import asyncio
 import hashlib
+import json
 import os
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Iterator, Mapping
 from contextlib import contextmanager
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
@@ -16,7 +17,8 @@ from weakref import WeakKeyDictionary
 import pydantic
 
 from chains import prices
-from chains.errors import ChainError, OperatorNeeded, as_chain_error
+from chains.error_body import fault_in, reason, text_of
+from chains.errors import MAX_RAW, ChainError, OperatorNeeded, RetryLater, as_chain_error
 from chains.limits import RateLimit
 from chains.once import idempotency_key
 from chains.run import keeping
@@ -44,14 +46,30 @@ async def client() -> "AsyncOpenAI":
     mine = _clients.setdefault(loop, {})
     settings = tuple(os.environ.get(name) for name in _VARIABLES)
     if settings not in mine:
-        from openai import AsyncOpenAI, DefaultAioHttpClient
+        from openai import AsyncOpenAI
 
-        made = AsyncOpenAI(max_retries=0, http_client=DefaultAioHttpClient())
+        made = AsyncOpenAI(max_retries=0, http_client=_http_client())
         # The loop closes the generators that were begun on it, and this one closes the client.
         lifetime = _lifetime(loop, made)
         mine[settings] = made, lifetime
         await anext(lifetime)
     return mine[settings][0]
+
+
+def _http_client() -> Any:
+    """The SDK's HTTP client, but for redirects: only those of a GET are followed.
+
+    A POST that is redirected would go on as a GET, whose page would be taken for the answer.
+    """
+    from openai import DefaultAioHttpClient
+
+    class Client(DefaultAioHttpClient):
+        async def send(self, request: Any, **options: Any) -> Any:
+            if request.method != "GET":
+                options["follow_redirects"] = False
+            return await super().send(request, **options)
+
+    return Client()
 
 
 async def _lifetime(
@@ -119,18 +137,78 @@ def _cool_down(base_url: str | None, model: str) -> RateLimit:
 
 
 def body_of(raw: Any) -> Any:
-    """The JSON body of a raw response, or ChainError (`invalid_output`)."""
+    """As `json_of`, of the SDK's raw response."""
     return json_of(raw.http_response)
 
 
 def json_of(response: Any) -> Any:
-    """The JSON body of an HTTP response, or ChainError (`invalid_output`)."""
+    """The JSON body of an HTTP response, in the charset that it declares.
+
+    Raises:
+        RetryLater: `invalid_output`, it is not JSON; the next answer may be.
+        ChainError: `invalid_output`, it is nested too deeply. `raw` has the text of either.
+    """
+    content = response.content
     try:
-        return response.json()
+        return json.loads(content if _is_unicode(response.charset_encoding) else response.text)
+    except UnicodeDecodeError:
+        content = content.decode(errors="replace")
     except ValueError:
-        raise ChainError(
-            "the provider's answer is not JSON: check OPENAI_BASE_URL", code="invalid_output"
-        ) from None
+        raise _not_json(response) from None
+    except RecursionError:
+        raise _too_deep(response) from None
+    try:
+        return json.loads(content)
+    except ValueError:
+        raise _not_json(response) from None
+    except RecursionError:
+        raise _too_deep(response) from None
+
+
+def raise_fault(body: Any, headers: Mapping[str, str] | None = None) -> None:
+    """Raise the error that the body of an answer with status 200 is, if it is one.
+
+    It is the error that a status of its own code would have been, `after` as the headers say.
+    """
+    fault = fault_in(body)
+    if fault is not None:
+        from chains import openai_errors
+
+        after = None if headers is None else openai_errors.retry_after(headers)
+        raise openai_errors.of_fault(fault, text_of(body), after)
+
+
+def no_answer(body: Any) -> RetryLater:
+    """The error of an answer that lacks what its form has; the next one may be whole."""
+    words = reason(body)
+    said = f": {words}" if words else ", it lacks what its form has"
+    return RetryLater(
+        f"the provider's answer is none{said}", code="invalid_output", raw=text_of(body)
+    )
+
+
+def _is_unicode(charset: str | None) -> bool:
+    """Whether `json.loads` knows the charset by itself."""
+    return charset is None or charset.lower().startswith("utf")
+
+
+def _not_json(response: Any) -> RetryLater:
+    text = response.text[: 2 * MAX_RAW]
+    words = reason(text)
+    said = f" but: {words[:200]}" if words else ", it is empty"
+    return RetryLater(
+        f"the provider's answer is not JSON{said} (check OPENAI_BASE_URL)",
+        code="invalid_output",
+        raw=text,
+    )
+
+
+def _too_deep(response: Any) -> ChainError:
+    return ChainError(
+        "the provider's answer is nested too deeply to be read",
+        code="invalid_output",
+        raw=response.text[: 2 * MAX_RAW],
+    )
 
 
 def paid(body: Any, asked: str, *, batch: bool = False) -> Usage:

@@ -9,7 +9,13 @@ from pydantic_core import PydanticCustomError
 
 from chains import provider
 from chains.config import RunnableConfig
-from chains.errors import InvalidInput, as_chain_error, validation_message
+from chains.errors import (
+    MAX_RAW,
+    ChainError,
+    InvalidInput,
+    as_chain_error,
+    validation_message,
+)
 from chains.limited import within
 from chains.limits import RateLimit, estimated_tokens
 from chains.registry import register
@@ -119,9 +125,15 @@ class Request(Step[Any, dict[str, Any]]):
                     raise
                 ours.raw = _refusal(error)
                 raise ours from None
-            body = provider.json_of(response)
-            used = provider.paid(body, _model(request))
-            report_usage(used)
+            try:
+                body = provider.json_of(response)
+                used = provider.paid(body, _model(request))
+                report_usage(used)
+                provider.raise_fault(body, response.headers)
+                _raise_incomplete(body)
+            except ChainError as error:
+                error.raw = _kept(response, error)
+                raise
             return _answer(response, body), used
 
         limit = self._limit or provider.cool_down_of(_model(request))
@@ -149,16 +161,44 @@ def _answer(response: Any, body: Any) -> dict[str, Any]:
     }
 
 
+def _raise_incomplete(body: Any) -> None:
+    """Raise if the body is a response of the Responses API that was not ended."""
+    if not isinstance(body, dict) or body.get("status") != "incomplete":
+        return
+    details = body.get("incomplete_details")
+    why = details.get("reason") if isinstance(details, dict) else None
+    if why == "content_filter":
+        raise ChainError("the content filter withheld the answer", code="content_filter")
+    raise ChainError(
+        f"the answer is incomplete ({why}): allow more tokens, if that is why", code="length"
+    )
+
+
+def _kept(response: Any, error: ChainError) -> str:
+    """The answer that is this error; its status is not 200, which would be a success."""
+    status = error.http_status or (502 if error.retryable else 200)
+    return _answer_text(response, status)
+
+
 def _refusal(error: Exception) -> str | None:
     """The answer that is this error; None if there was none."""
     response = getattr(error, "response", None)
     if response is None:
         return None
+    return _answer_text(response, response.status_code)
+
+
+def _answer_text(response: Any, status: int) -> str:
+    """The answer as JSON; a body that is no JSON, or is too long, is a text of its beginning."""
     try:
         body = response.json()
-    except ValueError:
-        body = response.text
-    return json.dumps(_answer(response, body), ensure_ascii=False)
+        text = json.dumps({**_answer(response, body), "status_code": status}, ensure_ascii=False)
+        if len(text) <= MAX_RAW:
+            return text
+    except (ValueError, RecursionError):
+        pass  # the text is kept instead
+    answer = {**_answer(response, response.text[: MAX_RAW // 4]), "status_code": status}
+    return json.dumps(answer, ensure_ascii=False)
 
 
 def _model(request: PostedRequest) -> str:

@@ -4,7 +4,6 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final, TypeVar, overload
 
 from chains.asking import Answer, Asking, Reply, given
-from chains.errors import ChainError, RetryLater
 from chains.limits import RateLimit
 from chains.prompt import Message
 from chains.retry import DEFAULT_RETRY, RetryPolicy
@@ -17,12 +16,6 @@ Model = TypeVar("Model")
 
 #: Why an answer is incomplete, as a chat would say it.
 _FINISH: Final = {"max_output_tokens": "length"}
-#: Errors of an answer that may pass.
-_PASSING: Final = {
-    "server_error": "server_error",
-    "rate_limit_exceeded": "rate_limited",
-    "vector_store_timeout": "timeout",
-}
 
 
 class Responses(Asking[Answer]):
@@ -127,8 +120,6 @@ class Responses(Asking[Answer]):
 
     def _reply(self, body: Any) -> Reply:
         status = body["status"]
-        if status == "failed":
-            raise _failed(body.get("error") or {})
         reason = (body.get("incomplete_details") or {}).get("reason")
         finish = _FINISH.get(str(reason), reason) if status == "incomplete" else status
         parts = list(_parts(body["output"]))
@@ -142,10 +133,3 @@ def _parts(output: Any) -> Iterator[Mapping[str, Any]]:
     for item in output:
         if item["type"] == "message" and item.get("phase") in (None, "final_answer"):
             yield from item["content"]
-
-
-def _failed(error: Mapping[str, Any]) -> ChainError:
-    code, message = error.get("code"), error.get("message") or "the provider's answer has failed"
-    if code in _PASSING:
-        return RetryLater(message, code=_PASSING[code])
-    return ChainError(message, code="bad_request")
