@@ -3,7 +3,18 @@
 import os
 from abc import abstractmethod
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, NamedTuple, TypeVar, cast
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    ClassVar,
+    Final,
+    Generic,
+    Literal,
+    NamedTuple,
+    TypeVar,
+    cast,
+    get_args,
+)
 
 import pydantic
 
@@ -25,6 +36,9 @@ if TYPE_CHECKING:
 
 Answer = TypeVar("Answer", covariant=True)
 
+#: How the provider is asked for an answer with a structure.
+StructuredOutput = Literal["json_schema", "json_object", "prompt"]
+
 #: Options that are about the sending, and no part of what is sent.
 _OF_SENDING: Final = ("timeout", "extra_headers", "extra_query", "extra_body")
 
@@ -36,6 +50,8 @@ class Reply(NamedTuple):
     refusal: str | None = None
     #: Why it ended there: `length`, `content_filter`, or any other word.
     finish: str | None = None
+    #: What the answer has instead of a text, as JSON.
+    said: str | None = None
 
 
 class Asking(Step[Any, Answer], OfflineCall, Generic[Answer]):
@@ -57,6 +73,7 @@ class Asking(Step[Any, Answer], OfflineCall, Generic[Answer]):
         retry: RetryPolicy | None,
         limit: RateLimit | None,
         name: str | None,
+        structured_output: StructuredOutput | None,
         options: Mapping[str, Any],
     ) -> None:
         super().__init__(name=name, retry=retry)
@@ -67,30 +84,39 @@ class Asking(Step[Any, Answer], OfflineCall, Generic[Answer]):
         self._reasks = reasks
         self._limit = limit
         self._options = dict(options)
-        _refuse_streaming(self._options)
+        self._structured_output = structured_output or "json_schema"
+        _refuse_lost(self._options)
+        self._check_form(structured_output)
 
     @abstractmethod
     def _create(self, client: "AsyncOpenAI") -> Callable[..., Awaitable[Any]]:
         """The method of the SDK that sends a request, and gives its raw response."""
 
     @abstractmethod
-    def _asks_for(self, structure: Structure[Any], options: Mapping[str, Any]) -> dict[str, Any]:
-        """The options that ask for an answer of this structure."""
+    def _form_of(self, options: Mapping[str, Any]) -> Any:
+        """The form that these options ask an answer to have; None: they do not."""
+
+    @abstractmethod
+    def _asks_for(self, form: dict[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
+        """The options that ask for an answer of this form: its `type`, and what belongs to it."""
 
     @abstractmethod
     def _reply(self, body: Any) -> Reply:
         """What the body says; LookupError, TypeError or AttributeError if it is no answer."""
 
     async def _run(self, input: Any, config: RunnableConfig, **options: Any) -> Answer:
-        _refuse_streaming(options)
-        request, messages = self._request({**self._options, **options}), self._messages(input)
+        _refuse_lost(options)
+        asked = {**self._options, **options}
+        request, messages = self._request(asked), self._conversation(input, asked)
         if self._structure is None:
             return cast(Answer, _usable(self._read(await self._answer(request, messages))))
         return cast(Answer, await self._structured(self._structure, request, messages))
 
     def fingerprint(self) -> Any:
         schema = None if self._structure is None else self._structure.digest
-        return [self.endpoint, self._asked_for(), self._options, schema]
+        found = [self.endpoint, self._asked_for(), self._options, schema]
+        usual = self._structured_output == "json_schema"
+        return found if usual else [*found, self._structured_output]
 
     def dump(self, output: Any) -> str | None:
         return super().dump(output) if self._structure is None else self._structure.dump(output)
@@ -120,11 +146,10 @@ class Asking(Step[Any, Answer], OfflineCall, Generic[Answer]):
             if asked == self._reasks:
                 raise ChainError(problem, code="invalid_output", raw=text)
             asked += 1
-            messages = [
-                *messages,
-                self._said(text),
-                {"role": "user", "content": f"Your answer {problem}. Give the whole answer again."},
-            ]
+            again = f"Your answer {problem}. Give the whole answer again."
+            # A message without a text is refused by many providers.
+            said = [self._said(text)] if text.strip() else []
+            messages = [*messages, *said, {"role": "user", "content": again}]
 
     async def _answer(self, request: dict[str, Any], messages: list[Message]) -> Any:
         """Return the body of one answer, and report what it has cost."""
@@ -163,16 +188,47 @@ class Asking(Step[Any, Answer], OfflineCall, Generic[Answer]):
     def _request(self, options: dict[str, Any]) -> dict[str, Any]:
         """The arguments of a request but for the conversation."""
         request = {"model": provider.model_name(self._model, "OPENAI_MODEL"), **options}
-        if self._structure is not None:
-            request |= self._asks_for(self._structure, options)
-        return request
+        if self._structure is None or self._form_of(self._sent(options)) is not None:
+            return request
+        form = self._structure.form(self._structured_output)
+        return request if form is None else request | self._asks_for(form, options)
+
+    def _conversation(self, input: Any, options: Mapping[str, Any]) -> list[Message]:
+        """The messages for this input, with the schema where no option has it."""
+        messages = self._messages(input)
+        by_option = self._structured_output == "json_schema"
+        if self._structure is None or by_option or self._form_of(self._sent(options)) is not None:
+            return messages
+        told = self._structure.instruction
+        first, *rest = messages
+        if first.get("role") == "system" and isinstance(first.get("content"), str):
+            return [{**first, "content": f"{first['content']}\n\n{told}"}, *rest]
+        return [{"role": "system", "content": told}, *messages]
+
+    def _sent(self, options: Mapping[str, Any]) -> dict[str, Any]:
+        """All that is sent, wherever it was given."""
+        return {**options, **(options.get("extra_body") or {})}
+
+    def _check_form(self, structured_output: str | None) -> None:
+        if structured_output is None:
+            return
+        if structured_output not in get_args(StructuredOutput):
+            known = ", ".join(get_args(StructuredOutput))
+            raise ValueError(f"structured_output is one of {known}, not {structured_output!r}")
+        if self._structure is None:
+            raise ValueError("structured_output is for an output_type: give one, or leave it out")
+        if self._form_of(self._sent(self._options)) is not None:
+            raise ValueError(
+                "the options ask for a form of their own (response_format, text.format): leave out "
+                "that or structured_output"
+            )
 
     def request(self, input: Any) -> dict[str, Any]:
         """The body of the request for this input, as it goes over the wire."""
         request = self._request(self._options)
         body = {key: value for key, value in request.items() if key not in _OF_SENDING}
         extra = request.get("extra_body") or {}
-        return {**body, self.conversation: self._messages(input), **extra}
+        return {**body, self.conversation: self._conversation(input, self._options), **extra}
 
     def read(self, body: Any) -> Any:
         """The output that an answer's body is, or ChainError."""
@@ -204,9 +260,12 @@ class Asking(Step[Any, Answer], OfflineCall, Generic[Answer]):
 
     def _read(self, body: Any) -> Reply:
         try:
-            return self._reply(body)
+            reply = self._reply(body)
         except (LookupError, TypeError, AttributeError):
             raise provider.no_answer(body) from None
+        if reply.text is not None and not isinstance(reply.text, str):
+            raise provider.no_answer(body)
+        return reply._replace(text=None if reply.text is None else whole_text(reply.text))
 
     def _larger(self, request: dict[str, Any]) -> dict[str, Any] | None:
         """The request with twice its limit; None if it has none of its own."""
@@ -245,9 +304,36 @@ def given(**options: Any) -> dict[str, Any]:
     return {name: value for name, value in options.items() if value is not None}
 
 
-def _refuse_streaming(options: Mapping[str, Any]) -> None:
-    if options.get("stream"):
+def whole_text(text: str) -> str:
+    """The text with U+FFFD in place of lone surrogates, which nothing can record."""
+    return (
+        text
+        if text.isascii()
+        else text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    )
+
+
+def _refuse_lost(options: Mapping[str, Any]) -> None:
+    """Refuse options whose answers would be paid for and dropped."""
+    sent = {**options, **(options.get("extra_body") or {})}
+    if sent.get("stream"):
         raise ValueError("stream: an answer is taken whole, leave it out")
+    if sent.get("n") not in (None, 1):
+        raise ValueError(
+            "n: of several answers only the first would be kept: submit the input as often, or use "
+            "Request, which gives the whole answer"
+        )
+    tools = sent.get("tools") or ()
+    if sent.get("functions") or any(map(_is_function, tools)):
+        raise ValueError(
+            "tools: nobody here runs the functions that a model calls, and its answer is one text: "
+            "use Request, which gives the whole answer"
+        )
+
+
+def _is_function(tool: Any) -> bool:
+    """Whether the model's answer may be a call of it, which the caller has to make."""
+    return not isinstance(tool, Mapping) or tool.get("type") in (None, "function", "custom")
 
 
 def _texts(content: Any) -> Iterable[str]:
@@ -258,7 +344,9 @@ def _texts(content: Any) -> Iterable[str]:
 
 def _whole(reply: Reply) -> str:
     """The text of an answer that must be complete to be read."""
-    text = _usable(reply)
+    # What says nothing at its end is an empty answer, which does not fit: it is asked for again.
+    silent = reply.text is None and reply.finish in ("stop", "completed") and not reply.refusal
+    text = "" if silent else _usable(reply)
     if reply.finish == "length":
         raise ChainError(
             "the answer was cut off at the token limit: allow more tokens", code="length", raw=text
@@ -279,6 +367,8 @@ def _usable(reply: Reply) -> str:
         )
     if reply.text is None:
         raise ChainError(
-            f"the model gave no text (it ended with {reply.finish})", code="invalid_output"
+            f"the model gave no text (it ended with {reply.finish})",
+            code="invalid_output",
+            raw=reply.said,
         )
     return reply.text

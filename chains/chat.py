@@ -1,13 +1,13 @@
 """A chat model as a step."""
 
+import json
 from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
-from chains.asking import Answer, Asking, Reply, given
+from chains.asking import Answer, Asking, Reply, StructuredOutput, given
 from chains.limits import RateLimit
 from chains.prompt import Message
 from chains.retry import DEFAULT_RETRY, RetryPolicy
-from chains.structured import Structure
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
@@ -20,8 +20,17 @@ class Chat(Asking[Answer]):
 
     `output_type` is a pydantic model, or any type that pydantic can validate: `list[Model]`,
     `Model | Other`, a dataclass. An answer that does not fit is shown to the model with what is
-    wrong, and asked for again, at most `reasks` times. One that is cut off at a limit that was set
-    here is asked for once more with twice the limit.
+    wrong, and asked for again, at most `reasks` times; a fence or a think block around its JSON is
+    taken off before. One that is cut off at a limit that was set here is asked for once more with
+    twice the limit.
+
+    `structured_output` is how the provider is asked for an `output_type`: by `"json_schema"` (the
+    default); by `"json_object"`, where it knows no schemas, or by `"prompt"` alone, where it knows
+    neither: both add the schema to the system message. A `response_format` of your own goes out as
+    it is.
+
+    Tools that are functions, and `n` above 1, are refused: an answer is one text. `Request` gives
+    the whole answer.
 
     The model is `model`, else OPENAI_MODEL. `options` are further options of the request
     (`seed=1`, `max_completion_tokens=500`); `timeout` is seconds for one request (None: the SDK's
@@ -61,6 +70,7 @@ class Chat(Asking[Answer]):
         model: str | None = ...,
         *,
         output_type: type[Model],
+        structured_output: StructuredOutput | None = ...,
         reasks: int = ...,
         system: str | None = ...,
         temperature: float | None = ...,
@@ -84,6 +94,7 @@ class Chat(Asking[Answer]):
         retry: RetryPolicy | None = DEFAULT_RETRY,
         limit: RateLimit | None = None,
         name: str | None = None,
+        structured_output: StructuredOutput | None = None,
         **options: Any,
     ) -> None:
         self._system = system
@@ -95,15 +106,20 @@ class Chat(Asking[Answer]):
             retry=retry,
             limit=limit,
             name=name,
+            structured_output=structured_output,
             options={**known, **options},
         )
 
     def _create(self, client: "AsyncOpenAI") -> Callable[..., Awaitable[Any]]:
         return client.chat.completions.with_raw_response.create
 
-    def _asks_for(self, structure: Structure[Any], options: Mapping[str, Any]) -> dict[str, Any]:
-        wanted = {"name": structure.name, "schema": structure.schema, "strict": True}
-        return {"response_format": {"type": "json_schema", "json_schema": wanted}}
+    def _form_of(self, options: Mapping[str, Any]) -> Any:
+        return options.get("response_format")
+
+    def _asks_for(self, form: dict[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
+        kind = form["type"]
+        wanted = {kind: {key: form[key] for key in form if key != "type"}} if len(form) > 1 else {}
+        return {"response_format": {"type": kind, **wanted}}
 
     def fingerprint(self) -> Any:
         return [*super().fingerprint(), self._system]
@@ -117,4 +133,28 @@ class Chat(Asking[Answer]):
     def _reply(self, body: Any) -> Reply:
         choice = body["choices"][0]
         message = choice["message"]
-        return Reply(message.get("content"), message.get("refusal"), choice.get("finish_reason"))
+        content, refusal = message.get("content"), message.get("refusal")
+        if isinstance(content, list):
+            content, refused = _of_parts(content)
+            refusal = refusal or refused
+        said = None if content else json.dumps(message, ensure_ascii=False)
+        return Reply(content, refusal, choice.get("finish_reason"), said)
+
+
+def _of_parts(parts: list[Any]) -> tuple[str | None, str | None]:
+    """The text and the refusal that the parts of a content are; what was thought is left out."""
+    texts = [
+        part if isinstance(part, str) else part.get("text") for part in parts if _is_text(part)
+    ]
+    refusals = [part["refusal"] for part in parts if _is_refusal(part)]
+    return "".join(texts) if texts else None, "".join(refusals) or None
+
+
+def _is_text(part: Any) -> bool:
+    return isinstance(part, str) or (
+        part.get("type") in (None, "text", "output_text") and isinstance(part.get("text"), str)
+    )
+
+
+def _is_refusal(part: Any) -> bool:
+    return isinstance(part, dict) and isinstance(part.get("refusal"), str)

@@ -113,7 +113,7 @@ def _body_of(error: openai.APIStatusError) -> Any:
     except Exception:  # noqa: BLE001
         return error.body  # a stream that was not read
     try:
-        return json.loads(text)
+        return json.loads(text) if text.strip() else error.body
     except (ValueError, RecursionError):
         return text
 

@@ -1,13 +1,13 @@
 """A language model as a step, asked through the Responses API."""
 
+import json
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final, TypeVar, overload
 
-from chains.asking import Answer, Asking, Reply, given
+from chains.asking import Answer, Asking, Reply, StructuredOutput, given
 from chains.limits import RateLimit
 from chains.prompt import Message
 from chains.retry import DEFAULT_RETRY, RetryPolicy
-from chains.structured import Structure
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
@@ -51,6 +51,7 @@ class Responses(Asking[Answer]):
         model: str | None = ...,
         *,
         output_type: type[Model],
+        structured_output: StructuredOutput | None = ...,
         reasks: int = ...,
         system: str | None = ...,
         temperature: float | None = ...,
@@ -74,6 +75,7 @@ class Responses(Asking[Answer]):
         retry: RetryPolicy | None = DEFAULT_RETRY,
         limit: RateLimit | None = None,
         name: str | None = None,
+        structured_output: StructuredOutput | None = None,
         **options: Any,
     ) -> None:
         known = given(
@@ -89,6 +91,7 @@ class Responses(Asking[Answer]):
             retry=retry,
             limit=limit,
             name=name,
+            structured_output=structured_output,
             options={**known, **options},
         )
         if self._options.get("background"):
@@ -97,11 +100,11 @@ class Responses(Asking[Answer]):
     def _create(self, client: "AsyncOpenAI") -> Callable[..., Awaitable[Any]]:
         return client.responses.with_raw_response.create
 
-    def _asks_for(self, structure: Structure[Any], options: Mapping[str, Any]) -> dict[str, Any]:
-        wanted = {"name": structure.name, "schema": structure.schema, "strict": True}
-        return {
-            "text": {**(options.get("text") or {}), "format": {"type": "json_schema", **wanted}}
-        }
+    def _form_of(self, options: Mapping[str, Any]) -> Any:
+        return (options.get("text") or {}).get("format")
+
+    def _asks_for(self, form: dict[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
+        return {"text": {**(options.get("text") or {}), "format": form}}
 
     def _is_message(self, value: Any) -> bool:
         # Calls of tools and what came of them are items of a conversation, too.
@@ -125,7 +128,8 @@ class Responses(Asking[Answer]):
         parts = list(_parts(body["output"]))
         refusals = [part["refusal"] for part in parts if part["type"] == "refusal"]
         texts = [part["text"] for part in parts if part["type"] == "output_text"]
-        return Reply("".join(texts) if texts else None, "".join(refusals) or None, finish)
+        said = None if texts else json.dumps(body["output"], ensure_ascii=False)
+        return Reply("".join(texts) if texts else None, "".join(refusals) or None, finish, said)
 
 
 def _parts(output: Any) -> Iterator[Mapping[str, Any]]:

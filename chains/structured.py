@@ -1,6 +1,9 @@
 """Answers with a structure: what the provider is asked for, and what its text is read as."""
 
+import json
+import math
 import re
+from collections.abc import Iterator
 from functools import cached_property
 from typing import Any, Final, Generic, TypeVar
 
@@ -50,7 +53,25 @@ class Structure(Generic[T]):
         from openai import pydantic_function_tool  # on first use: see `chains.provider`
 
         found: Any = pydantic_function_tool(self._model)["function"]["parameters"]
-        return dict(found)
+        return dict(strict(found))
+
+    def form(self, how: str) -> dict[str, Any] | None:
+        """What the provider is asked for, by its `type`; None: nothing, the prompt says it."""
+        if how == "prompt":
+            return None
+        if how == "json_object":
+            return {"type": how}
+        whole = not _is_open(self.schema)
+        return {"type": how, "name": self.name, "schema": self.schema, "strict": whole}
+
+    @property
+    def instruction(self) -> str:
+        """What the model is told where no option has the schema."""
+        schema = json.dumps(self.schema, ensure_ascii=False)
+        return (
+            "Answer with one JSON value and nothing else, no explanation and no code fence. It "
+            f"must fit this JSON schema:\n{schema}"
+        )
 
     @cached_property
     def digest(self) -> str | None:
@@ -58,10 +79,33 @@ class Structure(Generic[T]):
         return digest(self.schema)
 
     def read(self, text: str) -> T:
-        """Return the answer that this text is, else raise pydantic's ValidationError."""
+        """Return the answer that this text is, else raise pydantic's ValidationError.
+
+        Also one that stands in a fence or behind a think block, or without the object around it.
+        """
+        try:
+            return self._read(text)
+        except pydantic.ValidationError as error:
+            problem = error
+        for inner in bare(text):
+            try:
+                return self._read(inner)
+            except pydantic.ValidationError as error:
+                problem = error
+        raise problem
+
+    def _read(self, text: str) -> T:
+        _refuse_infinite(text, self._model.__name__)
         if not self._wrapped:
             return self._adapter.validate_json(text)
-        answer: Any = self._model.model_validate_json(text)
+        try:
+            answer: Any = self._model.model_validate_json(text)
+        except pydantic.ValidationError:
+            try:
+                return self._adapter.validate_json(text)
+            except pydantic.ValidationError:
+                pass  # what is said of the whole is what was asked for
+            raise
         value: T = answer.value
         return value
 
@@ -78,8 +122,123 @@ class Structure(Generic[T]):
         return self._adapter.validate_json(text)
 
 
+#: Keywords that strict providers refuse, and that a schema can do without.
+_DROPPED: Final = ("default", "discriminator", "uniqueItems", "examples")
+#: Formats of texts that they know.
+_FORMATS: Final = (
+    *("date-time", "time", "date", "duration", "email", "hostname", "ipv4", "ipv6", "uuid"),
+)
+#: Where a schema has others by name; the names are no keywords.
+_NAMED: Final = ("properties", "$defs", "definitions", "patternProperties")
+
+
+def strict(schema: Any) -> Any:
+    """Return the JSON schema in the form that strict providers take.
+
+    `oneOf` is `anyOf`, a tuple is an array of any of its parts, and what only describes is left
+    out. The answer is checked against the type itself, so nothing is lost.
+    """
+    if isinstance(schema, list):
+        return [strict(each) for each in schema]
+    if not isinstance(schema, dict):
+        return schema
+    made: dict[str, Any] = {}
+    for key, value in schema.items():
+        if key in _NAMED and isinstance(value, dict):
+            made[key] = {name: strict(each) for name, each in value.items()}
+        elif key in ("enum", "const", "required"):
+            made[key] = value
+        elif key == "oneOf":
+            made["anyOf"] = [*made.get("anyOf", []), *strict(value)]
+        elif key == "prefixItems":
+            parts = strict(value)
+            unique = [part for place, part in enumerate(parts) if part not in parts[:place]]
+            made["items"] = unique[0] if len(unique) == 1 else {"anyOf": unique}
+        elif key not in _DROPPED and not _is_unknown(key, value):
+            made[key] = strict(value)
+    fields = made.get("properties")
+    if isinstance(fields, dict):
+        made |= {"required": list(fields), "additionalProperties": False}
+    return made
+
+
+def _is_unknown(key: str, value: Any) -> bool:
+    """Whether it is a format, or a pattern with a look-around, that strict providers refuse."""
+    return (key == "format" and value not in _FORMATS) or (
+        key == "pattern" and isinstance(value, str) and "(?" in value.replace("(?:", "")
+    )
+
+
+def _is_open(schema: Any) -> bool:
+    """Whether an object in it has fields of any name, which no strict provider takes."""
+    if isinstance(schema, list):
+        return any(map(_is_open, schema))
+    if not isinstance(schema, dict):
+        return False
+    if schema.get("additionalProperties") not in (None, False) or "patternProperties" in schema:
+        return True
+    return any(_is_open(value) for value in schema.values())
+
+
+_THOUGHT: Final = re.compile(
+    r"\s*<(think|thinking|thought|reasoning|analysis)>.*?</\1>", re.I | re.S
+)
+#: Where the opening tag was in the prompt, the answer has the closing one alone.
+_THOUGHT_END: Final = re.compile(r"</(think|thinking|thought|reasoning|analysis)>", re.I)
+_FENCE: Final = re.compile(r"```[ \t]*[\w+-]*[ \t]*\r?\n(.*?)\r?\n?[ \t]*```", re.S)
+
+
+def bare(text: str) -> Iterator[str]:
+    """Yield what the text may be without its think block, and without its fence."""
+    rest = text.lstrip("\ufeff")
+    while found := _THOUGHT.match(rest):
+        rest = rest[found.end() :]
+    ends = list(_THOUGHT_END.finditer(rest))
+    if ends:
+        rest = rest[ends[-1].end() :]
+    if rest != text:
+        yield rest
+    fences = _FENCE.findall(rest)
+    if len(fences) == 1:
+        yield fences[0]
+
+
+def _refuse_infinite(text: str, title: str) -> None:
+    """Raise ValidationError for NaN and infinite numbers, which no output can hold."""
+
+    def number(found: str) -> float:
+        value = float(found)
+        if not math.isfinite(value):
+            raise _Infinite(found)
+        return value
+
+    try:
+        json.loads(text, parse_float=number, parse_constant=number)
+    except _Infinite as error:
+        raise pydantic.ValidationError.from_exception_data(
+            title,
+            [
+                {
+                    "type": "finite_number",
+                    "loc": (),
+                    "input": str(error)[:40],
+                }
+            ],
+        ) from None
+    except (ValueError, RecursionError):
+        return  # pydantic says what is wrong with it
+
+
+class _Infinite(Exception):
+    """A number of a JSON text that is not finite."""
+
+
 def _is_model(output_type: object) -> bool:
-    return isinstance(output_type, type) and issubclass(output_type, pydantic.BaseModel)
+    return (
+        isinstance(output_type, type)
+        and issubclass(output_type, pydantic.BaseModel)
+        and not issubclass(output_type, pydantic.RootModel)
+    )
 
 
 def _is_free(output_type: Any) -> bool:

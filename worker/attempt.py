@@ -11,7 +11,14 @@ from typing import Any, Final, NamedTuple
 
 from chains import ChainNotFound, RegisteredChain, get_chain
 from chains.deadline import Deadline
-from chains.errors import OperatorNeeded, PutOff, RetryLater, as_chain_error, explain
+from chains.errors import (
+    OperatorNeeded,
+    PutOff,
+    RetryLater,
+    as_chain_error,
+    bounded_raw,
+    explain,
+)
 from chains.kept import Kept
 from chains.retry import RetryPolicy
 from chains.run import Run
@@ -207,6 +214,8 @@ def _encode(value: Any, attempts: int, settings: Settings) -> tuple[str, _Proble
             ItemError(
                 code=f"output_{error.code}",
                 message=f"the chain's output is {error}",
+                # It has been paid for: as much of it as an error keeps.
+                raw=bounded_raw(value),
                 attempts=attempts,
             )
         )

@@ -14,9 +14,7 @@ def misbehaving() -> Iterator[MisbehavingServer]:
 
 
 @pytest.fixture
-def provider(
-    misbehaving: MisbehavingServer, monkeypatch: pytest.MonkeyPatch
-) -> MisbehavingServer:
+def provider(misbehaving: MisbehavingServer, monkeypatch: pytest.MonkeyPatch) -> MisbehavingServer:
     """The provider without rules or requests of earlier tests; OPENAI_* point to it."""
     misbehaving.reset()
     monkeypatch.setenv("OPENAI_BASE_URL", misbehaving.base_url)

@@ -64,9 +64,7 @@ ROWS = [
 ]
 # fmt: on
 
-CASES = [
-    pytest.param(row, route, id=f"{row.name}-{route}") for row in ROWS for route in row.routes
-]
+CASES = [pytest.param(row, route, id=f"{row.name}-{route}") for row in ROWS for route in row.routes]
 
 
 @pytest.mark.parametrize(("row", "route"), CASES)
