@@ -20,7 +20,7 @@ import pydantic
 
 from chains import provider
 from chains.config import RunnableConfig
-from chains.errors import ChainError, InvalidInput, validation_message
+from chains.errors import ChainError, InvalidInput, validation_message, whole_text
 from chains.limited import within
 from chains.limits import RateLimit, estimated_tokens
 from chains.offline import OfflineCall
@@ -302,15 +302,6 @@ class Asking(Step[Any, Answer], OfflineCall, Generic[Answer]):
 def given(**options: Any) -> dict[str, Any]:
     """Those of the options that are not None."""
     return {name: value for name, value in options.items() if value is not None}
-
-
-def whole_text(text: str) -> str:
-    """The text with U+FFFD in place of lone surrogates, which nothing can record."""
-    return (
-        text
-        if text.isascii()
-        else text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    )
 
 
 def _refuse_lost(options: Mapping[str, Any]) -> None:

@@ -1,10 +1,14 @@
 """The lines of OpenAI's batch files: requests that go in, and answers that come out."""
 
 import json
+import re
+
 from pydantic import BaseModel, JsonValue, ValidationError
 
 from chains.error_body import said_in, text_of
-from chains.errors import ChainError, RetryLater
+from chains.errors import MAX_RAW, ChainError, RetryLater, whole_text
+
+_CUSTOM_ID = re.compile(rb'"custom_id"\s*:\s*("(?:[^"\\]|\\.)*")')
 
 #: Errors of lines that were not run: by themselves they may succeed.
 _NOT_RUN = {"batch_expired", "batch_cancelled"}
@@ -46,7 +50,34 @@ def answer_of(line: bytes) -> Answer | None:
     try:
         return Answer.model_validate_json(line)
     except ValidationError:
+        return _odd_answer(line)
+
+
+def _odd_answer(line: bytes) -> Answer | None:
+    """The answer of a line that pydantic refuses: for a lone surrogate in it, or for its depth.
+
+    One that is nested too deeply is kept as a text.
+    """
+    try:
+        text = whole_text(json.dumps(json.loads(line), ensure_ascii=False))
+        return Answer.model_validate_json(text)
+    except RecursionError:
+        return _too_deep(line)
+    except ValidationError as error:
+        too_deep = any("recursion" in detail["msg"] for detail in error.errors())
+        return _too_deep(line) if too_deep else None
+    except ValueError:
         return None
+
+
+def _too_deep(line: bytes) -> Answer | None:
+    found = _CUSTOM_ID.search(line)
+    if found is None:
+        return None
+    body = line[: 4 * MAX_RAW].decode(errors="replace")
+    return Answer(
+        custom_id=str(json.loads(found[1])), response=Answered(status_code=200, body=body)
+    )
 
 
 def body_of(answer: Answer) -> JsonValue:

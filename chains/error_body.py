@@ -73,7 +73,7 @@ _BROKEN_ENDS: Final = (
 )
 
 _TAGS: Final = re.compile(r"<(script|style)\b.*?</\1\s*>|<!--.*?-->|<[^>]*>", re.I | re.S)
-_TITLE: Final = re.compile(r"<title[^>]*>(.*?)</title", re.I | re.S)
+_TITLE: Final = re.compile(r"<title[^>]*>(.*?)</title[^>]*>", re.I | re.S)
 _LOOKS_HTML: Final = re.compile(r"\s*<(!doctype|html|head|body|h1|title|p|center)\b", re.I)
 
 
@@ -231,5 +231,5 @@ def _plain(text: str) -> str | None:
         title = _TITLE.search(text)
         rest = html.unescape(_TAGS.sub(" ", text if title is None else text[title.end() :]))
         parts = ["" if title is None else html.unescape(title[1]), rest]
-        text = ": ".join(" ".join(part.split()) for part in parts if part.strip(" >\n\t"))
+        text = ": ".join(" ".join(part.split()) for part in parts if part.strip())
     return text.strip() or None

@@ -196,7 +196,7 @@ def _explained(error: BaseException) -> ErrorInfo:
     return ErrorInfo(
         code=_bounded(code, MAX_CODE) if isinstance(code, str) and code else _class_name(ours),
         message=_message(ours),
-        step=(ours.step if hasattr(ours, "_step") else None) or step,
+        step=own if isinstance(own := getattr(ours, "_step", None), str) else step,
         retryable=bool(ours.retryable),
         http_status=status if type(status) is int else None,
         after=_seconds(after),
@@ -258,6 +258,15 @@ def mask(text: str) -> str:
     return _KEY_PATTERN.sub("***", text)
 
 
+def whole_text(text: str) -> str:
+    """The text with U+FFFD in place of lone surrogates, which nothing can record."""
+    return (
+        text
+        if text.isascii()
+        else text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    )
+
+
 def set_step(error: BaseException, name: str) -> None:
     """Say that the step of this name raised the error; what was noted before is forgotten."""
     _set_path(error, [name])
@@ -278,7 +287,7 @@ def _path_of(error: BaseException) -> list[str]:
         path = getattr(error, _PATH, None)
     except Exception:  # noqa: BLE001
         return []
-    return path if isinstance(path, list) else []
+    return [part for part in path if isinstance(part, str)] if isinstance(path, list) else []
 
 
 def _set_path(error: BaseException, path: list[str]) -> None:

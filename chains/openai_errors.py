@@ -1,12 +1,11 @@
 """Errors of the OpenAI SDK in our own words: the one place that knows them."""
 
 import email.utils
+import json
 import math
 import time
 from collections.abc import Iterator, Mapping
 from typing import Any
-
-import json
 
 import openai
 

@@ -175,8 +175,9 @@ def _raise_incomplete(body: Any) -> None:
 
 
 def _kept(response: Any, error: ChainError) -> str:
-    """The answer that is this error; its status is not 200, which would be a success."""
-    status = error.http_status or (502 if error.retryable else 200)
+    """The answer that is this error; one that is no answer has not the status of a good one."""
+    good = error.code in ("length", "content_filter")
+    status = error.http_status or (200 if good else 502)
     return _answer_text(response, status)
 
 

@@ -122,7 +122,7 @@ class Responses(Asking[Answer]):
         return super()._size(request, [said, *messages])
 
     def _reply(self, body: Any) -> Reply:
-        status = body["status"]
+        status = body.get("status")
         reason = (body.get("incomplete_details") or {}).get("reason")
         finish = _FINISH.get(str(reason), reason) if status == "incomplete" else status
         parts = list(_parts(body["output"]))

@@ -70,6 +70,26 @@ def test_what_went_wrong_is_typed(fields: dict[str, Any], code: str, retryable: 
     assert (raised.value.code, raised.value.retryable) == (code, retryable)
 
 
+@pytest.mark.parametrize("depth", [300, 5_000])
+def test_an_answer_that_is_nested_too_deeply_is_kept_as_a_text(depth: int) -> None:
+    body = '{"a":' * depth + "1" + "}" * depth
+    text = f'{{"custom_id": "a", "response": {{"status_code": 200, "body": {body}}}}}'
+    answer = answer_of(text.encode())
+    assert answer is not None
+    assert answer.custom_id == "a"
+    with pytest.raises(ChainError) as raised:
+        Chat("m").read(body_of(answer))
+    assert raised.value.code == "invalid_output"
+    assert '{"a":' in (raised.value.raw or "")
+
+
+def test_lone_surrogates_of_an_answer_are_replaced() -> None:
+    body = {"choices": [{"message": {"content": "a\ud800b\ud83d\ude00"}}]}
+    answer = answer_of(line(response={"status_code": 200, "body": body}))
+    assert answer is not None
+    assert Chat("m").read(body_of(answer)) == "a\ufffdb\U0001f600"
+
+
 @pytest.mark.parametrize("body", [None, [], "text", 3, {}, {"choices": []}, {"data": [{}]}])
 @pytest.mark.parametrize("step", [Chat("m"), Embed("m")])
 def test_a_body_that_is_no_answer_fails_as_invalid_output(step: Any, body: Any) -> None:

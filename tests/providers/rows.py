@@ -32,6 +32,8 @@ class Row:
     times: int | None = None
     http_status: int | None = None
     needs_operator: bool = False
+    #: Whether it is about HTTP itself, so that it is not met in a provider's file of answers.
+    http: bool = False
 
     @property
     def match(self) -> str:

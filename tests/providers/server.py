@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from contextlib import suppress
 from typing import Any
 
 from aiohttp import web
@@ -53,8 +54,6 @@ class MisbehavingServer(OpenAIServer):
         _, good = super()._execute(url, body)
         raw = rule.behaviour(body, good)
         said: Any = raw.body.decode(errors="replace")
-        try:
+        with suppress(ValueError, RecursionError):  # else the text is the body as it is
             said = json.loads(said)
-        except (ValueError, RecursionError):
-            pass  # a text that is no JSON is the body as it is
         return raw.status, said
