@@ -119,7 +119,7 @@ def fault_in(body: Any) -> Fault | None:
         _status(word)
         for word in (said["code"], fields.get("status"), fields.get("status_code"), said["type"])
     )
-    after = fields.get("retry_after")
+    after: Any = fields.get("retry_after")
     status = next((status for status in statuses if status is not None), None)
     if status is None and isinstance(body, Mapping) and _is_failed_response(body) and said["code"]:
         status = 400  # all codes that may pass are known of this API

@@ -77,7 +77,7 @@ _NO_ANSWERS = (
 def _of_langchain(error: Exception) -> ChainError | None:
     """What langchain-openai raises for errors inside of an answer, with the error as its argument;
     None for any other error."""
-    said = error.args[0] if len(error.args) == 1 else None
+    said: Any = error.args[0] if len(error.args) == 1 else None
     if isinstance(error, ValueError) and type(said).__module__.startswith("openai."):
         said = said.model_dump()
     if isinstance(error, ValueError) and isinstance(said, Mapping) and "message" in said:

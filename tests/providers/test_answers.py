@@ -27,7 +27,8 @@ def langchain() -> Runnable[Any, Any]:
     from langchain_openai import ChatOpenAI
 
     url, key = os.environ["OPENAI_BASE_URL"], pydantic.SecretStr("sk-test-0123456789")
-    model = ChatOpenAI(model="test-model", base_url=url, api_key=key, max_retries=0)
+    options: dict[str, Any] = {"model": "test-model", "base_url": url, "api_key": key}
+    model = ChatOpenAI(**options, max_retries=0)
     return coerce(model).with_retry(AT_ONCE)
 
 
@@ -79,6 +80,10 @@ def fault(**error: Any) -> Any:
 
 def response(**fields: Any) -> Any:
     return changed(lambda good: good.update(fields))
+
+
+def always(text: str) -> Any:
+    return content(lambda _: text)
 
 
 def refuses(body: Any, status: int = 400) -> Any:
@@ -222,7 +227,7 @@ ODD = [
         routes=("typed", "typed-responses"), code="invalid_output", raw="a\ufffdb"),
     *(
         Row(name=f"number {number}", routes=("typed", "typed-responses"),
-            behaviour=content(lambda _, n=number: f'{{"summary": "x", "score": {n}}}'),
+            behaviour=always(f'{{"summary": "x", "score": {number}}}'),
             code="invalid_output", says="finite", raw=number, calls=3)
         for number in ("1e400", "-Infinity", "NaN")
     ),
@@ -244,7 +249,7 @@ ODD = [
 #: Row 19.
 GOOD = '{"summary": "x", "score": 1}'
 WRAPPED = [
-    Row(name=f"wrapped {n}", behaviour=content(lambda _, text=text: text),
+    Row(name=f"wrapped {n}", behaviour=always(text),
         routes=("typed", "typed-responses"), output=Verdict(summary="x", score=1), calls=1)
     for n, text in enumerate([
         f"```json\n{GOOD}\n```", f"```\n{GOOD}\n```",

@@ -67,7 +67,7 @@ TYPES: dict[str, tuple[Any, Any]] = {
     "union": (Pet, Dog(kind="dog")),
     "list": (list[Cat], [Cat(kind="cat")]),
     "list of a union": (list[Pet], [Cat(kind="cat"), Dog(kind="dog")]),
-    "nested": (Owner, Owner(pet=Dog(kind="dog"), site="https://x.test")),
+    "nested": (Owner, Owner(pet=Dog(kind="dog"), site=pydantic.AnyUrl("https://x.test"))),
     "recursive": (Node, Node(children=[Node()])),
     "root": (Pets, Pets([Cat(kind="cat")])),
     "dataclass": (Point, Point(1, 2)),
