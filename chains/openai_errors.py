@@ -5,12 +5,14 @@ import json
 import math
 import time
 from collections.abc import Iterator, Mapping
+from traceback import walk_tb
 from typing import Any
 
 import openai
 
 from chains.error_body import Fault, fault_in, said_in, text_of
 from chains.errors import (
+    MAX_RAW,
     ChainError,
     OperatorNeeded,
     RetryLater,
@@ -66,6 +68,7 @@ def translation(error: BaseException) -> ChainError | None:
     return None
 
 
+_LANGCHAIN = "langchain_core.language_models.chat_models"
 #: What langchain-openai says of an answer that is none.
 _NO_ANSWERS = (
     "Unexpected response type from OpenAI-compatible endpoint",
@@ -85,6 +88,17 @@ def _of_langchain(error: Exception) -> ChainError | None:
         return None if fault is None else of_fault(fault, text_of(said))
     if isinstance(said, str) and said.startswith(_NO_ANSWERS):
         return RetryLater(mask(said), code="invalid_output", raw=said)
+    places = [frame.f_globals.get("__name__", "") for frame, _ in walk_tb(error.__traceback__)]
+    if isinstance(error, json.JSONDecodeError) and any(n.startswith("openai.") for n in places):
+        return RetryLater(
+            "the provider's answer is not JSON (check OPENAI_BASE_URL)",
+            code="invalid_output",
+            raw=error.doc[:MAX_RAW],
+        )
+    if isinstance(error, IndexError) and places[-1:] == [
+        "langchain_core.language_models.chat_models"
+    ]:
+        return RetryLater("the provider's answer has no choices", code="invalid_output")
     return None
 
 

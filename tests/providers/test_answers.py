@@ -206,6 +206,16 @@ ODD = [
     ),
     Row(name="HTML's words", behaviour=sends(PAGE, content_type="text/html"), routes=EVERY,
         code="invalid_output", retryable=True, says="Bad gateway: nginx"),
+    *(
+        Row(name=f"{name} for LangChain", behaviour=behaviour, routes=("langchain",), calls=3,
+            code="invalid_output", retryable=True, says=says)
+        for name, behaviour, says in [
+            ("no choices", changed(lambda good: good.update(choices=[])), "no choices"),
+            ("JSON cut off", cut(0.7), "not JSON"),
+            ("HTML as JSON", sends(PAGE), "not JSON"),
+            ("nothing", sends(""), "not JSON"),
+        ]
+    ),
     Row(name="HTML for LangChain", behaviour=sends(PAGE, content_type="text/html"),
         routes=("langchain",), code="invalid_output", retryable=True, raw="Bad gateway", calls=3),
     Row(name="5,000 levels", http=True, behaviour=sends(DEEP), routes=EVERY, code="invalid_output",
