@@ -8,10 +8,10 @@ import copy
 import weakref
 from collections.abc import Awaitable, Callable, Hashable, Sequence
 from contextlib import nullcontext
-from contextvars import Context
 from dataclasses import dataclass
 
 from chains import limits
+from chains.background import call_later, spawn
 from chains.deadline import Deadline, current_deadline
 from chains.errors import ChainError
 from chains.limited import current_batch, within
@@ -103,7 +103,7 @@ class Collector:
         if len(self._waiting) >= MAX_INPUTS:
             self._flush()
         elif self._timer is None:
-            self._timer = loop.call_later(WINDOW, self._flush)
+            self._timer = call_later(WINDOW, self._flush)
         return wanted
 
     def _flush(self) -> None:
@@ -114,8 +114,8 @@ class Collector:
         self._waiting, self._tokens = [], 0
         if not wanted:
             return
-        # An empty context: the request belongs to no single item, and reports to none.
-        request = asyncio.get_running_loop().create_task(self._serve(wanted), context=Context())
+        # The request belongs to no single item, and reports to none.
+        request = spawn(self._serve(wanted))
         self._requests.add(request)
         request.add_done_callback(self._requests.discard)
         for one in wanted:

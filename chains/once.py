@@ -61,11 +61,10 @@ async def once(
 async def _called(
     kept: Kept, key: str | None, policy: RetryPolicy | None, call: Callable[[], Awaitable[T]]
 ) -> T:
-    if key is None:
-        return await attempts(policy, call)
-    token = _call.set((kept.item, key, kept.begin(key)))
+    # A call without a key has no name either: not that of the step that makes it.
+    token = _call.set(None if key is None else (kept.item, key, kept.begin(key)))
     try:
-        return await attempts(policy, call, kept=kept, key=key)
+        return await attempts(policy, call, kept=None if key is None else kept, key=key)
     finally:
         _call.reset(token)
 

@@ -37,12 +37,16 @@ class Run:
 
 @contextmanager
 def scope(run: Run | None = None) -> Iterator[Run]:
-    """Collect what is reported inside, also from tasks and threads that are started inside."""
+    """Collect what is reported inside, also from tasks and threads that are started inside.
+
+    The code inside stands at the head of its chain, wherever the code outside stands.
+    """
     run = Run() if run is None else run
-    token = _current.set(run)
+    token, before = _current.set(run), _place.set(())
     try:
         yield run
     finally:
+        _place.reset(before)
         _current.reset(token)
 
 

@@ -10,11 +10,11 @@ import math
 import secrets
 from collections import deque
 from collections.abc import Hashable, Iterable
-from contextvars import Context
 from dataclasses import dataclass
 from typing import Final
 
 from chains.adaptive import Adaptive, Cohort
+from chains.background import spawn
 from chains.limits import (
     LONGEST_COOL_DOWN,
     SHORTEST_COOL_DOWN,
@@ -164,8 +164,7 @@ class Turns:
     def _wake(self) -> None:
         if self._task is None:
             self._woken = asyncio.Event()
-            # An empty context: it belongs to no single call.
-            self._task = asyncio.get_running_loop().create_task(self._serve(), context=Context())
+            self._task = spawn(self._serve())  # it belongs to no single call
         elif self._woken is not None:
             self._woken.set()
 

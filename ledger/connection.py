@@ -3,7 +3,7 @@
 import ssl
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.resources import files
 from typing import Any, Final, NamedTuple, TypeVar
@@ -147,6 +147,8 @@ class Connection:
                 "BATCHORD_REDIS_URL is no Redis URL: write redis://[user:password@]host:port/0"
             ) from None
         self._scripts: dict[str, Script] = {}
+        #: Those of them that the server was told.
+        self._loaded: set[str] = set()
 
     def close(self) -> None:
         """Close every connection."""
@@ -223,16 +225,23 @@ class Connection:
             return self._accepted(lambda: self._answers(calls))
 
     def _answers(self, calls: Sequence[Call]) -> list[Any]:
+        # Before they are used: a script that the server does not know would run after those that
+        # stand behind it, and the order of a round trip counts.
+        self._load({call.name for call in calls} - self._loaded)
         answers = self._sent(calls)
         if any(isinstance(answer, redis.exceptions.NoScriptError) for answer in answers):
-            # The server is new, or was restarted. What did run is not harmed by a repetition.
-            for name in {call.name for call in calls}:
-                self.redis.script_load(self._script(name).script)
+            # The server was restarted. What did run is not harmed by a repetition.
+            self._load({*self._loaded})
             answers = self._sent(calls)
         for answer in answers:
             if isinstance(answer, redis.RedisError):
                 raise answer
         return answers
+
+    def _load(self, names: Iterable[str]) -> None:
+        for name in names:
+            self.redis.script_load(self._script(name).script)
+            self._loaded.add(name)
 
     def _accepted(self, do: Callable[[], T]) -> T:
         """Do it again while the server does not accept it just now, as patiently as we are."""

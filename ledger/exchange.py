@@ -134,10 +134,12 @@ class Exchange:
         Repeating a call whose answer was lost is harmless: tokens tell.
         """
         settling, claiming = _by_page(settlements), _by_page(wishes)
-        calls = [self._settle(page, [settlements[i] for i in at]) for page, at in settling.items()]
+        # Kept first: an item that is settled keeps nothing more.
+        calls = self._keep(keepings)
+        kept = len(calls)
+        calls += [self._settle(page, [settlements[i] for i in at]) for page, at in settling.items()]
         calls += [self._claim(page, [wishes[i] for i in at]) for page, at in claiming.items()]
-        calls += self._keep(keepings)
-        answers = self._store.run_all(calls)
+        answers = self._store.run_all(calls)[kept:]
         receipts: dict[int, Receipt] = {}
         for places, answer in zip(settling.values(), answers, strict=False):
             *recorded, room, let_go = answer

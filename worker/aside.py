@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 
+from chains.background import call_at
 from ledger.exchange import Exchange, Keeping, PutOff, Wish
 from ledger.models import ItemError, PauseReason
 from worker.leases import Leases
@@ -30,8 +31,12 @@ class Aside(NamedTuple):
     seconds: float | None = None
 
 
-def put_aside(exchange: Exchange, leases: Leases, items: Sequence[Aside]) -> None:
+def put_aside(
+    exchange: Exchange, leases: Leases, items: Sequence[Aside], keepings: Sequence[Keeping]
+) -> None:
     """Have the items wait, and pause the batches of those that wait for a person.
+
+    `keepings` are kept before the items are let go, theirs among them.
 
     Raises:
         LedgerUnavailable: their leases run out, and they are started again.
@@ -42,7 +47,7 @@ def put_aside(exchange: Exchange, leases: Leases, items: Sequence[Aside]) -> Non
         # First: what is put back may be claimed at once.
         exchange.pause(batch_id, reason)
         logger.warning("batch paused batch=%s code=%s", batch_id, one.error.code)
-    exchange.keep([one.keeping for one in items])
+    exchange.keep(keepings)
     leases.drop(one.wish for one in items)
     exchange.release(one.wish for one in tripped)
     exchange.put_off([PutOff(one.wish, one.seconds) for one in items if one.seconds is not None])
@@ -65,7 +70,7 @@ class Alarms:
         when = step * math.ceil((loop.time() + seconds) / step)
         if (batch_id, when) not in self._set:
             self._set.add((batch_id, when))
-            loop.call_at(when, self._ring, batch_id, when)
+            call_at(when, self._ring, batch_id, when)
 
     def _ring(self, batch_id: str, when: float) -> None:
         self._set.discard((batch_id, when))

@@ -1,9 +1,10 @@
 """What the steps of running items give, on its way to the ledger."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
+from chains.background import call_later, call_soon_threadsafe
 from chains.kept import Kept
 from chains.run import Run
 from ledger.exchange import Claim, Keeping, Wish
@@ -24,6 +25,9 @@ class Keeper:
         self._fresh: dict[int, tuple[Wish, Run]] = {}
         self._due: dict[int, tuple[Wish, Run]] = {}
         self._timer: asyncio.TimerHandle | None = None
+        #: What goes with the next round trip, before anything else, and what has failed to go once.
+        self._last: list[Keeping] = []
+        self._again: list[Keeping] = []
 
     def begin(self, wish: Wish, claim: Claim) -> Run:
         """Return the run of an item that was claimed, with what earlier attempts have left."""
@@ -32,13 +36,19 @@ class Keeper:
 
         def on_news() -> None:
             # A step may run on a thread of its own.
-            loop.call_soon_threadsafe(self._noted, wish, run)
+            call_soon_threadsafe(loop, self._noted, wish, run)
 
         run = Run(kept=Kept(name, claim.steps, on_news), usage=claim.used)
         return run
 
+    def leave(self, wish: Wish, run: Run) -> None:
+        """Have what the run's steps have given go before the settlement of its item."""
+        last = keeping(wish, run)
+        if last.steps:
+            self._last.append(last)
+
     def end(self, run: Run) -> None:
-        """Forget a run whose attempt is over."""
+        """Forget a run whose attempt is over, and what of it is not on its way."""
         self._fresh.pop(id(run), None)
         self._due.pop(id(run), None)
         run.kept = None
@@ -49,16 +59,30 @@ class Keeper:
         return bool(self._due)
 
     def take(self) -> list[Keeping]:
-        """Return what is to be kept now."""
+        """Return what is to be kept now; of one item, what was given first stands first."""
         due, self._due = self._due, {}
-        return [keeping(wish, run) for wish, run in due.values()]
+        last, self._last = self._last, []
+        return [*self._again, *(keeping(wish, run) for wish, run in due.values()), *last]
+
+    def sent(self) -> None:
+        """Forget what was taken: the ledger has it."""
+        self._again = []
+
+    def not_sent(self, taken: Sequence[Keeping]) -> None:
+        """Have what was taken go once more with the next round trip, in the same words.
+
+        Should the ledger have heard it all the same, it keeps it once (keep.lua). What has failed
+        to go twice is given up, so that no more is held than two round trips carry.
+        """
+        before = {id(one) for one in self._again}
+        self._again = [one for one in taken if id(one) not in before]
 
     def _noted(self, wish: Wish, run: Run) -> None:
         if run.kept is None:
             return
         self._fresh[id(run)] = (wish, run)
         if self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(BEHIND, self._come_due)
+            self._timer = call_later(BEHIND, self._come_due)
 
     def _come_due(self) -> None:
         self._timer = None

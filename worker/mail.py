@@ -68,12 +68,15 @@ class Mail:
         aside = await self._put_aside() if self.aside else []
         finished, self.finished = _split(self.finished)
         wanted, self.wanted = _split(self.wanted)
+        keepings = self._keeper.take()
         try:
             receipts, claims = await asyncio.get_running_loop().run_in_executor(
-                self._thread, self._swap, finished, wanted, self._keeper.take()
+                self._thread, self._swap, finished, wanted, keepings
             )
         except Exception as error:  # noqa: BLE001
+            self._keeper.not_sent(keepings)
             return Answers(aside, unanswered=Unanswered(finished, wanted, error))
+        self._keeper.sent()
         return Answers(
             aside,
             list(zip(finished, receipts, strict=True)),
@@ -83,20 +86,26 @@ class Mail:
     async def hand_back(self, mine: Sequence[Wanted]) -> None:
         """Release what is held, as if it had never come here; what its steps have given is kept."""
         self._leases.drop(one.wish for one in mine)
-        await asyncio.get_running_loop().run_in_executor(self._thread, self._release, mine)
+        keepings = [*self._keeper.take(), *(one.keeping for one in mine if one.keeping is not None)]
+        await asyncio.get_running_loop().run_in_executor(
+            self._thread, self._release, mine, keepings
+        )
 
-    def _release(self, mine: Iterable[Wanted]) -> None:
-        self._exchange.keep([one.keeping for one in mine if one.keeping is not None])
+    def _release(self, mine: Iterable[Wanted], keepings: Sequence[Keeping]) -> None:
+        self._exchange.keep(keepings)
         self._exchange.release(one.wish for one in mine)
 
     async def _put_aside(self) -> list[tuple[Aside, Exception | None]]:
         aside, self.aside = self.aside, []
+        keepings = [*self._keeper.take(), *(one.keeping for one in aside)]
         error: Exception | None = None
         try:
             await asyncio.get_running_loop().run_in_executor(
-                self._thread, put_aside, self._exchange, self._leases, aside
+                self._thread, put_aside, self._exchange, self._leases, aside, keepings
             )
+            self._keeper.sent()
         except Exception as raised:  # noqa: BLE001
+            self._keeper.not_sent(keepings)
             error = raised
         return [(one, error) for one in aside]
 

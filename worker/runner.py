@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Final, cast
 
+from chains.background import spawn
 from chains.limited import of_batch
 from chains.run import scope
 from ledger.cache import OutputCache
@@ -184,7 +185,7 @@ class Runner:
 
     def _ask(self) -> None:
         if self._asking is None and self._mail.waits:
-            self._asking = asyncio.get_running_loop().create_task(self._keep_asking())
+            self._asking = spawn(self._keep_asking())
 
     async def _keep_asking(self) -> None:
         try:
@@ -251,7 +252,7 @@ class Runner:
         if self._closing:
             self._handed_back.append(Wanted(slot, wish))
             return
-        task = asyncio.get_running_loop().create_task(self._attempt(slot, wish, claim))
+        task = spawn(self._attempt(slot, wish, claim))
         self._begun.add(task)
         task.add_done_callback(self._begun.discard)
 
@@ -271,6 +272,8 @@ class Runner:
                 kept = keeping(wish, run)
                 self._mail.aside.append(Aside(slot.work, wish, ended.error, kept, ended.put_off))
             else:
+                if ended.error is not None and ended.error.retryable:
+                    self._keeper.leave(wish, run)  # what else has failed begins anew
                 self._mail.finished.append(Finished(slot.work, wish, claim.attempt, ended))
         except BaseException as error:
             # Cancelled from outside: the worker is about to end.

@@ -6,6 +6,7 @@ import threading
 from celery import Celery
 
 from chains import limits
+from chains.background import call_soon_threadsafe
 from chains.loop import default_loop
 from ledger.cache import OutputCache
 from ledger.callback import end_batch
@@ -94,7 +95,7 @@ class Runtime:
 
     def _stop(self, batches: dict[str, ItemStatus]) -> None:
         """Have what runs of these batches cancelled; called by the thread of the leases."""
-        default_loop().loop.call_soon_threadsafe(self.runner.stop, batches)
+        call_soon_threadsafe(default_loop().loop, self.runner.stop, batches)
 
     @property
     def runner(self) -> Runner:

@@ -40,6 +40,7 @@ def one_and_two(value: str) -> str:
 one, two, three = (step(name, retry=ONCE) for name in ("one", "two", "three"))
 
 register("three-steps", one | two | three)
+register("one-two", one | two)
 # Waits of a minute and more between attempts are none that anybody waits for in its place.
 register("patient", one | two | step("three", retry=RetryPolicy(initial=60, cap=60)))
 register(

@@ -1,0 +1,35 @@
+"""Start work of the process itself: it runs in an empty context, and sees no item's variables.
+
+asyncio copies the context of the code that creates a task or a timer. An item's context holds its
+run, its place in the chain, its deadline and its permits: what one item leaves behind there would
+be taken for another's. So whatever outlives an item, or serves several, is started from here.
+"""
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from contextvars import Context
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+def spawn(coro: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+    """Start a task on the running loop; keep a reference to it."""
+    return asyncio.get_running_loop().create_task(coro, context=Context())
+
+
+def call_later(seconds: float, callback: Callable[..., object], *args: Any) -> asyncio.TimerHandle:
+    """Have the running loop call back after so many seconds."""
+    return asyncio.get_running_loop().call_later(seconds, callback, *args, context=Context())
+
+
+def call_at(when: float, callback: Callable[..., object], *args: Any) -> asyncio.TimerHandle:
+    """Have the running loop call back at this time of its clock, in seconds."""
+    return asyncio.get_running_loop().call_at(when, callback, *args, context=Context())
+
+
+def call_soon_threadsafe(
+    loop: asyncio.AbstractEventLoop, callback: Callable[..., object], *args: Any
+) -> asyncio.Handle:
+    """Have the loop call back soon; from any thread."""
+    return loop.call_soon_threadsafe(callback, *args, context=Context())
