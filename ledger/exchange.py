@@ -55,7 +55,8 @@ class Claim(NamedTuple):
     usage: str = ""
     #: Whether an output of the same chain, settings and input may stand in, of whatever batch.
     cache: bool = False
-    #: The outcome of the item with the same input, as JSON, and that item.
+    #: The outcome of the item with the same input, as JSON, and that item; the latter also where
+    #: this one is `held`, as it waits for that outcome.
     outcome: str = ""
     first: int | None = None
 
@@ -288,6 +289,8 @@ def _claimed(chain: str, answer: Sequence[str], *, cache: bool) -> Claim:
         case ["same", attempt, outcome, first]:
             text = unpack_outcome(outcome)
             return Claim("same", int(attempt), chain=chain, outcome=text, first=int(first))
+        case ["held", _, first]:
+            return Claim("held", first=int(first))
         case ["lost", attempt]:
             return Claim(verdict="lost", attempt=int(attempt), chain=chain)
     verdict: Verdict = answer[0]  # type: ignore[assignment]

@@ -18,7 +18,9 @@ Of one batch:
                                 have given (`chains.kept`); "INDEX.ended" -> how many of its starts
                                 ended without an outcome; "INDEX.usage" -> what they have used
     NS:{ID}:firsts      hash    in a batch with dedupe: SHA1 of an input -> the first item that was
-                                claimed with it; "INDEX.wait" -> items that wait for its outcome
+                                claimed with it; "INDEX.same" -> that item, for one that waits for
+                                its outcome; "INDEX.wait" -> the last that waits for it, and
+                                "INDEX.next" -> the one before it
     NS:{ID}:shards      hash    shard -> "start stop items_per_task", as it was cut
     NS:{ID}:settled     hash    shard -> how many of its items are settled, or "closed";
                                 "SHARD.us" -> for how many microseconds its items ran together;

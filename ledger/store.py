@@ -298,7 +298,7 @@ class Store(Connection):
     def overtaken(self, batch_id: str, shard: Shard) -> list[int]:
         """Return items of an open shard that nobody has claimed though later ones were begun."""
         keys, page = self.keys.batch(batch_id), page_of(shard.start)
-        names = [keys.meta, keys.outcomes(page), keys.runs, keys.shards, keys.settled]
+        names = [keys.meta, keys.outcomes(page), keys.runs, keys.shards, keys.settled, keys.due]
         found = self.run("overtaken", names, shard.number, self._lease_ms)
         return [int(index) for index in found]
 

@@ -205,12 +205,18 @@ class Runner:
         self._pace.ended(len(answers.settled))
         for one, receipt in answers.settled:
             self._settled(one, receipt)
-        for batch_id in {one.wish.batch_id for one, told in answers.settled if told.room}:
+        # What waits for an item with the same input has left its batch's window.
+        left = {
+            each.wish.batch_id
+            for each, claim in answers.claimed
+            if claim.verdict == "held" and claim.first is not None
+        }
+        for batch_id in left | {one.wish.batch_id for one, told in answers.settled if told.room}:
             self._publisher.submit(self._on_room, batch_id)
         for batch_id in {one.wish.batch_id for one, told in answers.settled if told.let_go}:
             self._alarms.set(batch_id, 0)
         if self._free and not self._waiting:
-            for batch_id in {one.wish.batch_id for one, _ in answers.settled}:
+            for batch_id in left | {one.wish.batch_id for one, _ in answers.settled}:
                 self._alarms.set(batch_id, HUNGRY)
         for each, claim in answers.claimed:
             self._claimed(each.slot, each.wish, claim)

@@ -1,6 +1,6 @@
 -- claim(KEYS meta, inputs, outcomes, runs, leases, kept, due, firsts; ARGV lease_ms, max_attempts, page_size, index, token, how, index, token, how, ...)
 --   -> {chain or '', cache, answer, ...}, an answer for each index:
---      {'run', attempt, input, [steps, usage]} | {'lost', attempt} | {'settled'} | {'held', ms} | {'stopped', status} | {'unknown'} | {'suspect'} |
+--      {'run', attempt, input, [steps, usage]} | {'lost', attempt} | {'settled'} | {'held', ms, [first]} | {'stopped', status} | {'unknown'} | {'suspect'} |
 --      {'same', attempt, outcome, first}
 -- The items lie in one page. The attempt is counted before user code runs, so that one that kills
 -- its process is counted too. `how` is 1 for alone, 2 for answered, 3 for both, else 0. Answered: the
@@ -9,7 +9,8 @@
 -- 'suspect': held for the caller and not yet started, as this is its last start: it asks again, alone,
 -- once nothing else runs in its process. What waits for its time (put_off.lua) is 'held'. In a batch
 -- with dedupe, 'same' is yours and gets the outcome of the first item that has the same input; while
--- that one has none, it is 'held' and waits for it. `steps` and `usage` are what earlier attempts have
+-- that one has none, it is 'held' with that first item, waits for it, and is out of the batch's window
+-- (next_shard.lua). `steps` and `usage` are what earlier attempts have
 -- left (keep.lua).
 -- Each key is read and written once for all items.
 local meta = redis.call('HMGET', KEYS[1], 'status', 'chain', 'expires_at', 'dedupe', 'cache')
@@ -58,10 +59,15 @@ local function first_of(i)
 end
 
 -- It waits for that item, which lets it go when it has its outcome (settle.lua); and looks itself.
+-- Those that wait for one item are a linked list: 'FIRST.wait' is its head, 'INDEX.next' its links.
 local function wait_for(first, i)
-  local waiting = redis.call('HGET', KEYS[8], first .. '.wait')
-  if not waiting or not string.find(' ' .. waiting .. ' ', ' ' .. indexes[i] .. ' ', 1, true) then
-    redis.call('HSET', KEYS[8], first .. '.wait', (waiting and waiting .. ' ' or '') .. indexes[i])
+  if redis.call('HSETNX', KEYS[8], indexes[i] .. '.same', first) == 1 then
+    local head = redis.call('HGET', KEYS[8], first .. '.wait')
+    if head then
+      redis.call('HSET', KEYS[8], indexes[i] .. '.next', head)
+    end
+    redis.call('HSET', KEYS[8], first .. '.wait', indexes[i])
+    redis.call('HINCRBY', KEYS[1], 'twins', 1)
   end
   redis.call('ZADD', KEYS[7], now + lease_ms, indexes[i])
 end
@@ -101,7 +107,7 @@ local function claim(i)
     end
     if first and not outcome then
       wait_for(first, i)
-      return {'held', lease_ms}
+      return {'held', lease_ms, first}
     elseif first then
       hold(i, attempt + 1, tokens[i])
       return {'same', attempt + 1, outcome, first}

@@ -6,10 +6,11 @@
 -- items take less than slow_us; then it carries as many as take task_us together. Shards whose
 -- failed items run again (again = 1) come first.
 -- The window is counted in items without an outcome, so that a slow item holds up nothing but its
--- own shard. It opens as items end: what the first ones teach comes before the rest is cut.
+-- own shard. It opens as items end: what the first ones teach comes before the rest is cut. What waits
+-- for an item with the same input (claim.lua) is not in it: it makes no call.
 local meta = redis.call('HMGET', KEYS[1], 'status', 'total', 'published', 'next', 'publishing_until', 'item_us',
   'window', 'first_window', 'shard_tasks', 'shard_items', 'items_per_task', 'items_per_slot', 'last_size', 'again_items',
-  'succeeded', 'failed', 'cancelled', 'expired', 'mode', 'away')
+  'succeeded', 'failed', 'cancelled', 'expired', 'mode', 'away', 'twins')
 if meta[1] ~= 'in_progress' then
   return {}
 end
@@ -27,7 +28,7 @@ local size, done = tonumber(meta[13] or 1), 0
 for i = 15, 18 do
   done = done + tonumber(meta[i] or 0)
 end
-local outstanding = start - done - tonumber(meta[14] or 0) - tonumber(meta[20] or 0)
+local outstanding = start - done - tonumber(meta[14] or 0) - tonumber(meta[20] or 0) - tonumber(meta[21] or 0)
 local window = math.min(tonumber(meta[7]), tonumber(meta[8]) + math.floor(done / size))
 local waiting = redis.call('LLEN', KEYS[3])
 if outstanding > (window - 1) * size or (start >= total and waiting == 0) then

@@ -1,4 +1,4 @@
--- overtaken(KEYS meta, outcomes, runs, shards, settled; ARGV shard, lease_ms) -> {index, ...} to publish again now
+-- overtaken(KEYS meta, outcomes, runs, shards, settled, due; ARGV shard, lease_ms) -> {index, ...} to publish again now
 -- Items of an open shard that nobody has ever claimed, though later ones were begun at least a lease
 -- ago: a worker may have died with their messages in hand. Their messages may also just wait, so
 -- that each time the same first item is still waiting, twice as long passes until the next.
@@ -24,7 +24,7 @@ local unclaimed, frontier = {}, later_begun() and stop or start
 for index = start, stop - 1 do
   if redis.call('HEXISTS', KEYS[2], index) == 1 or redis.call('HEXISTS', KEYS[3], index) == 1 then
     frontier = math.max(frontier, index)
-  else
+  elseif not redis.call('ZSCORE', KEYS[6], index) then
     table.insert(unclaimed, index)
   end
 end

@@ -95,19 +95,34 @@ if #done > 0 then
   redis.call('XADD', KEYS[8], 'MAXLEN', '~', ARGV[1], '*', 'settled', #done)
 end
 
--- Items with the same input have waited for these outcomes: they are due now (claim.lua).
-local let_go = 0
+-- Items with the same input have waited for these outcomes: they are due now (claim.lua). So many of
+-- them, that no call is long; each that is settled lets further ones go.
+local let_go, twins = 0, 0
 if #done > 0 and redis.call('EXISTS', KEYS[11]) == 1 then
+  local most = math.ceil(1000 / #done)
   for _, index in ipairs(done) do
-    local waiting = redis.call('HGET', KEYS[11], index .. '.wait')
-    if waiting then
-      redis.call('HDEL', KEYS[11], index .. '.wait')
-      for other in string.gmatch(waiting, '%d+') do
-        -- Not one that was claimed meanwhile, as it looked itself.
-        redis.call('ZADD', KEYS[12], 'XX', now, other)
-        let_go = 1
-      end
+    local first = redis.call('HGET', KEYS[11], index .. '.same')
+    if first then
+      redis.call('HDEL', KEYS[11], index .. '.same')
+      twins = twins + 1
     end
+    local list = (first or index) .. '.wait'
+    local other, n = redis.call('HGET', KEYS[11], list), 0
+    while other and n < most do
+      -- Not one that was claimed meanwhile, as it looked itself.
+      redis.call('ZADD', KEYS[12], 'XX', now, other)
+      local following = redis.call('HGET', KEYS[11], other .. '.next')
+      redis.call('HDEL', KEYS[11], other .. '.next')
+      other, n, let_go = following, n + 1, 1
+    end
+    if other and n > 0 then
+      redis.call('HSET', KEYS[11], list, other)
+    elseif n > 0 then
+      redis.call('HDEL', KEYS[11], list)
+    end
+  end
+  if twins > 0 then
+    redis.call('HINCRBY', KEYS[1], 'twins', -twins)
   end
 end
 
@@ -126,15 +141,16 @@ end
 
 local meta = redis.call('HMGET', KEYS[1], 'next', 'total', 'window', 'first_window', 'last_size', 'again_items',
   'succeeded', 'failed', 'cancelled', 'expired', 'status', 'alike', 'alike_n', 'budget_tokens', 'budget_nanos',
-  'usage.input_tokens', 'usage.output_tokens', 'usage.cost_nanos', 'usage.unpriced_requests', 'budget_unpriced', 'in_progress_at')
+  'usage.input_tokens', 'usage.output_tokens', 'usage.cost_nanos', 'usage.unpriced_requests', 'budget_unpriced', 'in_progress_at', 'twins')
 local size, ended = tonumber(meta[5] or 1), 0
 for i = 7, 10 do
   ended = ended + tonumber(meta[i] or 0)
 end
 local more = meta[1] ~= meta[2] or tonumber(meta[6] or 0) > 0
 
-local function room(after)
-  local outstanding = tonumber(meta[1] or 0) - after - tonumber(meta[6] or 0)
+-- As in next_shard.lua: `waits` of the published items wait for one with the same input.
+local function room(after, waits)
+  local outstanding = tonumber(meta[1] or 0) - after - tonumber(meta[6] or 0) - waits
   local window = math.min(tonumber(meta[3] or 1), tonumber(meta[4] or 1) + math.floor(after / size))
   return outstanding <= (window - 1) * size
 end
@@ -287,6 +303,7 @@ if #ends > 0 then
 end
 
 -- Said once, when there is room and was none before; the gathers and the sweep look as well.
-table.insert(answers, more and room(ended) and not room(ended - #done) and 1 or 0)
+local waits = tonumber(meta[22] or 0)
+table.insert(answers, more and room(ended, waits) and not room(ended - #done, waits + twins) and 1 or 0)
 table.insert(answers, let_go)
 return answers
