@@ -21,6 +21,7 @@ import pydantic
 from chains import provider
 from chains.config import RunnableConfig
 from chains.errors import ChainError, InvalidInput, validation_message, whole_text
+from chains.kept import Worded
 from chains.limited import within
 from chains.limits import RateLimit, estimated_tokens
 from chains.offline import OfflineCall
@@ -119,10 +120,14 @@ class Asking(Step[Any, Answer], OfflineCall, Generic[Answer]):
         return found if usual else [*found, self._structured_output]
 
     def dump(self, output: Any) -> str | None:
-        return super().dump(output) if self._structure is None else self._structure.dump(output)
+        return super().dump(output.text if isinstance(output, Worded) else output)
 
     def load(self, text: str) -> Any:
-        return super().load(text) if self._structure is None else self._structure.load(text)
+        said = super().load(text)
+        return said if self._structure is None else Worded(self._structure.read(said), said)
+
+    def plain(self, output: Any) -> Any:
+        return output if self._structure is None else self._structure.plain(output)
 
     def _asked_for(self) -> str | None:
         return self._model or os.environ.get("OPENAI_MODEL")
@@ -140,7 +145,7 @@ class Asking(Step[Any, Answer], OfflineCall, Generic[Answer]):
                 continue
             text = _whole(reply)
             try:
-                return structure.read(text)
+                return Worded(structure.read(text), text)
             except pydantic.ValidationError as error:
                 problem = validation_message(error)
             if asked == self._reasks:

@@ -25,6 +25,18 @@ class Tries:
     since: float = 0.0
 
 
+@dataclass(frozen=True, slots=True)
+class Worded:
+    """An output, and the text that it was read from: who reads that again has the very same.
+
+    A dump of the output may not: a validator may change what it has changed once before, and
+    fields may be excluded, computed, or written under another name.
+    """
+
+    value: Any
+    text: str
+
+
 class Kept:
     """The outputs of one item's steps, and how often their calls were tried.
 

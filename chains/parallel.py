@@ -55,6 +55,9 @@ class Parallel(Runnable[Any, dict[str, Any]]):
     def fingerprint(self) -> Any:
         return {key: branch.fingerprint() for key, branch in self.branches.items()}
 
+    def plain(self, output: Any) -> Any:
+        return {key: branch.plain(output[key]) for key, branch in self.branches.items()}
+
 
 async def _branch(
     key: str,

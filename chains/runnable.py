@@ -9,7 +9,7 @@ from chains import batching
 from chains.concurrency import current_gate, permit
 from chains.config import RunnableConfig
 from chains.errors import set_step
-from chains.kept import dump_plain
+from chains.kept import Worded, dump_plain
 from chains.loop import default_loop
 from chains.once import once
 from chains.retry import DEFAULT_RETRY, RetryPolicy, attempts
@@ -137,6 +137,10 @@ class Runnable(ABC, Generic[In, Out]):
         """What decides on its output beside the input, as JSON: its settings, and not its code."""
         return [type(self).__qualname__, self.name]
 
+    def plain(self, output: Any) -> Any:
+        """An output of this chain as it is recorded: JSON types and models, as far as is known."""
+        return output
+
     def __ror__(self, other: Any) -> "Runnable[Any, Out]":
         from chains.sequence import Sequence as Steps
 
@@ -178,10 +182,12 @@ class Step(Runnable[In, Out]):
                 return await self._run(input, config or {}, **kwargs)
 
         try:
-            return await once(self, input, kwargs, attempt)
+            output: Any = await once(self, input, kwargs, attempt)
         except Exception as error:
             set_step(error, self.name)
             raise
+        value: Out = output.value if isinstance(output, Worded) else output
+        return value
 
     def dump(self, output: Any) -> str | None:
         """The output as JSON from which `load` makes the very same; None if there is none."""
@@ -204,3 +210,6 @@ class _Retrying(Runnable[In, Out]):
 
     def fingerprint(self) -> Any:
         return self._chain.fingerprint()
+
+    def plain(self, output: Any) -> Any:
+        return self._chain.plain(output)

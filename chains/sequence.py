@@ -39,6 +39,9 @@ class Sequence(Runnable[Any, Any]):
     def fingerprint(self) -> Any:
         return [step.fingerprint() for step in self.steps]
 
+    def plain(self, output: Any) -> Any:
+        return self.steps[-1].plain(output)
+
 
 async def through(
     steps: Iterable[tuple[str, Runnable[Any, Any]]],

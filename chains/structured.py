@@ -10,6 +10,7 @@ from typing import Any, Final, Generic, TypeVar
 import pydantic
 
 from chains.kept import digest
+from chains.output_types import check_recordable, plain
 
 T = TypeVar("T")
 
@@ -29,6 +30,7 @@ class Structure(Generic[T]):
             if _is_free(output_type):
                 raise TypeError("it would let the model choose the fields")
             self._adapter: pydantic.TypeAdapter[T] = pydantic.TypeAdapter(output_type)
+            check_recordable(self._adapter)
             # Providers take no schema but an object's at the top.
             self._wrapped = not _is_model(output_type)
             self._model: type[pydantic.BaseModel] = (
@@ -39,7 +41,7 @@ class Structure(Generic[T]):
         except (pydantic.PydanticUserError, NameError, TypeError) as error:
             raise TypeError(
                 "output_type must be a type with fields of its own that pydantic can validate, "
-                f"not {output_type!r}"
+                f"not {output_type!r} ({_first_line(error)})"
             ) from error
 
     @property
@@ -109,17 +111,13 @@ class Structure(Generic[T]):
         value: T = answer.value
         return value
 
-    def dump(self, answer: T) -> str | None:
-        """The answer as JSON, if `load` makes the very same of it; else None."""
-        try:
-            text = self._adapter.dump_json(answer).decode()
-            return text if self._adapter.validate_json(text) == answer else None
-        except (ValueError, RecursionError):
-            return None
+    def plain(self, answer: T) -> Any:
+        """The answer as JSON types, as it is recorded; else ChainError."""
+        return plain(self._adapter, answer)
 
-    def load(self, text: str) -> T:
-        """The answer that `dump` has made the text of; else ValueError."""
-        return self._adapter.validate_json(text)
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)
 
 
 #: Keywords that strict providers refuse, and that a schema can do without.

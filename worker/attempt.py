@@ -121,7 +121,7 @@ async def attempt(
         value, problem = await _run(chain, claim, tools.settings, run, runs)
         busy = time.perf_counter() - started
         if problem is None:
-            value, problem = await _encoded(value, claim.attempt, tools)
+            value, problem = await _encoded(chain.chain.plain, value, claim.attempt, tools)
         if problem is None and name is not None:
             await tools.cached.put(name, value)
     except asyncio.CancelledError:
@@ -192,22 +192,29 @@ def _aside(error: BaseException, policy: RetryPolicy | None, kept: Kept | None) 
     return {} if wait is None else {"aside": True, "put_off": wait}
 
 
-async def _encoded(value: Any, attempts: int, tools: Tools) -> tuple[str, _Problem | None]:
+async def _encoded(
+    plain: Callable[[Any], Any], value: Any, attempts: int, tools: Tools
+) -> tuple[str, _Problem | None]:
+    """The output as JSON text; `plain` makes JSON types of it."""
     if value is None or isinstance(value, (bool, int, float)) or _is_short(value):
-        return _encode(value, attempts, tools.settings)
+        return _encode(plain, value, attempts, tools.settings)
     # In a thread: a large output must not hold up its neighbours.
     loop = asyncio.get_running_loop()
-    return await loop.run_in_executor(tools.threads, _encode, value, attempts, tools.settings)
+    return await loop.run_in_executor(
+        tools.threads, _encode, plain, value, attempts, tools.settings
+    )
 
 
 def _is_short(value: Any) -> bool:
     return isinstance(value, str) and len(value) <= _SHORT
 
 
-def _encode(value: Any, attempts: int, settings: Settings) -> tuple[str, _Problem | None]:
+def _encode(
+    plain: Callable[[Any], Any], value: Any, attempts: int, settings: Settings
+) -> tuple[str, _Problem | None]:
     try:
         return encode(
-            value, max_bytes=settings.max_output_bytes, setting="BATCHORD_MAX_OUTPUT_BYTES"
+            plain(value), max_bytes=settings.max_output_bytes, setting="BATCHORD_MAX_OUTPUT_BYTES"
         ), None
     except ValueRejected as error:
         return "null", _Problem(
