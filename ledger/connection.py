@@ -1,5 +1,6 @@
 """The connection to Redis: the one module that imports its client, and translates its errors."""
 
+import re
 import ssl
 import threading
 import time
@@ -108,6 +109,17 @@ def _behind(error: BaseException | None, kind: type[E]) -> E | None:
     while error is not None and not isinstance(error, kind):
         error = error.__cause__ or error.__context__
     return error
+
+
+def script_text(name: str) -> str:
+    """Return `ledger/lua/NAME.lua` behind the files that its `-- uses: NAME ...` lines name."""
+    text = (files("ledger") / "lua" / f"{name}.lua").read_text()
+    used = [each for line in _USES.findall(text) for each in line.split()]
+    return "".join([*map(script_text, used), text])
+
+
+#: In the comment at the head of a script: the files whose functions it calls.
+_USES: Final = re.compile(r"^-- uses: (.+)$", re.MULTILINE)
 
 
 class Call(NamedTuple):
@@ -268,6 +280,5 @@ class Connection:
     def _script(self, name: str) -> Script:
         script = self._scripts.get(name)
         if script is None:
-            text = (files("ledger") / "lua" / f"{name}.lua").read_text()
-            script = self._scripts[name] = self.redis.register_script(text)
+            script = self._scripts[name] = self.redis.register_script(script_text(name))
         return script

@@ -66,7 +66,8 @@ class Steering:
         return status
 
     def expire(self, record: BatchRecord) -> bool:
-        """Begin to end a batch whose completion window is over; False if it is not."""
+        """Begin to end a batch whose completion window is over; False if it is not, or if each of
+        its items has an outcome."""
         keys = self._store.keys.batch(record.id)
         return bool(self._store.run("expire", [keys.meta, keys.events], EVENTS_KEPT))
 
@@ -130,7 +131,7 @@ class Steering:
         return self._commit(record)
 
     def finish(self, record: BatchRecord) -> bool:
-        """Commit a batch whose shards are all closed, which a crash has left in progress."""
+        """Commit a batch whose shards are all closed, which a crash has left as it was."""
         keys = self._store.keys.batch(record.id)
         self._store.run("finish", [keys.meta, keys.events], EVENTS_KEPT, 0)
         return self.end_if_finalizing(record)

@@ -172,7 +172,8 @@ class Store(Connection):
     def gather(self, batch_id: str, shard: int) -> int:
         """Close a shard whose items are all settled; return how many are not, or -1: no batch."""
         keys = self.keys.batch(batch_id)
-        return int(self.run("gather", [keys.meta, keys.shards, keys.settled, keys.open], shard))
+        names = [keys.meta, keys.shards, keys.settled, keys.open, keys.events]
+        return int(self.run("gather", names, shard, EVENTS_KEPT))
 
     def route(self, batch_id: str) -> tuple[int, int]:
         """Return the priority and the lane of a batch's messages; a batch that is gone has the

@@ -67,9 +67,12 @@ class Bench(Desk):
         ]
         _, claims = self.exchange.swap([], wishes)
         for wish, claim in zip(wishes, claims, strict=True):
-            if claim.verdict in ("run", "lost", "suspect"):
+            if claim.verdict in ("run", "lost", "suspect", "same"):
                 used = json.loads(claim.usage)["input_tokens"] if claim.usage else 0
                 now = Held(shard, wish.index, wish.token, claim.attempt, claim.verdict, used)
+                if claim.verdict == "same":
+                    error = json.loads(claim.outcome).get("error")
+                    now.ends = error["code"] if error else "succeed"
                 self.held = [one for one in self.held if not one.same(now)] + [now]
         return [claim.verdict for claim in claims]
 
@@ -86,8 +89,8 @@ class Bench(Desk):
             status, error, code = ItemStatus.SUCCEEDED, "", ""
             if how == "stop" and stopped is not None:
                 status = stopped
-            elif one.verdict == "lost" or how in CODES:
-                code = "worker_lost" if one.verdict == "lost" else how
+            elif one.verdict == "lost" or (one.ends or how) in CODES:
+                code = "worker_lost" if one.verdict == "lost" else one.ends or how
                 status, error = ItemStatus.FAILED, f',"error":{{"code":"{code}","message":""}}'
             one.told = Settlement(
                 batch_id=self.batch_id,
@@ -124,7 +127,8 @@ class Bench(Desk):
         self.exchange.keep(keepings)
 
     def put_off(self, some: Sequence[Held]) -> None:
-        """Their providers are busy for a long time."""
+        """Their providers are busy for a long time; who copies an outcome asks none."""
+        some = [one for one in some if one.verdict != "same"]
         self.keep(some)
         self.exchange.put_off([PutOff(self.wish(one), 3600) for one in some])
 
@@ -168,7 +172,10 @@ class Bench(Desk):
             if model.status is BatchStatus.VALIDATING:
                 self.producer_falls_silent()
             if model.status is BatchStatus.PAUSED:
-                self.resume(more=1000)
+                self.settle([one for one in self.held if one.told is None], ends)
+                # What has nothing left to do ends without a resume.
+                if not model.complete:
+                    self.resume(more=1000)
             self.publisher_falls_silent()
             self.retrier_falls_silent()
             self.leases_end(sorted(model.runs))

@@ -26,6 +26,9 @@ from worker.tasks import commit_if_finalizing
 #: Items per page, so that a batch of this test has several.
 PAGE: Final = 8
 
+#: With dedupe, inputs that differ.
+REPEATED: Final = 4
+
 KEY: Final = "key"
 CODES: Final = ("bug", "rate_limited")
 
@@ -41,6 +44,8 @@ class Held:
     verdict: str
     #: Tokens that the item has used so far, in all attempts.
     used: int = 0
+    #: Of an item that gets another one's outcome: "succeed", or that one's code.
+    ends: str = ""
     #: Once it has settled.
     told: Settlement | None = None
 
@@ -71,7 +76,12 @@ class Desk:
         self.named = False
         #: Of tokens; None: none.
         self.budget: int | None = None
+        self.dedupe = False
         self.held: list[Held] = []
+
+    def watch_for_alike(self, limit: int) -> None:
+        """Have a batch pause whose first items, so many of them, fail alike; 0: none does."""
+        self.store.settings = self.store.settings.model_copy(update={"alike_limit": limit})
 
     def close(self) -> None:
         self.store.close()
@@ -108,6 +118,9 @@ class Desk:
         if self.budget is not None:
             fields |= Budget(tokens=self.budget).fields()
             self.model.budget = self.budget
+        if self.dedupe:
+            fields["dedupe"] = "1"
+            self.model.dedupe = True
         if named:
             fields["idempotency_key"] = KEY
             self.redis.delete(self.store.keys.idempotency(KEY))
@@ -129,7 +142,10 @@ class Desk:
         start = len(self.model.inputs)
         some = range(start, min(start + count, (start // PAGE + 1) * PAGE))
         ids = [f"id-{i}" for i in some] if self.named else None
-        self.store.append(self.batch_id, start, [f'"input {i}"' for i in some], ids)
+        self.store.append(self.batch_id, start, [self._input(i) for i in some], ids)
+
+    def _input(self, index: int) -> str:
+        return f'"input {index % REPEATED if self.dedupe else index}"'
 
     def append_repeated(self) -> None:
         """As a producer whose custom_id comes twice, and who takes the batch back."""
@@ -197,6 +213,10 @@ class Desk:
             if run.lease == "waits":
                 self.redis.zadd(self.keys.due, {str(index): 1}, xx=True)
                 run.lease = "due"
+        for index, state in self.model.idle.items():
+            if state == "waits":
+                self.redis.zadd(self.keys.due, {str(index): 1}, xx=True)
+                self.model.idle[index] = "due"
 
     def publisher_falls_silent(self) -> None:
         if self.redis.hexists(self.keys.meta, "publishing_until"):

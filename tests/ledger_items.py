@@ -86,6 +86,19 @@ class ItemsModel:
     ended_starts: Counter[int] = field(default_factory=Counter)
     #: Of tokens, of which each call uses one; None: none.
     budget: int | None = None
+    #: The code that the first items have failed with so far, and how many of them, -1: one has
+    #: ended in another way.
+    alike: str | None = None
+    alike_n: int = 0
+    #: The code of the reason that is noted.
+    reason: str | None = None
+    #: Whether identical inputs run once.
+    dedupe: bool = False
+    #: With dedupe, by input: the item that runs; and what waits for its outcome.
+    firsts: dict[str, int] = field(default_factory=dict)
+    waiting: dict[int, list[int]] = field(default_factory=dict)
+    #: Such items: "waits" | "due".
+    idle: dict[int, str] = field(default_factory=dict)
 
     def _to(self, status: BatchStatus | None) -> None:
         assert status in STEPS[self.status], f"{self.status} -> {status}"
@@ -95,6 +108,11 @@ class ItemsModel:
     def complete(self) -> bool:
         """Whether each item has an outcome."""
         return len(self.outcomes) == len(self.inputs)
+
+    @property
+    def nothing_left(self) -> bool:
+        """Whether it is to end, as nobody is about to have items run again."""
+        return self.complete and self.retrying != "lease"
 
     @property
     def all_closed(self) -> bool:
@@ -131,6 +149,8 @@ class ItemsModel:
         if run and (run.lease == "waits" or (run.lease == "alive" and not ours)):
             return ["held"]
         attempts = run.attempts if run else 0
+        if self.dedupe and not (run and ours) and (answer := self._twin_claimed(index, token)):
+            return answer
         strikes = attempts - self.ended_starts[index]
         if run and ours and run.mark != "?":
             mark = run.mark
@@ -147,8 +167,36 @@ class ItemsModel:
             return ["suspect"]
         return ["lost", attempts] if mark == "!" else ["run", attempts, self.inputs[index]]
 
+    def _twin_claimed(self, index: int, token: str) -> list[Any] | None:
+        """Another item has the same input: this one gets its outcome, or waits for it."""
+        first = self.firsts.setdefault(self.inputs[index], index)
+        if first == index:
+            return None
+        if self.idle.get(index) == "waits":
+            return ["held"]
+        if first not in self.outcomes:
+            self.idle[index] = "waits"
+            self.waiting.setdefault(first, []).append(index)
+            return ["held"]
+        self.idle.pop(index, None)
+        attempts = 1 + (self.runs[index].attempts if index in self.runs else 0)
+        self.runs[index] = Run(token, attempts)
+        self.starts[index] += 1
+        return ["same", attempts]
+
+    def is_twin(self, index: int) -> bool:
+        """Whether it gets the outcome of another item."""
+        return self.dedupe and self.firsts.get(self.inputs[index], index) != index
+
+    def _let_go(self, index: int) -> None:
+        """What has waited for the outcome of this item may be claimed."""
+        for twin in self.waiting.pop(index, []):
+            if twin in self.idle:
+                self.idle[twin] = "due"
+
     def _settle(self, args: list[Any], answer: list[int]) -> None:
         told: Counter[int] = Counter()
+        ends: list[Ended] = []
         before = self.calls
         at, *answers = 2, *answer[:-2]
         for got in answers:
@@ -160,9 +208,12 @@ class ItemsModel:
             if len(self.outcomes) > before_it:
                 self.calls += max(0, used - self.counted.pop(int(index), 0))
                 self.ended_starts.pop(int(index), None)
+                ends.append(self.outcomes[int(index)])
+                self._let_go(int(index))
             assert (got > 0) == as_expected
             told[int(shard)] += got == 2
         self._look_at_the_budget(self.calls > before)
+        self._look_whether_all_fail_alike(int(args[1]), ends)
         for shard, times in told.items():
             complete = shard not in self.closed and self.settled_in(shard) == len(self.cut[shard])
             assert times <= complete
@@ -200,6 +251,21 @@ class ItemsModel:
         left = len(self.inputs) - len(self.outcomes) - watched
         if settled and self.status is S.IN_PROGRESS and self.over_budget and left > 0:
             self._to(S.PAUSED)
+            self.reason = "budget_exceeded"
+
+    def _look_whether_all_fail_alike(self, limit: int, ends: list[Ended]) -> None:
+        if not limit:
+            return
+        for one in ends:
+            failed = one.status is ItemStatus.FAILED
+            if failed and self.alike_n >= 0 and self.alike in (None, one.code):
+                self.alike, self.alike_n = one.code, self.alike_n + 1
+            elif failed or one.status is ItemStatus.SUCCEEDED:
+                self.alike_n = -1
+        if ends and self.alike_n >= limit and self.status is S.IN_PROGRESS:
+            self.reason = self.alike
+            if not self.complete:
+                self._to(S.PAUSED)
 
     def _release(self, args: list[Any], answer: int) -> None:
         released = 0
@@ -239,7 +305,10 @@ class ItemsModel:
 
     def _come_due(self, args: list[Any], answer: list[str]) -> None:
         due = {index for index, run in self.runs.items() if run.lease == "due"}
-        assert set(map(int, answer)) == due
+        idle = {index for index, state in self.idle.items() if state == "due"}
+        assert set(map(int, answer)) == due | idle
+        for index in idle:
+            del self.idle[index]
         for index in due:
             self.runs[index].lease = ""
 

@@ -117,13 +117,18 @@ class LedgerModel(ItemsModel):
             return
         self.closed.add(shard)
         self.open.discard(shard)
-        if self.all_closed and self.status is S.IN_PROGRESS and not self.retrying:
+        self._finalize_if_done()
+
+    def _finalize_if_done(self) -> None:
+        """The one rule: what has nothing left to do ends, paused or not."""
+        if self.status in (S.IN_PROGRESS, S.PAUSED) and self.all_closed and self.nothing_left:
+            self.retrying = None
             self._to(S.FINALIZING)
 
     # Steering and the end.
 
     def _pause(self, args: list[Any], answer: str) -> None:
-        if self.status is S.IN_PROGRESS:
+        if self.status is S.IN_PROGRESS and not self.nothing_left:
             self._to(S.PAUSED)
         assert answer == (self.status or "")
 
@@ -136,7 +141,9 @@ class LedgerModel(ItemsModel):
                 assert answer == "over"
                 return
         if self.status is S.PAUSED:
-            self._to(S.FINALIZING if self.all_closed else S.IN_PROGRESS)
+            self._to(S.IN_PROGRESS)
+            self.alike, self.alike_n, self.reason = None, 0, None
+            self._finalize_if_done()
         assert answer == (self.status or "")
 
     def _cancel(self, args: list[Any], answer: str) -> None:
@@ -146,7 +153,8 @@ class LedgerModel(ItemsModel):
         assert answer == (self.status or "")
 
     def _expire(self, args: list[Any], answer: int) -> None:
-        due = self.window_over and self.status in (S.IN_PROGRESS, S.PAUSED)
+        live = self.status in (S.IN_PROGRESS, S.PAUSED)
+        due = self.window_over and live and not self.nothing_left
         assert answer == due
         if due:
             self._to(S.FINALIZING)
@@ -165,6 +173,7 @@ class LedgerModel(ItemsModel):
                 running += 1
                 continue
             self.runs.pop(index, None)
+            self.idle.pop(index, None)
             self.outcomes[index] = Ended(ItemStatus(self.ends_as), run.attempts if run else 0)
         assert answer == running
 
@@ -172,6 +181,8 @@ class LedgerModel(ItemsModel):
         if self.status in (S.FINALIZING, S.CANCELLING):
             assert answer == self.complete
             if answer:
+                if not any(one.status is ItemStatus.EXPIRED for one in self.outcomes.values()):
+                    self.ends_as = S.CANCELLED if self.ends_as is S.CANCELLED else S.COMPLETED
                 self._to(self.ends_as)
                 self.ends += 1
                 assert self.ends <= 1 + self.reopenings
@@ -179,10 +190,10 @@ class LedgerModel(ItemsModel):
             assert answer == (-1 if self.ended or self.status is None else 0)
 
     def _finish(self, args: list[Any], answer: str) -> None:
-        if self.status is S.IN_PROGRESS and (args[1] == "1" or self.retrying != "lease"):
+        live = self.status in (S.IN_PROGRESS, S.PAUSED)
+        if live and (args[1] == "1" or self.retrying != "lease"):
             self.retrying = None
-            if self.all_closed:
-                self._to(S.FINALIZING)
+        self._finalize_if_done()
         assert answer == (self.status or "")
 
     def _retry_begin(self, args: list[Any], answer: int) -> None:
@@ -195,7 +206,8 @@ class LedgerModel(ItemsModel):
 
     def _retry_shard(self, args: list[Any], answer: int) -> None:
         shard, codes = int(args[0]), args[2:]
-        if self.status is not S.IN_PROGRESS or not self.retrying or shard not in self.closed:
+        complete = self.settled_in(shard) == len(self.cut[shard])
+        if self.status is not S.IN_PROGRESS or not self.retrying or not complete:
             assert answer == 0
             return
         self.retrying = "lease"
@@ -210,7 +222,8 @@ class LedgerModel(ItemsModel):
             self.history.setdefault(index, []).append(self.outcomes.pop(index))
             self.starts[index] = 0
         if failed:
-            self.closed.remove(shard)
+            self.alike, self.alike_n, self.reason = None, 0, None
+            self.closed.discard(shard)
             self.again.append((shard, len(failed)))
 
     def _purge(self, args: list[Any], answer: int) -> None:

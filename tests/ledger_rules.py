@@ -84,6 +84,8 @@ class ProducerRules(RuleBasedStateMachine):
         far=st.sampled_from([*["sealed"] * 8, "written", "open"]),
         begun=st.integers(0, 5),
         budget=st.none() | st.integers(1, 20),
+        alike=st.sampled_from([0, 2, 5]),
+        dedupe=st.booleans(),
         fault=FAULTS,
         amid_retry=AMID_RETRY,
     )
@@ -93,11 +95,15 @@ class ProducerRules(RuleBasedStateMachine):
         far: str,
         begun: int,
         budget: int | None,
+        alike: int,
+        dedupe: bool,
         fault: Fault,
         amid_retry: Fault,
     ) -> None:
         """Most examples begin with a batch some of whose items run."""
         self.amid_retry, self.bench.budget = amid_retry, budget
+        self.bench.dedupe = dedupe
+        self.bench.watch_for_alike(alike)
         self.do(lambda: self.bench.submit(*submission, far), fault)
         for message in self.bench.queue()[:begun]:
             self.bench.take(message)

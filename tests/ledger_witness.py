@@ -29,6 +29,7 @@ class Witness:
             keys = self.bench.redis.scan_iter(f"*{self.bench.batch_id}*", count=1000)
             assert all(self.bench.redis.ttl(key) >= 0 for key in keys)
             return
+        assert (record.reason.code if record.reason else None) == model.reason
         counts = Counter(str(one.status) for one in model.outcomes.values())
         assert record.request_counts.model_dump() == {
             "total": len(model.inputs),
@@ -50,7 +51,8 @@ class Witness:
             assert item.status is (ItemStatus.RUNNING if runs else ItemStatus.QUEUED)
             assert item.attempts == (run.attempts if run else 0)
             strikes = item.attempts - model.ended_starts[item.index]
-            assert 0 <= strikes <= model.max_attempts
+            assert 0 <= strikes
+            assert strikes <= model.max_attempts or model.is_twin(item.index)
         else:
             assert (item.status, item.output) == (ended.status, ended.output)
             assert item.attempts == ended.attempts

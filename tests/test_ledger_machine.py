@@ -255,7 +255,7 @@ def bench(
         monkeypatch.setattr(f"ledger.{module}.PAGE_SIZE", PAGE)
     settings = {"lease": 3600, "sweep_interval": 1e-9, "stall_timeout": 1e-9}
     caplog.set_level(logging.ERROR, logger="worker")
-    bench = Bench(deploy(max_attempts=3, submit_timeout=3600, alike_limit=0, **settings))
+    bench = Bench(deploy(max_attempts=3, submit_timeout=3600, **settings))
     yield bench
     bench.clear()
     bench.close()

@@ -122,12 +122,14 @@ class Sweep:
                 self._steering.wind_up(record.id)
             case BatchStatus.IN_PROGRESS:
                 publish_shards(self._app, self._store, record.id)
-                if record.request_counts.done == record.request_counts.total:
-                    self._steering.finish(record)
+                if self._finish(record):
+                    return
                 self._bring_back_lapsed(record)
                 if record.put_off:
                     publish_due(self._app, self._store, record.id)
                 self._bring_back_overtaken(record)
+                self._bring_back_lost(record)
+            case BatchStatus.PAUSED if self._nothing_left(record) and not self._finish(record):
                 self._bring_back_lost(record)
             case BatchStatus.CANCELLING:
                 self._steering.wind_up(record.id)
@@ -139,6 +141,14 @@ class Sweep:
                 self._store.commit(
                     record.id, total=record.request_counts.total, key=record.idempotency_key
                 )
+
+    @staticmethod
+    def _nothing_left(record: BatchRecord) -> bool:
+        return record.request_counts.done == record.request_counts.total
+
+    def _finish(self, record: BatchRecord) -> bool:
+        """End a batch whose items all have an outcome, paused or not; False if it goes on."""
+        return self._nothing_left(record) and self._steering.finish(record)
 
     def _abort(self, record: BatchRecord) -> None:
         """Take back a batch whose producer has died before the seal."""

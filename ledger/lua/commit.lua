@@ -1,5 +1,6 @@
 -- commit(KEYS active, used, index, totals, meta, events, notices, stats, every other key of the batch...;
 --        ARGV batch_id, ttl_s, events_kept, n, n names in meta, names in stats...) -> 1: committed now | 0: not at its end | -1: ended before
+-- uses: ending
 -- The batch ends here, once, when each of its items has an outcome. Keys get their end in the same
 -- step, so none can be left without; and it leaves the index in the same step, so that it cannot be
 -- taken out of it after someone has opened it again. What a batch has used is added, the first time
@@ -7,7 +8,7 @@
 -- stay small and the past fades. What is owed to others at this end is noted in the same step, with the
 -- batch as it is now; retries that ran nothing again make no new end. The named numbers go into the
 -- chain's totals: what they have grown by since the batch's last end.
-local meta = redis.call('HMGET', KEYS[5], 'status', 'ends_as', 'total', 'succeeded', 'failed', 'cancelled', 'expired', 'chain', 'summed')
+local meta = redis.call('HMGET', KEYS[5], 'status', 'total', 'chain', 'summed')
 if meta[1] ~= 'finalizing' and meta[1] ~= 'cancelling' then
   if meta[1] == 'in_progress' or meta[1] == 'paused' or meta[1] == 'validating' then
     return 0
@@ -15,17 +16,15 @@ if meta[1] ~= 'finalizing' and meta[1] ~= 'cancelling' then
   redis.call('ZREM', KEYS[1], ARGV[1])
   return -1
 end
-local done = 0
-for i = 4, 7 do
-  done = done + tonumber(meta[i] or 0)
-end
-if done < tonumber(meta[3]) then
+if unfinished(KEYS[5]) > 0 then
   return 0
 end
-local status = meta[2] or 'completed'
-local t = redis.call('TIME')
-local now = t[1] * 1000 + math.floor(t[2] / 1000)
+local done, status, now = tonumber(meta[2]), final_status(KEYS[5]), ending_now()
 redis.call('HSET', KEYS[5], 'status', status, 'ended_at', now)
+if status == 'completed' then
+  -- Of a window that has expired nothing: items that retry_failed runs again are not to stop.
+  redis.call('HDEL', KEYS[5], 'ends_as')
+end
 redis.call('XADD', KEYS[6], 'MAXLEN', '~', ARGV[3], '*', 'status', status)
 redis.call('ZREM', KEYS[1], ARGV[1])
 if redis.call('HSETNX', KEYS[5], 'noticed', 1) == 1 then
@@ -35,17 +34,17 @@ if redis.call('HSETNX', KEYS[5], 'noticed', 1) == 1 then
   if redis.call('HEXISTS', KEYS[7], 'on_complete') == 1 then
     redis.call('ZADD', KEYS[3], now, ARGV[1] .. ' on_complete')
   end
-  redis.call('HINCRBY', KEYS[4], 'batches.' .. status .. ' ' .. meta[8], 1)
+  redis.call('HINCRBY', KEYS[4], 'batches.' .. status .. ' ' .. meta[3], 1)
 end
 local known, summed = {}, {}
-for name, n in string.gmatch(meta[9] or '', '(%S+) (%d+)') do
+for name, n in string.gmatch(meta[4] or '', '(%S+) (%d+)') do
   known[name] = tonumber(n)
 end
 for i = 5, #ARGV do
   local name = ARGV[i]
   local n = tonumber(redis.call('HGET', KEYS[i - 4 <= tonumber(ARGV[4]) and 5 or 8], name) or 0)
   if n ~= (known[name] or 0) then
-    redis.call('HINCRBY', KEYS[4], name .. ' ' .. meta[8], string.format('%.0f', n - (known[name] or 0)))
+    redis.call('HINCRBY', KEYS[4], name .. ' ' .. meta[3], string.format('%.0f', n - (known[name] or 0)))
   end
   table.insert(summed, string.format('%s %.0f', name, n))
 end

@@ -1,22 +1,18 @@
 -- resume(KEYS meta, events; ARGV events_kept, [budget_tokens or '', budget_nanos or ''])
 --   -> the status now, 'over': the budget is used up, nothing is changed, or '' if there is no such batch
+-- uses: ending
 -- A budget that is given stands in for the batch's own, also while it runs.
 -- Messages of items that were refused meanwhile are gone: the caller publishes them again.
-local meta = redis.call('HMGET', KEYS[1], 'status', 'closed_items', 'total', 'budget_tokens', 'budget_nanos',
-  'usage.input_tokens', 'usage.output_tokens', 'usage.cost_nanos', 'usage.unpriced_requests',
-  'succeeded', 'failed', 'cancelled', 'expired')
+local meta = redis.call('HMGET', KEYS[1], 'status', 'budget_tokens', 'budget_nanos',
+  'usage.input_tokens', 'usage.output_tokens', 'usage.cost_nanos', 'usage.unpriced_requests')
 local status = meta[1]
 if status ~= 'paused' and status ~= 'in_progress' then
   return status or ''
 end
-local tokens, nanos = tonumber(ARGV[2] or meta[4] or ''), tonumber(ARGV[3] or meta[5] or '')
-local ended = 0
-for i = 10, 13 do
-  ended = ended + tonumber(meta[i] or 0)
-end
+local tokens, nanos = tonumber(ARGV[2] or meta[2] or ''), tonumber(ARGV[3] or meta[3] or '')
 -- What has nothing left to do comes to its end, whatever it has used.
-if ended < tonumber(meta[3]) and (status == 'paused' or ARGV[2]) then
-  if (tokens and tonumber(meta[6] or 0) + tonumber(meta[7] or 0) >= tokens) or (nanos and tonumber(meta[8] or 0) >= nanos) then
+if unfinished(KEYS[1]) > 0 and (status == 'paused' or ARGV[2]) then
+  if (tokens and tonumber(meta[4] or 0) + tonumber(meta[5] or 0) >= tokens) or (nanos and tonumber(meta[6] or 0) >= nanos) then
     return 'over'
   end
 end
@@ -29,15 +25,12 @@ if ARGV[2] then
   end
 end
 if status == 'paused' then
-  status = meta[2] == meta[3] and 'finalizing' or 'in_progress'
-  local t = redis.call('TIME')
+  status = 'in_progress'
   redis.call('HSET', KEYS[1], 'status', status)
   -- Someone has acted; whether that helped, the next items tell, as the first ones did.
   redis.call('HDEL', KEYS[1], 'reason', 'alike', 'alike_n')
-  redis.call('HSET', KEYS[1], 'budget_unpriced', meta[9] or 0)
-  if status == 'finalizing' then
-    redis.call('HSET', KEYS[1], 'finalizing_at', t[1] * 1000 + math.floor(t[2] / 1000))
-  end
+  redis.call('HSET', KEYS[1], 'budget_unpriced', meta[7] or 0)
   redis.call('XADD', KEYS[2], 'MAXLEN', '~', ARGV[1], '*', 'status', status)
+  status = finalize_if_done(KEYS[1], KEYS[2], ARGV[1])
 end
 return status

@@ -3,7 +3,12 @@
 -- shard to be published again. Only between retry_begin and finish.
 local meta = redis.call('HMGET', KEYS[1], 'status', 'retrying_until')
 local start, stop = string.match(redis.call('HGET', KEYS[4], ARGV[1]) or '', '^(%d+) (%d+) ')
-if meta[1] ~= 'in_progress' or not meta[2] or not start or redis.call('HGET', KEYS[5], ARGV[1]) ~= 'closed' then
+if meta[1] ~= 'in_progress' or not meta[2] or not start then
+  return 0
+end
+-- Its gather may have been lost, where the window was over as the batch completed (final_status).
+local settled = redis.call('HGET', KEYS[5], ARGV[1])
+if settled ~= 'closed' and tonumber(settled or 0) < stop - start then
   return 0
 end
 local t = redis.call('TIME')
@@ -40,11 +45,14 @@ for i, index in ipairs(indexes) do
   end
 end
 if retried > 0 then
-  -- The next end is one of its own (commit).
-  redis.call('HDEL', KEYS[1], 'noticed')
+  -- The next end is one of its own (commit). Someone has acted; whether that helped, the next items
+  -- tell, as the first ones did (settle).
+  redis.call('HDEL', KEYS[1], 'noticed', 'reason', 'alike', 'alike_n')
   redis.call('HINCRBY', KEYS[1], 'failed', -retried)
   redis.call('HINCRBY', KEYS[1], 'again_items', retried)
-  redis.call('HINCRBY', KEYS[1], 'closed_items', start - stop)
+  if settled == 'closed' then
+    redis.call('HINCRBY', KEYS[1], 'closed_items', start - stop)
+  end
   redis.call('HSET', KEYS[5], ARGV[1], stop - start - retried)
   redis.call('RPUSH', KEYS[6], ARGV[1] .. ' ' .. retried)
 

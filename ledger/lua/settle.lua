@@ -3,6 +3,7 @@
 --   -> {answer, ..., room, let_go}, an answer for each item: 0: refused, another execution holds or has settled
 --      it | 1: recorded | 2: recorded, and each item of its shard has an outcome now; and whether the
 --      batch's window has room for another shard since this call
+-- uses: ending
 -- Usage is all that the item has used; what `keep` has counted of it is not counted again.
 -- The items lie in one page. First write wins and nothing is ever written over: only the latest
 -- claim's token is let through, and it is gone once the outcome is there. `outcome` begins
@@ -155,10 +156,14 @@ local function room(after, waits)
   return outstanding <= (window - 1) * size
 end
 local status = meta[11]
+-- The reason is noted also where nothing is left to pause for: it tells why all have failed.
 local function pause(code, message)
-  status = 'paused'
-  redis.call('HSET', KEYS[1], 'status', status, 'reason', cjson.encode({code = code, message = message}))
-  redis.call('XADD', KEYS[8], 'MAXLEN', '~', ARGV[1], '*', 'status', status)
+  redis.call('HSET', KEYS[1], 'reason', cjson.encode({code = code, message = message}))
+  if unfinished(KEYS[1]) > 0 then
+    status = 'paused'
+    redis.call('HSET', KEYS[1], 'status', status)
+    redis.call('XADD', KEYS[8], 'MAXLEN', '~', ARGV[1], '*', 'status', status)
+  end
 end
 -- What is over its budget pauses, unless all that is left runs already: whoever set the budget would
 -- gain nothing. It is looked at again with each settlement, and with each resume (resume.lua).
