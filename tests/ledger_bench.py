@@ -59,6 +59,12 @@ class Bench(Desk):
         if mine and ends:
             self.settle(mine, ends)
 
+    def begin_all(self) -> None:
+        """Begin all that waits in the queue."""
+        for message in self.queue():
+            self.take(message)
+            self.deliver(message, alone=True, ends=None)
+
     def claim(
         self, batch_id: str, shard: int, items: Iterable[tuple[int, str]], *, alone: bool
     ) -> list[str]:

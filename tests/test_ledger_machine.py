@@ -158,6 +158,16 @@ class Machine(ProducerRules):
     def pause(self, fault: Fault) -> None:
         self.do(self.bench.pause, fault)
 
+    @messages_wait
+    @rule(rounds=st.integers(1, 5), how=st.sampled_from(["succeed", *CODES]))
+    def pause_while_the_last_run(self, rounds: int, how: str) -> None:
+        """The workers are quick, a pause comes as they run what is left, and then that ends."""
+        for _ in range(rounds):
+            self.bench.settle(self.running, how)
+            self.bench.begin_all()
+        self.bench.pause()
+        self.bench.settle(self.running, how)
+
     @precondition(during(BatchStatus.PAUSED, BatchStatus.IN_PROGRESS, BatchStatus.FINALIZING))
     @rule(more=st.none() | st.integers(-2, 8), fault=FAULTS)
     def resume(self, more: int | None, fault: Fault) -> None:
@@ -251,7 +261,7 @@ def bench(
     deploy: Deploy, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> Iterator[Bench]:
     """Leases last, the sweep waits for nothing, and pages are so small that there are several."""
-    for module in ("schema", "store", "reader", "steering"):
+    for module in ("schema", "store", "reader", "steering", "exchange"):
         monkeypatch.setattr(f"ledger.{module}.PAGE_SIZE", PAGE)
     settings = {"lease": 3600, "sweep_interval": 1e-9, "stall_timeout": 1e-9}
     caplog.set_level(logging.ERROR, logger="worker")

@@ -65,21 +65,6 @@ def test_a_paused_batch_starts_nothing_and_goes_on_where_it_was(
     assert starts(tmp_path) == 20, "nothing ran twice"
 
 
-def test_a_batch_that_ends_while_it_is_paused_is_committed_when_resumed(
-    quick: Deployment, tmp_path: Path
-) -> None:
-    quick.start_worker(concurrency=4)
-    batch = quick.client.submit("gated", gated(tmp_path, 3))
-    wait_until(lambda: starts(tmp_path) == 3, what="all items run")
-    batch.pause()
-    (tmp_path / "gate").touch()
-    wait_until(lambda: batch.request_counts.done == 3, what="all items end")
-    time.sleep(0.5)  # two turns of the sweep: it must leave a paused batch alone
-    assert batch.status is BatchStatus.PAUSED
-    batch.resume()
-    assert batch.wait(10).status is BatchStatus.COMPLETED
-
-
 def test_a_pause_outlives_its_workers(quick: Deployment, tmp_path: Path) -> None:
     first = quick.start_worker(concurrency=2)
     batch = quick.client.submit("gated", gated(tmp_path, 6))
