@@ -30,13 +30,21 @@ class Cut:
     window: int
     #: 0 is served first, 9 last.
     priority: int
+    #: Items that may be published and have no outcome; None: as the window has it.
+    most_items: int | None = None
+
+    @property
+    def first_window(self) -> int:
+        """Shards that may be published before an item has ended."""
+        return FIRST_WINDOW if self.most_items is None else min(self.window, 2 * FIRST_WINDOW)
 
     def fields(self) -> dict[str, str | int]:
         """As the batch's `meta` keeps it."""
+        fields = {name: n for name, n in asdict(self).items() if n is not None}
         return {
-            **asdict(self),
+            **fields,
             "items_per_task": self.items_per_task or "auto",
-            "first_window": FIRST_WINDOW,
+            "first_window": self.first_window,
         }
 
 

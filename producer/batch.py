@@ -153,7 +153,12 @@ class Batch:
         return await asyncio.to_thread(self.retry_failed, codes)
 
     def history(self, index: int) -> list[Item]:
-        """Return the outcomes of an item that retries have replaced, the oldest first."""
+        """Return the outcomes of an item that retries have replaced, the oldest first.
+
+        Raises:
+            TypeError, ValueError: `index` is no int of at least 0.
+        """
+        _check_place("index", index)
         return self._reader.history(self.id, index)
 
     def results(self, *, raise_if_paused: bool = False) -> Stream[Item]:
@@ -184,7 +189,16 @@ class Batch:
         return Stream(self._events)
 
     def items(self, start: int = 0, stop: int | None = None) -> Stream[Item]:
-        """Iterate over the items `start` to `stop` in input order as they are now; never waits."""
+        """Iterate over the items `start` to `stop` in input order as they are now; never waits.
+
+        As a slice without negative places: a `stop` behind the last item is the last item.
+
+        Raises:
+            TypeError, ValueError: a place is no int of at least 0.
+        """
+        _check_place("start", start)
+        if stop is not None:
+            _check_place("stop", stop)
         return Stream(lambda: self._as_they_stand(start, stop))
 
     def outputs(self, *, return_exceptions: bool = False) -> list[Any]:
@@ -303,6 +317,13 @@ class Batch:
         self._reader.wait_event(self.id, place, timeout)
         # News may come by the thousand a second: look a hundred times.
         time.sleep(_BREATH)
+
+
+def _check_place(name: str, place: Any) -> None:
+    if type(place) is not int:
+        raise TypeError(f"{name}: an int of at least 0, not a {type(place).__name__}")
+    if place < 0:
+        raise ValueError(f"{name}: an int of at least 0, not {place}")
 
 
 def _patiently(seconds: float, ask: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:

@@ -187,7 +187,7 @@ def submit(app: Celery, store: Store, what: Submission) -> str:
     crash_point("after-seal")
     try:
         # The first ones, and not what workers make room for meanwhile: that is their work.
-        publish_shards(app, store, batch_id, most=FIRST_WINDOW)
+        publish_shards(app, store, batch_id, most=cut.first_window)
     except Exception as error:  # noqa: BLE001
         # It is accepted, and the sweep will publish it: an error would have it submitted twice.
         logger.warning("batch not yet published batch=%s: %s", batch_id, type(error).__name__)
@@ -208,17 +208,20 @@ def _cut(what: Submission, reader: Reader, settings: Settings) -> Cut:
     per_call = inputs_per_call(what.chain, reader)
     if items_per_task is None and per_call > 1:
         items_per_task = min(per_call, PAGE_SIZE)
-    window, shard_items = settings.shards_in_flight, PAGE_SIZE
-    if what.max_concurrency is not None:
-        # Items per shard and shards in flight together bound the items in flight.
-        window = min(2, window, what.max_concurrency)
-        shard_items = min(shard_items, what.max_concurrency // window)
+    window, shard_items, most = settings.shards_in_flight, PAGE_SIZE, what.max_concurrency
+    if most is not None:
+        # Small shards: the next one is published as soon as so many items have ended. But one that
+        # fills a call of the chain's provider, or a task, where half of the bound is as much.
+        size = max(most // FIRST_WINDOW, min(items_per_task or 1, most // 2), -(-most // window), 1)
+        shard_items = min(size, settings.shard_size * (items_per_task or 1), PAGE_SIZE)
+        window = min(window, -(-most // shard_items))
     return Cut(
         items_per_task=items_per_task,
         items_per_slot=per_call,
         shard_tasks=settings.shard_size,
         shard_items=shard_items,
         window=window,
+        most_items=most,
         priority=what.priority,
     )
 

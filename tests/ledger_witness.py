@@ -51,7 +51,7 @@ class Witness:
             assert item.status is (ItemStatus.RUNNING if runs else ItemStatus.QUEUED)
             assert item.attempts == (run.attempts if run else 0)
             strikes = item.attempts - model.ended_starts[item.index]
-            assert 0 <= strikes
+            assert strikes >= 0
             assert strikes <= model.max_attempts or model.is_twin(item.index)
         else:
             assert (item.status, item.output) == (ended.status, ended.output)

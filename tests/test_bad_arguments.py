@@ -1,5 +1,6 @@
 """Arguments of a submission that cannot be used are refused in one line, and leave no trace."""
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -59,6 +60,31 @@ def test_a_bad_items_per_task_is_refused(traceless: Deployment, size: Any) -> No
 @pytest.mark.parametrize("priority", [-1, 10, "high", True, None], ids=str)
 def test_a_bad_priority_is_refused(traceless: Deployment, priority: Any) -> None:
     assert "priority" in refused(traceless, "here", [1], priority=priority)
+
+
+@pytest.mark.parametrize(
+    ("read", "error", "says"),
+    [
+        (lambda batch: list(batch.items(-2)), ValueError, "start: an int of at least 0, not -2"),
+        (lambda batch: list(batch.items(0, -1)), ValueError, "stop: an int of at least 0, not -1"),
+        (lambda batch: list(batch.items("1")), TypeError, "start: an int of at least 0, not a str"),
+        (lambda batch: list(batch.items(0, 1.5)), TypeError, "stop: an int of at least 0"),
+        (lambda batch: list(batch.items(True)), TypeError, "start: an int of at least 0"),
+        (lambda batch: batch.history(-1), ValueError, "index: an int of at least 0, not -1"),
+        (lambda batch: batch.history(None), TypeError, "index: an int of at least 0"),
+    ],
+    ids=range(7),
+)
+def test_a_place_that_no_item_can_have_is_refused(
+    deployment: Deployment, read: Callable[[Any], Any], error: type[Exception], says: str
+) -> None:
+    register("here", lambda value: value, replace=True)
+    batch = deployment.client.submit("here", [1, 2, 3])
+    with pytest.raises(error, match=says):
+        read(batch)
+    assert [item.index for item in batch.items(1, 10**9)] == [1, 2]
+    assert list(batch.items(3)) == list(batch.items(2, 1)) == []
+    batch.cancel()
 
 
 @pytest.mark.parametrize("chain", [None, 7, ["here"], str], ids=range(4))

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -158,16 +159,43 @@ def test_keys_get_their_end_at_the_commit_and_not_before(deploy: Deploy, tmp_pat
     assert list(deployment.redis.scan_iter("celery-task-meta-*")) == []
 
 
-@pytest.mark.parametrize("limit", [1, 2, 5])
-def test_max_concurrency_bounds_the_items_in_flight_across_workers(
+def gated(tmp_path: Path, count: int) -> list[dict[str, Any]]:
+    paths = {"path": str(tmp_path / "starts"), "gate": str(tmp_path / "gate")}
+    return [{"value": i, **paths} for i in range(count)]
+
+
+def check_that_so_many_run(deployment: Deployment, tmp_path: Path, limit: int) -> None:
+    """Exactly `limit` items run while none ends; then all end."""
+    batch = deployment.client.submit(
+        "gated", gated(tmp_path, 3 * limit), max_concurrency=limit, items_per_task=1
+    )
+    starts = tmp_path / "starts"
+    wait_until(lambda: len(lines_of(starts)) >= limit, what=f"{limit} items run")
+    time.sleep(0.3)
+    assert len(lines_of(starts)) == batch.record().running == limit
+    (tmp_path / "gate").touch()
+    assert batch.wait(30).request_counts.succeeded == 3 * limit
+
+
+@pytest.mark.parametrize("limit", [1, 2, 3, 4, 5, 6, 7, 8, 9, 13])
+def test_max_concurrency_is_how_many_items_run_across_workers(
     shared: Deployment, tmp_path: Path, limit: int
 ) -> None:
-    path = tmp_path / "times"
-    inputs = [{"value": i, "seconds": 0.03, "path": str(path)} for i in range(20)]
+    check_that_so_many_run(shared, tmp_path, limit)
+
+
+def test_a_large_max_concurrency_is_how_many_items_run(deploy: Deploy, tmp_path: Path) -> None:
+    deployment = deploy()
+    register("gated", lambda value: value, replace=True)
+    deployment.start_worker(concurrency=110)
+    check_that_so_many_run(deployment, tmp_path, 100)
+
+
+def test_max_concurrency_is_never_exceeded(shared: Deployment, tmp_path: Path) -> None:
+    path, limit = tmp_path / "times", 5
+    inputs = [{"value": i, "seconds": 0.03, "path": str(path)} for i in range(30)]
     batch = shared.client.submit("timed", inputs, max_concurrency=limit)
-    assert batch.outputs() == list(range(20))
+    assert batch.outputs() == list(range(30))
     spans = [tuple(map(float, line.split())) for line in lines_of(path)]
-    most = max(sum(start <= at < end for start, end in spans) for at, _ in spans)
-    assert most <= limit
-    assert most > 1 or limit == 1
+    assert 1 < max(sum(start <= at < end for start, end in spans) for at, _ in spans) <= limit
     batch.wait(10)

@@ -10,7 +10,7 @@
 -- for an item with the same input (claim.lua) is not in it: it makes no call.
 local meta = redis.call('HMGET', KEYS[1], 'status', 'total', 'published', 'next', 'publishing_until', 'item_us',
   'window', 'first_window', 'shard_tasks', 'shard_items', 'items_per_task', 'items_per_slot', 'last_size', 'again_items',
-  'succeeded', 'failed', 'cancelled', 'expired', 'mode', 'away', 'twins')
+  'succeeded', 'failed', 'cancelled', 'expired', 'mode', 'away', 'twins', 'most_items')
 if meta[1] ~= 'in_progress' then
   return {}
 end
@@ -31,7 +31,12 @@ end
 local outstanding = start - done - tonumber(meta[14] or 0) - tonumber(meta[20] or 0) - tonumber(meta[21] or 0)
 local window = math.min(tonumber(meta[7]), tonumber(meta[8]) + math.floor(done / size))
 local waiting = redis.call('LLEN', KEYS[3])
-if outstanding > (window - 1) * size or (start >= total and waiting == 0) then
+-- Where items are bounded (max_concurrency), the last shard that is published before an item has ended
+-- is cut as small as fills the bound.
+local bound = tonumber(meta[22] or math.huge)
+local filling = done == 0 and waiting == 0 and outstanding < bound
+local bounded = outstanding + tonumber(meta[10]) > bound and not filling
+if bounded or outstanding > (window - 1) * size or (start >= total and waiting == 0) then
   return {}
 end
 redis.call('HSET', KEYS[1], 'publishing_until', now + tonumber(ARGV[1]))
@@ -55,7 +60,7 @@ if not per_task then
 end
 local page = tonumber(ARGV[2])
 size = math.min(tonumber(meta[9]) * per_task, tonumber(meta[10]))
-local stop = math.min(total, (math.floor(start / page) + 1) * page, start + size)
+local stop = math.min(total, (math.floor(start / page) + 1) * page, start + math.min(size, bound - outstanding))
 redis.call('HSET', KEYS[2], published, start .. ' ' .. stop .. ' ' .. per_task)
 redis.call('HSET', KEYS[1], 'last_size', size)
 return {published, start, stop, per_task, tonumber(meta[12]), 0}

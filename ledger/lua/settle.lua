@@ -142,7 +142,8 @@ end
 
 local meta = redis.call('HMGET', KEYS[1], 'next', 'total', 'window', 'first_window', 'last_size', 'again_items',
   'succeeded', 'failed', 'cancelled', 'expired', 'status', 'alike', 'alike_n', 'budget_tokens', 'budget_nanos',
-  'usage.input_tokens', 'usage.output_tokens', 'usage.cost_nanos', 'usage.unpriced_requests', 'budget_unpriced', 'in_progress_at', 'twins')
+  'usage.input_tokens', 'usage.output_tokens', 'usage.cost_nanos', 'usage.unpriced_requests', 'budget_unpriced', 'in_progress_at', 'twins',
+  'most_items', 'shard_items')
 local size, ended = tonumber(meta[5] or 1), 0
 for i = 7, 10 do
   ended = ended + tonumber(meta[i] or 0)
@@ -153,7 +154,7 @@ local more = meta[1] ~= meta[2] or tonumber(meta[6] or 0) > 0
 local function room(after, waits)
   local outstanding = tonumber(meta[1] or 0) - after - tonumber(meta[6] or 0) - waits
   local window = math.min(tonumber(meta[3] or 1), tonumber(meta[4] or 1) + math.floor(after / size))
-  return outstanding <= (window - 1) * size
+  return outstanding <= math.min((window - 1) * size, tonumber(meta[23] or math.huge) - tonumber(meta[24] or 1))
 end
 local status = meta[11]
 -- The reason is noted also where nothing is left to pause for: it tells why all have failed.
