@@ -64,6 +64,7 @@ def checkup(store: Store) -> list[Finding]:
         _clock(ahead),
         _redelivery(store.settings, Reader(store)),
         deduplication,
+        *_unreadable(Reader(store)),
         _workers(Reader(store)),
     ]
 
@@ -156,6 +157,17 @@ def _deduplication(app: Celery) -> Finding:
             "done, and its batch would wait for the sweep",
         )
     return Finding(Grade.OK, f"deduplication of tasks off, by {len(running)} workers as well")
+
+
+def _unreadable(reader: Reader) -> list[Finding]:
+    return [
+        Finding(
+            Grade.ERROR,
+            f"batch {each.batch_id} cannot be read ({each.why})",
+            "use the version of Batchord that wrote it, or delete its keys; others go on",
+        )
+        for each in reader.unreadable()
+    ]
 
 
 def _workers(reader: Reader) -> Finding:

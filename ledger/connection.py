@@ -16,7 +16,7 @@ from redis.commands.core import Script
 from redis.connection import HiredisRespSerializer
 from redis.retry import Retry
 
-from ledger.errors import LedgerUnavailable
+from ledger.errors import LedgerRefused, LedgerUnavailable, LedgerUnreachable
 from ledger.settings import Settings
 
 #: Retries of one Redis call: for an app, which wants an answer, and for a worker, which waits out
@@ -180,23 +180,27 @@ class Connection:
         try:
             yield
         except (redis.AuthenticationError, redis.exceptions.NoPermissionError) as error:
-            raise LedgerUnavailable(
+            raise LedgerRefused(
                 f"Redis at {self._where()} refuses us ({error}): "
-                "check user and password in BATCHORD_REDIS_URL"
+                "check user and password in BATCHORD_REDIS_URL",
+                server_wide=True,
             ) from error
         except (redis.ConnectionError, redis.TimeoutError) as error:
-            raise LedgerUnavailable(self._unreachable(error)) from error
+            raise LedgerUnreachable(self._unreachable(error)) from error
         except redis.exceptions.InvalidResponse as error:
-            raise LedgerUnavailable(
+            raise LedgerUnreachable(
                 f"what answers at {self._where()} is no Redis: mend BATCHORD_REDIS_URL"
             ) from error
         except redis.exceptions.OutOfMemoryError as error:
-            raise LedgerUnavailable(
-                f"Redis at {self._where()} is full: raise its maxmemory, or purge old batches"
+            raise LedgerRefused(
+                f"Redis at {self._where()} is full: raise its maxmemory, or purge old batches",
+                server_wide=True,
             ) from error
         except redis.RedisError as error:
             # READONLY, MISCONF and the like: its own words say what to change.
-            raise LedgerUnavailable(f"Redis at {self._where()} answers: {error}") from error
+            raise LedgerRefused(
+                f"Redis at {self._where()} answers: {error}", server_wide=_not_now(error)
+            ) from error
 
     def ping(self) -> None:
         """Return if Redis answers, else raise `LedgerUnavailable`."""

@@ -2,6 +2,9 @@
 
 * BatchordError                 (chains.errors) the base of everything of ours
   + LedgerUnavailable           Redis cannot be used: start it, or mend the URL or the password
+    + LedgerUnreachable         no answer: start it, or mend the URL
+    + LedgerRefused             it answered with an error: its own words say what to change
+  + UnreadableBatch             what is recorded of a batch is damaged, or of a newer version
   + UnknownBatch                the ledger has no such batch: check the id, or submit again
   + BatchAborted                the batch was given up before it was sealed: submit again
   + RetryRefused                the batch has not completed: wait for it, or submit again
@@ -18,6 +21,37 @@ from chains.errors import BatchordError
 
 class LedgerUnavailable(BatchordError):
     """Redis cannot be reached or refuses us; the message says what to change."""
+
+
+class LedgerUnreachable(LedgerUnavailable):
+    """Redis gave no answer: nobody knows whether it has done what it was asked to do."""
+
+
+class LedgerRefused(LedgerUnavailable):
+    """Redis answered with an error.
+
+    `server_wide`: it would answer so to anybody now, as it is full, no master, or refuses the
+    password; else the error is about the keys that were asked for.
+    """
+
+    def __init__(self, message: str, *, server_wide: bool = False) -> None:
+        super().__init__(message)
+        self.server_wide = server_wide
+
+
+class UnreadableBatch(BatchordError):
+    """What the ledger has of a batch cannot be read; other batches go on.
+
+    `batch_id` and `why` say which batch, and what is wrong with it.
+    """
+
+    def __init__(self, batch_id: str, why: str) -> None:
+        super().__init__(
+            f"batch {batch_id} cannot be read ({why}): use the version of Batchord that wrote it, "
+            "or delete its keys, those with its id in their names"
+        )
+        self.batch_id = batch_id
+        self.why = why
 
 
 class UnknownBatch(BatchordError):

@@ -6,10 +6,11 @@ read only those can show batches and never what is in them.
 """
 
 from collections.abc import Collection, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
-from ledger.errors import UnknownBatch
+from ledger.errors import UnknownBatch, UnreadableBatch
 from ledger.models import BatchRecord, BatchStatus, Repair
 from ledger.parsing import record_of
 from ledger.progress import Progress, progress_of
@@ -56,14 +57,16 @@ class Overview:
                 pipe.zcard(keys.leases)
                 pipe.zcard(keys.due)
                 pipe.hgetall(keys.stats)
-            (seconds, micros), *replies = pipe.execute()
+            (seconds, micros), *replies = pipe.execute(raise_on_error=False)
         now = int(seconds) * 1000 + int(micros) // 1000
         found = []
         for place, batch_id in enumerate(batch_ids):
             meta, running, put_off, stats = replies[4 * place : 4 * place + 4]
             if meta:
-                record = record_of(batch_id, meta, running, put_off)
-                found.append((record, progress_of(record, stats, now)))
+                # What cannot be read is left out: `doctor` tells of it.
+                with suppress(UnreadableBatch):
+                    record = record_of(batch_id, meta, running, put_off)
+                    found.append((record, progress_of(record, stats, now)))
         return found
 
     def find(
@@ -123,7 +126,11 @@ class Overview:
         with self._store.talking(), self._store.redis.pipeline(transaction=False) as pipe:
             for batch_id in ids:
                 pipe.hmget(self._keys.batch(batch_id).meta, "status", "chain", "metadata")
-            replies = pipe.execute()
+            # A key that is no hash fits nothing, as one that is gone.
+            replies = [
+                (None,) * 3 if isinstance(reply, Exception) else reply
+                for reply in pipe.execute(raise_on_error=False)
+            ]
         return [
             status not in (None, BatchStatus.VALIDATING)
             and (not statuses or status in statuses)

@@ -2,10 +2,11 @@
 
 import json
 from datetime import UTC, datetime
-from typing import Final
+from typing import Any, Final
 
 from chains import Usage
 from ledger.budget import budget_of
+from ledger.errors import UnreadableBatch
 from ledger.models import (
     BatchRecord,
     BatchStatus,
@@ -21,8 +22,24 @@ from ledger.values import decode
 _USAGE: Final = tuple(Usage.model_fields)
 
 
-def record_of(batch_id: str, meta: dict[str, str], running: int, put_off: int) -> BatchRecord:
-    """Return the batch that this `meta` describes."""
+def record_of(batch_id: str, meta: Any, running: Any, put_off: Any) -> BatchRecord:
+    """Return the batch that these replies of Redis describe.
+
+    Raises:
+        UnreadableBatch: a reply is an error, or a field is missing or not what it must be.
+    """
+    try:
+        for reply in (meta, running, put_off):
+            if isinstance(reply, Exception):
+                raise reply
+        return _record_of(batch_id, meta, running, put_off)
+    except Exception as error:
+        # Not its text: pydantic's quotes the value.
+        why = f"field {error}" if isinstance(error, KeyError) else type(error).__name__
+        raise UnreadableBatch(batch_id, why) from error
+
+
+def _record_of(batch_id: str, meta: dict[str, str], running: int, put_off: int) -> BatchRecord:
     usage = {name: int(meta[f"usage.{name}"]) for name in _USAGE if f"usage.{name}" in meta}
     return BatchRecord(
         id=batch_id,

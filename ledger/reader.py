@@ -6,7 +6,7 @@ It borrows the store's connection and writes nothing, but for index entries whos
 from collections.abc import Sequence
 from typing import Any, Final
 
-from ledger.errors import UnknownBatch
+from ledger.errors import UnknownBatch, UnreadableBatch
 from ledger.models import (
     BatchRecord,
     BatchStatus,
@@ -56,23 +56,32 @@ class Reader:
 
         Raises:
             UnknownBatch: one of them does not exist.
+            UnreadableBatch: one of them is damaged.
         """
         found = self._found(batch_ids)
+        records = []
         for batch_id, record in zip(batch_ids, found, strict=True):
             if record is None:
                 raise UnknownBatch(batch_id)
-        return [record for record in found if record is not None]
+            if isinstance(record, UnreadableBatch):
+                raise record
+            records.append(record)
+        return records
 
-    def _found(self, batch_ids: Sequence[str]) -> list[BatchRecord | None]:
+    def unreadable(self) -> list[UnreadableBatch]:
+        """Return what is wrong with each batch that has not ended and cannot be read."""
+        return [one for one in self._found(self.active()) if isinstance(one, UnreadableBatch)]
+
+    def _found(self, batch_ids: Sequence[str]) -> list[BatchRecord | UnreadableBatch | None]:
         with self._store.talking(), self._store.redis.pipeline(transaction=False) as pipe:
             for batch_id in batch_ids:
                 keys = self._keys.batch(batch_id)
                 pipe.hgetall(keys.meta)
                 pipe.zcard(keys.leases)
                 pipe.zcard(keys.due)
-            replies = pipe.execute()
+            replies = pipe.execute(raise_on_error=False)
         return [
-            record_of(batch_id, meta, running, put_off) if meta else None
+            _read(batch_id, meta, running, put_off) if meta else None
             for batch_id, meta, running, put_off in zip(
                 batch_ids, replies[::3], replies[1::3], replies[2::3], strict=True
             )
@@ -100,6 +109,8 @@ class Reader:
     def newest(self, *, limit: int, after: str | None) -> list[BatchRecord]:
         """Return up to `limit` sealed batches, newest first, those behind batch `after` if given.
 
+        What cannot be read is left out.
+
         Raises:
             UnknownBatch: `after` names no batch.
         """
@@ -124,7 +135,7 @@ class Reader:
             records += [
                 record
                 for record in found
-                if record is not None and record.status is not BatchStatus.VALIDATING
+                if isinstance(record, BatchRecord) and record.status is not BatchStatus.VALIDATING
             ]
             start += len(ids) - len(gone)
             if len(ids) < limit:
@@ -328,3 +339,10 @@ class Reader:
                 for priority in PRIORITY_STEPS:
                     pipe.llen(f"{queue}{PRIORITY_SEPARATOR}{priority}" if priority else queue)
             return sum(pipe.execute())
+
+
+def _read(batch_id: str, meta: Any, running: Any, put_off: Any) -> BatchRecord | UnreadableBatch:
+    try:
+        return record_of(batch_id, meta, running, put_off)
+    except UnreadableBatch as error:
+        return error

@@ -14,7 +14,7 @@ from celery import Celery
 
 from chains.errors import BatchordError
 from ledger.crash import crash_point
-from ledger.errors import UnknownBatch
+from ledger.errors import LedgerRefused, LedgerUnavailable, LedgerUnreachable, UnknownBatch
 from ledger.models import BatchRecord, BatchStatus, ChainRecord, Mode, Repair, announcements
 from ledger.publish import (
     FIRST,
@@ -54,6 +54,8 @@ class Sweep:
         #: Until then a lease that has ended proves nothing: its holder could not renew it either.
         self._mistrust_until = 0.0
         self._heard = 0.0
+        #: Batches that could not be repaired, and why.
+        self._skipped: dict[str, str] = {}
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._loop, name="sweep", daemon=True)
 
@@ -84,7 +86,9 @@ class Sweep:
                 if took:
                     self.turn()
             except BatchordError as error:
-                self._mistrust()
+                # Whoever holds an item could not renew its lease either.
+                if isinstance(error, LedgerUnavailable):
+                    self._mistrust()
                 logger.warning("sweep put off: %s", error)
             except Exception:
                 # Whatever it was, the next turn must come.
@@ -97,10 +101,25 @@ class Sweep:
                 self._repair(self._reader.record(batch_id))
             except UnknownBatch:
                 self._store.forget(batch_id)
+            except LedgerUnreachable:
+                raise
+            except Exception as error:
+                if isinstance(error, LedgerRefused) and error.server_wide:
+                    raise
+                # It is about this batch: the others have their turn.
+                self._skip(batch_id, error)
             finally:
                 self._hear()
         self._store.forget_expired()
         self._hear()
+
+    def _skip(self, batch_id: str, error: Exception) -> None:
+        """Leave a batch alone that cannot be repaired, and say so once."""
+        if self._skipped.get(batch_id) != str(error):
+            self._skipped[batch_id] = str(error)
+            logger.error(
+                "batch skipped batch=%s (%d so far): %s", batch_id, len(self._skipped), error
+            )
 
     def _hear(self) -> None:
         """The server has answered, or has failed to: if that took long, nobody could renew."""

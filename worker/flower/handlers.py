@@ -55,7 +55,9 @@ class _AtTheDesk:
         try:
             return await self.desk.ask(what, *args, **kwargs)
         except BatchordError as error:
-            raise HTTPError(_STATUS.get(type(error), 500), str(error)) from error
+            raise HTTPError(
+                next((n for kind, n in _STATUS.items() if isinstance(error, kind)), 500), str(error)
+            ) from error
 
     async def find(self) -> dict[str, Any]:
         """The page of batches that the query asks for."""
