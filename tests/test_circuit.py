@@ -32,6 +32,19 @@ def _same(value: Any) -> Any:
     return value
 
 
+def test_a_batch_all_of_whose_items_fail_alike_completes_and_says_so(
+    deployment: Deployment, provider: OpenAIServer
+) -> None:
+    start(deployment, provider)
+    provider.fail_when(None, status=400)
+    batch = deployment.client.submit("ask", [f"text {i}" for i in range(10)])
+    record = batch.wait(30)
+    assert (record.status, record.request_counts.failed) == (BatchStatus.COMPLETED, 10)
+    assert record.reason is not None
+    [code] = {item.error.code for item in batch.items() if item.error}
+    assert record.reason.code == code
+
+
 def start(deployment: Deployment, provider: OpenAIServer) -> Process:
     """Start a worker that knows the provider."""
     return deployment.start_worker(concurrency=SLOTS, env=provider_env(provider))

@@ -1,6 +1,7 @@
 """A batch can be paused, resumed, cancelled, and given a completion window."""
 
 import time
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -63,6 +64,34 @@ def test_a_paused_batch_starts_nothing_and_goes_on_where_it_was(
     record = batch.wait(20)
     assert (record.status, record.request_counts.succeeded) == (BatchStatus.COMPLETED, 20)
     assert starts(tmp_path) == 20, "nothing ran twice"
+
+
+def _nothing(batch: Batch) -> None:
+    pass
+
+
+@pytest.mark.parametrize(
+    ("options", "after"),
+    [
+        ({}, _nothing),
+        ({"completion_window": timedelta(seconds=60)}, _nothing),
+        ({"dedupe": True}, _nothing),
+        ({}, lambda batch: batch.cancel()),
+    ],
+    ids=["plain", "window", "dedupe", "cancelled after it"],
+)
+def test_a_paused_batch_with_nothing_left_to_do_ends_by_itself(
+    quick: Deployment, tmp_path: Path, options: dict[str, Any], after: Callable[[Batch], object]
+) -> None:
+    quick.start_worker(concurrency=4)
+    batch = quick.client.submit("gated", gated(tmp_path, 3), **options)
+    wait_until(lambda: starts(tmp_path) == 3, what="all items run")
+    assert batch.pause() is BatchStatus.PAUSED
+    (tmp_path / "gate").touch()
+    record = batch.wait(10)
+    after(batch)
+    assert (record.status, record.request_counts.succeeded) == (BatchStatus.COMPLETED, 3)
+    assert batch.pause() is batch.status is BatchStatus.COMPLETED
 
 
 def test_a_pause_outlives_its_workers(quick: Deployment, tmp_path: Path) -> None:
