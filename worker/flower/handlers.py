@@ -9,6 +9,7 @@ from itertools import islice
 from typing import Any, Final, ParamSpec, TypeVar
 
 from flower.api import BaseApiHandler
+from flower.api.control import TaskRevoke
 from flower.views import BaseHandler
 from tornado.iostream import StreamClosedError
 from tornado.web import HTTPError, authenticated
@@ -16,7 +17,7 @@ from tornado.web import HTTPError, authenticated
 from chains.errors import BatchordError
 from ledger.errors import LedgerUnavailable, ResumeRefused, RetryRefused, UnknownBatch
 from ledger.models import BatchStatus
-from ledger.wire import task_id
+from ledger.wire import task_id, use_cancel
 from worker.flower.desk import CHUNK, MOST, PAGE, Action, Desk
 from worker.flower.stream import Stream
 
@@ -249,3 +250,14 @@ class Download(_Data):
                 raise
             # Too late for a status: a connection that is cut says that it is not whole.
             self.request.connection.stream.close()
+
+
+class Revoke(TaskRevoke):
+    """Refuses to revoke a task of a batch, which would be repaired, and names `cancel`."""
+
+    @authenticated
+    async def post(self, taskid: str) -> None:
+        if self.application.options.read_only:
+            raise HTTPError(403, "Read only mode is enabled")
+        self.set_status(409)
+        self.write({"message": use_cancel(taskid)})

@@ -32,5 +32,7 @@ def routes(desk: Desk) -> list[Any]:
             at,
             name="api-batch-act",
         ),
+        # Flower's own takes all other tasks.
+        url(r"/api/task/revoke/(batch_[0-9a-f]{24}:.+)", handlers.Revoke, name="batch-revoke"),
         url(r"/metrics", Metrics, {"metrics": BatchMetrics(desk)}, name="batches-metrics"),
     ]
