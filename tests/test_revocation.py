@@ -1,6 +1,7 @@
 """Revoking a task of a batch stops nothing, and whoever tries is told to use `cancel`."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -25,6 +26,10 @@ REVOCATIONS: dict[str, Revoke] = {
 }
 
 
+def _two_run(batch: Batch) -> bool:
+    return batch.record().running == 2
+
+
 @pytest.mark.parametrize("pool", ["threads", "prefork"])
 def test_a_revoked_batch_goes_on(deploy: Deploy, pool: str, tmp_path: Path) -> None:
     register("work", str, replace=True)
@@ -36,7 +41,7 @@ def test_a_revoked_batch_goes_on(deploy: Deploy, pool: str, tmp_path: Path) -> N
         journal = tmp_path / name
         inputs = [{"index": i, "journal": str(journal), "seconds": 0.5} for i in range(8)]
         batch: Batch = deployment.client.submit("work", inputs)
-        wait_until(lambda batch=batch: batch.record().running == 2, what="two items run")
+        wait_until(partial(_two_run, batch), what="two items run")
         ids = [task_id(batch.id, range(i, i + 1)) for i in range(8)]
         revoke(app, [*ids, gather_task_id(batch.id, 0)])
         batch.wait(30)
