@@ -10,6 +10,7 @@ from typing import Any
 
 import openai
 
+from chains.empty_accounts import cannot_pay
 from chains.error_body import Fault, fault_in, said_in, text_of
 from chains.errors import (
     MAX_RAW,
@@ -150,7 +151,7 @@ def of_status(
     # The provider's own words, without the SDK's "Error code: 400 - " before them.
     words, code = said.get("message"), said.get("code")
     message = mask(words if isinstance(words, str) and words else otherwise)
-    if status == 429 and "insufficient_quota" in (code, said.get("type")):
+    if cannot_pay(status, said):
         return _operator(message, "insufficient_quota", status)
     later = "rate_limited" if status == 429 else _PASSING.get(status)
     if later is not None or status >= 500:
