@@ -19,7 +19,7 @@ from ledger.errors import LedgerUnavailable
 from ledger.models import BatchRecord
 from ledger.progress import Progress
 from producer import Batch
-from producer.batch import PATIENCE
+from producer.steps import PATIENCE
 
 #: Seconds between two looks at a batch, and between two lines where there is no terminal.
 _LOOK: Final = 0.2

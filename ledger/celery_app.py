@@ -14,8 +14,13 @@ HEALTH_CHECK: Final = 5.0
 BROKER_TIMEOUT: Final = 4.0
 
 
-def create_app(settings: Settings, *, include: tuple[str, ...] = ()) -> Celery:
+def create_app(
+    settings: Settings, *, include: tuple[str, ...] = (), set_as_current: bool = False
+) -> Celery:
     """Return a Celery app for these settings; workers import the modules of `include` at start.
+
+    `set_as_current`: whether it becomes Celery's current app, which `shared_task` and signatures
+    use. Only a worker process may: in an application, the current app is the application's own.
 
     Raises:
         NoServer: no Redis is configured.
@@ -26,6 +31,9 @@ def create_app(settings: Settings, *, include: tuple[str, ...] = ()) -> Celery:
         amqp="ledger.transport:AMQP",
         broker=url,
         backend=f"ledger.backend.LedgerBackend+{url}",
+        set_as_current=set_as_current,
+        # Celery's fix-up for Django changes sys.path and connects signals of the whole process.
+        fixups=None if set_as_current else (),
     )
     app.conf.update(_configuration(settings), include=list(include))
     return app

@@ -54,6 +54,11 @@ class News:
         """Whether the batch had ended when it was last looked at: no event comes any more."""
         return self._status is not None and self._status.ended
 
+    @property
+    def place(self) -> str:
+        """Where in the stream the next wait begins."""
+        return self._place or "0-0"
+
     def look(self) -> list[BatchEvent]:
         """Return what has changed since the last look.
 
@@ -67,10 +72,6 @@ class News:
         events = [*self._progressed(record), *self._passed(statuses, record)]
         self._status = record.status
         return events
-
-    def wait(self, timeout: float) -> None:
-        """Return when there is news, or after `timeout` or a few seconds."""
-        self._reader.wait_event(self._id, self._place or "0-0", timeout)
 
     def _progressed(self, record: BatchRecord) -> list[BatchEvent]:
         progress = ProgressEvent(request_counts=record.request_counts, running=record.running)

@@ -3,7 +3,7 @@
 It borrows the store's connection and writes nothing, but for index entries whose batch is gone.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from ledger.errors import UnknownBatch, UnreadableBatch
@@ -30,6 +30,12 @@ WAIT_STEP: Final = 2.0
 #: How kombu names the lists of a queue with priorities (kombu.transport.redis, `Channel`).
 PRIORITY_STEPS: Final = (0, 3, 6, 9)
 PRIORITY_SEPARATOR: Final = "\x06\x16"
+
+
+def stream_place(place: str) -> tuple[int, int]:
+    """Return a place in a stream of events so that two of them compare."""
+    milliseconds, _, number = place.partition("-")
+    return int(milliseconds), int(number or 0)
 
 
 class Reader:
@@ -232,18 +238,26 @@ class Reader:
 
         News only wake the caller: what happened is read from the record and the items.
         """
+        return self.wait_events({batch_id: after}, timeout).get(batch_id, after)
+
+    def wait_events(self, places: Mapping[str, str], timeout: float) -> dict[str, str]:
+        """Wait until one of the batches has news behind its place; return the new places.
+
+        `places`: by batch id. Returns after `timeout` or a few seconds at the latest; a batch
+        without news is missing from what is returned.
+        """
         longest = min(WAIT_STEP, self._store.settings.socket_timeout / 2)
         block = max(1, int(min(timeout, longest) * 1000))
+        events = {self._keys.batch(batch_id).events: batch_id for batch_id in places}
+        asked = {key: places[batch_id] for key, batch_id in events.items()}
         with self._store.talking():
-            news = self._redis.xread(
-                {self._keys.batch(batch_id).events: after}, count=PAGE_SIZE, block=block
-            )
+            news = self._redis.xread(asked, count=PAGE_SIZE, block=block)
         # RESP2 answers with pairs, RESP3 with a mapping.
-        streams = dict(news) if news else {}
-        for events in streams.values():
-            entries = events[0] if events and isinstance(events[0], list) else events
-            return str(entries[-1][0])
-        return after
+        found = {}
+        for key, entries in dict(news).items() if news else ():
+            flat = entries[0] if entries and isinstance(entries[0], list) else entries
+            found[events[key]] = str(flat[-1][0])
+        return found
 
     def chain(self, name: str) -> ChainRecord | None:
         """Return a chain as the workers announced it, or None."""

@@ -1,21 +1,32 @@
 """The handle of a submitted batch: its state, its end, and its results, read from the ledger."""
 
-import asyncio
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Collection
 from itertools import takewhile
 from pathlib import Path
-from typing import Any, Final, ParamSpec, TypeVar
+from typing import Any, Final
 
 from ledger.budget import Budget
-from ledger.errors import BatchPaused, ItemNotSucceeded, LedgerUnavailable
+from ledger.errors import BatchPaused, ItemNotSucceeded
 from ledger.events import BatchEvent, News
 from ledger.models import BatchRecord, BatchStatus, Item, ItemStatus, RequestCounts
 from ledger.progress import Progress
 from ledger.reader import Reader
 from ledger.schema import PAGE_SIZE
 from ledger.steering import Steering
+from producer.async_edge import AsyncEdge
 from producer.export import Exported, Format, write_lines, write_matrix
+from producer.steps import (
+    PATIENCE,
+    AwaitEvent,
+    Page,
+    PagedSteps,
+    Sleep,
+    Steps,
+    Waits,
+    ask,
+    patiently,
+)
 from producer.stream import Stream
 
 #: Seconds between two looks for what comes with every item.
@@ -23,13 +34,6 @@ _BREATH: Final = 0.01
 
 #: Seconds between two looks for events: what happens meanwhile is told at once.
 _COALESCED: Final = 0.2
-
-#: Seconds for which whoever waits for a batch anyway waits for Redis too, and between two tries.
-PATIENCE: Final = 60.0
-_RETRY: Final = 0.2
-
-P = ParamSpec("P")
-T = TypeVar("T")
 
 #: Items looked at when the next one in order is not there yet; doubled as more arrive.
 _SMALL_PAGE: Final = 16
@@ -43,10 +47,12 @@ class Batch:
     Redis cannot be reached; what has begun to wait bears that for a minute first.
     """
 
-    def __init__(self, batch_id: str, reader: Reader, steering: Steering) -> None:
+    def __init__(self, batch_id: str, reader: Reader, steering: Steering, edge: AsyncEdge) -> None:
         self.id = batch_id
         self._reader = reader
         self._steering = steering
+        self._edge = edge
+        self._waits = Waits(reader, edge)
 
     def __repr__(self) -> str:
         return f"<Batch {self.id}>"
@@ -57,7 +63,7 @@ class Batch:
 
     async def arecord(self) -> BatchRecord:
         """As `record`."""
-        return await asyncio.to_thread(self.record)
+        return await self._edge.call(self.record)
 
     def progress(self) -> Progress:
         """Return how it goes: rate, ETA, failures by code, latency, throughput. In O(1).
@@ -68,7 +74,7 @@ class Batch:
 
     async def aprogress(self) -> Progress:
         """As `progress`."""
-        return await asyncio.to_thread(self.progress)
+        return await self._edge.call(self.progress)
 
     @property
     def status(self) -> BatchStatus:
@@ -86,20 +92,11 @@ class Batch:
         Raises:
             TimeoutError: it has not ended within `timeout` seconds. It goes on all the same.
         """
-        deadline = None if timeout is None else time.monotonic() + timeout
-        place, ended = self._state()
-        while not ended:
-            left = float("inf") if deadline is None else deadline - time.monotonic()
-            if left <= 0:
-                raise TimeoutError(f"batch {self.id} has not ended within {timeout:g} s")
-            patience = min(left, PATIENCE)
-            _patiently(patience, self._doze, place, left)
-            place, ended = _patiently(patience, self._state)
-        return _patiently(PATIENCE, self.record)
+        return self._waits.result(self._until_ended(timeout))
 
     async def await_(self, timeout: float | None = None) -> BatchRecord:
-        """As `wait`."""
-        return await asyncio.to_thread(self.wait, timeout)
+        """As `wait`; holds no thread, and ends when the task that waits is cancelled."""
+        return await self._waits.aresult(self._until_ended(timeout))
 
     def pause(self) -> BatchStatus:
         """Let no new item start until `resume`; what runs may end. Returns the status then."""
@@ -107,7 +104,7 @@ class Batch:
 
     async def apause(self) -> BatchStatus:
         """As `pause`."""
-        return await asyncio.to_thread(self.pause)
+        return await self._edge.call(self.pause)
 
     def resume(self, *, budget: Budget | None = None) -> BatchStatus:
         """Let a paused batch go on where it was. Returns the status then.
@@ -122,7 +119,7 @@ class Batch:
 
     async def aresume(self, *, budget: Budget | None = None) -> BatchStatus:
         """As `resume`."""
-        return await asyncio.to_thread(self.resume, budget=budget)
+        return await self._edge.call(self.resume, budget=budget)
 
     def cancel(self) -> BatchStatus:
         """End the batch with what is done. Returns the status then: `cancelling`, or `cancelled`.
@@ -135,7 +132,7 @@ class Batch:
 
     async def acancel(self) -> BatchStatus:
         """As `cancel`."""
-        return await asyncio.to_thread(self.cancel)
+        return await self._edge.call(self.cancel)
 
     def retry_failed(self, codes: Collection[str] | None = None) -> int:
         """Have failed items run again, in place: same batch, same order. Returns how many.
@@ -150,7 +147,7 @@ class Batch:
 
     async def aretry_failed(self, codes: Collection[str] | None = None) -> int:
         """As `retry_failed`."""
-        return await asyncio.to_thread(self.retry_failed, codes)
+        return await self._edge.call(self.retry_failed, codes)
 
     def history(self, index: int) -> list[Item]:
         """Return the outcomes of an item that retries have replaced, the oldest first.
@@ -170,14 +167,14 @@ class Batch:
         Raises:
             BatchPaused: with `raise_if_paused`, if the workers have paused it; `record().reason`.
         """
-        return Stream(lambda: self._in_order(raise_if_paused))
+        return Stream(self._waits, lambda: self._in_order(raise_if_paused))
 
     def as_completed(self, *, raise_if_paused: bool = False) -> Stream[Item]:
         """Iterate over all items in the order in which they end, while the batch runs.
 
         Else as `results`.
         """
-        return Stream(lambda: self._as_completed(raise_if_paused))
+        return Stream(self._waits, lambda: self._as_completed(raise_if_paused))
 
     def events(self) -> Stream[BatchEvent]:
         """Iterate over what happens to the batch until it ends: statuses, and counts.
@@ -186,7 +183,7 @@ class Batch:
         end, there are at most five events of their progress a second, each with the counts of its
         moment; whoever is slower gets fewer of them. Works with `for` and `async for`.
         """
-        return Stream(self._events)
+        return Stream(self._waits, self._events)
 
     def items(self, start: int = 0, stop: int | None = None) -> Stream[Item]:
         """Iterate over the items `start` to `stop` in input order as they are now; never waits.
@@ -199,7 +196,7 @@ class Batch:
         _check_place("start", start)
         if stop is not None:
             _check_place("stop", stop)
-        return Stream(lambda: self._as_they_stand(start, stop))
+        return Stream(self._waits, lambda: self._as_they_stand(start, stop))
 
     def outputs(self, *, return_exceptions: bool = False) -> list[Any]:
         """Wait, and return the plain outputs in input order, as LangChain's `batch` does.
@@ -209,20 +206,11 @@ class Batch:
         Raises:
             ItemNotSucceeded: the first item, in input order, that has no output.
         """
-        found: list[Any] = []
-        for item in self.results():
-            if item.status is ItemStatus.SUCCEEDED:
-                found.append(item.output)
-                continue
-            error = not_succeeded(item)
-            if not return_exceptions:
-                raise error
-            found.append(error)
-        return found
+        return [_output(item, return_exceptions) for item in self.results()]
 
     async def aoutputs(self, *, return_exceptions: bool = False) -> list[Any]:
         """As `outputs`."""
-        return await asyncio.to_thread(self.outputs, return_exceptions=return_exceptions)
+        return [_output(item, return_exceptions) async for item in self.results()]
 
     def export(self, path: str | Path, *, output: Format = "jsonl") -> Exported:
         """Wait, and write all results to a file, in input order; it appears whole or not at all.
@@ -241,56 +229,72 @@ class Batch:
 
     async def aexport(self, path: str | Path, *, output: Format = "jsonl") -> Exported:
         """As `export`."""
-        return await asyncio.to_thread(self.export, path, output=output)
+        await self.await_()  # holds no thread, as writing does
+        return await self._edge.call(self.export, path, output=output)
 
-    def _as_they_stand(self, start: int, stop: int | None) -> Iterator[list[Item]]:
-        total = self.request_counts.total
+    def _until_ended(self, timeout: float | None) -> Steps[BatchRecord]:
+        deadline = None if timeout is None else time.monotonic() + timeout
+        place, ended = yield from ask(0, self._state)
+        while not ended:
+            left = float("inf") if deadline is None else deadline - time.monotonic()
+            if left <= 0:
+                raise TimeoutError(f"batch {self.id} has not ended within {timeout:g} s")
+            patience = min(left, PATIENCE)
+            yield from self._doze(patience, place, left)
+            place, ended = yield from ask(patience, self._state)
+        return (yield from ask(PATIENCE, self.record))
+
+    def _as_they_stand(self, start: int, stop: int | None) -> PagedSteps[Item]:
+        total = yield from ask(0, self._total)
         end = total if stop is None else min(stop, total)
         while start < end:
-            page = self._reader.items(self.id, start, end)
-            yield page
+            page = yield from ask(0, self._reader.items, self.id, start, end)
+            yield Page(page)
             start += len(page)
 
-    def _in_order(self, raise_if_paused: bool) -> Iterator[list[Item]]:
-        total, start, size = self.request_counts.total, 0, PAGE_SIZE
+    def _in_order(self, raise_if_paused: bool) -> PagedSteps[Item]:
+        total, start, size = (yield from ask(0, self._total)), 0, PAGE_SIZE
         while start < total:
-            page, place = _patiently(PATIENCE, self._look, start, min(start + size, total))
+            page, place = yield from ask(PATIENCE, self._look, start, min(start + size, total))
             ready: list[Item] = list(takewhile(lambda item: item.status.ended, page))
             if ready:
-                yield ready
+                yield Page(ready)
                 start += len(ready)
             size = min(PAGE_SIZE, max(_SMALL_PAGE, 2 * len(ready)))
             if not ready:
-                _patiently(PATIENCE, self._await_news, place, raise_if_paused)
+                yield from self._await_news(place, raise_if_paused)
 
-    def _events(self) -> Iterator[list[BatchEvent]]:
+    def _events(self) -> PagedSteps[BatchEvent]:
         news = News(self._reader, self.id)
         while True:
-            yield _patiently(PATIENCE, news.look)
+            yield Page((yield from ask(PATIENCE, news.look)))
             if news.ended:
                 return
-            _patiently(PATIENCE, news.wait, float("inf"))
-            time.sleep(_COALESCED)
+            yield from patiently(PATIENCE, AwaitEvent(self.id, news.place))
+            yield Sleep(_COALESCED)
 
-    def _as_completed(self, raise_if_paused: bool) -> Iterator[list[Item]]:
-        total, position, count = self.request_counts.total, 0, 0
+    def _as_completed(self, raise_if_paused: bool) -> PagedSteps[Item]:
+        total, position, count = (yield from ask(0, self._total)), 0, 0
         seen = bytearray(total)  # an item that was run again has ended more than once
         while count < total:
-            indexes, place, ended = _patiently(PATIENCE, self._look_for_ended, position)
+            indexes, place, ended = yield from ask(PATIENCE, self._look_for_ended, position)
             if indexes:
                 position += len(indexes)
                 new = [index for index in dict.fromkeys(indexes) if not seen[index]]
-                found = _patiently(PATIENCE, self._reader.items_at, self.id, new)
+                found = yield from ask(PATIENCE, self._reader.items_at, self.id, new)
                 items = [one for one in found if one.status.ended]
                 for item in items:
                     seen[item.index] = 1
                 count += len(items)
-                yield items
+                yield Page(items)
                 continue
             if ended:
                 # Redis was set back meanwhile: what we have not seen stands before our place.
                 position = 0
-            _patiently(PATIENCE, self._await_news, place, raise_if_paused)
+            yield from self._await_news(place, raise_if_paused)
+
+    def _total(self) -> int:
+        return self.request_counts.total
 
     def _state(self) -> tuple[str, bool]:
         """Where the news stand, and whether the batch has ended."""
@@ -305,18 +309,21 @@ class Batch:
         place, ended = self._state()
         return self._reader.completed(self.id, position), place, ended
 
-    def _await_news(self, place: str, raise_if_paused: bool) -> None:
-        status = self._reader.status(self.id)  # raises if the batch is gone
-        if raise_if_paused and status is BatchStatus.PAUSED:
+    def _await_news(self, place: str, raise_if_paused: bool) -> Steps[None]:
+        yield from ask(PATIENCE, self._check_going, raise_if_paused)
+        yield from self._doze(PATIENCE, place, float("inf"))
+
+    def _check_going(self, raise_if_paused: bool) -> None:
+        """Raise if the batch is gone or, if asked for, paused by the workers."""
+        if self._reader.status(self.id) is BatchStatus.PAUSED and raise_if_paused:
             reason = self.record().reason
             if reason is not None:
                 raise BatchPaused(self.id, reason.code, reason.message)
-        self._doze(place, float("inf"))
 
-    def _doze(self, place: str, timeout: float) -> None:
-        self._reader.wait_event(self.id, place, timeout)
+    def _doze(self, patience: float, place: str, timeout: float) -> Steps[None]:
+        yield from patiently(patience, AwaitEvent(self.id, place, timeout))
         # News may come by the thousand a second: look a hundred times.
-        time.sleep(_BREATH)
+        yield Sleep(_BREATH)
 
 
 def _check_place(name: str, place: Any) -> None:
@@ -326,16 +333,13 @@ def _check_place(name: str, place: Any) -> None:
         raise ValueError(f"{name}: an int of at least 0, not {place}")
 
 
-def _patiently(seconds: float, ask: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """Ask again while Redis cannot be reached, for so many seconds."""
-    until = time.monotonic() + seconds
-    while True:
-        try:
-            return ask(*args, **kwargs)
-        except LedgerUnavailable:
-            if time.monotonic() >= until:
-                raise
-            time.sleep(_RETRY)
+def _output(item: Item, return_exceptions: bool) -> Any:
+    if item.status is ItemStatus.SUCCEEDED:
+        return item.output
+    error = not_succeeded(item)
+    if return_exceptions:
+        return error
+    raise error
 
 
 def not_succeeded(item: Item) -> ItemNotSucceeded:

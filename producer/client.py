@@ -1,6 +1,5 @@
 """The client: how an app submits batches and finds them again."""
 
-import asyncio
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any, Final, Literal
@@ -15,6 +14,7 @@ from ledger.reader import Reader
 from ledger.settings import Settings
 from ledger.steering import Steering
 from ledger.store import Store
+from producer.async_edge import AsyncEdge
 from producer.batch import Batch
 from producer.estimate import Estimate, estimate
 from producer.submission import DEFAULT_PRIORITY, Submission, submit
@@ -48,6 +48,7 @@ class Client:
         self._reader = Reader(self._store)
         self._app = create_app(settings)
         self._steering = Steering(self._app, self._store)
+        self._edge = AsyncEdge(self._reader)
 
     def __enter__(self) -> "Client":
         return self
@@ -57,6 +58,7 @@ class Client:
 
     def close(self) -> None:
         """Close the connections; a later call opens them again."""
+        self._edge.close()
         self._store.close()
         self._app.close()
 
@@ -145,11 +147,11 @@ class Client:
             mode=mode,
             provider_retry=provider_retry,
         )
-        return Batch(submit(self._app, self._store, what), self._reader, self._steering)
+        return Batch(submit(self._app, self._store, what), self._reader, self._steering, self._edge)
 
     async def asubmit(self, chain: str, inputs: Iterable[Any], **options: Any) -> Batch:
         """As `submit`; `inputs` is read in a thread."""
-        return await asyncio.to_thread(self.submit, chain, inputs, **options)
+        return await self._edge.call(self.submit, chain, inputs, **options)
 
     def estimate(self, chain: str, inputs: Iterable[Any]) -> Estimate:
         """Return what a batch of these inputs may use; nothing is written, no model is asked.
@@ -164,7 +166,7 @@ class Client:
 
     async def aestimate(self, chain: str, inputs: Iterable[Any]) -> Estimate:
         """As `estimate`."""
-        return await asyncio.to_thread(self.estimate, chain, inputs)
+        return await self._edge.call(self.estimate, chain, inputs)
 
     def retrieve(self, batch_id: str) -> Batch:
         """Return the handle of a batch that was submitted before, by whomever.
@@ -173,11 +175,11 @@ class Client:
             UnknownBatch: the ledger has none of this id.
         """
         self._reader.record(batch_id)
-        return Batch(batch_id, self._reader, self._steering)
+        return Batch(batch_id, self._reader, self._steering, self._edge)
 
     async def aretrieve(self, batch_id: str) -> Batch:
         """As `retrieve`."""
-        return await asyncio.to_thread(self.retrieve, batch_id)
+        return await self._edge.call(self.retrieve, batch_id)
 
     def list(self, *, limit: int = 20, after: str | None = None) -> Records:
         """Return up to `limit` batches, newest first; the next page begins `after` the last id.
@@ -189,7 +191,7 @@ class Client:
 
     async def alist(self, *, limit: int = 20, after: str | None = None) -> Records:
         """As `list`."""
-        return await asyncio.to_thread(self.list, limit=limit, after=after)
+        return await self._edge.call(self.list, limit=limit, after=after)
 
     def purge(self, batch_id: str) -> bool:
         """Delete a batch that has ended, before its time; False if it has not ended.

@@ -1,8 +1,9 @@
 """Items as a stream that both `for` and `async for` read, page by page."""
 
-import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Generic, TypeVar
+
+from producer.steps import PagedSteps, Waits
 
 T = TypeVar("T")
 
@@ -10,18 +11,18 @@ T = TypeVar("T")
 class Stream(Generic[T]):
     """Iterable from sync and async code; every iteration begins anew.
 
-    In async code the waiting happens in a thread, once a page and not once an item.
+    In async code waiting holds no thread, and ends when the task that waits is cancelled.
     """
 
-    def __init__(self, pages: Callable[[], Iterator[list[T]]]) -> None:
-        self._pages = pages
+    def __init__(self, waits: Waits, steps: Callable[[], PagedSteps[T]]) -> None:
+        self._waits = waits
+        self._steps = steps
 
     def __iter__(self) -> Iterator[T]:
-        for page in self._pages():
+        for page in self._waits.pages(self._steps()):
             yield from page
 
     async def __aiter__(self) -> AsyncIterator[T]:
-        pages = self._pages()
-        while (page := await asyncio.to_thread(next, pages, None)) is not None:
+        async for page in self._waits.apages(self._steps()):
             for item in page:
                 yield item

@@ -34,7 +34,7 @@ SWITCH_INTERVAL = 0.001
 
 def create_worker_app(settings: Settings) -> Celery:
     """Return an app with the tasks; a worker on it also announces its chains and sweeps."""
-    app = create_app(settings, include=settings.chains)
+    app = create_app(settings, include=settings.chains, set_as_current=True)
     register_requests()
     # Here, so that a pool's children have them too.
     prices.use(prices.load(settings.prices))
