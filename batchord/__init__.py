@@ -1,49 +1,120 @@
-"""Batchord: durable batches of LLM chains on Celery. These are the names that an app needs."""
+"""Batchord: durable batches of LLM chains on Celery. These are the names that an app needs.
 
-from chains import (
-    BatchordError,
-    Chat,
-    Document,
-    Embed,
-    Lambda,
-    Parallel,
-    Prompt,
-    RateLimit,
-    Request,
-    Responses,
-    Retriever,
-    RetryPolicy,
-    Runnable,
-    register,
-)
-from ledger.budget import Budget
-from ledger.errors import (
-    BatchAborted,
-    BatchPaused,
-    IdempotencyConflict,
-    ItemNotSucceeded,
-    LedgerRefused,
-    LedgerUnavailable,
-    LedgerUnreachable,
-    ResumeRefused,
-    SubmitRefused,
-    UnknownBatch,
-    ValueRejected,
-)
-from ledger.events import BatchEvent, ProgressEvent, StatusEvent
-from ledger.models import (
-    BatchRecord,
-    BatchStatus,
-    Item,
-    ItemError,
-    ItemStatus,
-    PauseReason,
-    RequestCounts,
-)
-from ledger.progress import Progress
-from ledger.settings import NoServer, Settings
-from producer import Batch, Client, Estimate, RemoteRunnable
-from producer.export import Exported, NotVectors
+Each name is imported at its first use, so that `import batchord` costs next to nothing.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from chains import (
+        BatchordError,
+        Chat,
+        Document,
+        Embed,
+        Lambda,
+        Parallel,
+        Prompt,
+        RateLimit,
+        Request,
+        Responses,
+        Retriever,
+        RetryPolicy,
+        Runnable,
+        register,
+    )
+    from ledger.budget import Budget
+    from ledger.errors import (
+        BatchAborted,
+        BatchPaused,
+        IdempotencyConflict,
+        ItemNotSucceeded,
+        LedgerRefused,
+        LedgerUnavailable,
+        LedgerUnreachable,
+        ResumeRefused,
+        SubmitRefused,
+        UnknownBatch,
+        ValueRejected,
+    )
+    from ledger.events import BatchEvent, ProgressEvent, StatusEvent
+    from ledger.models import (
+        BatchRecord,
+        BatchStatus,
+        Item,
+        ItemError,
+        ItemStatus,
+        PauseReason,
+        RequestCounts,
+    )
+    from ledger.progress import Progress
+    from ledger.settings import NoServer, Settings
+    from producer import Batch, Client, Estimate, RemoteRunnable
+    from producer.export import Exported, NotVectors
+
+#: Where the public names come from; the imports above tell type checkers the same.
+_MODULES = {
+    "chains": (
+        "BatchordError",
+        "Chat",
+        "Document",
+        "Embed",
+        "Lambda",
+        "Parallel",
+        "Prompt",
+        "RateLimit",
+        "Request",
+        "Responses",
+        "Retriever",
+        "RetryPolicy",
+        "Runnable",
+        "register",
+    ),
+    "ledger.budget": ("Budget",),
+    "ledger.errors": (
+        "BatchAborted",
+        "BatchPaused",
+        "IdempotencyConflict",
+        "ItemNotSucceeded",
+        "LedgerRefused",
+        "LedgerUnavailable",
+        "LedgerUnreachable",
+        "ResumeRefused",
+        "SubmitRefused",
+        "UnknownBatch",
+        "ValueRejected",
+    ),
+    "ledger.events": (
+        "BatchEvent",
+        "ProgressEvent",
+        "StatusEvent",
+    ),
+    "ledger.models": (
+        "BatchRecord",
+        "BatchStatus",
+        "Item",
+        "ItemError",
+        "ItemStatus",
+        "PauseReason",
+        "RequestCounts",
+    ),
+    "ledger.progress": ("Progress",),
+    "ledger.settings": (
+        "NoServer",
+        "Settings",
+    ),
+    "producer": (
+        "Batch",
+        "Client",
+        "Estimate",
+        "RemoteRunnable",
+    ),
+    "producer.export": (
+        "Exported",
+        "NotVectors",
+    ),
+}
+_MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
 
 __all__ = [
     "Batch",
@@ -92,3 +163,16 @@ __all__ = [
     "ValueRejected",
     "register",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name at its first use (PEP 562)."""
+    module = _MODULE_OF.get(name)
+    if module is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = globals()[name] = getattr(import_module(module), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
