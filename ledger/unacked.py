@@ -161,5 +161,9 @@ class QoS(kombu_redis.QoS):
 
     def restore_unacked(self, client: Any = None) -> None:
         """Give back what is not acknowledged, and nothing else."""
+        if self.channel.connection.client is None:
+            # After a lost connection kombu closes the channel a second time, when its transport is
+            # gone: it would raise AttributeError, which ends the worker. The sweep publishes again.
+            return
         self.write_acks()
         super().restore_unacked(client)
