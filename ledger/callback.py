@@ -14,6 +14,8 @@ from ledger.crash import crash_point
 from ledger.errors import SubmitRefused, ValueRejected
 from ledger.models import BatchRecord
 from ledger.notices import Notices
+from ledger.reader import Reader
+from ledger.settings import Settings
 from ledger.store import Store
 from ledger.transport import ONCE
 from ledger.values import encode
@@ -63,11 +65,12 @@ class Callback(BaseModel):
     subtask_type: None = None
 
 
-def checked(signature: object) -> str:
+def checked(signature: object, reader: Reader, settings: Settings) -> str:
     """Return the signature as JSON text.
 
     Raises:
-        SubmitRefused: it is none, or none that can be published later, by another process.
+        SubmitRefused: it is none, or none that can be published later, by another process; or it
+            names no queue, and no worker of Batchord has announced its task.
     """
     if not isinstance(signature, dict):
         raise SubmitRefused(f"{_CURE}; this is a {type(signature).__name__}")
@@ -77,11 +80,19 @@ def checked(signature: object) -> str:
         what = "more than 16 KB of it" if error.code == "too_large" else str(error)
         raise SubmitRefused(f"{_CURE}; this is {what}") from None
     try:
-        return Callback.model_validate_json(text).model_dump_json()
+        callback = Callback.model_validate_json(text)
     except ValidationError as error:
         found = error.errors(include_url=False, include_context=False, include_input=False)[0]
         place = ".".join(map(str, found["loc"]))
         raise SubmitRefused(f"{_CURE}; {place}: {found['msg']}") from None
+    queue = callback.options.queue
+    if (queue is None or queue in settings.queues) and not reader.has_task(callback.task):
+        raise SubmitRefused(
+            f"on_complete: no worker of Batchord has the task {callback.task!r}: name the queue "
+            "where it is consumed, as `report.s().set(queue='reports')`, or have workers import "
+            "its module with BATCHORD_CHAINS"
+        )
+    return callback.model_dump_json()
 
 
 def end_batch(app: Celery, store: Store, record: BatchRecord) -> bool:

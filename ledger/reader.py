@@ -271,6 +271,11 @@ class Reader:
             found = self._redis.hgetall(self._keys.chains)
         return {name: ChainRecord.model_validate_json(found[name]) for name in sorted(found)}
 
+    def has_task(self, name: str) -> bool:
+        """Whether a worker has announced a user's Celery task of this name."""
+        with self._store.talking():
+            return bool(self._redis.sismember(self._keys.tasks, name))
+
     def used(self, chain: str) -> ChainUse | None:
         """Return what the chain's completed batches have used together; None: nothing is known."""
         with self._store.talking():

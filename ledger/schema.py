@@ -52,6 +52,8 @@ Across batches:
     NS:cache:DIGEST     string  an output, by chain, version, settings and input (`worker.cached`);
                                 expires
     NS:chains           hash    chain name -> ChainRecord, as the workers announced it
+    NS:tasks            set     tasks of users that the workers announced: what `on_complete` may
+                                call without a queue of its own
     NS:used             hash    chain name -> "batches items input_tokens output_tokens priced_items
                                 cost_nanos", summed up over its completed batches (commit.lua)
     NS:totals           hash    "NAME CHAIN" -> what its batches had come to when they ended, of the
@@ -226,6 +228,10 @@ class Keys:
     @property
     def chains(self) -> str:
         return f"{self.namespace}:chains"
+
+    @property
+    def tasks(self) -> str:
+        return f"{self.namespace}:tasks"
 
     @property
     def used(self) -> str:

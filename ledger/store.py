@@ -252,14 +252,15 @@ class Store(Connection):
         self.forget(batch_id)
         return gone > 0
 
-    def announce(self, chains: Sequence[ChainRecord]) -> None:
-        """Tell producers which chains the workers have, with their schemas."""
-        if not chains:
-            return
-        with self.talking():
-            self.redis.hset(
-                self.keys.chains, mapping={each.name: each.model_dump_json() for each in chains}
-            )
+    def announce(self, chains: Sequence[ChainRecord], tasks: Sequence[str] = ()) -> None:
+        """Tell producers which chains the workers have, with their schemas, and users' tasks."""
+        with self.talking(), self.redis.pipeline(transaction=False) as pipe:
+            if chains:
+                records = {each.name: each.model_dump_json() for each in chains}
+                pipe.hset(self.keys.chains, mapping=records)
+            if tasks:
+                pipe.sadd(self.keys.tasks, *tasks)
+            pipe.execute()
 
     # The sweep.
 

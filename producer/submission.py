@@ -152,9 +152,11 @@ def submit(app: Celery, store: Store, what: Submission) -> str:
     never exist.
     """
     what.check()
-    callback = None if what.on_complete is None else checked_callback(what.on_complete)
-    _check_webhook(what.webhook, store.settings)
     reader = Reader(store)
+    callback = None
+    if what.on_complete is not None:
+        callback = checked_callback(what.on_complete, reader, store.settings)
+    _check_webhook(what.webhook, store.settings)
     check = check_for(what.chain, reader)
     if what.mode == "provider" and (why := live_only(what.chain, reader)) is not None:
         raise SubmitRefused(f'mode="provider": chain {what.chain!r} cannot be sent, as {why}')

@@ -38,6 +38,7 @@ PERMANENT = (
         "{ns}:active",
         "{ns}:notices",
         "{ns}:chains",
+        "{ns}:tasks",
         "{ns}:used",
         "{ns}:totals",
         "{ns}:repairs",

@@ -162,6 +162,9 @@ def test_a_worker_that_is_killed_around_the_commit_calls_it_once(
     env = {**WITH_TASK, VARIABLE: f"{point}:{mark}"}
     signature = note.s(str(journal))
     with Crew(quick, pool=pool, env=env) as crew:
+        wait_until(
+            lambda: quick.redis.sismember("batchord:tasks", "reports.note"), what="it is known"
+        )
         batches = [quick.client.submit("echo", range(5), on_complete=signature) for _ in range(3)]
         for batch in batches:
             batch.wait(40)
@@ -229,6 +232,8 @@ def bad_signatures() -> dict[str, Any]:
         "a queue": one.clone().set(queue=7),
         "a countdown": one.clone().set(countdown="soon"),
         "arguments": {"task": "reports.note", "args": "text"},
+        "no queue, and a task that no worker has": one,
+        "our queue, and a task that no worker has": one.clone().set(queue="batchord.1"),
     }
 
 

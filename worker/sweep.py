@@ -38,6 +38,10 @@ logger = logging.getLogger(__name__)
 PAGE = 1000
 
 
+#: How the names of tasks begin that are not a user's.
+_OWN_TASKS = ("batchord.", "celery.")
+
+
 class Sweep:
     """Repairs every batch that is not committed, once in `Settings.sweep_interval` seconds."""
 
@@ -51,6 +55,7 @@ class Sweep:
         self._settings = runtime.settings
         self._owner = f"{socket.gethostname()}:{os.getpid()}"
         self._chains: list[ChainRecord] = []
+        self._tasks: list[str] = []
         #: Until then a lease that has ended proves nothing: its holder could not renew it either.
         self._mistrust_until = 0.0
         self._heard = 0.0
@@ -62,8 +67,9 @@ class Sweep:
     def start(self) -> None:
         """Announce the chains of this worker, and begin to sweep."""
         self._chains = announcements()
+        self._tasks = [name for name in self._app.tasks if not name.startswith(_OWN_TASKS)]
         try:
-            self._store.announce(self._chains)
+            self._store.announce(self._chains, self._tasks)
         except BatchordError as error:
             # Each turn does it again; until then the worker waits for the server like any other.
             logger.warning("chains not announced yet: %s", error)
@@ -80,7 +86,7 @@ class Sweep:
             self._heard = time.monotonic()
             try:
                 # Again each time: the server may have lost them, and producers then find none.
-                self._store.announce(self._chains)
+                self._store.announce(self._chains, self._tasks)
                 took = self._store.take_turn(self._owner)
                 self._hear()
                 if took:
