@@ -256,7 +256,7 @@ class Store(Connection):
         """Tell producers which chains the workers have, with their schemas, and users' tasks."""
         with self.talking(), self.redis.pipeline(transaction=False) as pipe:
             if chains:
-                records = {each.name: each.model_dump_json() for each in chains}
+                records: Mapping[Any, Any] = {each.name: each.model_dump_json() for each in chains}
                 pipe.hset(self.keys.chains, mapping=records)
             if tasks:
                 pipe.sadd(self.keys.tasks, *tasks)
