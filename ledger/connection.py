@@ -234,11 +234,55 @@ class Connection:
 
     def run_all(self, calls: Sequence[Call]) -> list[Any]:
         """Run several transitions in one round trip; one that failed raises after all have run."""
+        answers = self.run_each(calls)
+        for answer in answers:
+            if isinstance(answer, LedgerRefused):
+                raise answer
+        return answers
+
+    def run_each(self, calls: Sequence[Call]) -> list[Any]:
+        """Run several transitions in one round trip, and return the answer to each.
+
+        In the place of an answer stands a `LedgerRefused` where that script alone has failed, as
+        what is recorded under its keys is damaged.
+
+        Raises:
+            LedgerUnavailable: Redis gave no answer, or refuses everybody just now.
+        """
         if len(calls) == 1:
             [call] = calls
-            return [self.run(call.name, call.keys, *call.args)]
+            try:
+                return [self.run(call.name, call.keys, *call.args)]
+            except LedgerRefused as refused:
+                if refused.server_wide:
+                    raise
+                return [refused]
         with self.talking():
             return self._accepted(lambda: self._answers(calls))
+
+    def replies(self, pipe: Any) -> list[Any]:
+        """Execute a pipeline of reads, and return its replies.
+
+        In the place of a reply stands a `LedgerRefused` where that key is not of the type that it
+        must be: what is damaged hides nothing of the others.
+
+        Raises:
+            LedgerUnavailable: Redis gave no answer, or refuses everybody just now.
+        """
+        with self.talking():
+            return [self._refusal(each) for each in pipe.execute(raise_on_error=False)]
+
+    def _refusal(self, reply: Any) -> Any:
+        """The reply; ours for an error of Redis that is about this call alone, else raise it."""
+        if not isinstance(reply, redis.RedisError):
+            return reply
+        try:
+            with self.talking():
+                raise reply
+        except LedgerRefused as refused:
+            if refused.server_wide:
+                raise
+            return refused
 
     def _answers(self, calls: Sequence[Call]) -> list[Any]:
         # Before they are used: a script that the server does not know would run after those that
@@ -250,9 +294,9 @@ class Connection:
             self._load({*self._loaded})
             answers = self._sent(calls)
         for answer in answers:
-            if isinstance(answer, redis.RedisError):
+            if isinstance(answer, redis.RedisError) and _not_now(answer):
                 raise answer
-        return answers
+        return [self._refusal(answer) for answer in answers]
 
     def _load(self, names: Iterable[str]) -> None:
         for name in names:

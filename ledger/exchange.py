@@ -5,22 +5,33 @@ trip; each is still one transition of one item, with its own token.
 """
 
 import json
+import logging
+import zlib
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 from chains.usage import Usage
 from ledger.connection import Call
+from ledger.errors import LedgerRefused
 from ledger.models import ItemStatus, PauseReason
 from ledger.packing import pack_outcome, unpack, unpack_outcome
 from ledger.schema import EVENTS_KEPT, PAGE_SIZE, page_of
 from ledger.store import Store
 
+logger = logging.getLogger(__name__)
+
 #: Sums of a thousand of these fit into the server's counters.
 _LARGEST: Final = 2**53
+_ENDS: Final = frozenset(status.value for status in ItemStatus if status.ended)
 
-Verdict = Literal["run", "lost", "settled", "held", "stopped", "unknown", "suspect", "same"]
+Verdict = Literal[
+    "run", "lost", "settled", "held", "stopped", "unknown", "suspect", "same", "unreadable"
+]
+
+#: The batches of which a script has failed, and how; what was asked of the others is done.
+Refused = dict[str, LedgerRefused]
 
 
 @dataclass(slots=True, kw_only=True)  # frozen ones take thrice as long to make
@@ -42,8 +53,9 @@ class Claim(NamedTuple):
     `verdict` is `run` (it is yours), `lost` (it is yours, to be settled as `worker_lost`),
     `settled`, `held` (another execution's lease is alive), `stopped` (the batch takes no new
     starts), `suspect` (held for you and not started, as it has cost processes: wish again, alone),
-    `same` (it is yours, to be settled as item `first` was, which has the same input) or `unknown`
-    (no such batch or item).
+    `same` (it is yours, to be settled as item `first` was, which has the same input), `unknown`
+    (no such batch or item) or `unreadable` (what is recorded of the batch is damaged: `error`; if
+    it was claimed all the same, its lease runs out).
     """
 
     verdict: Verdict
@@ -59,6 +71,7 @@ class Claim(NamedTuple):
     #: this one is `held`, as it waits for that outcome.
     outcome: str = ""
     first: int | None = None
+    error: LedgerRefused | None = None
 
     @property
     def used(self) -> Usage | None:
@@ -114,6 +127,9 @@ class Receipt(NamedTuple):
     room: bool = False
     #: Items of the batch that have waited for it may start.
     let_go: bool = False
+    #: The script has failed, as what is recorded of the batch is damaged: nobody knows how far it
+    #: came.
+    error: LedgerRefused | None = None
 
 
 class Exchange:
@@ -132,22 +148,34 @@ class Exchange:
     ) -> tuple[list[Receipt], list[Claim]]:
         """Record what ended and claim what is next; the answers are in the order of the asked.
 
-        Repeating a call whose answer was lost is harmless: tokens tell.
+        What is damaged of one batch costs the others nothing: its receipts and claims have an
+        `error`. Repeating a call whose answer was lost is harmless: tokens tell.
+
+        Raises:
+            LedgerUnavailable: nobody knows what was recorded and claimed.
         """
         settling, claiming = _by_page(settlements), _by_page(wishes)
         # Kept first: an item that is settled keeps nothing more.
-        calls = self._keep(keepings)
-        kept = len(calls)
+        keeping = self._keep(keepings)
+        calls = list(keeping.values())
         calls += [self._settle(page, [settlements[i] for i in at]) for page, at in settling.items()]
         calls += [self._claim(page, [wishes[i] for i in at]) for page, at in claiming.items()]
-        answers = self._store.run_all(calls)[kept:]
+        answers = self._store.run_each(calls)
+        _told_of(keeping, answers)
+        answers = answers[len(keeping) :]
         receipts: dict[int, Receipt] = {}
         for places, answer in zip(settling.values(), answers, strict=False):
+            if isinstance(answer, LedgerRefused):
+                receipts.update(dict.fromkeys(places, Receipt(False, False, error=answer)))
+                continue
             *recorded, room, let_go = answer
             for place, n in zip(places, recorded, strict=True):
                 receipts[place] = Receipt(n > 0, n == 2, bool(room), bool(let_go))
         claims: dict[int, Claim] = {}
         for places, answer in zip(claiming.values(), answers[len(settling) :], strict=False):
+            if isinstance(answer, LedgerRefused):
+                claims.update(dict.fromkeys(places, Claim("unreadable", error=answer)))
+                continue
             chain, cache, *verdicts = answer
             made = (_claimed(chain, one, cache=bool(cache)) for one in verdicts)
             claims.update(zip(places, made, strict=True))
@@ -158,36 +186,60 @@ class Exchange:
 
     def beat(self, batch_id: str, held: Mapping[int, str]) -> list[int]:
         """Renew the leases of the items held (index -> token); return those no longer ours."""
+        call = self._beat(batch_id, held)
+        return [int(index) for index in self._store.run(call.name, call.keys, *call.args)]
+
+    def beat_all(self, held: Mapping[str, Mapping[int, str]]) -> dict[str, list[int]]:
+        """As `beat`, for several batches in one round trip; the leases of one that is damaged run
+        out."""
+        calls = {batch_id: self._beat(batch_id, items) for batch_id, items in held.items()}
+        answers, _ = self._run_each(calls)
+        return {batch_id: [int(index) for index in lost] for batch_id, lost in answers.items()}
+
+    def _beat(self, batch_id: str, held: Mapping[int, str]) -> Call:
         keys = self._keys.batch(batch_id)
         flat = [part for pair in held.items() for part in pair]
-        lost = self._store.run("beat", [keys.runs, keys.leases], self._lease_ms, *flat)
-        return [int(index) for index in lost]
+        return Call("beat", [keys.runs, keys.leases], [self._lease_ms, *flat])
+
+    def _run_each(self, calls: Mapping[str, Call]) -> tuple[dict[str, Any], Refused]:
+        """Run a call for each of these batches, and return the answers of those that gave one."""
+        if not calls:
+            return {}, {}
+        answers = self._store.run_each(list(calls.values()))
+        refused = _told_of(calls, answers)
+        heard = zip(calls, answers, strict=True)
+        return {batch_id: each for batch_id, each in heard if batch_id not in refused}, refused
 
     def release(self, wishes: Iterable[Wish]) -> int:
-        """Hand items back as if they had not been claimed; return how many were still held."""
+        """Hand items back as if they had not been claimed; return how many were still held.
+
+        The leases of those of a damaged batch run out.
+        """
         by_batch: dict[str, list[str | int]] = defaultdict(list)
         for wish in wishes:
             by_batch[wish.batch_id] += (wish.index, wish.token)
-        released = 0
+        calls = {}
         for batch_id, args in by_batch.items():
             keys = self._keys.batch(batch_id)
-            released += int(self._store.run("release", [keys.runs, keys.leases], *args))
-        return released
+            calls[batch_id] = Call("release", [keys.runs, keys.leases], args)
+        answers, _ = self._run_each(calls)
+        return sum(map(int, answers.values()))
 
-    def keep(self, keepings: Sequence[Keeping]) -> None:
+    def keep(self, keepings: Sequence[Keeping]) -> Refused:
         """Keep what steps have given, for the item's next attempt."""
-        self._store.run_all(self._keep(keepings))
+        return self._run_each(self._keep(keepings))[1]
 
-    def put_off(self, items: Sequence[PutOff]) -> None:
+    def put_off(self, items: Sequence[PutOff]) -> Refused:
         """Give the items' leases back and let none be claimed before its time."""
-        calls = []
+        calls = {}
         by_batch: dict[str, list[str | int]] = defaultdict(list)
         for wish, seconds in items:
             by_batch[wish.batch_id] += (wish.index, wish.token, int(seconds * 1000))
         for batch_id, args in by_batch.items():
             keys = self._keys.batch(batch_id)
-            calls.append(Call("put_off", [keys.runs, keys.leases, keys.kept, keys.due], args))
-        self._store.run_all(calls)
+            names = [keys.runs, keys.leases, keys.kept, keys.due]
+            calls[batch_id] = Call("put_off", names, args)
+        return self._run_each(calls)[1]
 
     def pause(self, batch_id: str, reason: PauseReason) -> None:
         """Let no new item of the batch start until a person resumes it; the first reason stays."""
@@ -196,15 +248,18 @@ class Exchange:
         self._store.run("pause", [keys.meta, keys.events], EVENTS_KEPT, text)
 
     def stopping(self, batch_ids: Sequence[str]) -> dict[str, ItemStatus]:
-        """Return those of the batches whose running items shall stop, and what these become."""
-        with self._store.talking(), self._store.redis.pipeline(transaction=False) as pipe:
+        """Return those of the batches whose running items shall stop, and what these become.
+
+        Not one that is damaged.
+        """
+        with self._store.redis.pipeline(transaction=False) as pipe:
             for batch_id in batch_ids:
                 pipe.hget(self._keys.batch(batch_id).meta, "ends_as")
-            ends = pipe.execute()
+            ends = self._store.replies(pipe)
         return {
             batch_id: ItemStatus(end)
             for batch_id, end in zip(batch_ids, ends, strict=True)
-            if end is not None
+            if isinstance(end, str) and end in _ENDS
         }
 
     def _claim(self, page: tuple[str, int], wishes: Iterable[Wish]) -> Call:
@@ -249,18 +304,30 @@ class Exchange:
             args += _usage_args(one.usage)
         return Call("settle", names, args)
 
-    def _keep(self, keepings: Sequence[Keeping]) -> list[Call]:
+    def _keep(self, keepings: Sequence[Keeping]) -> dict[str, Call]:
         by_batch: dict[str, list[str | int]] = defaultdict(list)
         for one in keepings:
             args = by_batch[one.wish.batch_id]
             usage = {} if one.usage is None else one.usage.counts()
             counts = {name: n for name, n in usage.items() if abs(n) <= _LARGEST}
             args += (one.wish.index, one.wish.token, one.steps, json.dumps(counts))
-        calls = []
+        calls = {}
         for batch_id, args in by_batch.items():
             keys = self._keys.batch(batch_id)
-            calls.append(Call("keep", [keys.meta, keys.runs, keys.kept], args))
+            calls[batch_id] = Call("keep", [keys.meta, keys.runs, keys.kept], args)
         return calls
+
+
+def _told_of(calls: Iterable[str], answers: Iterable[Any]) -> Refused:
+    """The batches whose call has failed, by the answers; each is told of in the log."""
+    refused = {
+        batch_id: answer
+        for batch_id, answer in zip(calls, answers, strict=False)
+        if isinstance(answer, LedgerRefused)
+    }
+    for batch_id, error in refused.items():
+        logger.error("batch damaged batch=%s: %s", batch_id, error)
+    return refused
 
 
 def _usage_args(usage: Mapping[str, int]) -> list[str | int]:
@@ -283,11 +350,11 @@ def _by_page(asked: Sequence[Wish | Settlement]) -> dict[tuple[str, int], list[i
 def _claimed(chain: str, answer: Sequence[str], *, cache: bool) -> Claim:
     match answer:
         case ["run", attempt, text]:
-            return Claim("run", int(attempt), unpack(text), chain, cache=cache)
+            return Claim("run", int(attempt), _read(unpack, text), chain, cache=cache)
         case ["run", attempt, text, steps, usage]:
-            return Claim("run", int(attempt), unpack(text), chain, steps, usage, cache)
+            return Claim("run", int(attempt), _read(unpack, text), chain, steps, usage, cache)
         case ["same", attempt, outcome, first]:
-            text = unpack_outcome(outcome)
+            text = _read(unpack_outcome, outcome)
             return Claim("same", int(attempt), chain=chain, outcome=text, first=int(first))
         case ["held", _, first]:
             return Claim("held", first=int(first))
@@ -295,3 +362,11 @@ def _claimed(chain: str, answer: Sequence[str], *, cache: bool) -> Claim:
             return Claim(verdict="lost", attempt=int(attempt), chain=chain)
     verdict: Verdict = answer[0]  # type: ignore[assignment]
     return Claim(verdict=verdict)
+
+
+def _read(read: Callable[[str], str], stored: str) -> str:
+    """The JSON text of what was stored; a text that is no JSON if that is damaged."""
+    try:
+        return read(stored)
+    except (zlib.error, ValueError):
+        return ""

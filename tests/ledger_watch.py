@@ -48,9 +48,9 @@ class WatchedStore(Store):
         self.model.answered(name, args, answer)
         return answer
 
-    def run_all(self, calls: Sequence[Call]) -> list[Any]:
+    def run_each(self, calls: Sequence[Call]) -> list[Any]:
         """Run several, likewise."""
-        answers = super().run_all(calls)
+        answers = super().run_each(calls)
         if len(calls) > 1:  # one alone has come through `run`
             for call, answer in zip(calls, answers, strict=True):
                 self.model.answered(call.name, call.args, answer)

@@ -7,7 +7,8 @@ from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 
 from chains.background import call_at
-from ledger.exchange import Exchange, Keeping, PutOff, Wish
+from ledger.errors import LedgerRefused
+from ledger.exchange import Exchange, Keeping, PutOff, Refused, Wish
 from ledger.models import ItemError, PauseReason
 from worker.leases import Leases
 from worker.work import Work
@@ -33,24 +34,38 @@ class Aside(NamedTuple):
 
 def put_aside(
     exchange: Exchange, leases: Leases, items: Sequence[Aside], keepings: Sequence[Keeping]
-) -> None:
+) -> Refused:
     """Have the items wait, and pause the batches of those that wait for a person.
 
-    `keepings` are kept before the items are let go, theirs among them.
+    `keepings` are kept before the items are let go, theirs among them. Returns the batches that
+    are damaged: the leases of their items run out.
 
     Raises:
-        LedgerUnavailable: their leases run out, and they are started again.
+        LedgerUnavailable: the leases of all run out, and they are started again.
     """
-    tripped = [one for one in items if one.seconds is None]
+    refused = _pause(exchange, [one for one in items if one.seconds is None])
+    refused |= exchange.keep(keepings)
+    leases.drop(one.wish for one in items)
+    # What is handed back may be claimed at once: not where the pause has failed.
+    waiting = [one for one in items if one.wish.batch_id not in refused]
+    exchange.release(one.wish for one in waiting if one.seconds is None)
+    put_off = [PutOff(one.wish, one.seconds) for one in waiting if one.seconds is not None]
+    return refused | exchange.put_off(put_off)
+
+
+def _pause(exchange: Exchange, tripped: Sequence[Aside]) -> Refused:
+    refused: Refused = {}
     for batch_id, one in {one.wish.batch_id: one for one in reversed(tripped)}.items():
         reason = PauseReason(code=one.error.code, message=one.error.message, index=one.wish.index)
-        # First: what is put back may be claimed at once.
-        exchange.pause(batch_id, reason)
-        logger.warning("batch paused batch=%s code=%s", batch_id, one.error.code)
-    exchange.keep(keepings)
-    leases.drop(one.wish for one in items)
-    exchange.release(one.wish for one in tripped)
-    exchange.put_off([PutOff(one.wish, one.seconds) for one in items if one.seconds is not None])
+        try:
+            exchange.pause(batch_id, reason)
+        except LedgerRefused as error:
+            if error.server_wide:
+                raise
+            refused[batch_id] = error
+        else:
+            logger.warning("batch paused batch=%s code=%s", batch_id, one.error.code)
+    return refused
 
 
 class Alarms:

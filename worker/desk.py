@@ -14,7 +14,7 @@ from chains.loop import default_loop
 from chains.run import Run, scope
 from chains.usage import Usage
 from ledger.cache import OutputCache
-from ledger.exchange import Claim, Exchange, Keeping, Wish
+from ledger.exchange import Claim, Exchange, Keeping, Receipt, Wish
 from ledger.schema import PAGE_SIZE
 from ledger.shard import Shard
 from worker.attempt import Ended, Runs, Tools, attempt
@@ -102,6 +102,7 @@ class Desk:
             [],
         )
         self._drop(one.wish for one in ran)
+        _raise_first(receipts)
         for (one, ended), receipt in zip(done, receipts, strict=True):
             log_settled(one.wish, one.claim.attempt, ended, recorded=receipt.recorded)
 
@@ -120,6 +121,7 @@ class Desk:
 
     def _attempts(self, wishes: Sequence[Wish], runs: Callable[[int], Runs]) -> list[Ran]:
         _, claims = self._exchange.swap([], wishes)
+        _raise_first(claims)
         pairs = list(zip(wishes, claims, strict=True))
         self._hold(wish for wish, claim in pairs if claim.verdict in HELD)
         ran = default_loop().run(self._all(pairs, runs))
@@ -150,6 +152,13 @@ def pages(start: int, stop: int, most: int = PAGE_SIZE) -> Iterator[range]:
         end = min(stop, (start // PAGE_SIZE + 1) * PAGE_SIZE, start + most)
         yield range(start, end)
         start = end
+
+
+def _raise_first(answers: Iterable[Claim | Receipt]) -> None:
+    """Raise what is wrong with the batch, if it is damaged: it is put off as a whole."""
+    for answer in answers:
+        if answer.error is not None:
+            raise answer.error
 
 
 def _shard_of(index: int, shards: Sequence[Shard]) -> int:

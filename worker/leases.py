@@ -77,7 +77,7 @@ class Leases:
                 logger.warning("leases not renewed: %s", error)
 
     def _renew(self, held: dict[str, dict[int, str]]) -> None:
-        for batch_id, items in held.items():
-            lost = self._exchange.beat(batch_id, items)
+        for batch_id, lost in self._exchange.beat_all(held).items():
+            items = held[batch_id]
             # Their settle will be refused: another execution holds them by now.
             self.drop(Wish(batch_id=batch_id, index=index, token=items[index]) for index in lost)

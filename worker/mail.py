@@ -5,7 +5,7 @@ collected here for the next.
 """
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final, NamedTuple, TypeVar
 
@@ -98,16 +98,16 @@ class Mail:
     async def _put_aside(self) -> list[tuple[Aside, Exception | None]]:
         aside, self.aside = self.aside, []
         keepings = [*self._keeper.take(), *(one.keeping for one in aside)]
-        error: Exception | None = None
+        refused: Mapping[str, Exception] = {}
         try:
-            await asyncio.get_running_loop().run_in_executor(
+            refused = await asyncio.get_running_loop().run_in_executor(
                 self._thread, put_aside, self._exchange, self._leases, aside, keepings
             )
             self._keeper.sent()
         except Exception as raised:  # noqa: BLE001
             self._keeper.not_sent(keepings)
-            error = raised
-        return [(one, error) for one in aside]
+            refused = {one.wish.batch_id: raised for one in aside}
+        return [(one, refused.get(one.wish.batch_id)) for one in aside]
 
     def _swap(
         self, finished: Sequence[Finished], wanted: Sequence[Wanted], keepings: Sequence[Keeping]

@@ -252,7 +252,7 @@ class Runner:
             self._end_turn(wish)
             self._leases.drop([wish])  # of a suspect whose batch was stopped meanwhile
             slot.work.report.refused[claim.verdict] += 1
-            self._item_ended(slot.work)
+            self._item_ended(slot.work, claim.error)
             self._leave(slot)
             return
         if self._closing:
@@ -315,6 +315,9 @@ class Runner:
         self._ask()
 
     def _settled(self, one: Finished, receipt: Receipt) -> None:
+        if receipt.error is not None:
+            self._item_ended(one.work, receipt.error)
+            return
         report, code = one.work.report, one.ended.code
         if not receipt.recorded:
             report.taken_over += 1
