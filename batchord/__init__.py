@@ -42,6 +42,7 @@ if TYPE_CHECKING:
         RetryRefused,
         SubmitRefused,
         UnknownBatch,
+        UnreadableBatch,
         ValueRejected,
     )
     from ledger.events import BatchEvent, ProgressEvent, StatusEvent
@@ -96,6 +97,7 @@ _MODULES = {
         "RetryRefused",
         "SubmitRefused",
         "UnknownBatch",
+        "UnreadableBatch",
         "ValueRejected",
     ),
     "ledger.events": (
@@ -180,6 +182,7 @@ __all__ = [
     "StatusEvent",
     "SubmitRefused",
     "UnknownBatch",
+    "UnreadableBatch",
     "Usage",
     "ValueRejected",
     "register",

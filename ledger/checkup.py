@@ -25,6 +25,10 @@ ANSWERS = 1.0
 OLDEST = (6, 2)
 
 
+#: Batches that cannot be read of which each is named.
+NAMED = 20
+
+
 class Grade(StrEnum):
     """How bad it is."""
 
@@ -160,13 +164,20 @@ def _deduplication(app: Celery) -> Finding:
 
 
 def _unreadable(reader: Reader) -> list[Finding]:
+    found = reader.unreadable()
+    if not found:
+        return [Finding(Grade.OK, "every batch that has not ended can be read")]
+    count = Finding(
+        Grade.ERROR,
+        f"{len(found)} batches that have not ended cannot be read",
+        "use the version of Batchord that wrote them, or delete their keys; others go on",
+    )
     return [
-        Finding(
-            Grade.ERROR,
-            f"batch {each.batch_id} cannot be read ({each.why})",
-            "use the version of Batchord that wrote it, or delete its keys; others go on",
-        )
-        for each in reader.unreadable()
+        count,
+        *(
+            Finding(Grade.ERROR, f"batch {each.batch_id} cannot be read ({each.why})")
+            for each in found[:NAMED]
+        ),
     ]
 
 

@@ -195,11 +195,13 @@ class Connection:
             raise LedgerRefused(
                 f"Redis at {self._where()} is full: raise its maxmemory, or purge old batches",
                 server_wide=True,
+                passes=True,
             ) from error
         except redis.RedisError as error:
             # READONLY, MISCONF and the like: its own words say what to change.
+            passes = _not_now(error)
             raise LedgerRefused(
-                f"Redis at {self._where()} answers: {error}", server_wide=_not_now(error)
+                f"Redis at {self._where()} answers: {error}", server_wide=passes, passes=passes
             ) from error
 
     def ping(self) -> None:

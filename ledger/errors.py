@@ -31,12 +31,24 @@ class LedgerRefused(LedgerUnavailable):
     """Redis answered with an error.
 
     `server_wide`: it would answer so to anybody now, as it is full, no master, or refuses the
-    password; else the error is about the keys that were asked for.
+    password; else the error is about the keys that were asked for. `passes`: that may be over in a
+    moment, as it is full or no master just now.
     """
 
-    def __init__(self, message: str, *, server_wide: bool = False) -> None:
+    def __init__(self, message: str, *, server_wide: bool = False, passes: bool = False) -> None:
         super().__init__(message)
         self.server_wide = server_wide
+        self.passes = passes
+
+
+def concerns_all(error: BaseException) -> bool:
+    """Return whether every caller would meet this error now, whichever batch it asks about.
+
+    Redis gives no answer, or refuses everybody. Any other error is about one batch alone.
+    """
+    if isinstance(error, LedgerRefused):
+        return error.server_wide
+    return isinstance(error, LedgerUnavailable)
 
 
 class UnreadableBatch(BatchordError):

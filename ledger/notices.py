@@ -75,6 +75,12 @@ class Notices:
             pipe.hdel(self._store.keys.batch(batch_id).notices, what, f"{what}.tries")
             pipe.execute()
 
+    def leave(self, member: str, seconds: float) -> None:
+        """Have a member of the index, which cannot be done now, be due again in so many seconds."""
+        due = int(1000 * (self._store.now() + seconds))
+        with self._store.talking():
+            self._store.redis.zadd(self._index, {member: due}, xx=True)
+
     def take(self, member: str, *, hold: float, tries: int) -> Notice | None:
         """Take a due notice for one try, which counts from now on; None if there is none to do.
 

@@ -6,13 +6,12 @@ read only those can show batches and never what is in them.
 """
 
 from collections.abc import Collection, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
 from ledger.errors import UnknownBatch, UnreadableBatch
 from ledger.models import BatchRecord, BatchStatus, Repair
-from ledger.parsing import record_of
+from ledger.parsing import reading, record_of
 from ledger.progress import Progress, progress_of
 from ledger.schema import page_of
 from ledger.store import Store
@@ -48,8 +47,32 @@ class Overview:
         self._redis: Any = store.redis
 
     def of(self, batch_ids: Sequence[str]) -> list[tuple[BatchRecord, Progress]]:
-        """Return these batches and how they go, in one round trip; unknown ones are missing."""
-        with self._store.talking(), self._store.redis.pipeline(transaction=False) as pipe:
+        """Return these batches and how they go, in one round trip.
+
+        Unknown ones are missing, and those that cannot be read: `doctor` tells of these.
+        """
+        found = self.look(batch_ids)
+        return [one for one in found if one is not None and not isinstance(one, UnreadableBatch)]
+
+    def one(self, batch_id: str) -> tuple[BatchRecord, Progress]:
+        """Return a batch and how it goes.
+
+        Raises:
+            UnknownBatch: there is none.
+            UnreadableBatch: it is damaged.
+        """
+        [found] = self.look([batch_id]) if is_batch_id(batch_id) else [None]
+        if found is None:
+            raise UnknownBatch(batch_id)
+        if isinstance(found, UnreadableBatch):
+            raise found
+        return found
+
+    def look(
+        self, batch_ids: Sequence[str]
+    ) -> list[tuple[BatchRecord, Progress] | UnreadableBatch | None]:
+        """Return what there is of each of these batches, in one round trip; None: it is unknown."""
+        with self._store.redis.pipeline(transaction=False) as pipe:
             pipe.time()
             for batch_id in batch_ids:
                 keys = self._keys.batch(batch_id)
@@ -57,17 +80,12 @@ class Overview:
                 pipe.zcard(keys.leases)
                 pipe.zcard(keys.due)
                 pipe.hgetall(keys.stats)
-            (seconds, micros), *replies = pipe.execute(raise_on_error=False)
+            (seconds, micros), *replies = self._store.replies(pipe)
         now = int(seconds) * 1000 + int(micros) // 1000
-        found = []
-        for place, batch_id in enumerate(batch_ids):
-            meta, running, put_off, stats = replies[4 * place : 4 * place + 4]
-            if meta:
-                # What cannot be read is left out: `doctor` tells of it.
-                with suppress(UnreadableBatch):
-                    record = record_of(batch_id, meta, running, put_off)
-                    found.append((record, progress_of(record, stats, now)))
-        return found
+        return [
+            _seen(batch_id, replies[4 * place : 4 * place + 4], now)
+            for place, batch_id in enumerate(batch_ids)
+        ]
 
     def find(
         self,
@@ -123,13 +141,13 @@ class Overview:
         return found, last, True
 
     def _fit(self, ids: Sequence[str], statuses: frozenset[BatchStatus], text: str) -> list[bool]:
-        with self._store.talking(), self._store.redis.pipeline(transaction=False) as pipe:
+        with self._store.redis.pipeline(transaction=False) as pipe:
             for batch_id in ids:
                 pipe.hmget(self._keys.batch(batch_id).meta, "status", "chain", "metadata")
             # A key that is no hash fits nothing, as one that is gone.
             replies = [
                 (None,) * 3 if isinstance(reply, Exception) else reply
-                for reply in pipe.execute(raise_on_error=False)
+                for reply in self._store.replies(pipe)
             ]
         return [
             status not in (None, BatchStatus.VALIDATING)
@@ -167,6 +185,23 @@ class Overview:
         return {why: int(found.get(why, 0)) for why in Repair}
 
 
+def _seen(
+    batch_id: str, replies: Sequence[Any], now: int
+) -> tuple[BatchRecord, Progress] | UnreadableBatch | None:
+    meta, running, put_off, stats = replies
+    if not meta:
+        return None
+    try:
+        with reading(batch_id):
+            record = record_of(batch_id, meta, running, put_off)
+            return record, progress_of(record, stats, now)
+    except UnreadableBatch as error:
+        return error
+
+
 def _words(batch_id: str, chain: str | None, metadata: str | None) -> str:
-    pairs = decode(metadata or "{}").items()
+    try:
+        pairs = decode(metadata or "{}").items()
+    except (ValueError, AttributeError):
+        pairs = []  # it is damaged, and found by its id and chain
     return " ".join([batch_id, chain or "", *(f"{k}={v}" for k, v in pairs)]).casefold()

@@ -1,12 +1,15 @@
 """What the ledger's keys hold, read as the models that callers get."""
 
 import json
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from chains import Usage
+from chains import BatchordError, Usage
 from ledger.budget import budget_of
-from ledger.errors import UnreadableBatch
+from ledger.errors import LedgerRefused, UnreadableBatch
 from ledger.models import (
     BatchRecord,
     BatchStatus,
@@ -22,21 +25,34 @@ from ledger.values import decode
 _USAGE: Final = tuple(Usage.model_fields)
 
 
+@contextmanager
+def reading(batch_id: str) -> Iterator[None]:
+    """Raise `UnreadableBatch` for what is wrong with the keys of this batch."""
+    try:
+        yield
+    except LedgerRefused as error:
+        if error.server_wide:
+            raise
+        raise UnreadableBatch(batch_id, type(error).__name__) from error
+    except BatchordError:
+        raise
+    except (KeyError, IndexError, ValueError, TypeError, AttributeError, zlib.error) as error:
+        # Not its text: pydantic's quotes the value.
+        why = f"field {error}" if isinstance(error, KeyError) else type(error).__name__
+        raise UnreadableBatch(batch_id, why) from error
+
+
 def record_of(batch_id: str, meta: Any, running: Any, put_off: Any) -> BatchRecord:
     """Return the batch that these replies of Redis describe.
 
     Raises:
         UnreadableBatch: a reply is an error, or a field is missing or not what it must be.
     """
-    try:
+    with reading(batch_id):
         for reply in (meta, running, put_off):
             if isinstance(reply, Exception):
                 raise reply
         return _record_of(batch_id, meta, running, put_off)
-    except Exception as error:
-        # Not its text: pydantic's quotes the value.
-        why = f"field {error}" if isinstance(error, KeyError) else type(error).__name__
-        raise UnreadableBatch(batch_id, why) from error
 
 
 def _record_of(batch_id: str, meta: dict[str, str], running: int, put_off: int) -> BatchRecord:

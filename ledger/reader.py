@@ -3,10 +3,11 @@
 It borrows the store's connection and writes nothing, but for index entries whose batch is gone.
 """
 
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
-from ledger.errors import UnknownBatch, UnreadableBatch
+from ledger.errors import LedgerRefused, UnknownBatch, UnreadableBatch
 from ledger.models import (
     BatchRecord,
     BatchStatus,
@@ -16,13 +17,15 @@ from ledger.models import (
 )
 from ledger.overview import Overview
 from ledger.packing import unpack
-from ledger.parsing import item_of, record_of
+from ledger.parsing import item_of, reading, record_of
 from ledger.progress import Progress
 from ledger.schema import PAGE_SIZE, page_of
 from ledger.shard import Shard
 from ledger.store import Store
 from ledger.values import decode
 from ledger.wire import is_batch_id
+
+logger = logging.getLogger(__name__)
 
 #: Longest that one call waits for news, unless the socket timeout is shorter than twice that.
 WAIT_STEP: Final = 2.0
@@ -79,13 +82,13 @@ class Reader:
         return [one for one in self._found(self.active()) if isinstance(one, UnreadableBatch)]
 
     def _found(self, batch_ids: Sequence[str]) -> list[BatchRecord | UnreadableBatch | None]:
-        with self._store.talking(), self._store.redis.pipeline(transaction=False) as pipe:
+        with self._store.redis.pipeline(transaction=False) as pipe:
             for batch_id in batch_ids:
                 keys = self._keys.batch(batch_id)
                 pipe.hgetall(keys.meta)
                 pipe.zcard(keys.leases)
                 pipe.zcard(keys.due)
-            replies = pipe.execute(raise_on_error=False)
+            replies = self._store.replies(pipe)
         return [
             _read(batch_id, meta, running, put_off) if meta else None
             for batch_id, meta, running, put_off in zip(
@@ -98,24 +101,23 @@ class Reader:
 
         Raises:
             UnknownBatch: there is none.
+            UnreadableBatch: it is damaged.
         """
-        found = Overview(self._store).of([batch_id]) if is_batch_id(batch_id) else []
-        if not found:
-            raise UnknownBatch(batch_id)
-        return found[0][1]
+        return Overview(self._store).one(batch_id)[1]
 
     def status(self, batch_id: str) -> BatchStatus:
         """Return only the status, in O(1)."""
-        with self._store.talking():
-            status = self._redis.hget(self._keys.batch(batch_id).meta, "status")
-        if status is None:
-            raise UnknownBatch(batch_id)
-        return BatchStatus(status)
+        with reading(batch_id):
+            with self._store.talking():
+                status = self._redis.hget(self._keys.batch(batch_id).meta, "status")
+            if status is None:
+                raise UnknownBatch(batch_id)
+            return BatchStatus(status)
 
     def newest(self, *, limit: int, after: str | None) -> list[BatchRecord]:
         """Return up to `limit` sealed batches, newest first, those behind batch `after` if given.
 
-        What cannot be read is left out.
+        What cannot be read is left out, and told of in the log.
 
         Raises:
             UnknownBatch: `after` names no batch.
@@ -138,6 +140,9 @@ class Reader:
             if gone:
                 with self._store.talking():
                     self._redis.zrem(self._keys.batches, *gone)
+            for each in found:
+                if isinstance(each, UnreadableBatch):
+                    logger.warning("left out: %s", each)
             records += [
                 record
                 for record in found
@@ -156,6 +161,10 @@ class Reader:
 
     def items_at(self, batch_id: str, indexes: Sequence[int]) -> list[Item]:
         """Return the items at `indexes`, in that order; unknown ones are missing."""
+        with reading(batch_id):
+            return self._items_at(batch_id, indexes)
+
+    def _items_at(self, batch_id: str, indexes: Sequence[int]) -> list[Item]:
         keys = self._keys.batch(batch_id)
         pages: dict[int, list[int]] = {}
         for index in indexes:
@@ -189,32 +198,36 @@ class Reader:
         if not indexes:
             return []
         keys = self._keys.batch(batch_id)
-        with self._store.talking():
-            texts = self._redis.hmget(
-                keys.inputs(page_of(indexes[0])), [str(index) for index in indexes]
-            )
-        return [None if text is None else decode(unpack(text)) for text in texts]
+        with reading(batch_id):
+            with self._store.talking():
+                texts = self._redis.hmget(
+                    keys.inputs(page_of(indexes[0])), [str(index) for index in indexes]
+                )
+            return [None if text is None else decode(unpack(text)) for text in texts]
 
     def completed(self, batch_id: str, start: int) -> list[int]:
         """Return up to a page of indexes in the order of their settling, from position `start`."""
-        with self._store.talking():
-            found = self._redis.lrange(
-                self._keys.batch(batch_id).done, start, start + PAGE_SIZE - 1
-            )
-        return [int(index) for index in found]
+        done = self._keys.batch(batch_id).done
+        with reading(batch_id):
+            with self._store.talking():
+                found = self._redis.lrange(done, start, start + PAGE_SIZE - 1)
+            return [int(index) for index in found]
 
     def last_event(self, batch_id: str) -> str:
         """Return where the batch's news stand now, to be handed to `wait_event`."""
         return self.last_events([batch_id])[batch_id]
 
     def last_events(self, batch_ids: Sequence[str]) -> dict[str, str]:
-        """Return where the news of these batches stand now, in one round trip."""
-        with self._store.talking(), self._store.redis.pipeline(transaction=False) as pipe:
+        """Return where the news of these batches stand now, in one round trip.
+
+        Those of a damaged one stand at their beginning.
+        """
+        with self._store.redis.pipeline(transaction=False) as pipe:
             for batch_id in batch_ids:
                 pipe.xrevrange(self._keys.batch(batch_id).events, count=1)
-            found = pipe.execute()
+            found = self._store.replies(pipe)
         return {
-            each: str(last[0][0]) if last else "0-0"
+            each: str(last[0][0]) if last and not isinstance(last, Exception) else "0-0"
             for each, last in zip(batch_ids, found, strict=True)
         }
 
@@ -245,19 +258,37 @@ class Reader:
 
         `places`: by batch id. Returns after `timeout` or a few seconds at the latest; a batch
         without news is missing from what is returned.
+
+        Raises:
+            UnreadableBatch: one of them is damaged; nothing is known of the others.
         """
         longest = min(WAIT_STEP, self._store.settings.socket_timeout / 2)
         block = max(1, int(min(timeout, longest) * 1000))
         events = {self._keys.batch(batch_id).events: batch_id for batch_id in places}
         asked = {key: places[batch_id] for key, batch_id in events.items()}
-        with self._store.talking():
-            news = self._redis.xread(asked, count=PAGE_SIZE, block=block)
+        try:
+            with self._store.talking():
+                news = self._redis.xread(asked, count=PAGE_SIZE, block=block)
+        except LedgerRefused as error:
+            raise self._damaged_of(places, error) from error
         # RESP2 answers with pairs, RESP3 with a mapping.
         found = {}
         for key, entries in dict(news).items() if news else ():
             flat = entries[0] if entries and isinstance(entries[0], list) else entries
             found[events[key]] = str(flat[-1][0])
         return found
+
+    def _damaged_of(self, batch_ids: Iterable[str], error: LedgerRefused) -> Exception:
+        """Return what is to be raised: `UnreadableBatch` if the events of one are no stream."""
+        if not error.server_wide:
+            with self._store.redis.pipeline(transaction=False) as pipe:
+                ids = list(batch_ids)
+                for batch_id in ids:
+                    pipe.type(self._keys.batch(batch_id).events)
+                for batch_id, kind in zip(ids, self._store.replies(pipe), strict=True):
+                    if kind not in ("stream", "none"):
+                        return UnreadableBatch(batch_id, "events")
+        return error
 
     def chain(self, name: str) -> ChainRecord | None:
         """Return a chain as the workers announced it, or None."""
@@ -317,12 +348,14 @@ class Reader:
 
     def history(self, batch_id: str, index: int) -> list[Item]:
         """Return the outcomes of an item that retries have replaced, the oldest first."""
-        with self._store.talking():
-            found = self._redis.hget(self._keys.batch(batch_id).history(page_of(index)), str(index))
-        if found is None:
-            self.status(batch_id)  # raises if the batch is gone
-        earlier = [] if found is None else decode(found)
-        return [Item.model_validate({"index": index, **outcome}) for outcome in earlier]
+        history = self._keys.batch(batch_id).history(page_of(index))
+        with reading(batch_id):
+            with self._store.talking():
+                found = self._redis.hget(history, str(index))
+            if found is None:
+                self.status(batch_id)  # raises if the batch is gone
+            earlier = [] if found is None else decode(found)
+            return [Item.model_validate({"index": index, **outcome}) for outcome in earlier]
 
     def complete(self, batch_id: str, shard: int) -> bool:
         """Return whether each item of a shard has an outcome, and its gather has not come yet."""

@@ -14,6 +14,7 @@ from ledger.callback import end_batch
 from ledger.crash import crash_point
 from ledger.errors import ResumeRefused, RetryRefused, UnknownBatch
 from ledger.models import BatchRecord, BatchStatus, Mode
+from ledger.parsing import reading
 from ledger.parts import Parts
 from ledger.publish import publish_shards, publish_tasks, unsettled_tasks
 from ledger.reader import Reader
@@ -142,12 +143,13 @@ class Steering:
     def _step(self, name: str, batch_id: str, *args: str) -> BatchStatus:
         self._reader.status(batch_id)  # raises for what is no batch, before a key is named after it
         keys = self._store.keys.batch(batch_id)
-        status = self._store.run(name, [keys.meta, keys.events], EVENTS_KEPT, *args)
-        if not status:
-            raise UnknownBatch(batch_id)
-        if status == "over":
-            raise ResumeRefused(batch_id, _used(self._reader.record(batch_id)))
-        return BatchStatus(status)
+        with reading(batch_id):
+            status = self._store.run(name, [keys.meta, keys.events], EVENTS_KEPT, *args)
+            if not status:
+                raise UnknownBatch(batch_id)
+            if status == "over":
+                raise ResumeRefused(batch_id, _used(self._reader.record(batch_id)))
+            return BatchStatus(status)
 
     def _end_page(self, batch_id: str, start: int, stop: int) -> int:
         keys, page = self._store.keys.batch(batch_id), start // PAGE_SIZE

@@ -188,11 +188,11 @@ class Store(Connection):
         redis: Any = self.redis
         with self.talking():
             live = redis.zrevrange(self.keys.active, 0, LANES_LOOKED_AT - 1)
-            with redis.pipeline(transaction=False) as pipe:
-                for batch_id in live:
-                    pipe.hget(self.keys.batch(batch_id).meta, "lane")
-                lanes = Counter(int(lane) for lane in pipe.execute() if lane is not None)
-        return min(range(LANES), key=lambda lane: lanes[lane])
+        with redis.pipeline(transaction=False) as pipe:
+            for batch_id in live:
+                pipe.hget(self.keys.batch(batch_id).meta, "lane")
+            lanes = Counter(self.replies(pipe))
+        return min(range(LANES), key=lambda lane: lanes[str(lane)])
 
     def commit(self, batch_id: str, *, total: int, key: str | None) -> bool:
         """End a batch whose items all have an outcome, once; True for the caller that did it."""

@@ -6,11 +6,14 @@ nothing is missed or counted twice as batches end, are retried, or are deleted.
 """
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 from chains import Usage
+from ledger.errors import UnreadableBatch
 from ledger.models import BatchStatus, ItemStatus
+from ledger.parsing import reading
 from ledger.schema import SUMMED_IN_META, SUMMED_IN_STATS
 from ledger.store import Store
 
@@ -41,10 +44,11 @@ class ChainTotals:
 def totals(store: Store, live: Sequence[str]) -> dict[str, ChainTotals]:
     """Return the totals of each chain that workers have announced or that has had a batch.
 
-    `live`: the batches that have not ended; one that has ended since is counted as well.
+    `live`: the batches that have not ended; one that has ended since is counted as well, and one
+    that cannot be read is not.
     """
     redis: Any = store.redis
-    with store.talking(), redis.pipeline(transaction=True) as pipe:
+    with redis.pipeline(transaction=True) as pipe:
         pipe.hgetall(store.keys.totals)
         # Zero is a number, too: whoever draws rates must have seen it before the first one comes.
         pipe.hkeys(store.keys.chains)
@@ -52,20 +56,27 @@ def totals(store: Store, live: Sequence[str]) -> dict[str, ChainTotals]:
             keys = store.keys.batch(batch_id)
             pipe.hmget(keys.meta, "chain", "summed", *SUMMED_IN_META)
             pipe.hmget(keys.stats, *SUMMED_IN_STATS)
-        ended, announced, *replies = pipe.execute()
+        ended, announced, *replies = store.replies(pipe)
     sums: dict[str, dict[str, int]] = {chain: {} for chain in announced}
     for name, n in ended.items():
         what, chain = name.split(" ", 1)
         sums.setdefault(chain, {})[what] = int(n)
-    for meta, stats in zip(replies[::2], replies[1::2], strict=True):
-        chain, summed, *numbers = meta
-        if chain is None:
-            continue  # deleted meanwhile
-        before = _pairs(summed or "")
-        of_chain = sums.setdefault(chain, {})
-        for what, n in zip(_SUMMED, [*numbers, *stats], strict=True):
-            of_chain[what] = of_chain.get(what, 0) + int(n or 0) - before.get(what, 0)
+    for batch_id, meta, stats in zip(live, replies[::2], replies[1::2], strict=True):
+        with suppress(UnreadableBatch), reading(batch_id):
+            chain, more = _more(meta, stats)
+            if chain is not None:  # else it was deleted meanwhile
+                of_chain = sums.setdefault(chain, {})
+                for what, n in more.items():
+                    of_chain[what] = of_chain.get(what, 0) + n
     return {chain: _totals(sums[chain]) for chain in sorted(sums)}
+
+
+def _more(meta: Any, stats: Any) -> tuple[str | None, dict[str, int]]:
+    """The chain of a live batch, and what it has come to since its last end."""
+    chain, summed, *numbers = meta
+    before = _pairs(summed or "")
+    found = zip(_SUMMED, [*numbers, *stats], strict=True)
+    return chain, {what: int(n or 0) - before.get(what, 0) for what, n in found}
 
 
 def _pairs(summed: str) -> dict[str, int]:

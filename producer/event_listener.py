@@ -6,6 +6,7 @@ import time
 from typing import Final, NamedTuple
 
 from chains.errors import BatchordError
+from ledger.errors import UnreadableBatch
 from ledger.reader import WAIT_STEP, Reader, stream_place
 
 #: Longest time in seconds until the thread sees a waiter that has joined while it listens.
@@ -95,6 +96,12 @@ class EventListener:
                 earliest[waiter.batch_id] = waiter.after
         try:
             news = self._reader.wait_events(earliest, _JOIN)
+        except UnreadableBatch as error:
+            # It is damaged; who waits for another one goes on to wait.
+            for waiter in waiters:
+                if waiter.batch_id == error.batch_id:
+                    waiter.wake(error)
+            return
         except BatchordError as error:
             for waiter in waiters:
                 waiter.wake(error)

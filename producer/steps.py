@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from functools import partial
 from typing import Any, Final, Generic, NamedTuple, ParamSpec, TypeVar
 
-from ledger.errors import LedgerUnavailable
+from ledger.errors import LedgerRefused, LedgerUnavailable
 from ledger.reader import Reader
 from producer.async_edge import AsyncEdge
 
@@ -63,13 +63,17 @@ def ask(seconds: float, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs)
 
 
 def patiently(seconds: float, step: Step) -> Steps[Any]:
-    """Carry out a step, again while the ledger is unavailable, for so many seconds."""
+    """Carry out a step, again while the ledger is unavailable, for so many seconds.
+
+    What Redis refuses for good, and what is damaged, is raised at once.
+    """
     until = time.monotonic() + seconds
     while True:
         try:
             return (yield step)
-        except LedgerUnavailable:
-            if time.monotonic() >= until:
+        except LedgerUnavailable as error:
+            passes = not isinstance(error, LedgerRefused) or error.passes
+            if not passes or time.monotonic() >= until:
                 raise
             yield Sleep(_RETRY)
 

@@ -179,6 +179,31 @@ def test_an_unknown_batch_is_not_found(flower: Flower, path: str, batch_id: str)
     assert flower.status(path.format(batch_id)) == 404
 
 
+def test_a_damaged_batch_is_named_and_the_others_are_shown(
+    flower: Flower, deployment: Deployment, ended: Batch
+) -> None:
+    damaged = deployment.client.submit("echo", [1])
+    damaged.pause()
+    (meta,) = [key for key in deployment.keys_of(damaged) if key.endswith(":meta")]
+    status = deployment.redis.hget(meta, "status")
+    deployment.redis.hset(meta, mapping={"status": "hibernating", "metadata": "["})
+    for path in (f"/api/batches/{damaged.id}", f"/batch/{damaged.id}/data"):
+        answer, text = flower.ask(path)
+        assert answer == 500
+        assert "cannot be read" in text
+    answer, text = flower.ask(f"/api/batches/{damaged.id}/cancel", method="POST")
+    assert (answer, "cannot be read" in text) == (500, True)
+    for query in ("limit=100", "text=support", "text=may-fail"):
+        shown = {each["id"] for each in flower.json(f"/api/batches?{query}")["batches"]}
+        assert ended.id in shown
+        assert damaged.id not in shown
+    assert "batchord_unreadable_batches 1.0" in flower.get("/metrics")
+    deployment.redis.hset(meta, mapping={"status": status, "metadata": "{}"})
+    damaged.cancel()
+    damaged.wait(30)
+    assert "batchord_unreadable_batches 0.0" in flower.get("/metrics")
+
+
 @pytest.mark.parametrize("action", ["cancel", "pause", "resume", "retry"])
 @pytest.mark.parametrize("batch_id", [NOBODY, "nonsense"])
 def test_nothing_is_done_to_an_unknown_batch(

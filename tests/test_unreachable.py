@@ -2,7 +2,9 @@
 
 import socket
 import time
+import uuid
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -10,10 +12,11 @@ from pydantic import SecretStr
 
 from chains import BatchordError, register
 from chaos.server import free_port
-from ledger.errors import LedgerUnavailable
+from ledger.errors import LedgerRefused, LedgerUnavailable
 from ledger.settings import NoServer, Settings
 from producer import Client
-from tests.harness import connect
+from tests.conftest import Deploy
+from tests.harness import connect, wait_until
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -115,3 +118,24 @@ def test_without_any_server_the_error_names_both_cures(
 def test_the_settings_do_not_show_the_password() -> None:
     settings = Settings(redis_url=SecretStr("redis://:secret-word@h/0"))
     assert "secret-word" not in repr(settings) + str(settings) + settings.model_dump_json()
+
+
+def test_who_waits_hears_at_once_that_its_password_is_refused_for_good(deploy: Deploy) -> None:
+    """A server that is away is waited for; one that refuses us will not change its mind."""
+    deployment = deploy()
+    name = f"user-{uuid.uuid4().hex}"
+    deployment.redis.acl_setuser(
+        name, enabled=True, passwords=["+secret"], keys=["*"], channels=["*"], commands=["+@all"]
+    )
+    batch = deployment.client.submit("somewhere", [1])
+    url = deployment.url.replace("redis://", f"redis://{name}:secret@")
+    with ThreadPoolExecutor(1) as thread, Client(url) as client:
+        waiting = thread.submit(client.retrieve(batch.id).wait)
+        wait_until(
+            lambda: any(each["user"] == name for each in deployment.redis.client_list()),
+            what="it waits",
+        )
+        deployment.redis.acl_deluser(name)  # and its connections are closed
+        with pytest.raises(LedgerRefused, match="check user and password"):
+            waiting.result(30)
+    batch.cancel()

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 
 from chains.background import call_at
-from ledger.errors import LedgerRefused
+from ledger.errors import LedgerRefused, concerns_all
 from ledger.exchange import Exchange, Keeping, PutOff, Refused, Wish
 from ledger.models import ItemError, PauseReason
 from worker.leases import Leases
@@ -60,7 +60,7 @@ def _pause(exchange: Exchange, tripped: Sequence[Aside]) -> Refused:
         try:
             exchange.pause(batch_id, reason)
         except LedgerRefused as error:
-            if error.server_wide:
+            if concerns_all(error):
                 raise
             refused[batch_id] = error
         else:

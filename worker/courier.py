@@ -61,6 +61,7 @@ class Courier:
                 try:
                     self._look(batch_id)
                 except BatchordError as error:
+                    # Damaged, or without an answer of Redis: the sweep names it again.
                     logger.warning("put off batch=%s: %s", batch_id, type(error).__name__)
                 except Exception:
                     # Whatever it was, other batches must have their turn.

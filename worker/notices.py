@@ -15,10 +15,12 @@ from functools import cached_property
 from typing import Any, Final
 
 from celery import Celery
+from kombu.exceptions import OperationalError
 
 from chains.errors import BatchordError
 from ledger.callback import publish_callback
 from ledger.crash import crash_point
+from ledger.errors import concerns_all
 from ledger.models import BatchRecord
 from ledger.notices import ON_COMPLETE, Notice, Notices
 from ledger.webhook import BadWebhook, Undelivered, checked_url, deployment_url, signers
@@ -33,6 +35,8 @@ GROWTH: Final = 5
 LONGEST: Final = 24 * 3600.0
 #: Seconds beyond its timeout after which a try belongs to a process that is dead.
 MARGIN: Final = 15.0
+#: Seconds after which a notice that could not be read or kept is looked at again.
+DAMAGED: Final = 300.0
 
 
 class NoticeThread:
@@ -81,10 +85,22 @@ class NoticeThread:
     def _turn(self, runner: asyncio.Runner) -> bool:
         """Do some of what is due; whether there was any."""
         due = self._notices.due(limit=AT_ONCE)
-        taken = [notice for member in due if (notice := self._take(member)) is not None]
+        taken = [notice for member in due if (notice := self._taken(member)) is not None]
         if taken:
             runner.run(self._tell_all(taken))
         return bool(due)
+
+    def _taken(self, member: str) -> Notice | None:
+        """As `_take`; what is damaged of one batch is put off, and holds up no other's."""
+        try:
+            return self._take(member)
+        except Exception as error:
+            # The broker is the same Redis.
+            if concerns_all(error) or isinstance(error, OperationalError):
+                raise
+            logger.error("notice put off %r: %s", member, type(error).__name__)
+            self._notices.leave(member, DAMAGED)
+            return None
 
     def _take(self, member: str) -> Notice | None:
         """Take what is a webhook, for one try; do now what is a callback, or for nobody."""
@@ -104,10 +120,16 @@ class NoticeThread:
         return notice
 
     async def _tell_all(self, notices: list[Notice]) -> None:
-        """Make one try of each, side by side; all to their end, whatever becomes of one."""
-        for failed in await asyncio.gather(*map(self._tell, notices), return_exceptions=True):
+        """Make one try of each, side by side; all to their end, whatever becomes of one.
+
+        The next try of a notice whose end could not be noted is due once its hold is over.
+        """
+        told = await asyncio.gather(*map(self._tell, notices), return_exceptions=True)
+        for notice, failed in zip(notices, told, strict=True):
             if failed is not None:
-                raise failed
+                if concerns_all(failed) or not isinstance(failed, Exception):
+                    raise failed
+                logger.error("notice not ended %r: %s", notice.member, type(failed).__name__)
 
     def _call_back(self, batch_id: str, member: str) -> None:
         try:

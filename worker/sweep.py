@@ -14,7 +14,7 @@ from celery import Celery
 
 from chains.errors import BatchordError
 from ledger.crash import crash_point
-from ledger.errors import LedgerRefused, LedgerUnavailable, LedgerUnreachable, UnknownBatch
+from ledger.errors import UnknownBatch, concerns_all
 from ledger.models import BatchRecord, BatchStatus, ChainRecord, Mode, Repair, announcements
 from ledger.publish import (
     FIRST,
@@ -93,7 +93,7 @@ class Sweep:
                     self.turn()
             except BatchordError as error:
                 # Whoever holds an item could not renew its lease either.
-                if isinstance(error, LedgerUnavailable):
+                if concerns_all(error):
                     self._mistrust()
                 logger.warning("sweep put off: %s", error)
             except Exception:
@@ -107,10 +107,8 @@ class Sweep:
                 self._repair(self._reader.record(batch_id))
             except UnknownBatch:
                 self._store.forget(batch_id)
-            except LedgerUnreachable:
-                raise
             except Exception as error:
-                if isinstance(error, LedgerRefused) and error.server_wide:
+                if concerns_all(error):
                     raise
                 # It is about this batch: the others have their turn.
                 self._skip(batch_id, error)

@@ -82,11 +82,9 @@ class Desk:
 
         Raises:
             UnknownBatch: there is none.
+            UnreadableBatch: it is damaged.
         """
-        found = self.overview.of([batch_id]) if is_batch_id(batch_id) else []
-        if not found:
-            raise UnknownBatch(batch_id)
-        record, progress = found[0]
+        record, progress = self.overview.one(batch_id)
         series = progress.model_dump(mode="json", include=_IN_DETAIL)
         failures = self._failures(batch_id, progress.failures)
         return self._batch(record, progress) | series | {"failures": failures}

@@ -15,7 +15,14 @@ from tornado.iostream import StreamClosedError
 from tornado.web import HTTPError, authenticated
 
 from chains.errors import BatchordError
-from ledger.errors import LedgerUnavailable, ResumeRefused, RetryRefused, UnknownBatch
+from ledger.errors import (
+    LedgerUnavailable,
+    ResumeRefused,
+    RetryRefused,
+    UnknownBatch,
+    UnreadableBatch,
+    concerns_all,
+)
 from ledger.models import BatchStatus
 from ledger.wire import task_id, use_cancel
 from worker.flower.desk import CHUNK, MOST, PAGE, Action, Desk
@@ -29,6 +36,8 @@ _STATUS: Final[dict[type[BatchordError], int]] = {
     UnknownBatch: 404,
     RetryRefused: 409,
     ResumeRefused: 409,
+    # It is there, and asking again does not help.
+    UnreadableBatch: 500,
     LedgerUnavailable: 503,
 }
 
@@ -39,6 +48,12 @@ PAYLOADS_OFF: Final = (
     "results hold what the chain was given and what it made: start Flower with "
     "BATCHORD_FLOWER_PAYLOADS=1 to let those who may log in here have them"
 )
+
+
+def _status_of(error: BatchordError) -> int:
+    if isinstance(error, LedgerUnavailable) and not concerns_all(error):
+        return _STATUS[UnreadableBatch]
+    return next((n for kind, n in _STATUS.items() if isinstance(error, kind)), 500)
 
 
 class _AtTheDesk:
@@ -56,9 +71,7 @@ class _AtTheDesk:
         try:
             return await self.desk.ask(what, *args, **kwargs)
         except BatchordError as error:
-            raise HTTPError(
-                next((n for kind, n in _STATUS.items() if isinstance(error, kind)), 500), str(error)
-            ) from error
+            raise HTTPError(_status_of(error), str(error)) from error
 
     async def find(self) -> dict[str, Any]:
         """The page of batches that the query asks for."""

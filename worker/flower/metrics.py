@@ -16,6 +16,7 @@ from flower.views.monitor import Metrics as FlowersMetrics
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from chains.errors import BatchordError
+from ledger.errors import UnreadableBatch
 from ledger.models import BatchRecord, Repair
 from ledger.progress import Progress
 from ledger.totals import ChainTotals
@@ -117,6 +118,7 @@ class BatchMetrics:
         self._totals: dict[str, ChainTotals] = {}
         self._repairs: dict[Repair, int] = {}
         self._live = 0
+        self._unreadable = 0
         self._up = False
         prometheus_client.REGISTRY.register(self)
 
@@ -127,14 +129,16 @@ class BatchMetrics:
     def _look_at_all(self) -> None:
         try:
             live = self._desk.reader.active()
-            self._look = self._overview.of(live[:_MOST])
+            found = self._overview.look(live[:_MOST])
+            self._look = [one for one in found if isinstance(one, tuple)]
+            self._unreadable = sum(isinstance(one, UnreadableBatch) for one in found)
             self._totals = self._desk.totals(live[:_MOST])
             self._live = len(live)
             self._repairs = self._overview.repairs()
             self._up = True
         except BatchordError as error:
             # Counters that were told stay: one that is gone and comes again would have been reset.
-            self._look, self._live, self._up = [], 0, False
+            self._look, self._live, self._unreadable, self._up = [], 0, 0, False
             logger.warning("no metrics of batches: %s", error)
 
     def describe(self) -> Iterable[Metric]:
@@ -148,6 +152,11 @@ class BatchMetrics:
             "batchord_live_batches",
             f"Batches that have not ended; all other series sum up the oldest {_MOST}",
             self._live,
+        )
+        yield GaugeMetricFamily(
+            "batchord_unreadable_batches",
+            "Batches that have not ended and cannot be read; other series leave them out",
+            self._unreadable,
         )
         repairs = CounterMetricFamily(
             "batchord_sweep_repairs", "Tasks that the sweeps have sent again", labels=["why"]
