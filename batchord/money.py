@@ -18,7 +18,7 @@ def spent(record: BatchRecord) -> list[str]:
             else f" ({usage.input_tokens or 0:,} in, {usage.output_tokens or 0:,} out)"
         )
         parts.append(f"{tokens or 0:,}{of} tokens{split}")
-    if tokens is not None or (budget is not None and budget.usd is not None):
+    if cost(record) or (budget is not None and budget.usd is not None):
         parts.append(_cost_of_budget(record))
     return parts
 
@@ -27,7 +27,7 @@ def spent_briefly(record: BatchRecord) -> str:
     """As `spent`, for a line that is short of room."""
     usage, budget = record.usage, record.budget
     tokens = None if usage is None else usage.total_tokens
-    if tokens is None and budget is None:
+    if not cost(record) and budget is None:
         return ""
     limit = None if budget is None else budget.tokens
     of = "" if limit is None else f" of {short(limit)}"
@@ -37,7 +37,7 @@ def spent_briefly(record: BatchRecord) -> str:
 def cost(record: BatchRecord) -> str:
     """Say the cost; empty where no call reported what it used."""
     usage = record.usage
-    if usage is None or usage.total_tokens is None:
+    if usage is None or (usage.total_tokens is None and usage.cost_nanos is None):
         return ""
     return "unknown" if usage.cost_usd is None else dollars(usage.cost_usd)
 

@@ -102,6 +102,40 @@ def test_items_and_batch_have_their_cost_failed_answers_and_cached_tokens_includ
     assert dumped["cost_usd"] == usage.cost_usd
 
 
+#: How a batch is submitted, its words, and how many of them a call is made for.
+FREE: dict[str, tuple[dict[str, Any], list[str], int]] = {
+    "the cache has all": ({"cache": True}, ["known"] * 3, 0),
+    "the cache has some": ({"cache": True}, ["known", "new", "known"], 1),
+    "all are alike": ({"dedupe": True}, ["alike"] * 3, 1),
+    "alike, and in the cache": ({"dedupe": True, "cache": True}, ["known"] * 3, 0),
+}
+
+
+@pytest.mark.parametrize("name", FREE)
+def test_what_was_paid_for_elsewhere_costs_nothing_and_not_an_unknown_sum(
+    priced: Deployment, provider: OpenAIServer, name: str
+) -> None:
+    options, texts, calls = FREE[name]
+    suffix = name.replace(" ", "-")
+    texts = [f"{text}-{suffix}" for text in texts]
+    if "cache" in options:
+        priced.client.submit("ask", [f"known-{suffix}"], cache=True).wait(20)
+    provider.reset()
+    batch = priced.client.submit("ask", texts, **options)
+    usage = batch.wait(20).usage
+    assert usage is not None
+    assert len(provider.requests) == (usage.requests or 0) == calls
+    items = list(batch.results())
+    costs = [-1 if item.usage is None else item.usage.cost_nanos for item in items]
+    paid_for = [cost for cost in costs if cost]
+    assert (costs.count(0), len(paid_for)) == (3 - calls, calls)
+    assert usage.cost_usd == sum(filter(None, costs)) / 1e9
+    assert all(item.cached or item.same_as is not None for item in items if item.usage == FREE_USE)
+
+
+FREE_USE = Usage(requests=0, cost_nanos=0)
+
+
 def test_answers_that_are_asked_for_again_are_paid_for(
     priced: Deployment, provider: OpenAIServer
 ) -> None:

@@ -287,6 +287,49 @@ def test_a_completion_window_that_is_over_ends_it_there_too(
     assert [each["status"] for each in provider.batches.batches.values()] == ["cancelled"]
 
 
+#: Words of a batch that is paused while it is at the provider, and how many of them fail.
+PAUSED: dict[str, tuple[list[str], int]] = {
+    "all succeed": (words(50), 0),
+    "some fail": ([*words(20), "bad", "bad"], 2),
+    "all fail": (["bad"] * 30, 30),
+}
+
+
+@pytest.mark.parametrize("name", PAUSED)
+def test_a_batch_that_is_paused_there_and_has_nothing_left_to_do_completes(
+    deployment: Deployment, provider: OpenAIServer, name: str
+) -> None:
+    texts, bad = PAUSED[name]
+    provider.fail_when("bad", status=400)
+    how = provider.batches.behaviour
+    how.held = True
+    batch = submit(deployment, "ask", texts, completion_window="1h")
+    wait_until(lambda: in_progress(provider), what="the provider works")
+    assert batch.pause() is BatchStatus.PAUSED
+    how.held = False
+    record = batch.wait(30)
+    assert (record.status, record.request_counts.failed) == (BatchStatus.COMPLETED, bad)
+    assert record.request_counts.succeeded == len(texts) - bad
+    assert provider.batches.executed.total() == len(texts)
+    assert deployment.redis.ttl(f"batchord:{{{batch.id}}}:meta") > 0
+
+
+def test_a_batch_that_is_paused_there_waits_for_what_is_to_run_live(
+    deployment: Deployment, provider: OpenAIServer
+) -> None:
+    how = provider.batches.behaviour
+    how.held, how.lose = True, 1
+    batch = submit(deployment, "ask", words(30), provider_retry="live")
+    wait_until(lambda: in_progress(provider), what="the provider works")
+    assert batch.pause() is BatchStatus.PAUSED
+    how.held = False
+    wait_until(lambda: batch.request_counts.done == 29, what="what was answered is taken")
+    assert (batch.status, live_calls(provider)) == (BatchStatus.PAUSED, 0)
+    batch.resume()
+    assert batch.wait(30).request_counts.succeeded == 30
+    assert live_calls(provider) == 1
+
+
 def test_a_batch_that_the_provider_refuses_pauses_and_is_sent_anew_after_a_resume(
     deployment: Deployment, provider: OpenAIServer
 ) -> None:

@@ -30,6 +30,12 @@ from ledger.settings import Settings
 from ledger.values import encode
 from worker.cached import CachedOutputs, name_of
 
+#: What an item has used whose outcome was paid for elsewhere: known, and not unknown.
+_FREE: Final = Usage(requests=0, cost_nanos=0)
+
+#: What an outcome says of an output that an earlier batch has paid for.
+_CACHED: Final = ',"cached":true'
+
 #: Texts up to so many characters are encoded on the loop: a thread costs more than they do.
 _SHORT: Final = 16_384
 
@@ -117,7 +123,7 @@ async def attempt(
     try:
         name = name_of(chain, claim.input) if claim.cache else None
         if name is not None and (known := await tools.cached.get(name)) is not None:
-            return _ended(ItemStatus.SUCCEEDED, known, run.usage, 0.0, cached=True)
+            return _ended(ItemStatus.SUCCEEDED, known, run.usage or _FREE, 0.0, more=_CACHED)
         value, problem = await _run(chain, claim, tools.settings, run, runs)
         busy = time.perf_counter() - started
         if problem is None:
@@ -243,17 +249,16 @@ def _same(claim: Claim, first: int) -> Ended:
     status = ItemStatus(found["status"])
     if status is not ItemStatus.SUCCEEDED:
         error = ItemError.model_validate(found["error"])
-        return failed(error, more={"same_as": first})
+        return failed(error, _FREE, more={"same_as": first})
     output = json.dumps(found["output"], ensure_ascii=False)
-    return Ended(outcome=f'{{"status":"succeeded","same_as":{first}}}', output=output)
+    return _ended(ItemStatus.SUCCEEDED, output, _FREE, 0.0, more=f',"same_as":{first}')
 
 
 def _ended(
-    status: ItemStatus, output: str, usage: Usage | None, busy: float, *, cached: bool = False
+    status: ItemStatus, output: str, usage: Usage | None, busy: float, *, more: str = ""
 ) -> Ended:
     used = "" if usage is None else f',"usage":{_json_of(usage)}'
-    known = ',"cached":true' if cached else ""
-    outcome = f'{{"status":"{status.value}"{used}{known}}}'
+    outcome = f'{{"status":"{status.value}"{used}{more}}}'
     return Ended(outcome=outcome, output=output, status=status, usage=usage, busy=busy)
 
 
