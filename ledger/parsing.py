@@ -36,7 +36,7 @@ def reading(batch_id: str) -> Iterator[None]:
         raise UnreadableBatch(batch_id, type(error).__name__) from error
     except BatchordError:
         raise
-    except (KeyError, IndexError, ValueError, TypeError, AttributeError, zlib.error) as error:
+    except (KeyError, ValueError, TypeError, AttributeError, zlib.error) as error:
         # Not its text: pydantic's quotes the value.
         why = f"field {error}" if isinstance(error, KeyError) else type(error).__name__
         raise UnreadableBatch(batch_id, why) from error

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
+from ledger.arguments import check_int
 from ledger.errors import LedgerRefused, UnknownBatch, UnreadableBatch
 from ledger.models import (
     BatchRecord,
@@ -121,7 +122,9 @@ class Reader:
 
         Raises:
             UnknownBatch: `after` names no batch.
+            TypeError, ValueError: `limit` is no int of at least 1.
         """
+        check_int("limit", limit, 1)
         start = 0
         if after is not None:
             if not is_batch_id(after):
@@ -155,12 +158,16 @@ class Reader:
 
     def items(self, batch_id: str, start: int, stop: int) -> list[Item]:
         """Return the items `start` to `stop` in input order, in any state, at most one page."""
+        check_int("start", start, 0)
+        check_int("stop", stop, 0)
         page = page_of(start)
         stop = min(stop, (page + 1) * PAGE_SIZE)
         return self.items_at(batch_id, range(start, stop)) if start < stop else []
 
     def items_at(self, batch_id: str, indexes: Sequence[int]) -> list[Item]:
         """Return the items at `indexes`, in that order; unknown ones are missing."""
+        for index in indexes:
+            check_int("index", index, 0)
         with reading(batch_id):
             return self._items_at(batch_id, indexes)
 
@@ -170,10 +177,12 @@ class Reader:
         for index in indexes:
             pages.setdefault(page_of(index), []).append(index)
         with self._store.talking(), self._store.redis.pipeline(transaction=False) as pipe:
+            pipe.hget(keys.meta, "total")
             for page, wanted in pages.items():
                 pipe.hmget(keys.outcomes(page), [str(index) for index in wanted])
                 pipe.exists(keys.ids(page))
-            replies = pipe.execute()
+            total, *replies = pipe.execute()
+            known = range(int(total or 0))
             outcomes: dict[int, str | None] = {}
             for wanted, found in zip(pages.values(), replies[::2], strict=True):
                 outcomes.update(zip(wanted, found, strict=True))
@@ -190,7 +199,9 @@ class Reader:
             ids.update(zip(pages[page], found, strict=True))
         runs = dict(zip(open_, replies[-1], strict=True)) if open_ else {}
         return [
-            item_of(index, outcomes[index], ids.get(index), runs.get(index)) for index in indexes
+            item_of(index, outcomes[index], ids.get(index), runs.get(index))
+            for index in indexes
+            if index in known
         ]
 
     def inputs(self, batch_id: str, indexes: Sequence[int]) -> list[Any]:
@@ -207,6 +218,7 @@ class Reader:
 
     def completed(self, batch_id: str, start: int) -> list[int]:
         """Return up to a page of indexes in the order of their settling, from position `start`."""
+        check_int("start", start, 0)
         done = self._keys.batch(batch_id).done
         with reading(batch_id):
             with self._store.talking():
@@ -347,13 +359,18 @@ class Reader:
         return found
 
     def history(self, batch_id: str, index: int) -> list[Item]:
-        """Return the outcomes of an item that retries have replaced, the oldest first."""
+        """Return the outcomes of an item that retries have replaced, the oldest first.
+
+        Raises:
+            IndexError: the batch has no such item.
+        """
+        check_int("index", index, 0)
         history = self._keys.batch(batch_id).history(page_of(index))
         with reading(batch_id):
             with self._store.talking():
                 found = self._redis.hget(history, str(index))
-            if found is None:
-                self.status(batch_id)  # raises if the batch is gone
+            if found is None and index >= (total := self.record(batch_id).request_counts.total):
+                raise IndexError(f"index: the batch has {total} items, there is no item {index}")
             earlier = [] if found is None else decode(found)
             return [Item.model_validate({"index": index, **outcome}) for outcome in earlier]
 

@@ -102,7 +102,8 @@ class Steering:
     def retry_failed(self, batch_id: str, codes: Collection[str] | None = None) -> int:
         """Have failed items of a completed batch run again, in place; return how many.
 
-        `codes`: only those whose error has one of these codes; None: all.
+        `codes`: only those whose error has one of these codes, so that no code is no item; None:
+        all.
 
         Raises:
             RetryRefused: the batch has not completed.
@@ -110,7 +111,7 @@ class Steering:
         record = self._reader.record(batch_id)
         if record.status is not BatchStatus.COMPLETED:
             raise RetryRefused(batch_id, record.status)
-        if not record.request_counts.failed:
+        if not record.request_counts.failed or (codes is not None and not codes):
             return 0
         keys = self._store.keys.batch(batch_id)
         if not self._store.reopen(

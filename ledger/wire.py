@@ -19,9 +19,9 @@ def new_batch_id() -> str:
     return f"batch_{secrets.token_hex(12)}"
 
 
-def is_batch_id(text: str) -> bool:
+def is_batch_id(text: object) -> bool:
     """Whether `text` has the form of a batch id; nothing else may enter a key or a path."""
-    return _BATCH_ID.fullmatch(text) is not None
+    return isinstance(text, str) and _BATCH_ID.fullmatch(text) is not None
 
 
 def is_run(name: str, arguments: Mapping[str, Any]) -> bool:

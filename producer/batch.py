@@ -6,8 +6,9 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any, Final
 
+from ledger.arguments import check_codes, check_int, check_timeout
 from ledger.budget import Budget
-from ledger.errors import BatchPaused, ItemNotSucceeded
+from ledger.errors import BatchPaused, ItemNotSucceeded, UnknownBatch
 from ledger.events import BatchEvent, News
 from ledger.models import BatchRecord, BatchStatus, Item, ItemStatus, RequestCounts
 from ledger.progress import Progress
@@ -91,6 +92,7 @@ class Batch:
 
         Raises:
             TimeoutError: it has not ended within `timeout` seconds. It goes on all the same.
+            TypeError, ValueError: `timeout` is neither None nor a number of at least 0.
         """
         return self._waits.result(self._until_ended(timeout))
 
@@ -137,12 +139,15 @@ class Batch:
     def retry_failed(self, codes: Collection[str] | None = None) -> int:
         """Have failed items run again, in place: same batch, same order. Returns how many.
 
-        `codes`: only those whose error has one of these codes; None: all. The batch goes on until
-        each item has its outcome again; what the earlier one was is in `history`.
+        `codes`: only those whose error has one of these codes, so that no code is no item; None:
+        all. The batch goes on until each item has its outcome again; what the earlier one was is in
+        `history`.
 
         Raises:
             RetryRefused: the batch has not completed.
+            TypeError: `codes` is neither None nor a collection of codes.
         """
+        check_codes(codes)
         return self._steering.retry_failed(self.id, codes)
 
     async def aretry_failed(self, codes: Collection[str] | None = None) -> int:
@@ -154,8 +159,8 @@ class Batch:
 
         Raises:
             TypeError, ValueError: `index` is no int of at least 0.
+            IndexError: the batch has no such item.
         """
-        _check_place("index", index)
         return self._reader.history(self.id, index)
 
     def results(self, *, raise_if_paused: bool = False) -> Stream[Item]:
@@ -193,9 +198,9 @@ class Batch:
         Raises:
             TypeError, ValueError: a place is no int of at least 0.
         """
-        _check_place("start", start)
+        check_int("start", start, 0)
         if stop is not None:
-            _check_place("stop", stop)
+            check_int("stop", stop, 0)
         return Stream(self._waits, lambda: self._as_they_stand(start, stop))
 
     def outputs(self, *, return_exceptions: bool = False) -> list[Any]:
@@ -233,6 +238,7 @@ class Batch:
         return await self._edge.call(self.export, path, output=output)
 
     def _until_ended(self, timeout: float | None) -> Steps[BatchRecord]:
+        check_timeout(timeout)
         deadline = None if timeout is None else time.monotonic() + timeout
         place, ended = yield from ask(0, self._state)
         while not ended:
@@ -249,6 +255,8 @@ class Batch:
         end = total if stop is None else min(stop, total)
         while start < end:
             page = yield from ask(0, self._reader.items, self.id, start, end)
+            if not page:
+                raise UnknownBatch(self.id)  # it was deleted meanwhile
             yield Page(page)
             start += len(page)
 
@@ -324,13 +332,6 @@ class Batch:
         yield from patiently(patience, AwaitEvent(self.id, place, timeout))
         # News may come by the thousand a second: look a hundred times.
         yield Sleep(_BREATH)
-
-
-def _check_place(name: str, place: Any) -> None:
-    if type(place) is not int:
-        raise TypeError(f"{name}: an int of at least 0, not a {type(place).__name__}")
-    if place < 0:
-        raise ValueError(f"{name}: an int of at least 0, not {place}")
 
 
 def _output(item: Item, return_exceptions: bool) -> Any:

@@ -6,6 +6,7 @@ from typing import Any, Final, Literal
 
 from pydantic import SecretStr
 
+from ledger.arguments import check_time
 from ledger.budget import Budget
 from ledger.celery_app import create_app
 from ledger.checkup import Finding, checkup
@@ -186,6 +187,7 @@ class Client:
 
         Raises:
             UnknownBatch: `after` names none.
+            TypeError, ValueError: `limit` is no int of at least 1.
         """
         return self._reader.newest(limit=limit, after=after)
 
@@ -205,7 +207,12 @@ class Client:
         )
 
     def ended_before(self, when: datetime) -> Records:
-        """Return the batches that ended before this time, newest first."""
+        """Return the batches that ended before this time, newest first.
+
+        Raises:
+            TypeError, ValueError: `when` is no datetime with a time zone.
+        """
+        check_time("when", when)
         found: Records = []
         after: str | None = None
         while page := self.list(limit=_PAGE, after=after):

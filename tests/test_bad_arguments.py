@@ -1,11 +1,18 @@
 """Arguments of a submission that cannot be used are refused in one line, and leave no trace."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from datetime import datetime
+from functools import partial
 from typing import Any
 
 import pytest
 
 from chains import ChainNotFound, register
+from ledger.errors import SubmitRefused, UnknownBatch
+from ledger.models import BatchStatus
+from ledger.reader import Reader
+from producer import Batch, Client
+from tests.conftest import Deploy
 from tests.harness import Deployment, refused
 
 pytestmark = pytest.mark.timeout(60)
@@ -14,6 +21,19 @@ pytestmark = pytest.mark.timeout(60)
 @pytest.fixture(scope="module", autouse=True)
 def _chains() -> None:
     register("here", str, replace=True)
+
+
+@pytest.fixture(scope="module")
+def deployment_of_module(deploy_for_module: Deploy) -> Deployment:
+    return deploy_for_module()
+
+
+@pytest.fixture(scope="module")
+def asked(deployment_of_module: Deployment) -> Iterator[Batch]:
+    """A batch of three items that no worker runs."""
+    batch = deployment_of_module.client.submit("here", [1, 2, 3])
+    yield batch
+    batch.cancel()
 
 
 @pytest.mark.parametrize(
@@ -62,29 +82,106 @@ def test_a_bad_priority_is_refused(traceless: Deployment, priority: Any) -> None
     assert "priority" in refused(traceless, "here", [1], priority=priority)
 
 
-@pytest.mark.parametrize(
-    ("read", "error", "says"),
-    [
-        (lambda batch: list(batch.items(-2)), ValueError, "start: an int of at least 0, not -2"),
-        (lambda batch: list(batch.items(0, -1)), ValueError, "stop: an int of at least 0, not -1"),
-        (lambda batch: list(batch.items("1")), TypeError, "start: an int of at least 0, not a str"),
-        (lambda batch: list(batch.items(0, 1.5)), TypeError, "stop: an int of at least 0"),
-        (lambda batch: list(batch.items(True)), TypeError, "start: an int of at least 0"),
-        (lambda batch: batch.history(-1), ValueError, "index: an int of at least 0, not -1"),
-        (lambda batch: batch.history(None), TypeError, "index: an int of at least 0"),
+def _any(value: Any) -> Any:
+    """A value whose type is wrong on purpose."""
+    return value
+
+
+def _purge(batch_id: Any, _: Batch, client: Client) -> bool:
+    return client.purge(batch_id)
+
+
+def _retrieve(batch_id: Any, _: Batch, client: Client) -> Batch:
+    return client.retrieve(batch_id)
+
+
+def _reader(client: Client) -> Reader:
+    return client._reader
+
+
+#: What is asked of a batch of three items, of its client or of its ledger, and how it is refused.
+ASKED: list[tuple[Callable[[Batch, Client], Any], type[Exception], str]] = [
+    (lambda batch, _: list(batch.items(-2)), ValueError, "start: an int of at least 0, not -2"),
+    (lambda batch, _: list(batch.items(0, -1)), ValueError, "stop: an int of at least 0, not -1"),
+    (lambda batch, _: list(batch.items(_any("1"))), TypeError, "start: an int of at least 0, not"),
+    (lambda batch, _: list(batch.items(0, _any(1.5))), TypeError, "stop: an int of at least 0"),
+    (lambda batch, _: list(batch.items(True)), TypeError, "start: an int of at least 0"),
+    (lambda batch, _: batch.history(-1), ValueError, "index: an int of at least 0, not -1"),
+    (lambda batch, _: batch.history(_any(None)), TypeError, "index: an int of at least 0"),
+    (lambda batch, _: batch.history(3), IndexError, "has 3 items, there is no item 3"),
+    (lambda batch, _: batch.history(10**12), IndexError, "has 3 items, there is no item 10000"),
+    (lambda batch, _: batch.wait(-1), ValueError, "timeout: seconds of at least 0, or None, not"),
+    (lambda batch, _: batch.wait(float("nan")), ValueError, "timeout: seconds of at least 0"),
+    (lambda batch, _: batch.wait(_any("5")), TypeError, "timeout: seconds of at least 0"),
+    (lambda batch, _: batch.wait(True), TypeError, "timeout: seconds of at least 0"),
+    (lambda batch, _: batch.wait(0), TimeoutError, "has not ended within 0 s"),
+    (lambda batch, _: batch.retry_failed("timeout"), TypeError, "codes: a list of codes"),
+    (lambda batch, _: batch.retry_failed(_any([7])), TypeError, "codes: each is a str, not a int"),
+    (lambda batch, _: batch.retry_failed(_any(7)), TypeError, "codes: a list of codes"),
+    (lambda batch, _: batch.export("x", output=_any("csv")), ValueError, "output is .jsonl. or"),
+    (lambda batch, _: batch.resume(budget=_any(5)), SubmitRefused, "budget"),
+    (lambda _, client: client.list(limit=-1), ValueError, "limit: an int of at least 1, not -1"),
+    (lambda _, client: client.list(limit=0), ValueError, "limit: an int of at least 1, not 0"),
+    (lambda _, client: client.list(limit=_any("5")), TypeError, "limit: an int of at least 1"),
+    (lambda _, client: client.list(limit=_any(None)), TypeError, "limit: an int of at least 1"),
+    (lambda _, client: client.list(after="nobody"), UnknownBatch, "unknown batch 'nobody'"),
+    (lambda _, client: client.list(after=_any(7)), UnknownBatch, "unknown batch 7"),
+    *[
+        (partial(_purge, each), UnknownBatch, "unknown batch")
+        for each in (None, 7, b"batch_", "", "*", "batch_" + "0" * 24, "batch_x}:meta")
     ],
-    ids=range(7),
-)
-def test_a_place_that_no_item_can_have_is_refused(
-    deployment: Deployment, read: Callable[[Any], Any], error: type[Exception], says: str
+    *[
+        (partial(_retrieve, each), UnknownBatch, "unknown batch")
+        for each in (None, 7, ["batch"], "", "batch_" + "G" * 24)
+    ],
+    (lambda _, client: client.ended_before(datetime(2026, 1, 1)), ValueError, "a time zone"),  # noqa: DTZ001
+    (lambda _, client: client.ended_before(_any("2026")), TypeError, "when: a datetime with a"),
+    (lambda batch, client: _reader(client).items(batch.id, -1, 2), ValueError, "start: an int"),
+    (lambda batch, client: _reader(client).items(batch.id, 0, -2), ValueError, "stop: an int"),
+    (lambda batch, client: _reader(client).items_at(batch.id, [0, -1]), ValueError, "index: an"),
+    (lambda batch, client: _reader(client).completed(batch.id, -1), ValueError, "start: an int"),
+    (lambda _, client: _reader(client).newest(limit=0, after=None), ValueError, "limit: an int"),
+    (lambda _, client: _reader(client).status(_any(None)), UnknownBatch, "unknown batch None"),
+    (lambda _, client: _reader(client).progress(_any(None)), UnknownBatch, "unknown batch None"),
+    (lambda _, client: _reader(client).records(["x"]), UnknownBatch, "unknown batch 'x'"),
+]
+
+
+@pytest.mark.parametrize(("ask", "error", "says"), ASKED, ids=range(len(ASKED)))
+def test_what_cannot_be_asked_is_refused_with_a_clear_error(
+    asked: Batch,
+    deployment_of_module: Deployment,
+    ask: Callable[[Batch, Client], Any],
+    error: type[Exception],
+    says: str,
 ) -> None:
-    register("here", lambda value: value, replace=True)
-    batch = deployment.client.submit("here", [1, 2, 3])
-    with pytest.raises(error, match=says):
-        read(batch)
-    assert [item.index for item in batch.items(1, 10**9)] == [1, 2]
-    assert list(batch.items(3)) == list(batch.items(2, 1)) == []
-    batch.cancel()
+    with pytest.raises(error, match=says) as caught:
+        ask(asked, deployment_of_module.client)
+    assert type(caught.value) is error
+    assert "\n" not in str(caught.value)
+    assert asked.status is BatchStatus.IN_PROGRESS
+
+
+def test_what_is_behind_the_last_item_is_nothing(
+    asked: Batch, deployment_of_module: Deployment
+) -> None:
+    assert [item.index for item in asked.items(1, 10**9)] == [1, 2]
+    assert list(asked.items(3)) == list(asked.items(2, 1)) == []
+    reader = _reader(deployment_of_module.client)
+    assert [item.index for item in reader.items_at(asked.id, [2, 3, 10**9, 0])] == [2, 0]
+    assert reader.items(asked.id, 3, 10**9) == reader.items(asked.id, 2, 1) == []
+    assert asked.history(2) == []
+
+
+def test_no_code_is_no_item_that_runs_again(shared: Deployment) -> None:
+    register("may-fail", lambda value: value, replace=True)
+    batch = shared.client.submit("may-fail", [{"value": 1, "fail": "chain"}])
+    batch.wait(20)
+    assert batch.retry_failed([]) == 0
+    assert batch.retry_failed(["timeout"]) == 0
+    assert batch.wait(20).status is BatchStatus.COMPLETED
+    assert batch.retry_failed({"refusal"}) == 1
+    batch.wait(20)
 
 
 @pytest.mark.parametrize("chain", [None, 7, ["here"], str], ids=range(4))
