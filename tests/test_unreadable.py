@@ -1,5 +1,6 @@
 """A batch whose record is damaged costs no other batch anything, whoever reads them."""
 
+import asyncio
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -292,3 +293,28 @@ def test_a_damaged_notice_keeps_no_other_from_being_told(deploy: Deploy, tmp_pat
         worker.kill()
         deployment.redis.delete(store.keys.notices)
         store.close()
+
+
+def test_who_waits_for_a_sound_batch_hears_nothing_of_a_damaged_one(
+    deployment: Deployment,
+) -> None:
+    """One connection listens for all coroutines that wait."""
+    register("echo", lambda value: value, replace=True)
+    sound, damaged = (deployment.client.submit("echo", [1]) for _ in range(2))
+    store = Store(deployment.settings)
+
+    async def wait() -> None:
+        waiting = [asyncio.create_task(batch.await_()) for batch in (sound, damaged)]
+        await asyncio.sleep(0.3)
+        _text(deployment.redis, store.keys.batch(damaged.id).events)
+        with pytest.raises(UnreadableBatch):
+            await asyncio.wait_for(waiting[1], 20)
+        await asyncio.sleep(0.5)
+        assert not waiting[0].done()
+        await sound.acancel()
+        record = await asyncio.wait_for(waiting[0], 20)
+        assert record.status is BatchStatus.CANCELLED
+
+    asyncio.run(wait())
+    _delete(deployment, store, [damaged])
+    store.close()
