@@ -7,6 +7,7 @@
   + UnreadableBatch             what is recorded of a batch is damaged, or of a newer version
   + UnknownBatch                the ledger has no such batch: check the id, or submit again
   + BatchAborted                the batch was given up before it was sealed: submit again
+    + InputsLost                Redis has lost keys of it: set `noeviction`, and submit again
   + RetryRefused                the batch has not completed: wait for it, or submit again
   + ResumeRefused               the batch's budget is used up: resume it with a larger one
   + BatchPaused                 nothing can succeed until a person acts: mend it, then resume
@@ -79,6 +80,16 @@ class UnknownBatch(BatchordError):
 
 class BatchAborted(BatchordError):
     """The batch was given up before it was sealed; none of its items ran."""
+
+
+class InputsLost(BatchAborted):
+    """Redis has lost keys of a batch while it was written; what else there was is taken back."""
+
+    def __init__(self, batch_id: str, what: str) -> None:
+        super().__init__(
+            f"Redis has lost {what} of batch {batch_id} while it was written: set its "
+            "maxmemory-policy to noeviction, let nobody delete keys, and submit again"
+        )
 
 
 class RetryRefused(BatchordError):

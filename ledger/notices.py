@@ -29,25 +29,18 @@ class Notice(NamedTuple):
     url: str | None
 
 
+def owed(*, callback: str | None, webhook: str | None) -> dict[str, str]:
+    """Return what a batch shall do at its end, as `Store.open` takes it."""
+    both = {ON_COMPLETE: callback, "webhook": webhook}
+    return {name: value for name, value in both.items() if value is not None}
+
+
 class Notices:
     """What ended batches still owe."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
         self._index = store.keys.notices
-
-    def owe(self, batch_id: str, *, callback: str | None, webhook: str | None) -> None:
-        """Note what a batch that is being written shall do at its end; the seal keeps it."""
-        both = {ON_COMPLETE: callback, "webhook": webhook}
-        fields = {name: value for name, value in both.items() if value is not None}
-        if not fields:
-            return
-        key = self._store.keys.batch(batch_id).notices
-        with self._store.talking(), self._store.redis.pipeline() as pipe:
-            for name, value in fields.items():
-                pipe.hset(key, name, value)
-            pipe.expire(key, self._store.settings.result_ttl)
-            pipe.execute()
 
     def due(self, *, limit: int) -> list[str]:
         """Return members of the index that are due, the oldest first."""

@@ -1,6 +1,7 @@
 """Settings: one frozen value, read once from the environment and passed down."""
 
 import json
+import math
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
@@ -137,8 +138,8 @@ class Settings(BaseSettings):
     though the queue is not empty."""
 
     submit_timeout: float = Field(default=60.0, gt=0)
-    """A producer that is silent for so long before the seal counts as dead: its batch is aborted
-    and its idempotency key may be taken over."""
+    """A producer whose heartbeat is silent for so long before the seal counts as dead: its batch is
+    aborted and its idempotency key may be taken over. How long it waits for an input is its own."""
 
     shutdown_grace: float = Field(default=20.0, ge=0)
     """How long what runs may go on when a worker is told to stop; then it is handed back. Keep the
@@ -162,6 +163,11 @@ class Settings(BaseSettings):
         if isinstance(value, str):
             return tuple(part.strip() for part in value.split(",") if part.strip())
         return value
+
+    @property
+    def unsealed_ttl(self) -> int:
+        """Seconds after which what a dead producer has left expires; heartbeats renew it."""
+        return max(self.result_ttl, math.ceil(4 * self.submit_timeout))
 
     @property
     def queues(self) -> tuple[str, ...]:

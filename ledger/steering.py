@@ -4,7 +4,9 @@ Producers call it for their users and the sweep for what a crash left half done;
 repeated, by whomever.
 """
 
+import secrets
 from collections.abc import Collection
+from typing import Final
 
 from celery import Celery
 
@@ -12,7 +14,7 @@ from chains import Usage
 from ledger.budget import Budget, checked
 from ledger.callback import end_batch
 from ledger.crash import crash_point
-from ledger.errors import ResumeRefused, RetryRefused, UnknownBatch
+from ledger.errors import LedgerUnavailable, ResumeRefused, RetryRefused, UnknownBatch
 from ledger.models import BatchRecord, BatchStatus, Mode
 from ledger.parsing import reading
 from ledger.parts import Parts
@@ -20,6 +22,9 @@ from ledger.publish import publish_shards, publish_tasks, unsettled_tasks
 from ledger.reader import Reader
 from ledger.schema import EVENTS_KEPT, PAGE_SIZE
 from ledger.store import Store
+
+#: How often failed items are moved again because the server went back meanwhile.
+_MOST_MOVES: Final = 10
 
 
 class Steering:
@@ -114,17 +119,34 @@ class Steering:
         if not record.request_counts.failed or (codes is not None and not codes):
             return 0
         keys = self._store.keys.batch(batch_id)
-        if not self._store.reopen(
-            batch_id, total=record.request_counts.total, key=record.idempotency_key
-        ):
-            raise RetryRefused(batch_id, self._reader.status(batch_id))
-        crash_point("retry-half-begun")
-        retried = sum(self._store.retry_shards(batch_id, self._reader.shards(batch_id), codes))
+        retried = self._move(record, codes)
         # What was to be done is done; if there was nothing, the batch ends as it was.
         self._store.run("finish", [keys.meta, keys.events], EVENTS_KEPT, 1)
         publish_shards(self._app, self._store, batch_id)
         self.end_if_finalizing(record)
         return retried
+
+    def _move(self, record: BatchRecord, codes: Collection[str] | None) -> int:
+        """Open a completed batch again and queue its failed items; return how many.
+
+        How many is what the ledger says, not the sum of its answers: one may be lost, and a server
+        that goes back amid it undoes what it has answered. Then it is done again.
+        """
+        token = secrets.token_hex(8)
+        total, key = record.request_counts.total, record.idempotency_key
+        for _ in range(_MOST_MOVES):
+            if not self._store.reopen(record.id, total=total, key=key, token=token):
+                raise RetryRefused(record.id, self._reader.status(record.id))
+            crash_point("retry-half-begun")
+            before = self._store.retry_moved(record.id, token)
+            shards = self._reader.shards(record.id)
+            answers = list(self._store.retry_shards(record.id, shards, codes, token))
+            moved = self._store.retry_moved(record.id, token)
+            if -1 not in (before, moved, *answers) and moved >= before + sum(answers):
+                return moved
+        raise LedgerUnavailable(
+            f"Redis keeps losing what it is told of batch {record.id}: look at its log, then retry"
+        )
 
     def end_if_finalizing(self, record: BatchRecord) -> bool:
         """Commit the batch if each of its items has an outcome."""

@@ -12,7 +12,7 @@ from typing import Any, Final, TypeVar
 
 from ledger.connection import PROMPT, Call, Connection
 from ledger.crash import crash_point
-from ledger.errors import BatchAborted, SubmitRefused
+from ledger.errors import BatchAborted, InputsLost, SubmitRefused
 from ledger.models import ChainRecord, Repair
 from ledger.packing import pack
 from ledger.schema import (
@@ -28,6 +28,8 @@ from ledger.shard import MOST_PER_TASK, SHORT_ITEM, TASK_SECONDS, Cut, Shard
 
 T = TypeVar("T")
 
+#: Shards whose failed items are moved in one round trip.
+_SHARDS_AT_ONCE: Final = 200
 #: Live batches that are looked at before a new one gets its lane.
 LANES_LOOKED_AT: Final = 100
 
@@ -45,17 +47,27 @@ class Store(Connection):
         super().__init__(settings, retries=retries)
         self.keys = Keys(settings.namespace)
 
-    # Submitting: open -> append* -> seal, or abort.
+    # Submitting: open -> append* -> seal, or abort; `renew` meanwhile.
 
-    def open(self, batch_id: str, fields: Mapping[str, str], *, key: str | None) -> bool:
+    def open(
+        self,
+        batch_id: str,
+        fields: Mapping[str, str],
+        *,
+        key: str | None,
+        notices: Mapping[str, str] | None = None,
+    ) -> bool:
         """Begin a batch: it is in the indexes, and expires by itself unless it is sealed.
 
-        False, and nothing is written, if its idempotency key names another batch by now.
+        `notices`: what its end owes to others, as `ledger.notices` names it. False, and nothing is
+        written, if its idempotency key names another batch by now.
         """
-        meta = self.keys.batch(batch_id).meta
-        names = [meta, self.keys.active, self.keys.batches, *self._named(key)]
-        flat = [part for pair in fields.items() for part in pair]
-        return bool(self.run("open", names, batch_id, self.settings.result_ttl, *flat))
+        keys = self.keys.batch(batch_id)
+        names = [keys.meta, keys.notices, self.keys.active, self.keys.batches, *self._named(key)]
+        owed = notices or {}
+        flat = [part for pair in (*owed.items(), *fields.items()) for part in pair]
+        ttl = self.settings.unsealed_ttl
+        return bool(self.run("open", names, batch_id, ttl, len(owed), *flat))
 
     @property
     def _lease_ms(self) -> int:
@@ -64,57 +76,103 @@ class Store(Connection):
 
     def append(
         self, batch_id: str, start: int, inputs: Sequence[str], custom_ids: Sequence[str] | None
-    ) -> None:
-        """Record the inputs from index `start` on; they must lie in one page.
+    ) -> int:
+        """Record the inputs from index `start` on, which must lie in one page.
+
+        Return the index that comes next. It is before `start`, and nothing is recorded, if Redis
+        has lost what was recorded before.
 
         Raises:
             SubmitRefused: a custom_id came before.
             BatchAborted: the batch is not open any more.
         """
         keys, page = self.keys.batch(batch_id), page_of(start)
-        args: list[str | int | bytes] = [self.settings.result_ttl, int(custom_ids is not None)]
+        args: list[str | int | bytes] = [self.settings.unsealed_ttl, int(custom_ids is not None)]
         for offset, value in enumerate(inputs):
             args += [start + offset, pack(value)]
             if custom_ids is not None:
                 args.append(custom_ids[offset])
-        answer = str(
-            self.run(
-                "append", [keys.meta, keys.inputs(page), keys.ids(page), keys.custom_ids], *args
-            )
-        )
-        if answer == "gone":
-            raise BatchAborted(
-                f"batch {batch_id} was aborted while it was written, after "
-                f"{self.settings.submit_timeout:g} s of silence (BATCHORD_SUBMIT_TIMEOUT)"
-            )
-        if answer != "ok":
-            raise SubmitRefused(
-                f"custom_id {answer.removeprefix('repeated ')!r} occurs twice: make them unique"
-            )
+        names = [keys.meta, keys.inputs(page), keys.ids(page), keys.custom_ids]
+        answer, _, what = str(self.run("append", names, *args)).partition(" ")
+        match answer:
+            case "ok":
+                return start + len(inputs)
+            case "missing":
+                return int(what)
+            case "repeated":
+                raise SubmitRefused(f"custom_id {what!r} occurs twice: make them unique")
+            case _:
+                raise BatchAborted(
+                    f"batch {batch_id} is gone before it was sealed: its producer was silent for "
+                    f"{self.settings.submit_timeout:g} s (BATCHORD_SUBMIT_TIMEOUT), or Redis lost "
+                    "its data; submit again"
+                )
+
+    def renew(self, batch_id: str, *, total: int, key: str | None) -> bool:
+        """Say that the producer is alive, and keep what it has written; False: it is not open."""
+        names = [*self.keys.batch(batch_id).every(total), *self._named(key)]
+        return bool(self.run("renew", names, self.settings.unsealed_ttl))
 
     def seal(
-        self, batch_id: str, *, total: int, cut: Cut, key: str | None, window: float | None = None
-    ) -> None:
+        self,
+        batch_id: str,
+        *,
+        total: int,
+        cut: Cut,
+        key: str | None,
+        window: float | None = None,
+        with_ids: bool = False,
+        notices: int = 0,
+    ) -> int:
         """Accept the batch: from here on each of its items gets exactly one outcome.
 
         `key` is its idempotency key, which lives as long as the batch. `window`: seconds after
-        which what has no outcome yet expires.
+        which what has no outcome yet expires. `with_ids`, `notices`: whether its items have
+        custom_ids, and how many notices it was opened with; they are looked for.
+
+        Return `total`, or the index of the first input that Redis has lost: then it is not sealed.
 
         Raises:
-            BatchAborted: the batch is not open any more.
+            InputsLost: something is not there that no server loses by going back.
+            BatchAborted: the batch is not open any more, or its key names another one.
         """
-        keys = self.keys.batch(batch_id)
-        rest = [name for name in keys.every(total) if name not in (keys.meta, keys.custom_ids)]
-        names = [keys.meta, keys.custom_ids, *rest, *self._named(key)]
+        keys, every = self.keys.batch(batch_id), self.keys.batch(batch_id).every(total)
+        pages = [
+            name
+            for page in range(page_of(total - 1) + 1)
+            for name in (keys.inputs(page), keys.ids(page))
+        ]
+        names = [
+            keys.meta,
+            keys.custom_ids,
+            self.keys.active,
+            self.keys.batches,
+            keys.notices,
+            *pages,
+        ]
+        known = set(names)
+        names += [name for name in every if name not in known]
         flat = [part for pair in cut.fields().items() for part in pair]
         window_ms = 0 if window is None else int(window * 1000)
-        if not self.run("seal", names, total, window_ms, *flat):
-            raise BatchAborted(f"batch {batch_id} was aborted before it was sealed: submit again")
+        checks = [PAGE_SIZE, int(with_ids), notices, int(key is not None)]
+        args = [batch_id, total, window_ms, *checks, *flat]
+        answer, _, what = str(self.run("seal", [*names, *self._named(key)], *args)).partition(" ")
+        match answer:
+            case "ok":
+                return total
+            case "missing":
+                return int(what)
+            case "lost":
+                raise InputsLost(batch_id, what)
+            case "taken":
+                raise BatchAborted(f"the key of batch {batch_id} names {what} by now: submit again")
+            case _:
+                raise BatchAborted(f"batch {batch_id} is gone before it was sealed: submit again")
 
     def abort(self, batch_id: str, *, silent: float = 0.0) -> bool:
         """Take back a batch that was never sealed, with all its keys; True if it is gone now.
 
-        With `silent`, only if its producer has not written for so many seconds.
+        With `silent`, only if its producer has not been heard of for so many seconds.
         """
         keys = self.keys.batch(batch_id)
         with self.talking():
@@ -126,9 +184,8 @@ class Store(Connection):
 
     def forget(self, batch_id: str) -> None:
         """Take a batch that is gone out of the indexes."""
-        with self.talking():
-            self.redis.zrem(self.keys.active, batch_id)
-            self.redis.zrem(self.keys.batches, batch_id)
+        names = [self.keys.batch(batch_id).meta, self.keys.active, self.keys.batches]
+        self.run("forget", names, batch_id)
 
     # Idempotency: the key names one batch for as long as that batch is readable.
 
@@ -136,7 +193,7 @@ class Store(Connection):
         """Return the batch that the idempotency key names, which is `batch_id` if it was free."""
         name = self.keys.idempotency(key)
         with self.talking():
-            self.redis.set(name, batch_id, nx=True, ex=self.settings.result_ttl)
+            self.redis.set(name, batch_id, nx=True, ex=self.settings.unsealed_ttl)
             return str(self.redis.get(name) or batch_id)
 
     def free_key(self, key: str, batch_id: str) -> None:
@@ -205,10 +262,14 @@ class Store(Connection):
             crash_point("after-commit")
         return done > 0
 
-    def reopen(self, batch_id: str, *, total: int, key: str | None) -> bool:
-        """Let a completed batch go on, so that items of it can run again; False if it is not."""
+    def reopen(self, batch_id: str, *, total: int, key: str | None, token: str = "") -> bool:
+        """Let a completed batch go on, so that items of it can run again; False if it is not.
+
+        `token`: the caller's own, for this and for `retry_shards`; with the same one it may be
+        repeated.
+        """
         names = self._lasting(batch_id, total, key)
-        return bool(self.run("retry_begin", names, batch_id, self._lease_ms, EVENTS_KEPT))
+        return bool(self.run("retry_begin", names, batch_id, self._lease_ms, EVENTS_KEPT, token))
 
     def _lasting(self, batch_id: str, total: int, key: str | None) -> list[str]:
         """The index of live batches, and all that lives as long as the batch."""
@@ -222,22 +283,35 @@ class Store(Connection):
         return [] if key is None else [self.keys.idempotency(key)]
 
     def retry_shards(
-        self, batch_id: str, shards: Iterable[Shard], codes: Collection[str] | None
+        self, batch_id: str, shards: Iterable[Shard], codes: Collection[str] | None, token: str = ""
     ) -> Iterator[int]:
-        """Have failed items of these shards run again; yield how many, a few shards at a time."""
+        """Have failed items of these shards run again; yield how many, shard by shard.
+
+        -1: `reopen` with this token is not in force.
+        """
         keys = self.keys.batch(batch_id)
-        rest: list[str | int] = [self._lease_ms, *(codes or ())]
-        for some in _chunks(shards, 200):
+        rest: list[str | int] = [self._lease_ms, token, *(codes or ())]
+        for some in _chunks(shards, _SHARDS_AT_ONCE):
             calls = []
             for shard in some:
                 page = page_of(shard.start)
                 names = [keys.meta, keys.outcomes(page), keys.history(page)]
                 names += [keys.shards, keys.settled, keys.again, keys.kept, keys.stats]
                 calls.append(Call("retry_shard", names, [shard.number, *rest]))
-            yield sum(map(int, self.run_all(calls)))
+            yield from map(int, self.run_all(calls))
+
+    def retry_moved(self, batch_id: str, token: str) -> int:
+        """Return how many items `retry_shards` has moved since `reopen` with this token; -1: it is
+        not in force."""
+        with self.talking():
+            found: Any = self.redis.hmget(self.keys.batch(batch_id).meta, "retrier", "retry_moved")
+        return int(found[1] or 0) if found[0] == token else -1
 
     def purge(self, batch_id: str, *, total: int, key: str | None) -> bool:
-        """Delete a batch that has ended, with all its keys; False if it has not ended."""
+        """Delete a batch that has ended, with all its keys; False if it has not ended.
+
+        True as well if there is none of this id any more: the answer may have been lost.
+        """
         with self.talking():
             ends = int(str(self.redis.hget(self.keys.batch(batch_id).meta, "ends") or 0))
         gone = int(self.run("purge", self.keys.batch(batch_id).every(total)))
@@ -250,7 +324,7 @@ class Store(Connection):
             self.redis.zrem(self.keys.notices, *(f"{batch_id} {what}" for what in owed))
         # Last: an entry without a batch is swept away, a batch without one would be lost.
         self.forget(batch_id)
-        return gone > 0
+        return True
 
     def announce(self, chains: Sequence[ChainRecord], tasks: Sequence[str] = ()) -> None:
         """Tell producers which chains the workers have, with their schemas, and users' tasks."""
@@ -310,11 +384,6 @@ class Store(Connection):
             self.redis.hincrby(self.keys.repairs, why, count)
 
     def note(self, batch_id: str, status: str) -> None:
-        """Add to the batch's news; for the sweep it counts as progress."""
-        with self.talking():
-            self.redis.xadd(
-                self.keys.batch(batch_id).events,
-                {"status": status},
-                maxlen=EVENTS_KEPT,
-                approximate=True,
-            )
+        """Add to the news of a batch that goes on; for the sweep it counts as progress."""
+        keys = self.keys.batch(batch_id)
+        self.run("note", [keys.meta, keys.events], EVENTS_KEPT, status)

@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import chain as chained
 from typing import Any, Final, Literal
@@ -12,9 +12,8 @@ from celery import Celery
 from ledger.budget import Budget, checked
 from ledger.callback import checked as checked_callback
 from ledger.crash import crash_point
-from ledger.errors import IdempotencyConflict, SubmitRefused, UnknownBatch
-from ledger.models import BatchRecord, BatchStatus
-from ledger.notices import Notices
+from ledger.errors import SubmitRefused
+from ledger.notices import owed
 from ledger.publish import publish_shards
 from ledger.reader import Reader
 from ledger.schema import PAGE_SIZE
@@ -24,7 +23,8 @@ from ledger.store import Store
 from ledger.values import encode
 from ledger.webhook import BadWebhook, checked_url
 from ledger.wire import new_batch_id
-from producer.inputs import Block, blocks, check_for, inputs_per_call, is_text, live_only
+from producer.inputs import blocks, check_for, inputs_per_call, is_text, live_only
+from producer.recording import Opening, Recording, SubmittedBefore
 from producer.window import Window, window_seconds
 
 logger = logging.getLogger(__name__)
@@ -35,11 +35,6 @@ MAX_IDEMPOTENCY_KEY: Final = 512
 
 #: Celery's scale with Redis: 0 is served first, 9 last, in four classes (0-2, 3-5, 6-8, 9).
 DEFAULT_PRIORITY: Final = 5
-
-#: How often a producer looks whether another one, with the same key, has sealed.
-_POLL: Final = 0.1
-#: A key was taken but its batch not opened for so many seconds: that producer is dead.
-_OPEN_GRACE: Final = 5.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -165,43 +160,40 @@ def submit(app: Celery, store: Store, what: Submission) -> str:
     first = next(pages, None)
     if first is None:
         raise SubmitRefused("no inputs: a batch needs at least one")
-    batch_id = new_batch_id()
+    notices = owed(callback=callback, webhook=what.webhook)
+    recording = Recording(store, reader, new_batch_id(), _opening(store, what, notices))
+    cut, window = _cut(what, reader, store.settings), window_seconds(what.completion_window)
     try:
-        existing = _open(store, reader, what, batch_id)
-        if existing is not None:
-            return existing.id
-        Notices(store).owe(batch_id, callback=callback, webhook=what.webhook)
-        total = _write(store, batch_id, chained([first], pages))
-        cut = _cut(what, reader, store.settings)
-        crash_point("before-seal")
-        store.seal(
-            batch_id,
-            total=total,
-            cut=cut,
-            key=what.idempotency_key,
-            window=window_seconds(what.completion_window),
-        )
-    except BaseException:
-        store.abort(batch_id)
-        if what.idempotency_key is not None:
-            store.free_key(what.idempotency_key, batch_id)
-        raise
-    crash_point("after-seal")
-    try:
-        # The first ones, and not what workers make room for meanwhile: that is their work.
-        publish_shards(app, store, batch_id, most=cut.first_window)
-    except Exception as error:  # noqa: BLE001
-        # It is accepted, and the sweep will publish it: an error would have it submitted twice.
-        logger.warning("batch not yet published batch=%s: %s", batch_id, type(error).__name__)
-    return batch_id
+        with recording.alive():
+            recording.open()
+            for block in chained([first], pages):
+                recording.append(block)
+            crash_point("before-seal")
+            _accept(app, recording, cut, window)
+    except SubmittedBefore as before:
+        recording.take_back(before)
+        return before.record.id
+    except BaseException as error:
+        if recording.take_back(error):
+            raise
+    return recording.batch_id
 
 
-def _write(store: Store, batch_id: str, pages: Iterator[Block]) -> int:
-    total = 0
-    for block in pages:
-        store.append(batch_id, block.start, block.inputs, block.custom_ids)
-        total = block.stop
-    return total
+def _accept(app: Celery, recording: Recording, cut: Cut, window: float | None) -> None:
+    """Seal the batch and publish its first shards; again if the server has gone back meanwhile."""
+    batch_id, undone = recording.batch_id, True
+    while undone:
+        recording.seal(cut, window)
+        sealed_at = time.monotonic()
+        crash_point("after-seal")
+        try:
+            # The first ones, and not what workers make room for meanwhile: that is their work.
+            publish_shards(app, recording.store, batch_id, most=cut.first_window)
+            undone = recording.undone(sealed_at=sealed_at)
+        except Exception as error:  # noqa: BLE001
+            # It is accepted, and the sweep will publish it: an error would have it submitted twice.
+            logger.warning("batch not yet published batch=%s: %s", batch_id, type(error).__name__)
+            return
 
 
 def _cut(what: Submission, reader: Reader, settings: Settings) -> Cut:
@@ -228,8 +220,8 @@ def _cut(what: Submission, reader: Reader, settings: Settings) -> Cut:
     )
 
 
-def _open(store: Store, reader: Reader, what: Submission, batch_id: str) -> BatchRecord | None:
-    """Open the batch; or return the one that the idempotency key already names."""
+def _opening(store: Store, what: Submission, notices: dict[str, str]) -> Opening:
+    """What the batch is opened with."""
     fields = {"chain": what.chain, "lane": str(store.quiet_lane())}
     if what.metadata:
         fields["metadata"] = encode(dict(what.metadata), max_bytes=65_536, setting="metadata")
@@ -240,41 +232,6 @@ def _open(store: Store, reader: Reader, what: Submission, batch_id: str) -> Batc
         fields["mode"] = what.mode
         if what.provider_retry is not None:
             fields["provider_retry"] = what.provider_retry
-    key = what.idempotency_key
-    if key is not None:
-        fields["idempotency_key"] = key
-    while True:
-        existing = _existing(store, reader, what.chain, key, batch_id) if key else None
-        if existing is not None:
-            return existing
-        if store.open(batch_id, fields, key=key):
-            return None
-
-
-def _existing(
-    store: Store, reader: Reader, chain: str, key: str, batch_id: str
-) -> BatchRecord | None:
-    """Return the sealed batch that the key names, or None once it names ours.
-
-    While another producer writes that batch, wait for it; if it is dead, take the key over.
-    """
-    opened_by = time.monotonic() + _OPEN_GRACE
-    while (holder := store.take_key(key, batch_id)) != batch_id:
-        try:
-            record = reader.record(holder)
-        except UnknownBatch:
-            if time.monotonic() > opened_by:
-                store.free_key(key, holder)
-            time.sleep(_POLL)
-            continue
-        if record.chain != chain:
-            raise IdempotencyConflict(
-                f"idempotency key {key!r} names batch {holder} of chain {record.chain!r}, not "
-                f"{chain!r}: choose another key"
-            )
-        if record.status is not BatchStatus.VALIDATING:
-            return record
-        if store.abort(holder, silent=store.settings.submit_timeout):
-            store.free_key(key, holder)
-        time.sleep(_POLL)
-    return None
+    if what.idempotency_key is not None:
+        fields["idempotency_key"] = what.idempotency_key
+    return Opening(chain=what.chain, fields=fields, key=what.idempotency_key, notices=notices)

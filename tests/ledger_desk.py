@@ -161,7 +161,14 @@ class Desk:
 
     def seal(self, cut: Cut, window: float | None) -> None:
         total = len(self.model.inputs)
-        self.store.seal(self.batch_id, total=total, cut=cut, key=self.key, window=window)
+        self.store.seal(
+            self.batch_id,
+            total=total,
+            cut=cut,
+            key=self.key,
+            window=window,
+            with_ids=self.named,
+        )
         self.publish()
 
     def publish(self) -> None:

@@ -77,6 +77,8 @@ class ItemsModel:
     again: list[tuple[int, int]] = field(default_factory=list)
     #: None | "lease": someone is about to have items run again | "over": who was may be dead.
     retrying: str | None = None
+    #: The token of the call that began it.
+    retrier: str = ""
     ends: int = 0
     reopenings: int = 0
     #: Tokens that are counted; of them, by item that has no outcome, what was counted meanwhile.

@@ -44,8 +44,8 @@ class LedgerModel(ItemsModel):
             self.inputs[index] = args[at + 1]
         assert answer == "ok"
 
-    def _seal(self, args: list[Any], answer: int) -> None:
-        assert answer == (self.status is not None)
+    def _seal(self, args: list[Any], answer: str) -> None:
+        assert answer == ("gone" if self.status is None else "ok")
         if self.status is S.VALIDATING:
             self._to(S.IN_PROGRESS)
 
@@ -197,15 +197,20 @@ class LedgerModel(ItemsModel):
         assert answer == (self.status or "")
 
     def _retry_begin(self, args: list[Any], answer: int) -> None:
-        assert answer == (self.status is S.COMPLETED)
-        if answer:
+        again = self.status is not None and not self.ended and args[3] == self.retrier
+        assert answer == (self.status is S.COMPLETED or again)
+        if self.status is S.COMPLETED:
+            self.retrier = args[3]
             self._to(S.IN_PROGRESS)
             self.retrying = "lease"
             self.window_over = False
             self.reopenings += 1
 
     def _retry_shard(self, args: list[Any], answer: int) -> None:
-        shard, codes = int(args[0]), args[2:]
+        if self.status is None or args[2] != self.retrier:
+            assert answer == -1
+            return
+        shard, codes = int(args[0]), args[3:]
         complete = self.settled_in(shard) == len(self.cut[shard])
         if self.status is not S.IN_PROGRESS or not self.retrying or not complete:
             assert answer == 0
@@ -230,6 +235,13 @@ class LedgerModel(ItemsModel):
         assert answer == (-1 if self.status is None else int(self.ended))
         if self.ended:
             self._to(None)
+
+    def _forget(self, args: list[Any], answer: int) -> None:
+        # It may be about one that was there before.
+        assert answer or self.status is not None
+
+    def _note(self, args: list[Any], answer: int) -> None:
+        assert answer == (self.status is not None and not self.ended)
 
     def _free_key(self, args: list[Any], answer: int) -> None:
         assert answer <= (self.status is None)

@@ -13,7 +13,7 @@ from ledger.errors import BatchAborted, IdempotencyConflict
 from ledger.models import BatchStatus
 from ledger.store import Store
 from ledger.wire import new_batch_id
-from producer import Client, submission
+from producer import Client, recording
 from tests.conftest import Deploy
 from tests.harness import Deployment, lines_of, wait_until
 
@@ -130,7 +130,7 @@ def _echo(value: Any) -> Any:
 def test_a_key_whose_producer_died_before_it_wrote_is_taken_over(
     deployment: Deployment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(submission, "_OPEN_GRACE", 0.2)
+    monkeypatch.setattr(recording, "_OPEN_GRACE", 0.2)
     register("echo", _echo, replace=True)
     dead = new_batch_id()
     store = Store(deployment.settings)

@@ -5,6 +5,11 @@ local start, stop = string.match(redis.call('HGET', KEYS[2], ARGV[1]) or '', '^(
 if not start then
   return 0
 end
+-- What has ended has given its keys their end: one that was made now would have none.
+local meta = redis.call('HMGET', KEYS[1], 'status', 'ended_at')
+if not meta[1] or meta[2] then
+  return 1
+end
 local settled = redis.call('HGET', KEYS[3], ARGV[1])
 local missing = settled == 'closed' and 0 or stop - start - tonumber(settled or 0)
 if redis.call('HSETNX', KEYS[3], ARGV[1] .. '.dealt', 1) == 1 then

@@ -1,7 +1,12 @@
--- retry_shard(KEYS meta, outcomes, history, shards, settled, again, kept, stats; ARGV shard, lease_ms, code, ...) -> items that will run again
+-- retry_shard(KEYS meta, outcomes, history, shards, settled, again, kept, stats; ARGV shard, lease_ms, token, code, ...)
+--   -> items that will run again | -1: the retry of this token is undone, or another one's turn
 -- Takes the outcomes of failed items (of these codes, or of any) into their history, and queues the
--- shard to be published again. Only between retry_begin and finish.
-local meta = redis.call('HMGET', KEYS[1], 'status', 'retrying_until')
+-- shard to be published again. Only between retry_begin and finish. `retry_moved` counts all of them:
+-- an answer may be lost, and a server that goes back may have undone what was answered.
+local meta = redis.call('HMGET', KEYS[1], 'status', 'retrying_until', 'retrier')
+if meta[3] ~= ARGV[3] then
+  return -1
+end
 local start, stop = string.match(redis.call('HGET', KEYS[4], ARGV[1]) or '', '^(%d+) (%d+) ')
 if meta[1] ~= 'in_progress' or not meta[2] or not start then
   return 0
@@ -14,7 +19,7 @@ end
 local t = redis.call('TIME')
 redis.call('HSET', KEYS[1], 'retrying_until', t[1] * 1000 + math.floor(t[2] / 1000) + ARGV[2])
 local wanted = {}
-for i = 3, #ARGV do
+for i = 4, #ARGV do
   wanted[ARGV[i]] = true
 end
 local indexes = {}
@@ -30,7 +35,7 @@ for i, index in ipairs(indexes) do
   if outcome and string.find(outcome, '^{"attempts":%d+,"settled_at":[%d.]+,"duration":[%d.-]+,"status": ?"failed"') then
     local error = cjson.decode(outcome)['error']
     local code = error['code']
-    if #ARGV < 3 or wanted[code] then
+    if #ARGV < 4 or wanted[code] then
       local before = redis.call('HGET', KEYS[3], index)
       redis.call('HSET', KEYS[3], index, before and string.sub(before, 1, -2) .. ',' .. outcome .. ']' or '[' .. outcome .. ']')
       redis.call('HDEL', KEYS[2], index)
@@ -50,6 +55,7 @@ if retried > 0 then
   redis.call('HDEL', KEYS[1], 'noticed', 'reason', 'alike', 'alike_n')
   redis.call('HINCRBY', KEYS[1], 'failed', -retried)
   redis.call('HINCRBY', KEYS[1], 'again_items', retried)
+  redis.call('HINCRBY', KEYS[1], 'retry_moved', retried)
   if settled == 'closed' then
     redis.call('HINCRBY', KEYS[1], 'closed_items', start - stop)
   end
