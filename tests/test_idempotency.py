@@ -1,5 +1,7 @@
 """One idempotency key, one batch: nothing runs twice, whoever submits it how often."""
 
+import os
+import signal
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -9,7 +11,8 @@ from typing import Any
 import pytest
 
 from chains import register
-from ledger.errors import BatchAborted, IdempotencyConflict
+from chaos.server import Server
+from ledger.errors import IdempotencyConflict
 from ledger.models import BatchStatus
 from ledger.store import Store
 from ledger.wire import new_batch_id
@@ -29,6 +32,19 @@ def inputs():
     os.kill(os.getpid(), signal.SIGKILL)
 
 Client().submit("echo", inputs(), idempotency_key="key")
+"""
+
+#: Submits 1,500 inputs under a key, and is frozen amid them.
+FREEZING = """
+import os, signal
+from producer import Client
+
+def inputs():
+    yield from range(1200)
+    os.kill(os.getpid(), signal.SIGSTOP)
+    yield from range(300)
+
+print("batch", Client().submit("echo", inputs(), idempotency_key="key").id)
 """
 
 #: Submits journal entries under a key and prints the id of the batch.
@@ -165,23 +181,42 @@ def test_a_producer_that_writes_slowly_is_waited_for(deployment: Deployment) -> 
     assert deployment.client.retrieve(slow.result()).request_counts.total == 1001
 
 
-def test_a_producer_that_fell_silent_is_told_and_harms_nobody(deploy: Deploy) -> None:
-    deployment = deploy(submit_timeout=0.3)
+def test_a_producer_that_was_frozen_gets_the_batch_of_who_took_over(
+    deploy: Deploy, tmp_path: Path
+) -> None:
+    deployment = deploy(submit_timeout=1.0)
     register("echo", _echo, replace=True)
-    go_on = threading.Event()
-
-    def silent() -> Iterator[int]:
-        yield from range(1000)
-        assert go_on.wait(20)
-        yield 1000
-
-    with ThreadPoolExecutor(1) as pool:
-        slow = pool.submit(deployment.client.submit, "echo", silent(), idempotency_key="key")
-        wait_until(lambda: deployment.redis.dbsize() > 3, what="the silent one has begun")
-        batch = deployment.client.submit("echo", [1], idempotency_key="key")
-        go_on.set()
-        with pytest.raises(BatchAborted):
-            slow.result(10)
-    assert deployment.client.submit("echo", [1], idempotency_key="key").id == batch.id
+    script = tmp_path / "freezing.py"
+    script.write_text("import tests.chains_for_tests.basic\n" + FREEZING)
+    frozen = deployment.start_script(script)
+    wait_until(lambda: deployment.redis.zcard("batchord:active"), what="it has begun to write")
+    [old] = deployment.redis.zrange("batchord:active", 0, -1)
+    batch = deployment.client.submit("echo", [1], idempotency_key="key")
+    assert batch.id != old
+    os.kill(frozen.pid, signal.SIGCONT)
+    assert frozen.wait() == 0, frozen.log
+    assert frozen.log.split()[-1] == batch.id
+    assert deployment.keys_of(old) == []
     assert [record.id for record in deployment.client.list()] == [batch.id]
     assert batch.status is BatchStatus.IN_PROGRESS
+
+
+class Odd(Exception):
+    """What went wrong first."""
+
+
+def test_a_server_that_is_gone_does_not_hide_what_went_wrong_first(
+    server: Server, deploy: Deploy, caplog: pytest.LogCaptureFixture
+) -> None:
+    deployment = deploy(url=server.url, socket_timeout=0.3)
+    register("echo", _echo, replace=True)
+
+    def inputs() -> Iterator[int]:
+        yield from range(1000)
+        server.kill()
+        raise Odd
+
+    with pytest.raises(Odd):
+        deployment.client.submit("echo", inputs(), idempotency_key="key")
+    assert "not taken back yet" in caplog.text
+    server.start()

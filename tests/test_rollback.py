@@ -100,7 +100,7 @@ def rig(deploy_for_module: Deploy) -> Iterator[Rig]:
     register("may-fail", _same, replace=True)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(inputs_module, "BLOCK_BYTES", BLOCK)
-        deployment = deploy_for_module(alike_limit=0)
+        deployment = deploy_for_module(alike_limit=0, lease=2.0, sweep_interval=0.3)
         # So that it is no leak: what is put into it later expires with it.
         deployment.redis.rpush(CALLED, "first")
         deployment.redis.expire(CALLED, 3600)
