@@ -3,11 +3,11 @@
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from chaos.copies import Copier
 from chaos.crew import takes, wait
@@ -126,6 +126,27 @@ def lose_the_last_second(ground: Ground) -> Run:
             ground.server.restart_from(snapshot)
             ground.strikes()
         return ground.end("Redis lost its last second", batch)
+
+
+def go_back_amid_a_submission(ground: Ground) -> Run:
+    """Redis comes back without the quarter of a submission that it was told last, 4 times; the
+    first time without all of it."""
+    count = ground.count(5200)
+    quarter = count // 4
+
+    def inputs() -> Iterator[dict[str, Any]]:
+        for n, value in enumerate(ground.inputs(count, 0.02)):
+            if n % quarter == 0:
+                snapshot = ground.server.snapshot()
+            yield value
+            if n % quarter == quarter - 1:
+                ground.server.restart_from(snapshot)
+                ground.strikes()
+
+    with ground.crew(2, 8) as crew:
+        _wait(lambda: crew.ready, "the workers are ready")
+        batch = ground.deployment.client.submit("work", inputs())
+        return ground.end("Redis went back during submit", batch)
 
 
 def flush_the_broker(ground: Ground) -> Run:
@@ -254,6 +275,7 @@ SCENARIOS: Final = (
     Scenario("poison-memory", _poison("memory")),
     Scenario("restart-redis", restart_redis),
     Scenario("last-second", lose_the_last_second, forgotten=5),
+    Scenario("submit-rollback", go_back_amid_a_submission, pools=("threads",)),
     Scenario("flush-broker", flush_the_broker),
     Scenario("three-times", deliver_three_times),
     Scenario("freeze", freeze),

@@ -89,9 +89,14 @@ class Rig:
             closing(create_app(self.deployment.settings)) as app,
         ):
             try:
-                return submit(app, store, Submission(**{**what, **options}))  # type: ignore[arg-type]
+                return submit(app, store, Submission(**{**what, **options}))
             finally:
                 assert store.struck, "the server did not go back"
+
+    def keys(self) -> set[str]:
+        """Keys of batches, and idempotency keys."""
+        redis = self.deployment.redis
+        return {*redis.keys("batchord:{*"), *redis.keys("batchord:key:*")}
 
 
 @pytest.fixture(scope="module")
@@ -165,16 +170,16 @@ def test_what_is_not_kept_any_more_is_refused_and_leaves_nothing(
     rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(recording, "KEPT", 1)
-    before = set(rig.deployment.redis.keys())
+    before = rig.keys()
     with pytest.raises(BatchAborted, match="went back.*submit again"):
         rig.submit(Point("append", 3, 2), idempotency_key="not kept")
-    assert set(rig.deployment.redis.keys()) <= before
+    assert rig.keys() <= before
 
 
 @pytest.mark.parametrize("lost", ["in:0", "id:0", "custom-ids", "notices"])
 def test_a_batch_that_lacks_a_key_is_not_accepted(rig: Rig, lost: str) -> None:
     redis = rig.deployment.redis
-    before = set(redis.keys())
+    before = rig.keys()
 
     def lose() -> None:
         [key] = set(redis.scan_iter(f"*:{lost}", count=1000)) - before
@@ -182,7 +187,7 @@ def test_a_batch_that_lacks_a_key_is_not_accepted(rig: Rig, lost: str) -> None:
 
     with pytest.raises(InputsLost, match=r"Redis has lost .*noeviction.*submit again"):
         rig.submit(Point("append", 4, 0), then=lose, idempotency_key=f"lacks {lost}")
-    assert set(redis.keys()) <= before
+    assert rig.keys() <= before
 
 
 def test_who_takes_the_key_meanwhile_has_the_batch(rig: Rig) -> None:
