@@ -86,7 +86,7 @@ class Client:
         """Accept a batch: each input will get exactly one outcome, whatever becomes of us.
 
         `inputs`: JSON values or pydantic models; any iterable, taken one by one and never held
-        whole. `custom_ids`: one unique name for each input. `metadata`: up to 16 pairs of strings.
+        whole, which may take its time: a heartbeat tells that this process is alive. `custom_ids`: one unique name for each input. `metadata`: up to 16 pairs of strings.
         `idempotency_key`: the same key gives the same batch, from any number of producers, for as
         long as the batch is readable. `max_concurrency`: items in flight at a time.
 
@@ -127,6 +127,8 @@ class Client:
         Raises:
             ChainNotFound: neither this process nor a worker knows the chain.
             SubmitRefused: an input or another argument cannot be used; nothing is left behind.
+            BatchAborted: Redis has lost what was written, and more than can be written again;
+                nothing is left behind.
             IdempotencyConflict: the key names a batch of another chain.
             LedgerUnavailable: Redis cannot be reached or refuses us.
         """
