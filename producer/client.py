@@ -86,7 +86,8 @@ class Client:
         """Accept a batch: each input will get exactly one outcome, whatever becomes of us.
 
         `inputs`: JSON values or pydantic models; any iterable, taken one by one and never held
-        whole, which may take its time: a heartbeat tells that this process is alive. `custom_ids`: one unique name for each input. `metadata`: up to 16 pairs of strings.
+        whole, which may take its time: a heartbeat tells that this process is alive. `custom_ids`:
+        one unique name for each input. `metadata`: up to 16 pairs of strings.
         `idempotency_key`: the same key gives the same batch, from any number of producers, for as
         long as the batch is readable. `max_concurrency`: items in flight at a time.
 
