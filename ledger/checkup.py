@@ -12,6 +12,7 @@ from celery import Celery
 
 from ledger.celery_app import create_app
 from ledger.reader import Reader
+from ledger.redis_url import database_of, server_of
 from ledger.settings import Settings
 from ledger.store import Store
 
@@ -61,7 +62,7 @@ def checkup(store: Store) -> list[Finding]:
     deduplication = _deduplication(app)
     app.close()
     return [
-        _version(info),
+        _version(info, store.settings.url()),
         _eviction(info),
         _memory(info),
         _persistence(info),
@@ -73,14 +74,15 @@ def checkup(store: Store) -> list[Finding]:
     ]
 
 
-def _version(info: dict[str, Any]) -> Finding:
+def _version(info: dict[str, Any], url: str) -> Finding:
     name = "Valkey" if "valkey_version" in info else "Redis"
     text = str(info.get("valkey_version") or info.get("redis_version") or "?")
     numbers = tuple(int(part) for part in text.split(".")[:2] if part.isdigit())
     if numbers and numbers < OLDEST:
         oldest = ".".join(map(str, OLDEST))
         return Finding(Grade.ERROR, f"{name} {text}", f"use {oldest} or newer")
-    return Finding(Grade.OK, f"{name} {text}")
+    where = f"at {server_of(url)}, database {database_of(url)}"
+    return Finding(Grade.OK, f"{name} {text} {where}")
 
 
 def _eviction(info: dict[str, Any]) -> Finding:

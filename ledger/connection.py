@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.resources import files
 from typing import Any, Final, NamedTuple, TypeVar
-from urllib.parse import urlsplit
 
 import redis
 from redis.backoff import ExponentialWithJitterBackoff
@@ -16,7 +15,8 @@ from redis.commands.core import Script
 from redis.connection import HiredisRespSerializer
 from redis.retry import Retry
 
-from ledger.errors import LedgerRefused, LedgerUnavailable, LedgerUnreachable
+from ledger.errors import LedgerRefused, LedgerUnreachable
+from ledger.redis_url import server_of
 from ledger.settings import Settings
 
 #: Retries of one Redis call: for an app, which wants an answer, and for a worker, which waits out
@@ -134,30 +134,25 @@ class Connection:
     """Redis, and our scripts on it. Safe to share between threads; connects at its first call.
 
     Raises:
-        LedgerUnavailable: the URL is none.
+        BadRedisURL: the URL cannot be used.
+        NoServer: no Redis is configured.
     """
 
     def __init__(self, settings: Settings, *, retries: int = PROMPT) -> None:
         self.settings = settings
         self._refusals = retries if retries > PROMPT else 0
-        try:
-            self.redis: redis.Redis = redis.Redis.from_url(
-                settings.url(),
-                decode_responses=True,
-                encoding_errors="surrogateescape",  # packed texts are bytes
-                socket_timeout=settings.socket_timeout,
-                socket_connect_timeout=min(5.0, settings.socket_timeout),
-                socket_keepalive=True,
-                health_check_interval=10,
-                max_connections=None,
-                command_packer=Packer(),
-                retry=Tries(retries),
-            )
-        except ValueError:
-            # Neither the URL nor the error, which quotes it: there is a password in it.
-            raise LedgerUnavailable(
-                "BATCHORD_REDIS_URL is no Redis URL: write redis://[user:password@]host:port/0"
-            ) from None
+        self.redis: redis.Redis = redis.Redis.from_url(
+            settings.url(),
+            decode_responses=True,
+            encoding_errors="surrogateescape",  # packed texts are bytes
+            socket_timeout=settings.socket_timeout,
+            socket_connect_timeout=min(5.0, settings.socket_timeout),
+            socket_keepalive=True,
+            health_check_interval=10,
+            max_connections=None,
+            command_packer=Packer(),
+            retry=Tries(retries),
+        )
         self._scripts: dict[str, Script] = {}
         #: Those of them that the server was told.
         self._loaded: set[str] = set()
@@ -225,8 +220,7 @@ class Connection:
         return f"cannot reach Redis at {where}: {cure}"
 
     def _where(self) -> str:
-        parts = urlsplit(self.settings.url())
-        return f"{parts.hostname or parts.path}:{parts.port or 6379}"
+        return server_of(self.settings.url())
 
     def run(self, name: str, keys: Sequence[str], *args: str | int | float | bytes) -> Any:
         """Run `ledger/lua/NAME.lua`, one transition, and return its answer."""

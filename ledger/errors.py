@@ -3,6 +3,7 @@
 * BatchordError                 (chains.errors) the base of everything of ours
   + LedgerUnavailable           Redis cannot be used: start it, or mend the URL or the password
     + LedgerUnreachable         no answer: start it, or mend the URL
+    + BadRedisURL               what is configured is no URL that we can use: mend it as it says
     + LedgerRefused             it answered with an error: its own words say what to change
   + UnreadableBatch             what is recorded of a batch is damaged, or of a newer version
   + UnknownBatch                the ledger has no such batch: check the id, or submit again
@@ -22,6 +23,10 @@ from chains.errors import BatchordError
 
 class LedgerUnavailable(BatchordError):
     """Redis cannot be reached or refuses us; the message says what to change."""
+
+
+class BadRedisURL(LedgerUnavailable):
+    """The Redis URL cannot be used; the message says what to write, and does not quote it."""
 
 
 class LedgerUnreachable(LedgerUnavailable):

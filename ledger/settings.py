@@ -4,12 +4,12 @@ import json
 import math
 from pathlib import Path
 from typing import Annotated, Any, Literal
-from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from chains.errors import BatchordError
+from ledger.redis_url import canonical
 
 #: Written by `batchord up` beside its data, so that clients find the server that it runs.
 SERVER_FILE = "server.json"
@@ -181,23 +181,17 @@ class Settings(BaseSettings):
     def url(self) -> str:
         """The Redis URL, password included: `redis_url`, else the server of `batchord up`.
 
-        A `rediss://` URL asks for the certificate to be checked, unless it says something else.
+        In the form that every client reads alike; see `ledger.redis_url`.
 
         Raises:
+            BadRedisURL: `redis_url` cannot be used; the message says what to write.
             NoServer: neither is there.
         """
         if self.redis_url is not None:
-            return _verifying(self.redis_url.get_secret_value())
+            return canonical(self.redis_url.get_secret_value())
         try:
             return str(json.loads((self.home / SERVER_FILE).read_text())["url"])
         except (OSError, ValueError, KeyError):
             raise NoServer(
                 "no Redis: set BATCHORD_REDIS_URL, or start one here with `batchord up`"
             ) from None
-
-
-def _verifying(url: str) -> str:
-    # Unsaid, it means three things: redis-py checks, kombu does not even look, Celery refuses.
-    if not url.startswith("rediss://") or "ssl_cert_reqs=" in url:
-        return url
-    return f"{url}{'&' if urlsplit(url).query else '?'}ssl_cert_reqs=required"

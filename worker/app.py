@@ -135,5 +135,13 @@ def _show_batches_in_flower(app: Celery, settings: Settings) -> None:
         flower.install(app, settings)
 
 
-app = create_worker_app(Settings())
+def _app_or_exit(settings: Settings) -> Celery:
+    """Return the app; what is configured wrongly ends the program with a line, not a traceback."""
+    try:
+        return create_worker_app(settings)
+    except BatchordError as error:
+        sys.exit(str(error))
+
+
+app = _app_or_exit(Settings())
 _show_batches_in_flower(app, Settings())
