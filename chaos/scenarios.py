@@ -13,7 +13,9 @@ from chaos.copies import Copier
 from chaos.crew import takes, wait
 from chaos.ground import Ground, Run
 from chaos.judge import Journal
-from chaos.plain import plain_chord
+from chaos.plain import plain_chord, revoked_plain_chord
+from ledger.celery_app import create_app
+from ledger.wire import gather_task_id, task_id
 from producer import Batch
 
 Try = Callable[[Ground], Run]
@@ -204,6 +206,26 @@ def _began(ground: Ground, pid: int, items: int) -> bool:
     return sum(line.split()[0] == "start" and line.split()[2] in pids for line in lines) >= items
 
 
+def revoke_all(ground: Ground) -> Run:
+    """Every id of a running batch is revoked, and what runs is terminated too, 5 times."""
+    app = create_app(ground.deployment.settings)
+    total = ground.count(500)
+    with ground.crew(2, 4) as crew:
+        _wait(lambda: crew.ready, "the workers are ready")
+        batch = ground.submit(total, 0.1, items_per_task=1)
+        ids = [task_id(batch.id, range(index, index + 1)) for index in range(total)]
+        ids += [gather_task_id(batch.id, shard) for shard in range(total)]
+        for number in range(ground.times(5)):
+            _some_done(batch, total // 10)
+            if batch.status.ended:
+                break
+            app.control.revoke(ids, terminate=number % 2 == 1, reply=True, timeout=2)
+            ground.strikes()
+        run = ground.end("every task id revoked", batch)
+    app.close()
+    return run
+
+
 def five_sweepers(ground: Ground) -> Run:
     """Five workers sweep as fast as they can, and whoever sweeps is killed, 5 times."""
     redis = ground.deployment.redis
@@ -289,5 +311,7 @@ SCENARIOS: Final = (
     Scenario("half-open", half_open),
     Scenario("slow-network", slow_and_broken, pools=("threads",)),
     Scenario("full", fill),
+    Scenario("revoked-ids", revoke_all),
+    Scenario("plain-revoked", revoked_plain_chord, pools=("prefork",)),
     Scenario("plain-chord", plain_chord, pools=("prefork",), runs=3),
 )

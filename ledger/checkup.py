@@ -11,6 +11,7 @@ from typing import Any
 from celery import Celery
 
 from ledger.celery_app import create_app
+from ledger.celery_rules import broken
 from ledger.reader import Reader
 from ledger.redis_url import database_of, server_of
 from ledger.settings import Settings
@@ -59,7 +60,7 @@ def checkup(store: Store) -> list[Finding]:
         info: dict[str, Any] = store.redis.info("everything")
         ahead = time.time() - store.now()
     app = create_app(store.settings)
-    deduplication = _deduplication(app)
+    celery = _celery(app, store.settings)
     app.close()
     return [
         _version(info, store.settings.url()),
@@ -68,7 +69,7 @@ def checkup(store: Store) -> list[Finding]:
         _persistence(info),
         _clock(ahead),
         _redelivery(store.settings, Reader(store)),
-        deduplication,
+        *celery,
         *_unreadable(Reader(store)),
         _workers(Reader(store)),
     ]
@@ -144,25 +145,19 @@ def _redelivery(settings: Settings, reader: Reader) -> Finding:
     return Finding(Grade.OK, what)
 
 
-def _deduplication(app: Celery) -> Finding:
-    # What a worker would start with here, and what those that run have: a module that they import
-    # may have changed it.
-    name = "worker_deduplicate_successful_tasks"
+def _celery(app: Celery, settings: Settings) -> list[Finding]:
+    """Ask running workers for settings that break batches: someone may have changed them since."""
     try:
         running = app.control.inspect(timeout=ANSWERS).conf() or {}
     except Exception:  # noqa: BLE001
         running = {}  # a server that is full takes no questions; that is a finding of its own
-    on = [worker for worker, conf in running.items() if conf.get(name)]
-    if app.conf[name]:
-        on.append("a worker started from here")
-    if on:
-        return Finding(
-            Grade.WARNING,
-            f"deduplication of tasks on: {', '.join(sorted(on))}",
-            f"set {name} to False: a task that is delivered again after a crash would be taken as "
-            "done, and its batch would wait for the sweep",
-        )
-    return Finding(Grade.OK, f"deduplication of tasks off, by {len(running)} workers as well")
+    found = [
+        Finding(Grade.WARNING, f"Celery of {worker}: {what}", f"{cure}, and restart it")
+        for worker, conf in sorted(running.items())
+        for line in broken({**conf, "result_backend": app.conf.result_backend}, app.conf, settings)
+        for what, _, cure in [line.rpartition("; ")]
+    ]
+    return found or [Finding(Grade.OK, f"Celery's settings fit in {len(running)} workers")]
 
 
 def _unreadable(reader: Reader) -> list[Finding]:

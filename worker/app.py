@@ -19,6 +19,7 @@ from chains.loop import configure, default_loop
 from chains.request import register_requests
 from ledger import webhook
 from ledger.celery_app import create_app
+from ledger.celery_rules import RULES, broken
 from ledger.settings import Settings
 from worker.notices import NoticeThread
 from worker.runtime import Runtime
@@ -54,6 +55,32 @@ class Worker(CeleryWorker):
     #: Set by `create_worker_app`.
     runtime: Runtime
 
+    def on_before_init(self, quiet: bool = False, **options: Any) -> None:
+        """End the program if a setting or an option would break batches.
+
+        The modules of chains have been imported, and nothing was connected to.
+        """
+        settings = self.runtime.settings
+        usual = create_app(settings)
+        if lines := broken(self._found(options), usual.conf, settings):
+            sys.exit("\n".join(f"Celery's {line}" for line in lines))
+        usual.close()
+        super().on_before_init(quiet=quiet, **options)
+
+    def _found(self, options: dict[str, Any]) -> dict[str, Any]:
+        """Return the settings that have a rule, as the options of the command line leave them."""
+        either = self.app.either
+        pool = _pool_name(either("worker_pool", options.get("pool"), options.get("pool_cls")))
+        served = {*(options.get("queues") or self.runtime.settings.queues)}
+        return {
+            **{name: self.app.conf.get(name) for name in RULES},
+            "task_time_limit": either("task_time_limit", options.get("time_limit")),
+            "task_soft_time_limit": either("task_soft_time_limit", options.get("soft_time_limit")),
+            "worker_pool": pool,
+            "worker_queues": served - {*(options.get("exclude_queues") or ())},
+            "worker_autoscale": options.get("autoscale") if pool == "threads" else None,
+        }
+
     def wait_for_soft_shutdown(self) -> None:
         """Return when nothing runs any more, or after the grace; Celery's sleeps all of it."""
         grace = self.app.conf.worker_soft_shutdown_timeout
@@ -71,6 +98,15 @@ class Worker(CeleryWorker):
             settled = time.monotonic() + 2
             while state.active_requests and time.monotonic() < settled:
                 time.sleep(0.02)
+
+
+def _pool_name(pool: Any) -> str:
+    """Return the name of a pool; from the command line it comes as a class."""
+    if isinstance(pool, str):
+        return pool
+    names = {"thread": "threads"}
+    name = str(pool.__module__).rpartition(".")[2]
+    return names.get(name, name)
 
 
 def _one_slot_a_child(runtime: Runtime) -> None:
