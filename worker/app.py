@@ -12,6 +12,8 @@ from celery.apps.worker import Worker as CeleryWorker
 from celery.concurrency.thread import TaskPool
 from celery.signals import worker_process_init
 from celery.worker import state
+from celery.worker.consumer.control import Control
+from celery.worker.control import Panel
 
 from chains import prices
 from chains.errors import BatchordError
@@ -21,6 +23,7 @@ from ledger import webhook
 from ledger.celery_app import create_app
 from ledger.celery_rules import RULES, broken
 from ledger.settings import Settings
+from worker.control import with_answers
 from worker.notices import NoticeThread
 from worker.runtime import Runtime
 from worker.sweep import Sweep
@@ -43,6 +46,7 @@ def create_worker_app(settings: Settings) -> Celery:
     runtime = Runtime(settings, app=app)
     register_tasks(app, runtime)
     app.steps["consumer"].add(_limit(runtime))
+    app.steps["consumer"].add(Answers)
     app.steps["worker"].add(_service(runtime))
     app.Worker = app.subclass_with_self(Worker, runtime=runtime)
     _one_slot_a_child(runtime)
@@ -128,6 +132,18 @@ def _limit(runtime: Runtime) -> type[bootsteps.StartStopStep]:
             consumer.task_consumer.channel.slots_wanted = runtime.slots_wanted
 
     return Limit
+
+
+class Answers(bootsteps.StartStopStep):
+    """Has the worker answer remote control with what applies to tasks of batches."""
+
+    requires = ("celery.worker.consumer.control:Control",)
+
+    def start(self, parent: Any) -> None:
+        """Replace the handlers, at each new connection; they are all processes' otherwise."""
+        for step in parent.steps:
+            if isinstance(step, Control):
+                step.box.node.handlers = with_answers(Panel.data)
 
 
 def _service(runtime: Runtime) -> type[bootsteps.StartStopStep]:
