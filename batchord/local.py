@@ -15,7 +15,7 @@ from pathlib import Path
 from pydantic import SecretStr
 
 from batchord.local_model import LocalModel
-from batchord.server import EmbeddedServer
+from batchord.server import EmbeddedServer, open_private
 from chains import get_chain
 from chains.errors import BatchordError
 from ledger.celery_app import create_app
@@ -95,7 +95,7 @@ def machine(
         environment = {"BATCHORD_REDIS_URL": settings.url()}
         if local_model:
             environment |= stack.enter_context(LocalModel()).environment()
-        log = stack.enter_context((scratch / "worker.log").open("wb"))
+        log = stack.enter_context(open_private(scratch / "worker.log"))
         supervisor = Supervisor(
             processes=processes,
             concurrency=concurrency,

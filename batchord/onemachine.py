@@ -32,7 +32,7 @@ from batchord.options import (
     worker_options,
     writable,
 )
-from batchord.server import EmbeddedServer
+from batchord.server import EmbeddedServer, open_private
 from batchord.target import Format, Target, format_of, format_options
 from batchord.watch import follow
 from chains import get_chain, prices, registered
@@ -205,7 +205,7 @@ def up(
             concurrency=concurrency,
             chains=settings.chains,
             environment=environment,
-            log=stack.enter_context(log.open("ab")),
+            log=stack.enter_context(open_private(log)),
         )
         stack.callback(supervisor.stop)
         supervisor.start()

@@ -8,7 +8,9 @@ import json
 import os
 import secrets
 import shutil
+import stat
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
@@ -103,21 +105,38 @@ def _make_private(data: Path) -> None:
     """Give the folder mode 0700, its files 0600, and what is written from now on no wider mode.
 
     Raises:
-        click.ClickException: the folder or a file in it belongs to another user.
+        click.ClickException: the folder is a link, or no folder, or it or a file in it belongs to
+            another user.
     """
     os.umask(0o077)
+    if data.is_symlink() or (data.exists() and not data.is_dir()):
+        raise click.ClickException(
+            f"{data} is a link or a file: set BATCHORD_HOME to the folder itself"
+        )
     data.mkdir(mode=0o700, parents=True, exist_ok=True)
     for path in (data, *data.rglob("*")):
-        if path.is_symlink() and path != data:
-            continue
         try:
-            path.chmod(0o700 if path.is_dir() else 0o600)
+            status = path.lstat()
         except FileNotFoundError:
             continue  # a server that is about to end has removed it
-        except PermissionError:
+        if status.st_uid != os.geteuid():
             raise click.ClickException(
                 f"{path} belongs to another user: set BATCHORD_HOME to a folder of your own"
-            ) from None
+            )
+        if not stat.S_ISLNK(status.st_mode):
+            with suppress(FileNotFoundError):
+                path.chmod(0o700 if stat.S_ISDIR(status.st_mode) else 0o600)
+
+
+def open_private(path: Path) -> IO[bytes]:
+    """Open a file to append to, which from now on is for its user alone.
+
+    Raises:
+        OSError: it is a link, or belongs to another user.
+    """
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o600)
+    os.fchmod(descriptor, 0o600)
+    return os.fdopen(descriptor, "ab")
 
 
 def _take(lock: IO[str], data: Path) -> None:
