@@ -13,7 +13,9 @@ from urllib.request import urlopen
 import pytest
 
 from chaos.server import Server
-from ledger.models import BatchStatus
+from ledger.exchange import Exchange
+from ledger.models import BatchStatus, PauseReason
+from ledger.store import Store
 from producer import Batch
 from tests.conftest import Deploy
 from tests.flower_server import Flower
@@ -364,6 +366,34 @@ def test_what_a_paused_batch_met_is_told_without_its_message(
     assert told["plain"]["message"] is None
     assert told["reader"]["message"] == "no such key"
     batch.cancel()
+
+
+@pytest.mark.parametrize(
+    ("origin", "shown"),
+    [({"origin": "ledger"}, True), ({"origin": "error"}, False), ({}, False)],
+    ids=["the ledger's words", "a provider's words", "nobody says whose words"],
+)
+def test_a_pause_of_the_whole_batch_is_told_by_whose_words_it_is(
+    flowers: Flowers, deployment: Deployment, origin: dict[str, Any], shown: bool
+) -> None:
+    batch = deployment.client.submit("nap", [{"seconds": 30, "value": n} for n in range(20)])
+    store = Store(deployment.settings)
+    # As a courier does in provider mode, whose reasons name no item.
+    reason = PauseReason(code="server_error", message=f"no: {CANARY}", **origin)
+    Exchange(store).pause(batch.id, reason)
+    told = {
+        name: flowers[name].json(f"/batch/{batch.id}/data")["reason"]
+        for name in ("plain", "reader")
+    }
+    page = flowers["plain"].get(f"/batch/{batch.id}")
+    metrics = flowers["plain"].get("/metrics")
+    batch.cancel()
+    batch.wait(30)
+    store.close()
+    assert told["plain"]["code"] == "server_error"
+    assert told["plain"]["message"] == (reason.message if shown else None)
+    assert told["reader"]["message"] == reason.message
+    assert (CANARY in page, CANARY in metrics) == (False, False) or shown
 
 
 def test_pages_are_told_what_is_new(flower: Flower, waiting: Batch) -> None:
