@@ -141,6 +141,7 @@ def go_back_amid_a_submission(ground: Ground) -> Run:
     places = [(int(count * taken), int(count * back)) for taken, back in _GOES_BACK]
 
     def inputs() -> Iterator[dict[str, Any]]:
+        snapshot = ground.server.snapshot()
         for n, value in enumerate(ground.inputs(count, 0.02)):
             for taken, back in places:
                 if n == taken:
