@@ -4,20 +4,20 @@ Every text is waited for on its own: nobody waits for a batch, only `WINDOW` sec
 """
 
 import asyncio
-import copy
 import weakref
-from collections.abc import Awaitable, Callable, Hashable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
 
 from chains import limits
 from chains.background import call_later, spawn
 from chains.deadline import Deadline, current_deadline
-from chains.errors import ChainError
+from chains.errors import ChainError, RetryLater
 from chains.limited import current_batch, within
 from chains.limits import RateLimit
 from chains.retry import RetryPolicy, attempts
+from chains.shared_request import Answer, SharedRequest, Wanted
 from chains.usage import Usage
+from chains.vectors import Vector
 
 #: What the API takes in one request.
 MAX_INPUTS = 2_048
@@ -25,12 +25,11 @@ MAX_TOKENS = 300_000
 #: Seconds that a text waits for others.
 WINDOW = 0.01
 
-#: Errors that may be the fault of a single text.
-_OF_ONE_TEXT = {"bad_request", "unprocessable"}
-
-Vector = list[float]
-#: Sends one request for the texts; the vectors are in their order.
-Send = Callable[[list[str]], Awaitable[tuple[list[Vector], Usage]]]
+#: The vector of each text of a request, or what is wrong with it.
+Found = list[Vector | ChainError]
+#: Sends one request for the texts, and waits for so many seconds at most (None: as ever). An error
+#: is returned, and not raised, where it was paid for.
+Send = Callable[[Sequence[str], float | None], Awaitable[tuple[Found | ChainError, Usage]]]
 
 
 def estimated_tokens(text: str) -> int:
@@ -38,34 +37,13 @@ def estimated_tokens(text: str) -> int:
     return len(text.encode(errors="replace")) // 3 + 1
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """What became of one text: its vector or its error, and its share of the usage."""
-
-    usage: Usage
-    vector: Vector | None = None
-    error: Exception | None = None
-
-
-@dataclass(eq=False, slots=True)
-class Wanted:
-    """One text, and the future that its answer is put into. Cancel it to give the text up."""
-
-    text: str
-    tokens: int
-    answer: asyncio.Future[Answer]
-    #: The batch that wants it, and the deadline of the item.
-    batch: Hashable
-    deadline: Deadline | None
-
-
 class Collector:
     """Collects the texts of one event loop.
 
     A request is made when it is full or `WINDOW` is over. Each attempt at it holds a permit of
-    `gate`; the waits between attempts hold none. If a request is refused for what may be the
-    fault of one text, each half is tried again by itself, so that only the bad text fails. A
-    request that nobody waits for any more is cancelled.
+    `gate`; the waits between attempts hold none. If a request fails for what may be the fault of
+    one text, `SharedRequest` finds that text, so that no other fails. A request that nobody waits
+    for any more is cancelled.
     """
 
     def __init__(
@@ -118,120 +96,71 @@ class Collector:
         request = spawn(self._serve(wanted))
         self._requests.add(request)
         request.add_done_callback(self._requests.discard)
+        left = len(wanted)
+
+        def answered(_: asyncio.Future[Answer]) -> None:
+            # Counted: to look through all of them after each is quadratic.
+            nonlocal left
+            left -= 1
+            if left == 0:
+                request.cancel()  # does nothing to one that has answered them itself
+
         for one in wanted:
-            one.answer.add_done_callback(lambda _: _cancel_unwanted(request, wanted))
+            one.answer.add_done_callback(answered)
 
     async def _serve(self, wanted: Sequence[Wanted]) -> None:
         try:
-            await self._ask(wanted, Usage())
+            await SharedRequest(self._ask).serve(wanted)
         finally:
             for one in wanted:  # the loop is shutting down: nobody may wait for ever
                 if not one.answer.done():
                     one.answer.cancel()
 
-    async def _ask(self, wanted: Sequence[Wanted], spent: Usage) -> None:
-        """Answer every text that is still wanted; `spent` is what asking has cost so far."""
-        wanted = [one for one in wanted if not one.answer.done()]
-        if not wanted:
-            return
-        texts = [one.text for one in wanted]
+    async def _ask(
+        self,
+        texts: Sequence[str],
+        wanted: Sequence[Wanted],
+        retried: bool,
+        report: Callable[[Usage], None],
+    ) -> Found:
+        """Send one request for the texts, which these want; again as the policy says if `retried`.
 
-        def note(usage: Usage) -> None:
-            nonlocal spent
-            spent += usage
+        A request that several share ends early enough for its texts to be asked for separately,
+        and is not made again if it was not answered in time.
+        """
+        shared = len(wanted) > 1 or not retried
+        deadlines = [one.deadline for one in wanted]
 
-        async def call() -> tuple[list[Vector], Usage]:
-            note(Usage(requests=1))
-            return await self._send(texts)
+        async def call() -> tuple[Found | ChainError, Usage]:
+            report(Usage(requests=1))
+            seconds = _half_of_what_is_left(deadlines) if shared else None
+            try:
+                return await self._send(texts, seconds)
+            except RetryLater as error:
+                if error.code != "timeout" or not shared:
+                    raise
+                return error, Usage()
 
-        async def attempt() -> tuple[list[Vector], Usage]:
+        async def attempt() -> tuple[Found | ChainError, Usage]:
             gate = None if self._gate is None else self._gate()
             async with gate or nullcontext():
                 return await within(
                     self._limit,
                     limits.estimated_tokens(texts),
                     call,
-                    batch=wanted[0].batch,
-                    deadlines=[one.deadline for one in wanted],
-                    report=note,
+                    batch=wanted[0].batch if wanted else None,
+                    deadlines=deadlines,
+                    report=report,
                 )
 
-        try:
-            vectors, used = await attempts(self._retry, attempt)
-        except Exception as error:  # noqa: BLE001
-            # It is handed to those who wait, whatever it is.
-            if len(wanted) > 1 and isinstance(error, ChainError) and error.code in _OF_ONE_TEXT:
-                middle = len(wanted) // 2
-                await asyncio.gather(
-                    self._ask(wanted[:middle], spent), self._ask(wanted[middle:], Usage())
-                )
-                return
-            _answer(wanted, spent, error=error)
-        else:
-            _answer(wanted, spent + used, vectors=vectors)
+        found, used = await attempts(self._retry if retried else None, attempt)
+        report(used)
+        if isinstance(found, ChainError):
+            raise found
+        return found
 
 
-def _cancel_unwanted(request: asyncio.Task[None], wanted: Sequence[Wanted]) -> None:
-    # `all` stops at the first that is still wanted, so that this is cheap while many are.
-    if not request.cancelling() and all(one.answer.done() for one in wanted):
-        request.cancel()
-
-
-def _answer(
-    wanted: Sequence[Wanted],
-    usage: Usage,
-    *,
-    vectors: Sequence[Vector] = (),
-    error: Exception | None = None,
-) -> None:
-    live = [i for i, one in enumerate(wanted) if not one.answer.done()]
-    shares = share_out(usage, [wanted[i].tokens for i in live])
-    for i, share in zip(live, shares, strict=True):
-        if error is None:
-            answer = Answer(share, vector=vectors[i])
-        else:
-            # Each gets an error of its own: what is noted on one is not seen on the others.
-            answer = Answer(share, error=_copy_of(error))
-        wanted[i].answer.set_result(answer)
-
-
-def _copy_of(error: Exception) -> Exception:
-    try:
-        copied = copy.copy(error)
-    except Exception:  # noqa: BLE001
-        return error  # not every exception can be made anew; a shared one is better than none
-    copied.__cause__ = error.__cause__
-    return copied.with_traceback(error.__traceback__)
-
-
-def share_out(usage: Usage, weights: Sequence[int]) -> list[Usage]:
-    """The usage of one request for each of its texts: they sum up to it exactly.
-
-    Tokens and cost go by weight, what counts requests and their waits goes to the first.
-    """
-    total = sum(weights)
-    shares = []
-    before = 0
-    for weight in weights:
-        after = before + weight
-        shares.append(
-            Usage(
-                requests=_of_first(usage.requests, before),
-                input_tokens=_part(usage.input_tokens, before, after, total),
-                cost_nanos=_part(usage.cost_nanos, before, after, total),
-                unpriced_requests=_of_first(usage.unpriced_requests, before),
-                rate_limit_waits=_of_first(usage.rate_limit_waits, before),
-                rate_limit_wait_ms=_of_first(usage.rate_limit_wait_ms, before),
-            )
-        )
-        before = after
-    return shares
-
-
-def _part(n: int | None, before: int, after: int, total: int) -> int | None:
-    # What is due up to here, less what was due before: rounding never adds up.
-    return None if n is None else n * after // total - n * before // total
-
-
-def _of_first(n: int | None, before: int) -> int | None:
-    return 0 if n is not None and before else n
+def _half_of_what_is_left(deadlines: Sequence[Deadline | None]) -> float | None:
+    left = [one.left for one in deadlines if one is not None]
+    known = [seconds for seconds in left if seconds is not None]
+    return min(known) / 2 if known else None

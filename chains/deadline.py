@@ -49,6 +49,14 @@ class Deadline:
         """Whether the time was over before the item was done."""
         return self._timeout.expired()
 
+    @property
+    def left(self) -> float | None:
+        """Seconds until it is over, also while it stands still; None if it is not running."""
+        if self._left is not None or self._loop is None:
+            return self._left
+        when = self._timeout.when()
+        return None if when is None else max(0.0, when - self._loop.time())
+
     @contextmanager
     def paused(self) -> Iterator[None]:
         """Let no time pass meanwhile."""

@@ -1,14 +1,13 @@
 """Texts to vectors, as a vectorised step."""
 
 import asyncio
-import base64
 import threading
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 from weakref import WeakKeyDictionary
 
 from chains import provider
-from chains.collector import MAX_INPUTS, Collector, Vector
+from chains.collector import MAX_INPUTS, Collector, Found
 from chains.concurrency import current_gate
 from chains.config import RunnableConfig
 from chains.errors import ChainError, InvalidInput
@@ -18,8 +17,13 @@ from chains.retry import DEFAULT_RETRY, RetryPolicy
 from chains.run import report_usage
 from chains.runnable import Step
 from chains.usage import Usage
+from chains.vectors import Vector, vectors_of
 
 DEFAULT_MODEL = "text-embedding-3-small"
+#: Vectors that are read on the event loop.
+_FEW: Final = 32
+#: Seconds that the SDK waits unless it is told otherwise.
+_SDK_TIMEOUT: Final = 600.0
 
 
 class Embed(Step[Any, Any], OfflineCall):
@@ -105,11 +109,10 @@ class Embed(Step[Any, Any], OfflineCall):
     def read(self, body: Any) -> Vector:
         """The vector that an answer's body has."""
         provider.raise_fault(body)
-        try:
-            [one] = body["data"]
-            return _floats(one["embedding"])
-        except (LookupError, TypeError, ValueError):
-            raise ChainError("the provider's answer is no vector", code="invalid_output") from None
+        [found] = vectors_of(body, 1)
+        if isinstance(found, ChainError):
+            raise found
+        return found
 
     async def _vectors(self, texts: list[str]) -> list[Vector]:
         collector = self._collector()
@@ -136,32 +139,25 @@ class Embed(Step[Any, Any], OfflineCall):
                 self._collectors[key] = collector
             return collector
 
-    async def _send(self, texts: list[str]) -> tuple[list[Vector], Usage]:
+    async def _send(
+        self, texts: Sequence[str], seconds: float | None
+    ) -> tuple[Found | ChainError, Usage]:
+        """Ask for the vectors of the texts; wait `seconds` at most, or as long as ever."""
         model = self.asked_for()
+        options = dict(self._options)
+        if seconds is not None and type(options.get("timeout", seconds)) in (int, float):
+            options["timeout"] = min(options.get("timeout", _SDK_TIMEOUT), seconds)
         with provider.translate():
             embeddings = (await provider.client()).embeddings.with_raw_response
-            raw = await embeddings.create(model=model, input=texts, **self._options)
+            raw = await embeddings.create(model=model, input=list(texts), **options)
+
+        def read() -> tuple[Found | ChainError, Usage]:
             body = provider.body_of(raw)
             used = provider.paid(body, model)
-            provider.raise_fault(body, raw.headers)
             try:
-                data = raw.parse().data
-            except ValueError as error:
-                raise ChainError(f"not an embedding: {error}", code="invalid_output") from error
-        # The order of the answer is not promised to be the order of the texts.
-        by_index = {one.index: one.embedding for one in data}
-        if sorted(by_index) != list(range(len(texts))):
-            raise ChainError(
-                f"the provider gave {len(data)} vectors for {len(texts)} texts",
-                code="invalid_output",
-            )
-        return [by_index[place] for place in range(len(texts))], used
+                return vectors_of(body, len(texts)), used
+            except ChainError as error:
+                return error, used
 
-
-def _floats(vector: Any) -> Vector:
-    """The vector as the API sends it: little-endian float32 in base64, or numbers."""
-    if isinstance(vector, str):
-        import numpy as np  # on first use: a producer never needs it
-
-        vector = np.frombuffer(base64.b64decode(vector, validate=True), "<f4").tolist()
-    return [float(value) for value in vector]
+        # The numbers of a full request take a tenth of a second, in which the loop would stand.
+        return read() if len(texts) <= _FEW else await asyncio.to_thread(read)

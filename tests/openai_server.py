@@ -47,6 +47,7 @@ BATCH_API = (
 
 Delay = float | Callable[[str], float]
 Answer = Callable[[JsonObject, Rule | None], web.Response]
+Spoil = Callable[[list[Any], JsonObject], web.Response]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,13 +78,15 @@ class OpenAIServer(Rules):
     Each rule holds until `reset()`.
 
     `delay` is seconds before an answer, or a function from the request's text to seconds.
-    `shuffle_embeddings` answers out of order, with the right `index`. `cached_tokens` of a chat's
-    prompt are said to be so, and `answers_as` has the model that an answer names, by a text of the
-    request. `api_key`, when given, is the only key let in.
+    `shuffle_embeddings` answers out of order, with the right `index`; `spoil_embeddings` makes of
+    the texts and their good answer what is sent. `cached_tokens` of a chat's prompt are said to be
+    so, and `answers_as` has the model that an answer names, by a text of the request. `api_key`,
+    when given, is the only key let in.
     """
 
     delay: Delay
     shuffle_embeddings: bool
+    spoil_embeddings: Spoil | None
     cached_tokens: int
     answers_as: dict[str, str]
     batches: Batches
@@ -111,6 +114,7 @@ class OpenAIServer(Rules):
             self.peak_in_flight = self._in_flight
         self.delay = 0.0
         self.shuffle_embeddings = False
+        self.spoil_embeddings = None
         self.cached_tokens = 0
         self.answers_as = {}
         self.batches = Batches(self._execute)
@@ -319,9 +323,10 @@ class OpenAIServer(Rules):
             random.Random(len(data)).shuffle(data)
         tokens = answers.count_tokens(answers.request_text(body))
         usage = {"prompt_tokens": tokens, "total_tokens": tokens}
-        return web.json_response(
-            {"object": "list", "data": data, "model": body.get("model"), "usage": usage}
-        )
+        answer = {"object": "list", "data": data, "model": body.get("model"), "usage": usage}
+        if self.spoil_embeddings is not None:
+            return self.spoil_embeddings(answers.embedding_inputs(body), answer)
+        return web.json_response(answer)
 
     def _models(self, body: JsonObject, rule: Rule | None) -> web.Response:
         names = ("test-model", "test-embedding")

@@ -53,7 +53,7 @@ def test_documents_are_embedded_once_however_many_texts_ask(server: OpenAIServer
 
 def test_a_failure_to_embed_the_documents_is_not_kept(server: OpenAIServer) -> None:
     retriever = Retriever(DOCS, Embed(retry=None), k=1)
-    server.fail_next(503)
+    server.fail_next(503, n=4)  # the documents, each half of them, and the probe
     with pytest.raises(ChainError) as raised:
         retriever.invoke("pipe")
     assert raised.value.step == "Retriever"

@@ -1,0 +1,237 @@
+"""One request for many texts: if it fails, find the texts whose fault it is.
+
+The texts are asked for again in two halves, and a half that fails likewise, until a text that
+fails is alone. If both halves fail, a probe with a harmless text tells whether the server still
+answers: without this, an outage would cost two requests a text.
+"""
+
+import asyncio
+import copy
+from collections import Counter
+from collections.abc import Awaitable, Callable, Hashable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from chains.deadline import Deadline, all_paused
+from chains.errors import ChainError, PutOff, RetryLater
+from chains.usage import Usage
+from chains.vectors import UnsoundIndex, Vector, of_length
+
+#: The text of a probe.
+PROBE: Final = "probe"
+#: Errors of the key, the account, the model or the rate: another text would meet them as well.
+_OF_NO_TEXT: Final = frozenset(
+    {"authentication_error", "insufficient_quota", "model_not_found", "rate_limited"}
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What became of one text: its vector or its error, and its share of the usage."""
+
+    usage: Usage
+    vector: Vector | None = None
+    error: Exception | None = None
+
+
+@dataclass(eq=False, slots=True)
+class Wanted:
+    """One text, and the future that its answer is put into. Cancel it to give the text up."""
+
+    text: str
+    tokens: int
+    answer: asyncio.Future[Answer]
+    #: The batch that wants it, and the deadline of the item.
+    batch: Hashable
+    deadline: Deadline | None
+
+
+#: Asks for the vectors of these texts, for those who want them; `True`: with the retries of the
+#: policy. Reports what it uses to the last argument.
+Ask = Callable[
+    [Sequence[str], Sequence[Wanted], bool, Callable[[Usage], None]],
+    Awaitable[list[Vector | ChainError]],
+]
+
+
+class SharedRequest:
+    """Answers texts that were collected for one request, each with its vector or its own error.
+
+    While texts whose fault it is are searched for, the deadlines of all the texts stand still.
+    """
+
+    def __init__(self, ask: Ask) -> None:
+        self._ask = ask
+        #: What asking has cost so far, and no text was told of yet.
+        self._spent = Usage()
+        self._server_answers = False
+
+    async def serve(self, wanted: Sequence[Wanted]) -> None:
+        """Answer every text that is still wanted."""
+        error = await self._try(wanted, retried=True)
+        if error is None:
+            return
+        if len(wanted) == 1 or not _may_be_of_one_text(error):
+            self._answer(wanted, error=error)
+            return
+        with all_paused(one.deadline for one in wanted):
+            await self._search(wanted, error)
+
+    async def _search(self, wanted: Sequence[Wanted], error: Exception) -> None:
+        """Answer two or more texts that cannot be asked for together; `error` is what came then."""
+        middle = len(wanted) // 2
+        first, second = wanted[:middle], wanted[middle:]
+        of_first = await self._try(first)
+        if of_first is None and len(second) > 1:
+            # It is in the second half: to ask for all of that would tell nothing new.
+            await self._search(second, error)
+            return
+        of_second = await self._try(second)
+        if of_first is not None and of_second is not None:
+            outage = await self._outage(of_first, of_second)
+            if outage is not None:
+                # What has failed alone has its own error; of others nobody knows what is wrong.
+                self._answer(first, error=of_first if len(first) == 1 else outage)
+                self._answer(second, error=of_second if len(second) == 1 else outage)
+                return
+        await asyncio.gather(self._go_on(first, of_first), self._go_on(second, of_second))
+
+    async def _go_on(self, wanted: Sequence[Wanted], error: Exception | None) -> None:
+        if error is None:
+            return
+        if len(wanted) == 1 or not _may_be_of_one_text(error):
+            self._answer(wanted, error=error)
+        else:
+            await self._search(wanted, error)
+
+    async def _try(
+        self, wanted: Sequence[Wanted], *, retried: bool | None = None
+    ) -> Exception | None:
+        """Ask for the texts that are still wanted, and answer them; return why that failed."""
+        wanted = _live(wanted)
+        if not wanted:
+            return None
+        # The halves are the further attempts; a text that is alone has none but its own.
+        retried = len(wanted) == 1 if retried is None else retried
+        try:
+            found = await self._asked([one.text for one in wanted], wanted, retried)
+            found = await self._of_one_length(found, wanted)
+        except Exception as error:  # noqa: BLE001
+            # It is handed to those who wait, whatever it is.
+            return error
+        self._answer(wanted, found)
+        return None
+
+    async def _asked(
+        self, texts: Sequence[str], wanted: Sequence[Wanted], retried: bool
+    ) -> list[Vector | ChainError]:
+        return await self._ask(texts, wanted, retried, self._spend)
+
+    def _spend(self, usage: Usage) -> None:
+        self._spent += usage
+
+    async def _outage(self, *errors: Exception) -> Exception | None:
+        """Return why the server answers nothing now, after these errors of both halves; else None.
+
+        A server that has answered may be down a moment later. It is asked again if an error may
+        come of that.
+        """
+        passing = [error for error in errors if isinstance(error, RetryLater)]
+        if self._server_answers and not passing:
+            return None
+        found = await self._probe()
+        self._server_answers = not isinstance(found, Exception)
+        if not isinstance(found, Exception):
+            return None
+        return next(iter([*passing, found]))
+
+    async def _probe(self) -> Vector | Exception:
+        """The vector of a harmless text, or why there is none."""
+        try:
+            [found] = await self._asked([PROBE], [], False)
+        except Exception as error:  # noqa: BLE001
+            return error
+        return found
+
+    async def _of_one_length(
+        self, found: list[Vector | ChainError], wanted: Sequence[Wanted]
+    ) -> list[Vector | ChainError]:
+        lengths = Counter(len(one) for one in found if isinstance(one, list))
+        if len(lengths) < 2:
+            return found
+        probe = await self._probe()
+        expected = len(probe) if isinstance(probe, list) else None
+        return [of_length(one, expected) for one in found]
+
+    def _answer(
+        self,
+        wanted: Sequence[Wanted],
+        found: Sequence[Vector | ChainError] = (),
+        error: Exception | None = None,
+    ) -> None:
+        usage, self._spent = self._spent, Usage()
+        live = [i for i, one in enumerate(wanted) if not one.answer.done()]
+        if not live:
+            self._spend(usage)  # for those who are answered next
+        shares = share_out(usage, [wanted[i].tokens for i in live])
+        for i, share in zip(live, shares, strict=True):
+            wanted[i].answer.set_result(_answer_of(share, found[i] if error is None else error))
+
+
+def _live(wanted: Sequence[Wanted]) -> list[Wanted]:
+    return [one for one in wanted if not one.answer.done()]
+
+
+def _may_be_of_one_text(error: Exception) -> bool:
+    if not isinstance(error, ChainError) or isinstance(error, PutOff | UnsoundIndex):
+        return False
+    return error.code not in _OF_NO_TEXT
+
+
+def _answer_of(usage: Usage, found: "Vector | Exception") -> Answer:
+    if isinstance(found, Exception):
+        # Each gets an error of its own: what is noted on one is not seen on the others.
+        return Answer(usage, error=_copy_of(found))
+    return Answer(usage, vector=found)
+
+
+def _copy_of(error: Exception) -> Exception:
+    try:
+        copied = copy.copy(error)
+    except Exception:  # noqa: BLE001
+        return error  # not every exception can be made anew; a shared one is better than none
+    copied.__cause__ = error.__cause__
+    return copied.with_traceback(error.__traceback__)
+
+
+def share_out(usage: Usage, weights: Sequence[int]) -> list[Usage]:
+    """The usage of one request for each of its texts: they sum up to it exactly.
+
+    Tokens and cost go by weight, what counts requests and their waits goes to the first.
+    """
+    total = sum(weights)
+    shares = []
+    before = 0
+    for weight in weights:
+        after = before + weight
+        shares.append(
+            Usage(
+                requests=_of_first(usage.requests, before),
+                input_tokens=_part(usage.input_tokens, before, after, total),
+                cost_nanos=_part(usage.cost_nanos, before, after, total),
+                unpriced_requests=_of_first(usage.unpriced_requests, before),
+                rate_limit_waits=_of_first(usage.rate_limit_waits, before),
+                rate_limit_wait_ms=_of_first(usage.rate_limit_wait_ms, before),
+            )
+        )
+        before = after
+    return shares
+
+
+def _part(n: int | None, before: int, after: int, total: int) -> int | None:
+    # What is due up to here, less what was due before: rounding never adds up.
+    return None if n is None else n * after // total - n * before // total
+
+
+def _of_first(n: int | None, before: int) -> int | None:
+    return 0 if n is not None and before else n
