@@ -15,7 +15,7 @@ from chains.errors import ChainError, RetryLater
 from chains.limited import current_batch, within
 from chains.limits import RateLimit
 from chains.retry import RetryPolicy, attempts
-from chains.shared_request import Answer, SharedRequest, Wanted
+from chains.shared_request import Answer, Mode, SharedRequest, Wanted
 from chains.usage import Usage
 from chains.vectors import Vector
 
@@ -120,24 +120,19 @@ class Collector:
         self,
         texts: Sequence[str],
         wanted: Sequence[Wanted],
-        retried: bool,
+        mode: Mode,
         report: Callable[[Usage], None],
     ) -> Found:
-        """Send one request for the texts, which these want; again as the policy says if `retried`.
-
-        A request that several share ends early enough for its texts to be asked for separately,
-        and is not made again if it was not answered in time.
-        """
-        shared = len(wanted) > 1 or not retried
+        """Send one request for the texts, on behalf of these."""
         deadlines = [one.deadline for one in wanted]
 
         async def call() -> tuple[Found | ChainError, Usage]:
             report(Usage(requests=1))
-            seconds = _half_of_what_is_left(deadlines) if shared else None
+            seconds = _half_of_what_is_left(deadlines) if mode.bounded else None
             try:
                 return await self._send(texts, seconds)
             except RetryLater as error:
-                if error.code != "timeout" or not shared:
+                if error.code != "timeout" or not mode.bounded:
                     raise
                 return error, Usage()
 
@@ -148,12 +143,12 @@ class Collector:
                     self._limit,
                     limits.estimated_tokens(texts),
                     call,
-                    batch=wanted[0].batch if wanted else None,
+                    batch=wanted[0].batch,
                     deadlines=deadlines,
                     report=report,
                 )
 
-        found, used = await attempts(self._retry if retried else None, attempt)
+        found, used = await attempts(self._retry if mode.retried else None, attempt)
         report(used)
         if isinstance(found, ChainError):
             raise found

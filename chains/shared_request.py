@@ -10,7 +10,7 @@ import copy
 from collections import Counter
 from collections.abc import Awaitable, Callable, Hashable, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from chains.deadline import Deadline, all_paused
 from chains.errors import ChainError, PutOff, RetryLater
@@ -46,10 +46,20 @@ class Wanted:
     deadline: Deadline | None
 
 
-#: Asks for the vectors of these texts, for those who want them; `True`: with the retries of the
-#: policy. Reports what it uses to the last argument.
+class Mode(NamedTuple):
+    """How one request is made."""
+
+    #: Again if it fails, as the policy says.
+    retried: bool
+    #: Once if it is not answered in time, and so that others of its texts can be asked for before
+    #: the deadlines of those who want them.
+    bounded: bool
+
+
+#: Asks for the vectors of these texts on behalf of those who want texts; reports what it uses to
+#: the last argument.
 Ask = Callable[
-    [Sequence[str], Sequence[Wanted], bool, Callable[[Usage], None]],
+    [Sequence[str], Sequence[Wanted], Mode, Callable[[Usage], None]],
     Awaitable[list[Vector | ChainError]],
 ]
 
@@ -68,7 +78,7 @@ class SharedRequest:
 
     async def serve(self, wanted: Sequence[Wanted]) -> None:
         """Answer every text that is still wanted."""
-        error = await self._try(wanted, retried=True)
+        error = await self._try(wanted, Mode(retried=True, bounded=len(wanted) > 1))
         if error is None:
             return
         if len(wanted) == 1 or not _may_be_of_one_text(error):
@@ -88,7 +98,7 @@ class SharedRequest:
             return
         of_second = await self._try(second)
         if of_first is not None and of_second is not None:
-            outage = await self._outage(of_first, of_second)
+            outage = await self._outage(wanted, of_first, of_second)
             if outage is not None:
                 # What has failed alone has its own error; of others nobody knows what is wrong.
                 self._answer(first, error=of_first if len(first) == 1 else outage)
@@ -104,17 +114,15 @@ class SharedRequest:
         else:
             await self._search(wanted, error)
 
-    async def _try(
-        self, wanted: Sequence[Wanted], *, retried: bool | None = None
-    ) -> Exception | None:
+    async def _try(self, wanted: Sequence[Wanted], mode: Mode | None = None) -> Exception | None:
         """Ask for the texts that are still wanted, and answer them; return why that failed."""
         wanted = _live(wanted)
         if not wanted:
             return None
         # The halves are the further attempts; a text that is alone has none but its own.
-        retried = len(wanted) == 1 if retried is None else retried
+        mode = mode or Mode(retried=len(wanted) == 1, bounded=True)
         try:
-            found = await self._asked([one.text for one in wanted], wanted, retried)
+            found = await self._ask([one.text for one in wanted], wanted, mode, self._spend)
             found = await self._of_one_length(found, wanted)
         except Exception as error:  # noqa: BLE001
             # It is handed to those who wait, whatever it is.
@@ -122,15 +130,10 @@ class SharedRequest:
         self._answer(wanted, found)
         return None
 
-    async def _asked(
-        self, texts: Sequence[str], wanted: Sequence[Wanted], retried: bool
-    ) -> list[Vector | ChainError]:
-        return await self._ask(texts, wanted, retried, self._spend)
-
     def _spend(self, usage: Usage) -> None:
         self._spent += usage
 
-    async def _outage(self, *errors: Exception) -> Exception | None:
+    async def _outage(self, wanted: Sequence[Wanted], *errors: Exception) -> Exception | None:
         """Return why the server answers nothing now, after these errors of both halves; else None.
 
         A server that has answered may be down a moment later. It is asked again if an error may
@@ -139,16 +142,17 @@ class SharedRequest:
         passing = [error for error in errors if isinstance(error, RetryLater)]
         if self._server_answers and not passing:
             return None
-        found = await self._probe()
+        found = await self._probe(wanted)
         self._server_answers = not isinstance(found, Exception)
         if not isinstance(found, Exception):
             return None
         return next(iter([*passing, found]))
 
-    async def _probe(self) -> Vector | Exception:
-        """The vector of a harmless text, or why there is none."""
+    async def _probe(self, wanted: Sequence[Wanted]) -> Vector | Exception:
+        """The vector of a harmless text, asked for on behalf of these; or why there is none."""
         try:
-            [found] = await self._asked([PROBE], [], False)
+            mode = Mode(retried=False, bounded=True)
+            [found] = await self._ask([PROBE], wanted, mode, self._spend)
         except Exception as error:  # noqa: BLE001
             return error
         return found
@@ -159,7 +163,7 @@ class SharedRequest:
         lengths = Counter(len(one) for one in found if isinstance(one, list))
         if len(lengths) < 2:
             return found
-        probe = await self._probe()
+        probe = await self._probe(wanted)
         expected = len(probe) if isinstance(probe, list) else None
         return [of_length(one, expected) for one in found]
 
