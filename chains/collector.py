@@ -27,9 +27,11 @@ WINDOW = 0.01
 
 #: The vector of each text of a request, or what is wrong with it.
 Found = list[Vector | ChainError]
-#: Sends one request for the texts, and waits for so many seconds at most (None: as ever). An error
-#: is returned, and not raised, where it was paid for.
-Send = Callable[[Sequence[str], float | None], Awaitable[tuple[Found | ChainError, Usage]]]
+#: Reports what was used.
+Report = Callable[[Usage], None]
+#: Sends one request for the texts, and waits for so many seconds at most (None: as ever). Reports
+#: what it has used, and returns that, too.
+Send = Callable[[Sequence[str], float | None, Report], Awaitable[tuple[Found, Usage]]]
 
 
 def estimated_tokens(text: str) -> int:
@@ -121,22 +123,22 @@ class Collector:
         texts: Sequence[str],
         wanted: Sequence[Wanted],
         mode: Mode,
-        report: Callable[[Usage], None],
+        report: Report,
     ) -> Found:
         """Send one request for the texts, on behalf of these."""
         deadlines = [one.deadline for one in wanted]
 
-        async def call() -> tuple[Found | ChainError, Usage]:
+        async def call() -> tuple[Found | RetryLater, Usage]:
             report(Usage(requests=1))
             seconds = _half_of_what_is_left(deadlines) if mode.bounded else None
             try:
-                return await self._send(texts, seconds)
+                return await self._send(texts, seconds, report)
             except RetryLater as error:
                 if error.code != "timeout" or not mode.bounded:
                     raise
                 return error, Usage()
 
-        async def attempt() -> tuple[Found | ChainError, Usage]:
+        async def attempt() -> tuple[Found | RetryLater, Usage]:
             gate = None if self._gate is None else self._gate()
             async with gate or nullcontext():
                 return await within(
@@ -148,9 +150,8 @@ class Collector:
                     report=report,
                 )
 
-        found, used = await attempts(self._retry if mode.retried else None, attempt)
-        report(used)
-        if isinstance(found, ChainError):
+        found, _ = await attempts(self._retry if mode.retried else None, attempt)
+        if isinstance(found, RetryLater):
             raise found
         return found
 

@@ -7,7 +7,7 @@ from typing import Any, Final
 from weakref import WeakKeyDictionary
 
 from chains import provider
-from chains.collector import MAX_INPUTS, Collector, Found
+from chains.collector import MAX_INPUTS, Collector, Found, Report
 from chains.concurrency import current_gate
 from chains.config import RunnableConfig
 from chains.errors import ChainError, InvalidInput
@@ -140,8 +140,8 @@ class Embed(Step[Any, Any], OfflineCall):
             return collector
 
     async def _send(
-        self, texts: Sequence[str], seconds: float | None
-    ) -> tuple[Found | ChainError, Usage]:
+        self, texts: Sequence[str], seconds: float | None, report: Report
+    ) -> tuple[Found, Usage]:
         """Ask for the vectors of the texts; wait `seconds` at most, or as long as ever."""
         model = self.asked_for()
         options = dict(self._options)
@@ -155,9 +155,14 @@ class Embed(Step[Any, Any], OfflineCall):
             body = provider.body_of(raw)
             used = provider.paid(body, model)
             try:
+                provider.raise_fault(body, raw.headers)
                 return vectors_of(body, len(texts)), used
             except ChainError as error:
                 return error, used
 
         # The numbers of a full request take a tenth of a second, in which the loop would stand.
-        return read() if len(texts) <= _FEW else await asyncio.to_thread(read)
+        found, used = read() if len(texts) <= _FEW else await asyncio.to_thread(read)
+        report(used)
+        if isinstance(found, ChainError):
+            raise found
+        return found, used

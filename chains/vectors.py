@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+from chains import provider
 from chains.errors import ChainError
 
 Vector = list[float]
@@ -33,11 +34,12 @@ def vectors_of(body: Any, texts: int) -> list[Vector | ChainError]:
 
     Raises:
         UnsoundIndex: the indexes contradict each other.
-        ChainError: `invalid_output`, the body is no answer, or has more or fewer vectors.
+        RetryLater: `invalid_output`, the body is no answer.
+        ChainError: `invalid_output`, it has more or fewer vectors.
     """
     data = body.get("data") if isinstance(body, Mapping) else None
     if not isinstance(data, list):
-        raise ChainError("the provider's answer has no list of vectors", code="invalid_output")
+        raise provider.no_answer(body)
     if len(data) != texts:
         raise ChainError(
             f"the provider gave {len(data)} vectors for {texts} texts", code="invalid_output"

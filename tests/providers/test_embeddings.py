@@ -103,8 +103,15 @@ BEHAVIOURS = {
     "too many": Behaviour(
         spoils(lambda entry, answer: answer["data"].append(dict(entry))), "invalid_output"
     ),
-    "no data": Behaviour(spoils(lambda _, answer: answer.update(data=None)), "invalid_output"),
-    "html": Behaviour(sends_html, "invalid_output"),
+    "no data": Behaviour(
+        spoils(lambda _, answer: answer.update(data=None)), "invalid_output", True
+    ),
+    "html": Behaviour(sends_html, "invalid_output", retried=True),
+    "error in a 200": Behaviour(
+        spoils(lambda _, answer: answer.update(data=None, error={"code": 502, "message": "no"})),
+        "server_error",
+        retried=True,
+    ),
     "null": Behaviour(has(None), "invalid_output", shared=False),
     "empty": Behaviour(has([]), "invalid_output", shared=False),
     "empty text": Behaviour(has(""), "invalid_output", shared=False),
