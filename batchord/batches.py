@@ -11,6 +11,7 @@ from batchord import details, jsonl, money, openai_lines, render
 from batchord.local import has_server
 from batchord.options import (
     How,
+    attempts_options,
     chain_and_inputs,
     chain_argument,
     chains_option,
@@ -24,6 +25,7 @@ from batchord.options import (
 )
 from batchord.target import Format, Target, format_of, format_options
 from batchord.watch import follow
+from chains.request import Attempts
 from ledger.models import Item, ItemStatus, announcements
 from producer import Batch, Client
 from producer.export import line
@@ -38,6 +40,7 @@ batch_argument = click.argument("batch_id", metavar="ID")
 @chains_option
 @click.option("--metadata", multiple=True, metavar="KEY=VALUE", help="Up to 16 pairs.")
 @click.option("--idempotency-key", help="The same key gives the same batch.")
+@attempts_options
 @submit_options
 @json_option
 def submit(
@@ -47,6 +50,7 @@ def submit(
     chains: str | None,
     metadata: tuple[str, ...],
     idempotency_key: str | None,
+    attempts: Attempts,
     how: How,
     as_json: bool,
 ) -> None:
@@ -56,7 +60,9 @@ def submit(
     """
     pairs = dict(_pair(text) for text in metadata)
     settings = settings_with(chains)
-    chain, lines = chain_and_inputs(chain, source, settings, requests=False, model=model)
+    chain, lines = chain_and_inputs(
+        chain, source, settings, requests=False, model=model, attempts=attempts
+    )
     batch = Client(settings=settings).submit(
         chain,
         lines,

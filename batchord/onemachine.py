@@ -20,6 +20,7 @@ from batchord.local import await_workers, has_server, machine
 from batchord.local_model import LocalModel
 from batchord.options import (
     How,
+    attempts_options,
     chain_and_inputs,
     chain_argument,
     chains_option,
@@ -36,6 +37,7 @@ from batchord.server import EmbeddedServer, open_private
 from batchord.target import Format, Target, format_of, format_options
 from batchord.watch import follow
 from chains import get_chain, prices, registered
+from chains.request import Attempts
 from ledger import webhook
 from ledger.models import BatchRecord, ItemStatus
 from producer import Batch, Client
@@ -61,6 +63,7 @@ _FAILURES_SHOWN = 20
 @model_option
 @chains_option
 @worker_options
+@attempts_options
 @submit_options
 @click.option("--local-model", is_flag=True, help="Use a small language model on this machine.")
 @click.option(
@@ -81,6 +84,7 @@ def run(
     chains: str | None,
     processes: int,
     concurrency: int,
+    attempts: Attempts,
     how: How,
     local_model: bool,
     preview: int,
@@ -100,7 +104,7 @@ def run(
     target = Target(path, format_, errors_path)
     settings = settings_with(chains)
     chain, lines = chain_and_inputs(
-        chain, source, settings, requests=format_ == "openai", model=model
+        chain, source, settings, requests=format_ == "openai", model=model, attempts=attempts
     )
     if settings.chains:
         get_chain(chain)  # raises before anything is started

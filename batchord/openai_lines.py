@@ -2,7 +2,8 @@
 
 In: `{"custom_id", "method": "POST", "url": "/v1/...", "body": {...}}`. Out, in input order:
 `{"id", "custom_id", "response": {"status_code", "request_id", "body"} | null, "error": {"code",
-"message"} | null}`; `response` is also there where the answer was an error.
+"message"} | null}`. What got an answer over HTTP, good or bad, has a `response` whose body is an
+object; only what got none has an `error`.
 """
 
 import json
@@ -14,7 +15,7 @@ from pydantic import ValidationError
 
 from batchord.jsonl import InputLines, values
 from chains.errors import BatchordError
-from chains.request import PostedRequest
+from chains.request import Attempts, RequestLine
 from ledger.errors import SubmitRefused, ValueRejected
 from ledger.models import Item, ItemStatus
 from ledger.settings import Settings
@@ -31,21 +32,32 @@ _NOT_MADE: Final = {
 }
 
 
+#: What a line says of its request.
+_LINE: Final = ("url", "body", "method")
+
+
 class NotAnswers(BatchordError):
     """The outputs are no answers to requests: write them as JSON lines."""
 
 
-def requests(source: IO[str], settings: Settings, *, model: str | None = None) -> InputLines:
+def requests(
+    source: IO[str],
+    settings: Settings,
+    *,
+    model: str | None = None,
+    attempts: Attempts | None = None,
+) -> InputLines:
     """Check all lines, and return them as inputs of a chain of `Request`.
 
-    `model` stands in for the ones that the lines name. What cannot be read twice is kept in a
+    A request that cannot be made (another url, a stream) is the error of its line, later; the
+    others are made. `model` stands in for the ones that the lines name, and `attempts` goes with
+    each. What cannot be read twice is kept in a
     temporary file meanwhile, which has no name.
 
     Raises:
         SubmitRefused: a line is not as it must be; the message names it and says what to do.
     """
     file = source if source.seekable() else _kept(source)
-    url = ""
     seen: set[str] = set()
     for number, value in values(file):
         found, custom_id = _request(number, value)
@@ -55,12 +67,6 @@ def requests(source: IO[str], settings: Settings, *, model: str | None = None) -
                 "needs one of its own"
             )
         seen.add(custom_id)
-        url = url or found["url"]
-        if found["url"] != url:
-            raise SubmitRefused(
-                f"line {number} is for {found['url']}, those before it for {url}: a batch has one "
-                "url, so split the file"
-            )
         try:
             encode(found, max_bytes=settings.max_input_bytes, setting="BATCHORD_MAX_INPUT_BYTES")
         except ValueRejected as error:
@@ -73,6 +79,8 @@ def requests(source: IO[str], settings: Settings, *, model: str | None = None) -
         found, custom_id = _request(number, value)
         if model is not None:
             found["body"] = {**found["body"], "model": model}
+        if attempts is not None and (given := attempts.model_dump(exclude_none=True)):
+            found["attempts"] = given
         return found, custom_id
 
     return InputLines(file, reading)
@@ -139,11 +147,15 @@ def _request(number: int, value: Any) -> tuple[dict[str, Any], str]:
     if "method" not in value:
         raise SubmitRefused(f'line {number}: method must be there, and "POST"')
     try:
-        request = PostedRequest.model_validate(value)
+        request = RequestLine.model_validate({name: value.get(name) for name in _LINE})
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         place = ".".join(map(str, first["loc"]))
         raise SubmitRefused(f"line {number}: {place}: {first['msg']}") from None
+    if request.method != "POST":
+        raise SubmitRefused(
+            f"line {number}: method: {request.method[:80]!r} is not supported: requests are POST"
+        )
     return {"url": request.url, "body": request.body}, str(custom_id)
 
 
@@ -158,15 +170,22 @@ def _error(item: Item) -> dict[str, Any]:
             item.status, (item.status.value, f"The request is {item.status.value}.")
         )
         return {"response": None, "error": {"code": code, "message": message}}
-    answer = None
-    if error.raw is not None:
-        try:
-            answer = json.loads(error.raw)
-        except ValueError:
-            # A long one was cut off.
-            answer = None
-    if not _is_answer(answer):
-        answer = None
-        if error.http_status is not None:
-            answer = {"status_code": error.http_status, "request_id": None, "body": None}
-    return {"response": answer, "error": {"code": error.code, "message": error.message}}
+    answer = _answer_in(error.raw)
+    if answer is None and error.http_status is None:
+        return {"response": None, "error": {"code": error.code, "message": error.message}}
+    if answer is None:
+        answer = {"status_code": error.http_status, "request_id": None, "body": None}
+    if not isinstance(answer["body"], dict):
+        # A page of HTML, say, or nothing: readers of OpenAI's files look for `body.error.message`.
+        said = {"message": error.message, "type": error.code, "param": None, "code": error.code}
+        answer = {**answer, "body": {"error": said}}
+    return {"response": answer, "error": None}
+
+
+def _answer_in(raw: str | None) -> dict[str, Any] | None:
+    """The answer that an error has kept; None if it was none, or was cut off."""
+    try:
+        answer = json.loads(raw or "null")
+    except (ValueError, RecursionError):
+        return None
+    return answer if _is_answer(answer) else None

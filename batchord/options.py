@@ -12,7 +12,7 @@ import click
 from batchord import jsonl, openai_lines
 from batchord.interruptible import interruptible
 from batchord.local import import_chains
-from chains.request import REQUESTS, register_requests
+from chains.request import REQUESTS, Attempts, register_requests
 from ledger.budget import Budget
 from ledger.models import BatchRecord, BatchStatus
 from ledger.schema import PAGE_SIZE
@@ -33,6 +33,34 @@ chain_argument = click.argument("chain", required=False)
 model_option = click.option(
     "--model", help="Ask this model, and not the ones that requests name (without CHAIN)."
 )
+
+
+def attempts_options(command: F) -> F:
+    """Add how patiently the requests of a file are made; the command gets it as `attempts`."""
+
+    @wraps(command)
+    def with_attempts(*args: Any, **given: Any) -> Any:
+        chosen = {name: given.pop(name) for name in ("max_attempts", "request_timeout")}
+        attempts = Attempts(max_attempts=chosen["max_attempts"], timeout=chosen["request_timeout"])
+        return command(*args, attempts=attempts, **given)
+
+    command_with_options: Any = with_attempts
+    for option in (
+        click.option(
+            "--max-attempts",
+            type=click.IntRange(1, 100),
+            metavar="N",
+            help="Calls of a request in all, if its error may pass (without CHAIN) [3].",
+        ),
+        click.option(
+            "--request-timeout",
+            type=click.FloatRange(0, min_open=True),
+            metavar="S",
+            help="Seconds for one call of a request (without CHAIN) [600].",
+        ),
+    ):
+        command_with_options = option(command_with_options)
+    return cast(F, command_with_options)
 
 
 def writable(context: click.Context, option: click.Parameter, path: Path | None) -> Path | None:
@@ -75,7 +103,13 @@ input_option = click.option(
 
 
 def chain_and_inputs(
-    chain: str | None, source: IO[str], settings: Settings, *, requests: bool, model: str | None
+    chain: str | None,
+    source: IO[str],
+    settings: Settings,
+    *,
+    requests: bool,
+    model: str | None,
+    attempts: Attempts | None = None,
 ) -> tuple[str, jsonl.InputLines]:
     """Return the chain, and what the lines of the source are to it.
 
@@ -84,7 +118,12 @@ def chain_and_inputs(
     if chain is None:
         register_requests()
     if requests or chain is None:
-        return chain or REQUESTS, openai_lines.requests(source, settings, model=model)
+        lines = openai_lines.requests(source, settings, model=model, attempts=attempts)
+        return chain or REQUESTS, lines
+    if attempts is not None and attempts != Attempts():
+        raise click.UsageError(
+            "--max-attempts and --request-timeout are for requests: a chain has its own"
+        )
     if model is not None:
         raise click.UsageError("--model is for requests: a chain has its own model")
     return chain, jsonl.InputLines(source)

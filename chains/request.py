@@ -1,8 +1,11 @@
 """A request as a file for OpenAI's Batch API has it, posted as it is."""
 
+import copy
 import json
+import re
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, Final
+from dataclasses import replace
+from typing import Any, Final, cast
 
 import pydantic
 from pydantic_core import PydanticCustomError
@@ -24,34 +27,56 @@ from chains.run import report_usage
 from chains.runnable import Step
 from chains.usage import Usage
 
-if TYPE_CHECKING:
-    from openai import RequestOptions
-
 #: The chain that every worker has: requests under no limit but what the provider asks for.
 REQUESTS: Final = "openai-requests"
 
-#: What lies below OPENAI_BASE_URL. The last two are vLLM's, whose `run-batch` takes them too; a
-#: server that has none answers 404, which pauses the batch as a model that is not found does.
-URLS: Final = (
-    "/v1/chat/completions",
-    "/v1/embeddings",
-    "/v1/responses",
-    "/v1/completions",
-    "/v1/score",
-    "/v1/rerank",
+#: What is posted below OPENAI_BASE_URL. The last three are vLLM's.
+PATHS: Final = (
+    "/chat/completions",
+    "/embeddings",
+    "/responses",
+    "/completions",
+    "/moderations",
+    "/score",
+    "/rerank",
+    "/pooling",
 )
+#: What stands before a path in a line's url: OpenAI's, vLLM's of some, and none, as Azure has it.
+_VERSION: Final = re.compile(r"/v[12](?=/)")
 
 #: Fields of a body that hold what the model reads, and those that bound what it writes.
 _READ: Final = ("messages", "input", "prompt", "instructions")
 _LIMITS: Final = ("max_completion_tokens", "max_output_tokens", "max_tokens")
 
 
-class PostedRequest(pydantic.BaseModel, frozen=True):
-    """What is posted, and where; fields of `body` that we do not know go through untouched."""
+class Attempts(pydantic.BaseModel, frozen=True):
+    """How patiently one request is made, where it says so itself; None: as the step has it.
+
+    The place for whatever else a file of requests may choose of this.
+    """
+
+    #: Calls in all, the first one included.
+    max_attempts: int | None = pydantic.Field(default=None, ge=1)
+    #: Seconds for one call.
+    timeout: float | None = pydantic.Field(default=None, gt=0)
+
+
+class RequestLine(pydantic.BaseModel, frozen=True):
+    """A request as a file has it, which need not be one that can be made."""
 
     url: str
     body: dict[str, Any]
     method: str = "POST"
+    attempts: Attempts = Attempts()
+
+
+class PostedRequest(RequestLine, frozen=True):
+    """What is posted, and where; fields of `body` that we do not know go through untouched."""
+
+    @property
+    def path(self) -> str:
+        """Where it is posted, below OPENAI_BASE_URL."""
+        return _VERSION.sub("", self.url, count=1)
 
     @pydantic.field_validator("method")
     @classmethod
@@ -63,8 +88,9 @@ class PostedRequest(pydantic.BaseModel, frozen=True):
     @pydantic.field_validator("url")
     @classmethod
     def _known(cls, url: str) -> str:
-        if url not in URLS:
-            raise _wrong("{got} is not supported: use one of " + ", ".join(URLS), url)
+        if _VERSION.sub("", url, count=1) not in PATHS:
+            known = ", ".join(f"/v1{path}" for path in PATHS)
+            raise _wrong("{got} is not supported: use one of " + known, url)
         return url
 
     @pydantic.field_validator("body")
@@ -98,13 +124,27 @@ class Request(Step[Any, dict[str, Any]]):
     ) -> None:
         super().__init__(name=name, retry=retry)
         self._limit = limit
-        self._options: RequestOptions = {} if timeout is None else {"timeout": timeout}
+        self._options: dict[str, Any] = {} if timeout is None else {"timeout": timeout}
 
-    async def _run(self, input: Any, config: RunnableConfig, **options: Any) -> dict[str, Any]:
+    async def ainvoke(
+        self, input: Any, config: RunnableConfig | None = None, **kwargs: Any
+    ) -> dict[str, Any]:
+        given = input.attempts if isinstance(input, RequestLine) else None
+        if given is None or given.max_attempts is None:
+            return await super().ainvoke(input, config, **kwargs)
+        patient = copy.copy(self)
+        patient.retry = replace(self.retry or DEFAULT_RETRY, max_attempts=given.max_attempts)
+        return await super(Request, patient).ainvoke(input, config, **kwargs)
+
+    async def _run(self, input: Any, config: RunnableConfig, **kwargs: Any) -> dict[str, Any]:
         try:
-            request = PostedRequest.model_validate(input)
+            given = input.model_dump() if isinstance(input, RequestLine) else input
+            request = PostedRequest.model_validate(given)
         except pydantic.ValidationError as error:
             raise InvalidInput(f"{self.name}: the input {validation_message(error)}") from None
+        options = dict(self._options)
+        if request.attempts.timeout is not None:
+            options["timeout"] = request.attempts.timeout
         with provider.translate():
             client = await provider.client()
         # With the SDK's client, so that it is there already.
@@ -114,10 +154,10 @@ class Request(Step[Any, dict[str, Any]]):
             report_usage(Usage(requests=1))
             try:
                 response = await client.post(
-                    request.url.removeprefix("/v1"),
+                    request.path,
                     cast_to=httpx2.Response,
                     body=request.body,
-                    options={**self._options, "headers": provider.named(input)},
+                    options=cast(Any, {**options, "headers": provider.named(input)}),
                 )
             except Exception as error:
                 ours = as_chain_error(error)
@@ -143,7 +183,7 @@ class Request(Step[Any, dict[str, Any]]):
 
 def register_requests() -> None:
     """Make `openai-requests` known in this process."""
-    register(REQUESTS, _requests, input_type=PostedRequest)
+    register(REQUESTS, _requests, input_type=RequestLine)
 
 
 _requests = Request()

@@ -30,5 +30,28 @@ def score(body: JsonObject) -> JsonObject:
     }
 
 
+def rerank(body: JsonObject) -> JsonObject:
+    """`/v1/rerank`, of vLLM: the documents as they stand."""
+    found = [
+        {"index": i, "document": {"text": text}, "relevance_score": 1.0}
+        for i, text in enumerate(body.get("documents") or [])
+    ]
+    return {"id": f"rerank-{answers.stable_id(body)}", "model": body.get("model"), "results": found}
+
+
+def moderation(body: JsonObject) -> JsonObject:
+    """`/v1/moderations`: nothing is flagged."""
+    return {
+        "id": f"modr-{answers.stable_id(body)}",
+        "model": body.get("model"),
+        "results": [{"flagged": False, "categories": {}, "category_scores": {}}],
+    }
+
+
 #: By the path of the endpoint.
-POSTS = {"/v1/completions": completion, "/v1/score": score}
+POSTS = {
+    "/v1/completions": completion,
+    "/v1/score": score,
+    "/v1/rerank": rerank,
+    "/v1/moderations": moderation,
+}
