@@ -91,19 +91,20 @@ class BatchAPI:
             )
         return _read(made)
 
-    def find(self, batch_id: str, part: int, since: float) -> ProviderBatch | None:
-        """Return the provider's batch of this part that was created since then, if there is one.
+    def find_all(self, batch_id: str, part: int, since: float) -> list[ProviderBatch]:
+        """Return the provider's batches of this part that were created since then, newest first.
 
-        Not one that has failed as a whole: nothing of it was run.
+        Not those that have failed as a whole: nothing of them was run.
         """
+        found = []
         with _talking():
             for each in self._client.batches.list(limit=100):
                 if each.created_at < since - _SKEW:
-                    return None
+                    break
                 marked = (each.metadata or {}).items() >= _mark(batch_id, part).items()
                 if marked and each.status != "failed":
-                    return _read(each)
-        return None
+                    found.append(_read(each))
+        return found
 
     def retrieve(self, provider_batch: str) -> ProviderBatch:
         """Return how it stands."""

@@ -14,8 +14,20 @@ from ledger.store import Store
 
 #: What is noted of a part, besides its items: who is about to upload it, the provider's file, who
 #: is about to create its batch, the provider's batch, until when (ms) not to try again, how often
-#: it was put off, and that it is over.
-Field = Literal["uploading", "file", "creating", "batch", "not_before", "tries", "closed"]
+#: it was put off, how often a batch was looked for that may have been created, that another was
+#: created or found after that, how often a call for it has failed, and that it is over.
+Field = Literal[
+    "uploading",
+    "file",
+    "creating",
+    "batch",
+    "not_before",
+    "tries",
+    "looks",
+    "again",
+    "setbacks",
+    "closed",
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +51,12 @@ class Part:
     #: How often the provider has put it off, and until when it is not tried again.
     tries: int = 0
     not_before: float = 0.0
+    #: How often a batch was looked for that may have been created.
+    looks: int = 0
+    #: The provider may have several batches of it.
+    again: bool = False
+    #: How often a call for it has failed.
+    setbacks: int = 0
     closed: bool = False
 
 
@@ -67,6 +85,11 @@ class Parts:
         """Note it unless something was noted before; return what stands there. '': batch ended."""
         keys = self._keys.batch(batch_id)
         return str(self._store.run("part_note", [keys.meta, keys.parts], f"{part}.{field}", value))
+
+    def set(self, batch_id: str, part: int, field: Field, value: str | int) -> None:
+        """Note it in place of what was noted before, unless the batch has ended."""
+        self.forget(batch_id, part, field)
+        self.note(batch_id, part, field, value)
 
     def forget(self, batch_id: str, part: int, *fields: Field) -> None:
         """Forget what was noted: it is to be done afresh."""
@@ -126,5 +149,8 @@ def _part_of(number: int, found: dict[str, str]) -> Part:
         creating=f"{number}.creating" in found,
         tries=int(found.get(f"{number}.tries", 0)),
         not_before=int(found.get(f"{number}.not_before", 0)) / 1000,
+        looks=int(found.get(f"{number}.looks", 0)),
+        again=f"{number}.again" in found,
+        setbacks=int(found.get(f"{number}.setbacks", 0)),
         closed=f"{number}.closed" in found,
     )

@@ -37,6 +37,11 @@ class Behaviour:
     #: The code with which they fail as a whole, before anything is run; so many of them.
     refuse: str | None = None
     refusals: int = 1
+    #: So many batches are created without a reply, and are then not listed so many times.
+    lose_creates: int = 0
+    list_late: int = 0
+    #: The same of files.
+    lose_uploads: int = 0
     #: So many answers are left out; answers come twice, the second one wrong; answers to nothing.
     lose: int = 0
     repeat: bool = False
@@ -54,6 +59,8 @@ class Batches:
     batches: dict[str, JsonObject] = field(default_factory=dict)
     #: How often each custom_id was run.
     executed: Counter[str] = field(default_factory=Counter)
+    #: How many times what was created is not listed yet.
+    _hidden: Counter[str] = field(default_factory=Counter)
     _ids: Any = field(default_factory=lambda: itertools.count(1))
     _lock: Any = field(default_factory=threading.RLock)
 
@@ -71,7 +78,16 @@ class Batches:
         if body.get("purpose") != "batch" or not body.get("content"):
             return Failure(status=400, message="purpose must be batch, with a file").response()
         with self._lock:
-            return web.json_response(self._add(body["filename"], body["content"], "batch"))
+            made = self._add(body["filename"], body["content"], "batch")
+            if self.behaviour.lose_uploads > 0:
+                self.behaviour.lose_uploads -= 1
+                return self._lost(made)
+            return web.json_response(made)
+
+    def _lost(self, made: JsonObject) -> web.Response:
+        """As a proxy answers that has waited for too long."""
+        self._hidden[made["id"]] = self.behaviour.list_late
+        return Failure(status=504, message="the reply is lost").response()
 
     def _add(self, name: str, content: bytes, purpose: str) -> JsonObject:
         made: JsonObject = {
@@ -113,6 +129,9 @@ class Batches:
                 "request_counts": {"total": 0, "completed": 0, "failed": 0},
             }
             self.batches[made["id"]] = made
+            if self.behaviour.lose_creates > 0:
+                self.behaviour.lose_creates -= 1
+                return self._lost(made)
             return web.json_response(made)
 
     def list_batches(self, body: JsonObject) -> web.Response:
@@ -139,6 +158,10 @@ class Batches:
     ) -> web.Response:
         """Newest first, behind `after`, as cursors go."""
         found = [one for one in reversed(all_) if purpose in (None, one.get("purpose"))]
+        hidden = [one["id"] for one in found if self._hidden.get(one["id"], 0) > 0]
+        found = [one for one in found if one["id"] not in hidden]
+        for id_ in hidden:
+            self._hidden[id_] -= 1
         ids = [one["id"] for one in found]
         start = ids.index(body["after"]) + 1 if "after" in body else 0
         limit = int(body.get("limit", 20))

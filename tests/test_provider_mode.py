@@ -15,6 +15,7 @@ from tests.chains_for_tests.basic import Question
 from tests.conftest import Deploy
 from tests.harness import Deployment, provider_env, refused, wait_until
 from tests.openai_server import OpenAIServer
+from worker.lost_replies import LOOKS
 
 pytestmark = pytest.mark.timeout(90)
 
@@ -381,6 +382,80 @@ def test_a_provider_that_stumbles_while_it_is_asked_is_asked_again(
     wait_until(lambda: in_progress(provider) or batch.status.ended, what="it is created")
     provider.fail_next(502, match="/v1/batches/", n=3)
     assert batch.wait(30).request_counts.succeeded == 5
+    assert (len(provider.batches.uploads), len(provider.batches.batches)) == (1, 1)
+
+
+#: What is created without a reply, how late it is listed, and how many are created in all.
+LOST = {
+    "an upload, listed at once": ("lose_uploads", 0, 1),
+    "an upload, listed never": ("lose_uploads", 10**6, 1),
+    "a batch, listed at once": ("lose_creates", 0, 1),
+    "a batch, listed at the second look": ("lose_creates", 1, 1),
+    "a batch, listed at the third look": ("lose_creates", 2, 1),
+    "a batch, listed at the last look": ("lose_creates", LOOKS - 1, 1),
+    "a batch, listed after a second one was created": ("lose_creates", LOOKS, 2),
+}
+
+
+@pytest.mark.parametrize("name", LOST)
+def test_a_lost_reply_costs_no_second_batch_that_is_billed(
+    deployment: Deployment, provider: OpenAIServer, name: str
+) -> None:
+    what, late, batches = LOST[name]
+    how = provider.batches.behaviour
+    setattr(how, what, 1)
+    how.list_late = late
+    batch = submit(deployment, "ask", words(5))
+    assert batch.wait(60).request_counts.succeeded == 5
+    made = list(provider.batches.batches.values())
+    assert len(made) == batches
+    billed = [each for each in made if each["status"] not in ("cancelling", "cancelled")]
+    assert len(billed) == 1
+    assert provider.batches.executed == {f"{batch.id}:{i}": 1 for i in range(5)}
+
+
+def test_a_batch_that_is_listed_after_a_cancel_is_cancelled_too(
+    deployment: Deployment, provider: OpenAIServer
+) -> None:
+    how = provider.batches.behaviour
+    how.held, how.lose_creates, how.list_late = True, 1, 2
+    batch = submit(deployment, "ask", words(5))
+    wait_until(lambda: len(provider.batches.batches) == 1, what="it is created")
+    batch.cancel()
+    assert batch.wait(30).request_counts.cancelled == 5
+    assert [each["status"] for each in provider.batches.batches.values()] == ["cancelled"]
+
+
+def test_a_batch_that_is_listed_never_is_created_once_more(
+    deployment: Deployment, provider: OpenAIServer
+) -> None:
+    how = provider.batches.behaviour
+    how.lose_creates, how.list_late = 1, 10**6
+    batch = submit(deployment, "ask", words(5))
+    assert batch.wait(60).request_counts.succeeded == 5
+    assert len(provider.batches.batches) == 2
+    keys = {
+        one.headers.get("idempotency-key")
+        for one in provider.requests
+        if one.path == "/v1/batches" and "input_file_id" in one.body
+    }
+    assert len(keys) == 1, "a provider that knows the key makes no second one"
+
+
+@pytest.mark.parametrize(
+    ("path", "field"), [("/v1/files", "content"), ("/v1/batches", "input_file_id")]
+)
+@pytest.mark.parametrize("status", [429, 503])
+def test_what_the_provider_asks_to_wait_is_waited(
+    deployment: Deployment, provider: OpenAIServer, path: str, field: str, status: int
+) -> None:
+    """The sweep looks at the batch twenty times in these two seconds."""
+    provider.fail_next(status, match=path, retry_after=2)
+    batch = submit(deployment, "ask", words(5))
+    assert batch.wait(60).request_counts.succeeded == 5
+    posts = [one for one in provider.requests if one.path == path and field in one.body]
+    assert [one.status for one in posts] == [status, 200]
+    assert posts[1].started - posts[0].started >= 2
     assert (len(provider.batches.uploads), len(provider.batches.batches)) == (1, 1)
 
 

@@ -21,6 +21,7 @@ from ledger.reader import Reader
 from ledger.steering import Steering
 from worker.desk import Desk
 from worker.inbox import Inbox
+from worker.lost_replies import LostReplies
 from worker.outbox import NotNow, OperatorWanted, Outbox
 from worker.runtime import Runtime
 from worker.tasks import close_shard
@@ -74,6 +75,8 @@ class Consignment:
             return
         with BatchAPI() as self._api:
             self._desk = Desk(self._runtime, self._id)
+            store, poll = self._runtime.store, self._settings.provider_poll
+            self._lost_replies = LostReplies(self._api, self._parts, store, self._id, poll)
             try:
                 self._advance()
             except (NotNow, RetryLater) as error:
@@ -130,26 +133,30 @@ class Consignment:
 
     def _send(self, part: Part) -> None:
         """Go on with a part that has no batch at the provider, as far as is known."""
-        if self._stopping:
-            found = self._find(part) if part.creating else None
+        if self._stopping and not part.creating:
+            self._close(part)
+        elif self._runtime.store.now() < part.not_before:
+            return
+        elif self._stopping:
+            found = self._lost_replies.find(part)
             if found is None:
                 self._close(part)
             else:
-                self._follow(part, found.id)
+                self._follow(part, found)
         elif self._record.status is BatchStatus.IN_PROGRESS:
-            if self._runtime.store.now() < part.not_before:
-                return
             self._post(part.number, part.start, part)
 
-    def _find(self, part: Part) -> ProviderBatch | None:
-        """Return the provider's batch that a crash may have left unnoted."""
-        found = self._api.find(self._id, part.number, part.begun)
-        if found is not None:
-            self._parts.note(self._id, part.number, "batch", found.id)
-            logger.warning("found again batch=%s part=%s", self._id, part.number)
-        return found
-
     def _post(self, number: int, start: int, part: Part | None) -> None:
+        """Send the part; if the provider has no time for it now, send it later."""
+        try:
+            self._try_to_post(number, start, part)
+        except RetryLater as error:
+            known = self._parts.all(self._id)
+            if number < len(known) and not self._lost.is_set():
+                self._lost_replies.put_off(known[number], error)
+            raise
+
+    def _try_to_post(self, number: int, start: int, part: Part | None) -> None:
         """Build, upload and create; nothing that may have been done before is done blindly."""
         file_id = None if part is None else part.file_id
         if file_id is None:
@@ -160,7 +167,7 @@ class Consignment:
             return
         attempt = self._note(number, "creating", self._token)
         # Ours, if nobody was about to before.
-        if attempt != self._token and self._find(part) is not None:
+        if attempt != self._token and self._lost_replies.find(part) is not None:
             return
         self._still_ours()
         crash_point("before-create")
@@ -205,6 +212,7 @@ class Consignment:
 
     def _follow(self, part: Part, provider_batch: str) -> None:
         """Look how the provider's batch stands; take what it has answered once it has ended."""
+        self._lost_replies.cancel_orphans(part)
         found = self._api.retrieve(provider_batch)
         if found.status not in ENDED:
             self._done += found.done

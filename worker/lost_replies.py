@@ -1,0 +1,94 @@
+"""Batches at the provider whose creation was never noted here: find them, and cancel duplicates.
+
+A provider may list a batch seconds after it has created it. So the list is looked through several
+times before a batch is created again; after that, for as long as the part is out, whatever else
+the provider has of the part is cancelled.
+"""
+
+import logging
+from typing import Final
+
+from chains.batch_api import ENDED, BatchAPI, ProviderBatch
+from chains.errors import ChainError, RetryLater
+from ledger.parts import Part, Parts
+from ledger.store import Store
+from worker.outbox import NotNow
+
+logger = logging.getLogger(__name__)
+
+#: How often the list is looked through before a batch is created again. The waits between double,
+#: from `provider_poll` on: with 30 s, the last look is after 210 s.
+LOOKS: Final = 4
+#: Seconds between two calls for the same part, at most, unless the provider asks for more.
+_PATIENCE: Final = 300.0
+
+
+class LostReplies:
+    """What became of calls for the parts of one batch whose reply may be lost."""
+
+    def __init__(self, api: BatchAPI, parts: Parts, store: Store, batch_id: str, poll: float):
+        self._api = api
+        self._parts = parts
+        self._store = store
+        self._id = batch_id
+        self._poll = poll
+
+    def find(self, part: Part) -> str | None:
+        """Return the provider's batch of a part that may have been created, and note it.
+
+        None: after all the looks there is none. One that shows later is for `cancel_orphans`.
+
+        Raises:
+            NotNow: there is none yet; a later turn looks again.
+        """
+        found = self._api.find_all(self._id, part.number, part.begun)
+        if found:
+            # The others are duplicates.
+            self._parts.note(self._id, part.number, "again", 1)
+            kept = self._parts.note(self._id, part.number, "batch", _best(found).id)
+            logger.warning("found again batch=%s part=%s", self._id, part.number)
+            return kept
+        if part.looks + 1 < LOOKS:
+            self._parts.set(self._id, part.number, "looks", part.looks + 1)
+            self.wait(part, self._poll * 2.0**part.looks)
+            raise NotNow
+        # Before anything is created again: a crash must not forget it.
+        self._parts.note(self._id, part.number, "again", 1)
+        self._parts.forget(self._id, part.number, "looks")
+        return None
+
+    def cancel_orphans(self, part: Part) -> None:
+        """Cancel what the provider has of the part besides its noted batch."""
+        if not part.again:
+            return
+        try:
+            for each in self._api.find_all(self._id, part.number, part.begun):
+                if each.id != part.batch_id and each.status not in {*ENDED, "cancelling"}:
+                    self._api.cancel(each.id)
+                    logger.warning("orphan cancelled batch=%s part=%s", self._id, part.number)
+        except ChainError as error:
+            # The answers of the noted batch do not wait for it.
+            logger.warning("orphans not looked for batch=%s: %s", self._id, error.code)
+
+    def put_off(self, part: Part, error: RetryLater) -> None:
+        """Call for the part again when the provider wants it, or after a wait that doubles."""
+        wait = min(_PATIENCE, self._poll * 2.0 ** min(part.setbacks, 20))
+        self.wait(part, wait if error.after is None else error.after)
+        self._parts.set(self._id, part.number, "setbacks", part.setbacks + 1)
+        if error.http_status == 429:
+            # It was refused: nothing was created that could show later.
+            self._parts.forget(self._id, part.number, "creating")
+
+    def wait(self, part: Part, seconds: float) -> None:
+        """Do nothing about the part for so long."""
+        due = self._store.now() + seconds
+        self._parts.set(self._id, part.number, "not_before", int(due * 1000))
+
+
+def _best(found: list[ProviderBatch]) -> ProviderBatch:
+    """The batch that is nearest to its answers."""
+    stopped = ("cancelled", "cancelling", "expired")
+    return max(
+        found,
+        key=lambda each: (each.status not in stopped, each.status == "completed", each.done),
+    )
