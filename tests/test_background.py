@@ -35,7 +35,7 @@ ALLOWED = {
     ("chains/loop.py", "add_done_callback"): "sets an event",
     ("chains/loop.py", "run_coroutine_threadsafe"): "closes the loop, which runs nothing more",
     ("chains/collector.py", "add_done_callback"): "forgets or cancels a request",
-    ("chains/shared_request.py", "gather"): "halves of a request, in the request's own empty context",
+    ("chains/shared_request.py", "gather"): "halves of a request, in its own empty context",
     ("worker/runner.py", "add_done_callback"): "forgets a task",
     ("worker/desk.py", "gather"): "each item in a copy of the thread's context, which is empty",
     ("worker/notices.py", "gather"): "webhooks, in the context of their own thread",
