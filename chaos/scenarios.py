@@ -138,17 +138,17 @@ _GOES_BACK: Final = ((0.0, 0.27), (0.42, 0.6), (0.62, 0.8), (0.82, 0.98))
 def go_back_amid_a_submission(ground: Ground) -> Run:
     """Redis comes back without a fifth of a submission, 4 times; at first without all of it."""
     count = ground.count(5200)
-    places = [(int(count * taken), int(count * back)) for taken, back in _GOES_BACK]
+    places = {int(count * back): int(count * taken) for taken, back in _GOES_BACK}
+    snapshots = {}
 
     def inputs() -> Iterator[dict[str, Any]]:
         snapshot = ground.server.snapshot()
         for n, value in enumerate(ground.inputs(count, 0.02)):
-            for taken, back in places:
-                if n == taken:
-                    snapshot = ground.server.snapshot()
-                if n == back:
-                    ground.server.restart_from(snapshot)
-                    ground.strikes()
+            if n in places.values():
+                snapshots[n] = ground.server.snapshot()
+            if n in places:
+                ground.server.restart_from(snapshots[places[n]])
+                ground.strikes()
             yield value
 
     with ground.crew(2, 8) as crew:
