@@ -142,7 +142,6 @@ def go_back_amid_a_submission(ground: Ground) -> Run:
     snapshots = {}
 
     def inputs() -> Iterator[dict[str, Any]]:
-        snapshot = ground.server.snapshot()
         for n, value in enumerate(ground.inputs(count, 0.02)):
             if n in places.values():
                 snapshots[n] = ground.server.snapshot()
