@@ -69,7 +69,12 @@ class RewindingStore(Store):
                 pipe.pttl(name)
             found = pipe.execute()
         pairs = zip(names, found[::2], found[1::2], strict=True)
-        return {name: (dump, max(ttl, 0)) for name, dump, ttl in pairs if dump is not None}
+        # A key without an end has -1; 0 is one that is about to expire.
+        return {
+            name: (dump, 0 if ttl == -1 else max(ttl, 1))
+            for name, dump, ttl in pairs
+            if dump is not None
+        }
 
     def _go_back(self, state: State) -> None:
         with self._raw.pipeline() as pipe:

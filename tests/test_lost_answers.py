@@ -234,7 +234,7 @@ def expired(life: Life) -> None:
     """In provider mode, with a part that is out, until its window is over."""
     life.submit(mode="provider")
     parts = Parts(life.store)
-    assert parts.hold(life.id, "us", 0.2)
+    assert parts.hold(life.id, "us", 3600)
     assert parts.extend(life.id, 0, 0, 5)
     assert parts.note(life.id, 0, "file", "file-1") == "file-1"
     parts.progress(life.id, 2)

@@ -1,7 +1,9 @@
 """The server goes back while a producer writes: the batch is whole, or it is none."""
 
+import os
+import signal
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -93,10 +95,21 @@ class Rig:
             finally:
                 assert store.struck, "the server did not go back"
 
-    def keys(self) -> set[str]:
-        """Keys of batches, and idempotency keys."""
+    @contextmanager
+    def frozen_worker(self) -> Iterator[None]:
+        """Have the worker stand still: nothing runs again before all of it is queued."""
+        [worker] = self.deployment.processes
+        os.killpg(worker.pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            os.killpg(worker.pid, signal.SIGCONT)
+
+    def known(self) -> set[str]:
+        """The batches that have a key, and the idempotency keys. Others may run meanwhile."""
         redis = self.deployment.redis
-        return {*redis.keys("batchord:{*"), *redis.keys("batchord:key:*")}
+        ids = {name.split(":")[1] for name in redis.keys("batchord:{*")}
+        return {*ids, *redis.keys("batchord:key:*")}
 
 
 @pytest.fixture(scope="module")
@@ -150,8 +163,8 @@ def test_a_retry_goes_on_where_the_server_is(rig: Rig, point: Point) -> None:
     # Six shards: two a round trip, and three round trips.
     batch = rig.deployment.client.submit("may-fail", inputs, items_per_task=1, max_concurrency=1)
     assert batch.wait(60).request_counts.failed == 3
-    wait_until(lambda: not rig.deployment.queued(), what="the worker rests")
     with (
+        rig.frozen_worker(),
         pytest.MonkeyPatch.context() as patch,
         closing(RewindingStore(rig.deployment.settings, point)) as store,
         closing(create_app(rig.deployment.settings)) as app,
@@ -170,24 +183,25 @@ def test_what_is_not_kept_any_more_is_refused_and_leaves_nothing(
     rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(recording, "KEPT", 1)
-    before = rig.keys()
+    before = rig.known()
     with pytest.raises(BatchAborted, match="went back.*submit again"):
         rig.submit(Point("append", 3, 2), idempotency_key="not kept")
-    assert rig.keys() <= before
+    assert rig.known() <= before
 
 
 @pytest.mark.parametrize("lost", ["in:0", "id:0", "custom-ids", "notices"])
 def test_a_batch_that_lacks_a_key_is_not_accepted(rig: Rig, lost: str) -> None:
     redis = rig.deployment.redis
-    before = rig.keys()
+    before = rig.known()
 
     def lose() -> None:
-        [key] = set(redis.scan_iter(f"*:{lost}", count=1000)) - before
+        names = redis.keys(f"batchord:{{*}}:{lost}")
+        [key] = [name for name in names if name.split(":")[1] not in before]
         redis.delete(key)
 
     with pytest.raises(InputsLost, match=r"Redis has lost .*noeviction.*submit again"):
         rig.submit(Point("append", 4, 0), then=lose, idempotency_key=f"lacks {lost}")
-    assert rig.keys() <= before
+    assert rig.known() <= before
 
 
 def test_who_takes_the_key_meanwhile_has_the_batch(rig: Rig) -> None:
