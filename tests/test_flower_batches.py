@@ -184,7 +184,8 @@ def test_an_unknown_batch_is_not_found(flower: Flower, path: str, batch_id: str)
 def test_a_damaged_batch_is_named_and_the_others_are_shown(
     flower: Flower, deployment: Deployment, ended: Batch
 ) -> None:
-    damaged = deployment.client.submit("echo", [1])
+    # It must not end before it is damaged: those that have ended are not counted.
+    damaged = deployment.client.submit("nap", [{"seconds": 100, "value": 1}])
     damaged.pause()
     (meta,) = [key for key in deployment.keys_of(damaged) if key.endswith(":meta")]
     status = deployment.redis.hget(meta, "status")
