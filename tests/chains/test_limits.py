@@ -31,12 +31,17 @@ def _own_limiter() -> Any:
     install(before)
 
 
+#: Seconds by which a busy machine may make calls late, so that they arrive closer together than
+#: they were let go. How exactly a limit is kept is tested in virtual time, below.
+LATE = 0.25
+
+
 def test_the_calls_of_a_batch_keep_to_requests_a_minute(server: OpenAIServer) -> None:
     limit = RateLimit("test:model", rpm=1500)
     texts = [f"number {i}" for i in range(45)]
     assert Chat(limit=limit).batch(texts) == [f"echo: {text}" for text in texts]
     calls = [(when, 1) for when, _ in arrivals(server.requests)]
-    assert most_over(calls, 1500, 60) <= 1500 / 60 * BURST + 3
+    assert most_over(calls, 1500, 60) <= 1500 / 60 * (BURST + LATE) + 3
 
 
 @pytest.mark.parametrize("word", ["a", "overestimated" * 5])
@@ -47,7 +52,7 @@ def test_tokens_are_settled_with_what_was_really_used(server: OpenAIServer, word
     chat = Chat(limit=limit)
     chat.invoke(texts[0])  # it tells how wrong the guess is
     chat.batch(texts)
-    assert most_over(arrivals(server.requests), tpm, 60) <= tpm / 60 * BURST + 2 * 41
+    assert most_over(arrivals(server.requests), tpm, 60) <= tpm / 60 * (BURST + LATE) + 2 * 41
 
 
 Calls = list[tuple[float, float]]
