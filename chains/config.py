@@ -2,8 +2,8 @@
 
 import uuid
 import warnings
-from collections.abc import Sequence
-from typing import Any, TypedDict, cast
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, TypedDict, cast
 
 
 class RunnableConfig(TypedDict, total=False):
@@ -19,6 +19,13 @@ class RunnableConfig(TypedDict, total=False):
     recursion_limit: int
     configurable: dict[str, Any]
     run_id: uuid.UUID | None
+
+
+#: Fields that workers are told as they are, and the only fields that are not `configurable`.
+_TOLD: Final = ("tags", "metadata", "run_name", "recursion_limit")
+_KNOWN: Final = frozenset(RunnableConfig.__annotations__)
+#: LangChain's default of `recursion_limit`, which its `merge_configs` takes for none, too.
+_NO_LIMIT: Final = 25
 
 
 def config_list(
@@ -42,6 +49,36 @@ def config_list(
     warnings.warn("run_id is used for the first input only", RuntimeWarning, stacklevel=2)
     rest = cast(RunnableConfig, {key: value for key, value in first.items() if key != "run_id"})
     return [first, *[rest] * (length - 1)]
+
+
+def portable(config: Mapping[str, Any]) -> RunnableConfig:
+    """Return what of the config the workers are told, without its empty fields.
+
+    Left out: `max_concurrency`, which is the batch's; `run_id`, which names the caller's run; a
+    `recursion_limit` of 25, which LangChain takes for none; and what LangGraph keeps in
+    `configurable` for the process it runs in, under names with two underscores in front. A field
+    of another name is moved to `configurable`, as LangChain does.
+
+    Raises:
+        TypeError: it has `callbacks`.
+    """
+    if config.get("callbacks"):
+        raise TypeError(
+            "config['callbacks'] are objects of this process, which no worker can call: leave "
+            "them out, or install langchain-core and pass them to a RemoteRunnable"
+        )
+    told = {name: config[name] for name in _TOLD if config.get(name)}
+    if told.get("recursion_limit") == _NO_LIMIT:
+        del told["recursion_limit"]
+    others = {key: value for key, value in config.items() if key not in _KNOWN}
+    configurable = {
+        key: value
+        for key, value in {**(config.get("configurable") or {}), **others}.items()
+        if value is not None and not str(key).startswith("__")
+    }
+    if configurable:
+        told["configurable"] = configurable
+    return cast(RunnableConfig, told)
 
 
 def max_concurrency(config: RunnableConfig | None) -> int | None:

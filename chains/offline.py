@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence as Steps
 from typing import Any, ClassVar, NamedTuple
 
+from chains.config import RunnableConfig
 from chains.errors import BatchordError, set_step
 from chains.function import Lambda
 from chains.parallel import Parallel
@@ -50,23 +51,23 @@ class Offline(NamedTuple):
     label: str = ""
     after: Steps[tuple[str, Runnable[Any, Any]]] = ()
 
-    async def request(self, input: Any) -> dict[str, Any]:
+    async def request(self, input: Any, config: RunnableConfig | None = None) -> dict[str, Any]:
         """The body of the request for this input."""
-        value = await through(self.before, input)
+        value = await through(self.before, input, config)
         try:
             return self.call.request(value)
         except Exception as error:
             set_step(error, self.label)
             raise
 
-    async def output(self, body: Any) -> Any:
+    async def output(self, body: Any, config: RunnableConfig | None = None) -> Any:
         """The chain's output for the body of an answer."""
         try:
             value = self.call.read(body)
         except Exception as error:
             set_step(error, self.label)
             raise
-        return await through(self.after, value)
+        return await through(self.after, value, config)
 
 
 def offline(chain: Runnable[Any, Any]) -> Offline:

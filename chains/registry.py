@@ -48,6 +48,11 @@ class RegisteredChain:
         """JSON schema of an output; None if unknown."""
         return self._schema("output", "serialization")
 
+    @property
+    def output_adapter(self) -> pydantic.TypeAdapter[Any] | None:
+        """What reads an output as its type; None if that is unknown."""
+        return self._adapters.get("output")
+
     def validate_json(self, text: str) -> Any:
         """The JSON text as the chain wants it (a model, say), or InvalidInput that says what is
         wrong.

@@ -133,6 +133,16 @@ class Runnable(ABC, Generic[In, Out]):
 
         return Steps([self, other])
 
+    def as_langchain(self) -> Any:
+        """Return this chain as a Runnable of LangChain's: for its sequences, branches and graphs.
+
+        Raises:
+            ImportError: langchain-core is not installed.
+        """
+        from chains.langchain_runnable import as_langchain
+
+        return as_langchain(self)
+
     def fingerprint(self) -> Any:
         """What decides on its output beside the input, as JSON: its settings, and not its code."""
         return [type(self).__qualname__, self.name]

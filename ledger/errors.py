@@ -18,6 +18,8 @@
   + ItemNotSucceeded            an item ended without an output (raised by `Batch.outputs`)
 """
 
+from typing import Any
+
 from chains.errors import BatchordError
 
 
@@ -152,11 +154,29 @@ class ValueRejected(SubmitRefused):
 class ItemNotSucceeded(BatchordError):
     """An item ended as failed, cancelled or expired, so that it has no output.
 
-    `index`, `status` and `code` say which item and why.
+    `batch_id`, `index`, `custom_id` and `status` say which item. `code`, `step`, `retryable`,
+    `http_status` and `attempts` are those of its `ItemError`, which is `cause`; without an error
+    (cancelled, expired) they are None, and `retryable` is False.
     """
 
-    def __init__(self, message: str, *, index: int, status: str, code: str | None) -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        batch_id: str,
+        index: int,
+        status: str,
+        custom_id: str | None = None,
+        cause: Any = None,
+    ) -> None:
         super().__init__(message)
+        self.batch_id = batch_id
         self.index = index
+        self.custom_id = custom_id
         self.status = status
-        self.code = code
+        self.cause = cause
+        self.code: str | None = getattr(cause, "code", None)
+        self.step: str | None = getattr(cause, "step", None)
+        self.retryable: bool = getattr(cause, "retryable", False)
+        self.http_status: int | None = getattr(cause, "http_status", None)
+        self.attempts: int | None = getattr(cause, "attempts", None)

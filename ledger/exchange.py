@@ -10,13 +10,14 @@ import zlib
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, Final, Literal, NamedTuple
 
 from chains.usage import Usage
 from ledger.connection import Call
 from ledger.errors import LedgerRefused
 from ledger.models import ItemStatus, PauseReason
-from ledger.packing import pack_outcome, unpack, unpack_outcome
+from ledger.packing import pack_outcome, split_head, unpack, unpack_outcome
 from ledger.schema import EVENTS_KEPT, PAGE_SIZE, page_of
 from ledger.store import Store
 
@@ -72,6 +73,12 @@ class Claim(NamedTuple):
     outcome: str = ""
     first: int | None = None
     error: LedgerRefused | None = None
+    #: The wish, if it may run; and the item's custom_id, None if its batch has none.
+    wish: Wish | None = None
+    custom_id: str | None = None
+    #: The config of the caller as JSON, or nothing; and where `input` has objects of LangChain's.
+    config: str = ""
+    types: Mapping[str, str] = MappingProxyType({})
 
     @property
     def used(self) -> Usage | None:
@@ -176,9 +183,9 @@ class Exchange:
             if isinstance(answer, LedgerRefused):
                 claims.update(dict.fromkeys(places, Claim("unreadable", error=answer)))
                 continue
-            chain, cache, *verdicts = answer
-            made = (_claimed(chain, one, cache=bool(cache)) for one in verdicts)
-            claims.update(zip(places, made, strict=True))
+            chain, cache, config, *verdicts = answer
+            for place, one in zip(places, verdicts, strict=True):
+                claims[place] = _claimed(wishes[place], chain, config, one, cache=bool(cache))
         return (
             [receipts[i] for i in range(len(settlements))],
             [claims[i] for i in range(len(wishes))],
@@ -274,6 +281,7 @@ class Exchange:
             keys.kept,
             keys.due,
             keys.firsts,
+            keys.ids(number),
         ]
         args: list[str | int] = [self._lease_ms, self._store.settings.max_attempts, PAGE_SIZE]
         for wish in wishes:
@@ -347,12 +355,24 @@ def _by_page(asked: Sequence[Wish | Settlement]) -> dict[tuple[str, int], list[i
     return pages
 
 
-def _claimed(chain: str, answer: Sequence[str], *, cache: bool) -> Claim:
+def _claimed(wish: Wish, chain: str, config: str, answer: Sequence[str], *, cache: bool) -> Claim:
     match answer:
-        case ["run", attempt, text]:
-            return Claim("run", int(attempt), _read(unpack, text), chain, cache=cache)
-        case ["run", attempt, text, steps, usage]:
-            return Claim("run", int(attempt), _read(unpack, text), chain, steps, usage, cache)
+        case ["run", attempt, text, custom_id, *kept]:
+            head, text = _split(_read(unpack, text))
+            steps, usage = kept or ("", "")
+            return Claim(
+                verdict="run",
+                attempt=int(attempt),
+                input=text,
+                chain=chain,
+                steps=steps,
+                usage=usage,
+                cache=cache,
+                wish=wish,
+                custom_id=custom_id or None,
+                config=head.get("config", config),
+                types=head.get("types", {}),
+            )
         case ["same", attempt, outcome, first]:
             text = _read(unpack_outcome, outcome)
             return Claim("same", int(attempt), chain=chain, outcome=text, first=int(first))
@@ -362,6 +382,14 @@ def _claimed(chain: str, answer: Sequence[str], *, cache: bool) -> Claim:
             return Claim(verdict="lost", attempt=int(attempt), chain=chain)
     verdict: Verdict = answer[0]  # type: ignore[assignment]
     return Claim(verdict=verdict)
+
+
+def _split(text: str) -> tuple[dict[str, Any], str]:
+    """The head of an input and its JSON text, which is no JSON if the head is damaged."""
+    try:
+        return split_head(text)
+    except ValueError:
+        return {}, ""
 
 
 def _read(read: Callable[[str], str], stored: str) -> str:

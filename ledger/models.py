@@ -10,7 +10,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from chains import Usage, registered
 from chains.offline import why_not_offline
@@ -141,6 +141,8 @@ class Item(Frozen):
     same_as: int | None = None
     #: Whether its output is one that an earlier batch has made (`cache`).
     cached: bool = False
+    #: Where the output has objects of LangChain's, as `chains.langchain_objects` notes it.
+    types: dict[str, str] | None = Field(default=None, exclude=True)
     #: How many times it was started.
     attempts: int = 0
     #: When its outcome was recorded (UTC, the server's clock).

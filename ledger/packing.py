@@ -5,14 +5,17 @@ a twentieth more for half as much time again, and below a kilobyte there is litt
 (docs/performance.md has the figures). A packed text begins with a byte that no JSON begins with.
 """
 
+import json
 import zlib
-from typing import Final
+from collections.abc import Mapping
+from typing import Any, Final
 
 #: UTF-8 bytes from which on a text is compressed.
 COMPRESSED_FROM: Final = 1024
 
 _LEVEL: Final = 1
 _MARK: Final = "\x01"
+_HEAD: Final = "#"
 
 
 def pack(text: str) -> str | bytes:
@@ -27,6 +30,24 @@ def unpack(stored: str) -> str:
     if not stored.startswith(_MARK):
         return stored
     return zlib.decompress(stored[1:].encode(errors="surrogateescape")).decode()
+
+
+def with_head(head: Mapping[str, Any], text: str) -> str:
+    """Return the JSON text behind a line that tells about it; without that if there is nothing.
+
+    No JSON begins as that line does. `head` holds JSON values.
+    """
+    if not head:
+        return text
+    return f"{_HEAD}{json.dumps(head, separators=(',', ':'))}\n{text}"
+
+
+def split_head(text: str) -> tuple[dict[str, Any], str]:
+    """Return what `with_head` was given."""
+    if not text.startswith(_HEAD):
+        return {}, text
+    head, _, body = text.partition("\n")
+    return json.loads(head[1:]), body
 
 
 def pack_outcome(head: str, output: str) -> str | bytes:

@@ -17,7 +17,7 @@ from ledger.models import (
     Item,
 )
 from ledger.overview import Overview
-from ledger.packing import unpack
+from ledger.packing import split_head, unpack
 from ledger.parsing import item_of, reading, record_of
 from ledger.progress import Progress
 from ledger.schema import PAGE_SIZE, page_of
@@ -214,7 +214,7 @@ class Reader:
                 texts = self._redis.hmget(
                     keys.inputs(page_of(indexes[0])), [str(index) for index in indexes]
                 )
-            return [None if text is None else decode(unpack(text)) for text in texts]
+            return [None if text is None else decode(split_head(unpack(text))[1]) for text in texts]
 
     def completed(self, batch_id: str, start: int) -> list[int]:
         """Return up to a page of indexes in the order of their settling, from position `start`."""

@@ -211,11 +211,11 @@ class Batch:
         Raises:
             ItemNotSucceeded: the first item, in input order, that has no output.
         """
-        return [_output(item, return_exceptions) for item in self.results()]
+        return [_output(self.id, item, return_exceptions) for item in self.results()]
 
     async def aoutputs(self, *, return_exceptions: bool = False) -> list[Any]:
         """As `outputs`."""
-        return [_output(item, return_exceptions) async for item in self.results()]
+        return [_output(self.id, item, return_exceptions) async for item in self.results()]
 
     def export(self, path: str | Path, *, output: Format = "jsonl") -> Exported:
         """Wait, and write all results to a file, in input order; it appears whole or not at all.
@@ -334,21 +334,23 @@ class Batch:
         yield Sleep(_BREATH)
 
 
-def _output(item: Item, return_exceptions: bool) -> Any:
+def _output(batch_id: str, item: Item, return_exceptions: bool) -> Any:
     if item.status is ItemStatus.SUCCEEDED:
         return item.output
-    error = not_succeeded(item)
+    error = not_succeeded(batch_id, item)
     if return_exceptions:
         return error
     raise error
 
 
-def not_succeeded(item: Item) -> ItemNotSucceeded:
+def not_succeeded(batch_id: str, item: Item) -> ItemNotSucceeded:
     """Return the exception that stands for an item without an output."""
     why = f": {item.error.code}: {item.error.message}" if item.error else ""
     return ItemNotSucceeded(
         f"item {item.index} {item.status}{why}",
+        batch_id=batch_id,
         index=item.index,
+        custom_id=item.custom_id,
         status=item.status,
-        code=item.error.code if item.error else None,
+        cause=item.error,
     )

@@ -1,11 +1,12 @@
 """The client: how an app submits batches and finds them again."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final, Literal
 
 from pydantic import SecretStr
 
+from chains.config import RunnableConfig
 from ledger.arguments import check_time
 from ledger.budget import Budget
 from ledger.celery_app import create_app
@@ -82,6 +83,7 @@ class Client:
         webhook: str | None = None,
         mode: Literal["live", "provider"] = "live",
         provider_retry: Literal["live"] | None = None,
+        config: RunnableConfig | Sequence[RunnableConfig] | None = None,
     ) -> Batch:
         """Accept a batch: each input will get exactly one outcome, whatever becomes of us.
 
@@ -123,6 +125,11 @@ class Client:
         and functions before and after it. `provider_retry`: "live" has the workers call what that
         gave no good answer to; None: it fails.
 
+        `config`: what LangChain calls so, for all inputs, or a list with one for each. `tags`,
+        `metadata`, `run_name`, `recursion_limit` and `configurable` are handed to the chain on the
+        workers; they are JSON, and are recorded as the inputs are. A list is for inputs that have
+        a length.
+
         Returns when everything is recorded and the first shards are published.
 
         Raises:
@@ -150,6 +157,7 @@ class Client:
             webhook=webhook,
             mode=mode,
             provider_retry=provider_retry,
+            config=config,
         )
         return Batch(submit(self._app, self._store, what), self._reader, self._steering, self._edge)
 

@@ -7,8 +7,10 @@ from typing import Any
 from jsonschema import Draft202012Validator
 
 from chains import ChainNotFound, InvalidInput, registered
+from chains.langchain_objects import dump
 from chains.offline import why_not_offline
 from ledger.errors import SubmitRefused, ValueRejected
+from ledger.packing import with_head
 from ledger.reader import Reader
 from ledger.schema import PAGE_SIZE
 from ledger.settings import Settings
@@ -103,22 +105,30 @@ def is_text(value: object, longest: int) -> bool:
 
 
 def blocks(
-    inputs: Iterable[Any], custom_ids: Iterable[str] | None, check: Check, settings: Settings
+    inputs: Iterable[Any],
+    custom_ids: Iterable[str] | None,
+    check: Check,
+    settings: Settings,
+    configs: Iterable[str | None] | None = None,
 ) -> Iterator[Block]:
     """Yield the inputs in blocks; takes them one by one, and holds one block at a time.
+
+    `configs`: for each input, its config as JSON text; None: it has the batch's.
 
     Raises:
         SubmitRefused: an input does not fit, is no JSON or too large; a custom_id is missing,
             superfluous or not usable; there are too many items. The message names the index.
     """
     ids = None if custom_ids is None else iter(custom_ids)
+    configs = None if configs is None else iter(configs)
     block = Block(start=0, custom_ids=None if ids is None else [])
     for index, value in enumerate(inputs):
         if index >= settings.max_items:
             raise SubmitRefused(
                 f"more than {settings.max_items:,} inputs: split them, or raise BATCHORD_MAX_ITEMS"
             )
-        text = _encoded(index, value, check, settings)
+        config = None if configs is None else next(configs, None)
+        text = _encoded(index, value, check, settings, config)
         block.inputs.append(text)
         block.size += len(text)
         if ids is not None and block.custom_ids is not None:
@@ -132,15 +142,20 @@ def blocks(
         yield block
 
 
-def _encoded(index: int, value: Any, check: Check, settings: Settings) -> str:
+def _encoded(index: int, value: Any, check: Check, settings: Settings, config: str | None) -> str:
+    head: dict[str, Any] = {} if config is None else {"config": config}
     try:
+        if check is _anything:
+            # Else the chain's type says what the worker makes of the JSON.
+            value, types = dump(value)
+            head |= {"types": types} if types else {}
         text = encode(value, max_bytes=settings.max_input_bytes, setting="BATCHORD_MAX_INPUT_BYTES")
         check(text)
     except ValueRejected as error:
         raise ValueRejected(f"input {index}: {error}", code=error.code) from None
     except InvalidInput as error:
         raise SubmitRefused(f"input {index}: {error}") from None
-    return text
+    return with_head(head, text)
 
 
 def _custom_id(index: int, ids: Iterator[Any]) -> str:

@@ -1,27 +1,59 @@
 """A chain that runs on the workers, called as if it were here."""
 
+import importlib.util
+import json
 from collections.abc import AsyncGenerator, Sequence
-from typing import Any, Literal
+from functools import cache
+from typing import Any, ClassVar, Self, Unpack, cast
 
 from pydantic import TypeAdapter
 
-from chains import Runnable, RunnableConfig
-from chains.config import config_list, max_concurrency
+from chains import Runnable, RunnableConfig, registered
+from chains.langchain_objects import load
+from ledger.errors import BatchPaused, IdempotencyConflict
 from ledger.models import Item, ItemStatus
 from producer.batch import Batch, not_succeeded
+from producer.caller import CallerRuns
 from producer.client import Client
+from producer.pickled import client_of, state_of
+from producer.submission import SubmitOptions
+
+Configs = RunnableConfig | Sequence[RunnableConfig] | None
 
 
 class RemoteRunnable(Runnable[Any, Any]):
     """A registered chain by its name: `batch`, `abatch` and the rest run it on the workers.
 
-    `output_type`: what outputs are read as (a pydantic model, say); else they are JSON values.
-    `mode` and `provider_retry` are those of `Client.submit`.
-    `config["max_concurrency"]` bounds the items in flight. An item that has no output raises, or
-    is given as, `ItemNotSucceeded`. If the workers pause the batch, as no item can succeed until a
-    person acts, `BatchPaused` is raised, which names it. What was submitted is durable: it runs to
-    its end, also when the caller goes away or another item has failed.
+    Where langchain-core is installed it is a Runnable of LangChain's, with all that these have, and
+    a `batch` of a sequence, a branch or a graph around it is one batch of it. langchain-core is
+    imported as the first RemoteRunnable is made, and not before.
+
+    `output_type`: what outputs are read as (a pydantic model, say). None: what the chain was
+    registered with, if it was in this process; else they are JSON values, and messages, documents
+    and prompt values of LangChain's. `options`: those of `Client.submit`, which each call takes
+    too, as keyword arguments.
+
+    `config`: tags, metadata, run_name, recursion_limit and configurable go to the workers with the
+    batch, and must be JSON; `max_concurrency` bounds the items in flight; callbacks are called here
+    as items end, and need langchain-core.
+
+    An item that has no output raises, or is given as, `ItemNotSucceeded`, which names its batch. If
+    the workers pause the batch, as no item can succeed until a person acts, `BatchPaused` is
+    raised, or stands for each missing output, and names it. What was submitted is durable: it runs
+    to its end, also when the caller goes away or another item has failed.
+
+    A pickle of it holds the chain's name, the options, and those settings of its client that
+    are not those of the environment; a URL with a password among these is refused.
     """
+
+    #: What the callbacks of a caller are called by; another one where LangChain is.
+    _runs: ClassVar[type[CallerRuns]] = CallerRuns
+    #: The class that it was asked for as.
+    _made_of: ClassVar[type[Any] | None] = None
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        kind: Any = cls
+        return cast(Self, super().__new__(_class_of(kind)))
 
     def __init__(
         self,
@@ -29,15 +61,20 @@ class RemoteRunnable(Runnable[Any, Any]):
         *,
         client: Client | None = None,
         output_type: Any = None,
-        mode: Literal["live", "provider"] = "live",
-        provider_retry: Literal["live"] | None = None,
+        **options: Unpack[SubmitOptions],
     ) -> None:
         super().__init__(name=chain)
+        _check_options(options)
+        self.chain = chain
         self._client = client or Client()
-        self._options: dict[str, Any] = {"mode": mode, "provider_retry": provider_retry}
-        self._adapter: TypeAdapter[Any] | None = (
-            None if output_type is None else TypeAdapter(output_type)
-        )
+        self._options = options
+        self._output_type = output_type
+        self._adapter = _adapter(output_type)
+
+    # LangChain's would run each input on its own.
+    invoke = Runnable.invoke
+    batch = Runnable.batch
+    batch_as_completed = Runnable.batch_as_completed
 
     async def ainvoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
         """Run one input on the workers and return its output."""
@@ -47,50 +84,142 @@ class RemoteRunnable(Runnable[Any, Any]):
     async def abatch(
         self,
         inputs: Sequence[Any],
-        config: RunnableConfig | Sequence[RunnableConfig] | None = None,
+        config: Configs = None,
         *,
         return_exceptions: bool = False,
         **kwargs: Any,
     ) -> list[Any]:
         """Run every input on the workers; the outputs are in the order of the inputs."""
-        batch = await self._submit(inputs, config, kwargs)
-        if batch is None:
-            return []
-        items = batch.results(raise_if_paused=True)
-        return [self._output(item, return_exceptions) async for item in items]
+        outputs = self._outputs(inputs, config, return_exceptions, kwargs, in_order=True)
+        return [output async for _, output in outputs]
 
-    async def abatch_as_completed(
+    def abatch_as_completed(
         self,
         inputs: Sequence[Any],
-        config: RunnableConfig | Sequence[RunnableConfig] | None = None,
+        config: Configs = None,
         *,
         return_exceptions: bool = False,
         **kwargs: Any,
     ) -> AsyncGenerator[tuple[int, Any], None]:
         """Yield (index, output or exception) as each input ends on the workers."""
-        batch = await self._submit(inputs, config, kwargs)
-        if batch is None:
-            return
-        async for item in batch.as_completed(raise_if_paused=True):
-            yield item.index, self._output(item, return_exceptions)
+        return self._outputs(inputs, config, return_exceptions, kwargs, in_order=False)
 
-    async def _submit(
-        self, inputs: Sequence[Any], config: Any, kwargs: dict[str, Any]
-    ) -> Batch | None:
-        if kwargs:
-            raise TypeError(
-                f"a remote chain takes no keyword arguments, got {', '.join(kwargs)}: put them "
-                "into the input"
-            )
+    async def _outputs(
+        self,
+        inputs: Sequence[Any],
+        config: Configs,
+        return_exceptions: bool,
+        options: dict[str, Any],
+        *,
+        in_order: bool,
+    ) -> AsyncGenerator[tuple[int, Any], None]:
+        _check_options(options)
         if not inputs:
-            return None
-        limit = max_concurrency(config_list(config, len(inputs))[0])
-        return await self._client.asubmit(self.name, inputs, max_concurrency=limit, **self._options)
+            return
+        runs = self._runs(self.chain, inputs, config)
+        waiting = set(range(len(inputs)))
+        try:
+            await runs.begin()
+            batch = await self._submit(runs, options)
+            items = batch.results if in_order else batch.as_completed
+            async for item in items(raise_if_paused=True):
+                waiting.discard(item.index)
+                yield item.index, await self._ended(batch, item, runs, return_exceptions)
+        except BatchPaused as error:
+            await runs.give_up(error)
+            if not return_exceptions:
+                raise
+            for index in sorted(waiting):
+                yield index, error
+        except BaseException as error:
+            await runs.give_up(error)
+            raise
 
-    def _output(self, item: Item, return_exceptions: bool) -> Any:
-        if item.status is not ItemStatus.SUCCEEDED:
-            error = not_succeeded(item)
-            if return_exceptions:
-                return error
+    async def _ended(
+        self, batch: Batch, item: Item, runs: CallerRuns, return_exceptions: bool
+    ) -> Any:
+        """Tell the callbacks of it, and return its output or the exception that stands for it."""
+        output, error = self._read(batch, item)
+        if error is None:
+            await runs.succeeded(item, output)
+            return output
+        await runs.failed(item, error)
+        if not return_exceptions:
             raise error
-        return item.output if self._adapter is None else self._adapter.validate_python(item.output)
+        return error
+
+    async def _submit(self, runs: CallerRuns, options: dict[str, Any]) -> Batch:
+        chosen: dict[str, Any] = {**self._options, **options, "config": runs.config}
+        if runs.max_concurrency is not None:
+            chosen["max_concurrency"] = runs.max_concurrency
+        batch = await self._client.asubmit(self.chain, runs.inputs, **chosen)
+        key = chosen.get("idempotency_key")
+        if key is not None:
+            total = (await batch.arecord()).request_counts.total
+            if total != len(runs.inputs):
+                raise IdempotencyConflict(
+                    f"idempotency key {key!r} names batch {batch.id} of {total} inputs, not "
+                    f"{len(runs.inputs)}: choose another key for each call"
+                )
+        return batch
+
+    def _read(self, batch: Batch, item: Item) -> tuple[Any, Exception | None]:
+        """The item's output, or the exception that stands for it."""
+        if item.status is not ItemStatus.SUCCEEDED:
+            return None, not_succeeded(batch.id, item)
+        try:
+            output = load(item.output, item.types or {})
+            adapter = self._type()
+            if adapter is None:
+                return output, None
+            if item.types:
+                return adapter.validate_python(output), None
+            # As JSON: a strict type takes a date from a text there, and not from Python's str.
+            return adapter.validate_json(json.dumps(output)), None
+        except ValueError as error:
+            return None, error
+
+    def _type(self) -> TypeAdapter[Any] | None:
+        if self._adapter is not None:
+            return self._adapter
+        here = registered().get(self.chain)
+        return None if here is None else here.output_adapter
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        made = ("_client", "_adapter")
+        state = {name: value for name, value in vars(self).items() if name not in made}
+        return _remade, (self._made_of or type(self), state, state_of(self._client))
+
+
+def _remade(kind: type[RemoteRunnable], state: dict[str, Any], client: dict[str, Any]) -> Any:
+    made = kind.__new__(kind)
+    vars(made).update(state, _client=client_of(client))
+    made._adapter = _adapter(made._output_type)
+    return made
+
+
+def _adapter(kind: Any) -> TypeAdapter[Any] | None:
+    return None if kind is None else TypeAdapter(kind)
+
+
+def _check_options(options: Any) -> None:
+    unknown = options.keys() - SubmitOptions.__annotations__.keys()
+    if unknown:
+        raise TypeError(
+            f"a remote chain takes the options of Client.submit, and not "
+            f"{', '.join(sorted(unknown))}: put what the chain needs into the input"
+        )
+
+
+@cache
+def _class_of(kind: type[Any]) -> type[Any]:
+    """The class, or one that is LangChain's Runnable, too, where langchain-core is installed."""
+    if kind.__dict__.get("_made_of") is not None or _lacks_langchain():
+        return kind
+    from producer.langchain import langchain_class
+
+    return langchain_class(kind)
+
+
+def _lacks_langchain() -> bool:
+    return importlib.util.find_spec("langchain_core") is None

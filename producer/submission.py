@@ -2,13 +2,14 @@
 
 import logging
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain as chained
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, TypedDict
 
 from celery import Celery
 
+from chains.config import RunnableConfig
 from ledger.budget import Budget, checked
 from ledger.callback import checked as checked_callback
 from ledger.crash import crash_point
@@ -23,6 +24,7 @@ from ledger.store import Store
 from ledger.values import encode
 from ledger.webhook import BadWebhook, checked_url
 from ledger.wire import new_batch_id
+from producer.configs import recorded, same_length
 from producer.inputs import blocks, check_for, inputs_per_call, is_text, live_only
 from producer.recording import Opening, Recording, SubmittedBefore
 from producer.window import Window, window_seconds
@@ -35,6 +37,25 @@ MAX_IDEMPOTENCY_KEY: Final = 512
 
 #: Celery's scale with Redis: 0 is served first, 9 last, in four classes (0-2, 3-5, 6-8, 9).
 DEFAULT_PRIORITY: Final = 5
+
+
+class SubmitOptions(TypedDict, total=False):
+    """The options of `Client.submit` that a RemoteRunnable takes too; see there."""
+
+    custom_ids: Iterable[str] | None
+    metadata: Mapping[str, str] | None
+    idempotency_key: str | None
+    max_concurrency: int | None
+    items_per_task: int | Literal["auto"]
+    priority: int
+    completion_window: Window | None
+    budget: Budget | None
+    dedupe: bool
+    cache: bool
+    on_complete: dict[str, Any] | None
+    webhook: str | None
+    mode: Literal["live", "provider"]
+    provider_retry: Literal["live"] | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +78,7 @@ class Submission:
     webhook: str | None = None
     mode: Literal["live", "provider"] = "live"
     provider_retry: Literal["live"] | None = None
+    config: RunnableConfig | Sequence[RunnableConfig] | None = None
 
     def check(self) -> None:
         """Raise SubmitRefused if anything but the inputs is not as it must be."""
@@ -155,13 +177,15 @@ def submit(app: Celery, store: Store, what: Submission) -> str:
     check = check_for(what.chain, reader)
     if what.mode == "provider" and (why := live_only(what.chain, reader)) is not None:
         raise SubmitRefused(f'mode="provider": chain {what.chain!r} cannot be sent, as {why}')
-    pages = blocks(what.inputs, what.custom_ids, check, store.settings)
+    config, configs = recorded(what.config)
+    inputs = what.inputs if configs is None else same_length(what.inputs, configs)
+    pages = blocks(inputs, what.custom_ids, check, store.settings, configs)
     # The first block is made before anything is written, so that most mistakes leave no trace.
     first = next(pages, None)
     if first is None:
         raise SubmitRefused("no inputs: a batch needs at least one")
     notices = owed(callback=callback, webhook=what.webhook)
-    recording = Recording(store, reader, new_batch_id(), _opening(store, what, notices))
+    recording = Recording(store, reader, new_batch_id(), _opening(store, what, notices, config))
     cut, window = _cut(what, reader, store.settings), window_seconds(what.completion_window)
     try:
         with recording.alive():
@@ -220,11 +244,13 @@ def _cut(what: Submission, reader: Reader, settings: Settings) -> Cut:
     )
 
 
-def _opening(store: Store, what: Submission, notices: dict[str, str]) -> Opening:
+def _opening(store: Store, what: Submission, notices: dict[str, str], config: str) -> Opening:
     """What the batch is opened with."""
     fields = {"chain": what.chain, "lane": str(store.quiet_lane())}
     if what.metadata:
         fields["metadata"] = encode(dict(what.metadata), max_bytes=65_536, setting="metadata")
+    if config:
+        fields["config"] = config
     if what.budget is not None:
         fields |= what.budget.fields()
     fields |= {name: "1" for name in ("dedupe", "cache") if getattr(what, name)}

@@ -135,7 +135,7 @@ class ItemsModel:
     # Transitions: what they must answer, and what they do.
 
     def _claim(self, args: list[Any], answer: list[Any]) -> None:
-        for at, got in zip(range(3, len(args), 3), answer[2:], strict=True):
+        for at, got in zip(range(3, len(args), 3), answer[3:], strict=True):
             expected = self._claimed(int(args[at]), args[at + 1], args[at + 2] == "1")
             assert got[: len(expected)] == expected
 

@@ -20,15 +20,18 @@ from chains.errors import (
     explain,
 )
 from chains.kept import Kept
+from chains.langchain_objects import dump
 from chains.retry import RetryPolicy
 from chains.run import Run
 from chains.usage import Usage
 from ledger.errors import ValueRejected
 from ledger.exchange import Claim
 from ledger.models import ItemError, ItemStatus
+from ledger.packing import split_head, with_head
 from ledger.settings import Settings
 from ledger.values import encode
 from worker.cached import CachedOutputs, name_of
+from worker.told import config_of, input_of
 
 #: What an item has used whose outcome was paid for elsewhere: known, and not unknown.
 _FREE: Final = Usage(requests=0, cost_nanos=0)
@@ -99,7 +102,7 @@ class Tools(NamedTuple):
 
 async def whole_chain(chain: RegisteredChain, claim: Claim) -> Any:
     """The chain's output for the item's input."""
-    return await chain.chain.ainvoke(chain.validate_json(claim.input))
+    return await chain.chain.ainvoke(input_of(chain, claim), config_of(claim))
 
 
 async def attempt(
@@ -121,7 +124,7 @@ async def attempt(
         return failed(ItemError(code="chain_not_found", message=str(error), attempts=claim.attempt))
     started = time.perf_counter()
     try:
-        name = name_of(chain, claim.input) if claim.cache else None
+        name = name_of(chain, claim) if claim.cache else None
         if name is not None and (known := await tools.cached.get(name)) is not None:
             return _ended(ItemStatus.SUCCEEDED, known, run.usage or _FREE, 0.0, more=_CACHED)
         value, problem = await _run(chain, claim, tools.settings, run, runs)
@@ -201,7 +204,10 @@ def _aside(error: BaseException, policy: RetryPolicy | None, kept: Kept | None) 
 async def _encoded(
     plain: Callable[[Any], Any], value: Any, attempts: int, tools: Tools
 ) -> tuple[str, _Problem | None]:
-    """The output as JSON text; `plain` makes JSON types of it."""
+    """The output as JSON text; `plain` makes JSON types of it.
+
+    A head tells where it had objects of LangChain's.
+    """
     if value is None or isinstance(value, (bool, int, float)) or _is_short(value):
         return _encode(plain, value, attempts, tools.settings)
     # In a thread: a large output must not hold up its neighbours.
@@ -219,9 +225,11 @@ def _encode(
     plain: Callable[[Any], Any], value: Any, attempts: int, settings: Settings
 ) -> tuple[str, _Problem | None]:
     try:
-        return encode(
-            plain(value), max_bytes=settings.max_output_bytes, setting="BATCHORD_MAX_OUTPUT_BYTES"
-        ), None
+        value, types = dump(plain(value))
+        text = encode(
+            value, max_bytes=settings.max_output_bytes, setting="BATCHORD_MAX_OUTPUT_BYTES"
+        )
+        return with_head({"types": types} if types else {}, text), None
     except ValueRejected as error:
         return "null", _Problem(
             ItemError(
@@ -251,14 +259,19 @@ def _same(claim: Claim, first: int) -> Ended:
         error = ItemError.model_validate(found["error"])
         return failed(error, _FREE, more={"same_as": first})
     output = json.dumps(found["output"], ensure_ascii=False)
-    return _ended(ItemStatus.SUCCEEDED, output, _FREE, 0.0, more=f',"same_as":{first}')
+    more = f',"same_as":{first}'
+    if "types" in found:
+        more += f',"types":{json.dumps(found["types"])}'
+    return _ended(ItemStatus.SUCCEEDED, output, _FREE, 0.0, more=more)
 
 
 def _ended(
     status: ItemStatus, output: str, usage: Usage | None, busy: float, *, more: str = ""
 ) -> Ended:
     used = "" if usage is None else f',"usage":{_json_of(usage)}'
-    outcome = f'{{"status":"{status.value}"{used}{more}}}'
+    head, output = split_head(output)
+    objects = f',"types":{json.dumps(head["types"])}' if head else ""
+    outcome = f'{{"status":"{status.value}"{used}{more}{objects}}}'
     return Ended(outcome=outcome, output=output, status=status, usage=usage, busy=busy)
 
 

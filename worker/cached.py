@@ -11,6 +11,7 @@ from chains import RegisteredChain
 from chains.kept import digest
 from ledger.cache import OutputCache
 from ledger.errors import LedgerUnavailable
+from ledger.exchange import Claim
 
 logger = logging.getLogger(__name__)
 
@@ -40,7 +41,15 @@ class CachedOutputs:
             return None
 
 
-def name_of(chain: RegisteredChain, text: str) -> str | None:
-    """What names the output of this input: chain, version, what its steps are set to, and the input
-    as JSON. None if the steps are set to what is no JSON: such a chain has no cache."""
-    return digest(chain.name, chain.version, chain.chain.fingerprint(), json.loads(text))
+def name_of(chain: RegisteredChain, claim: Claim) -> str | None:
+    """Name the output of this input: by the chain, its version, what its steps are set to, the
+    input as JSON, and what of its config may decide on an output.
+
+    None if the steps are set to what is no JSON: such a chain has no cache.
+    """
+    parts = [chain.name, chain.version, chain.chain.fingerprint(), json.loads(claim.input)]
+    config = json.loads(claim.config or "{}")
+    told = {name: config[name] for name in config if name not in ("tags", "run_name")}
+    if told or claim.types:
+        parts += [told, dict(claim.types)]
+    return digest(*parts)

@@ -20,6 +20,7 @@ from ledger.shard import Shard
 from worker.attempt import Ended
 from worker.desk import Desk, pages
 from worker.outbox import NotNow, index_of
+from worker.told import config_of
 
 logger = logging.getLogger(__name__)
 
@@ -104,7 +105,7 @@ class Inbox:
 
         def runs(index: int) -> Callable[[RegisteredChain, Claim], Any]:
             async def output(chain: RegisteredChain, claim: Claim) -> Any:
-                return await self._output(answers[index])
+                return await self._output(answers[index], claim)
 
             return output
 
@@ -117,7 +118,7 @@ class Inbox:
                 self._desk.release([one for one in ran if self._goes_live(one.ended)])
         return held
 
-    async def _output(self, answer: Answer) -> Any:
+    async def _output(self, answer: Answer, claim: Claim) -> Any:
         """The chain's output for this answer; what it has used is reported."""
         if answer.response is not None:
             report_usage(Usage(requests=1))
@@ -127,7 +128,7 @@ class Inbox:
             set_step(error, self._plan.label)
             raise
         report_usage(provider.paid(body, self._plan.call.asked_for(), batch=True))
-        return await self._plan.output(body)
+        return await self._plan.output(body, config_of(claim))
 
     def _goes_live(self, ended: Ended | None) -> bool:
         error = None if ended is None else ended.error

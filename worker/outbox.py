@@ -15,6 +15,7 @@ from ledger.parts import Part, Parts
 from ledger.settings import Settings
 from worker.attempt import failed
 from worker.desk import Desk, Ran, pages
+from worker.told import config_of, input_of
 
 _INDEX: Final = re.compile(r"[0-9]{1,10}")
 #: Items whose requests are in memory at a time.
@@ -133,7 +134,7 @@ class Outbox:
 
     def _request_of(self, index: int) -> Callable[[RegisteredChain, Claim], Any]:
         async def request(chain: RegisteredChain, claim: Claim) -> dict[str, Any]:
-            return await self._plan.request(chain.validate_json(claim.input))
+            return await self._plan.request(input_of(chain, claim), config_of(claim))
 
         return request
 

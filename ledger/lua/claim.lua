@@ -1,6 +1,6 @@
--- claim(KEYS meta, inputs, outcomes, runs, leases, kept, due, firsts; ARGV lease_ms, max_attempts, page_size, index, token, how, index, token, how, ...)
---   -> {chain or '', cache, answer, ...}, an answer for each index:
---      {'run', attempt, input, [steps, usage]} | {'lost', attempt} | {'settled'} | {'held', ms, [first]} | {'stopped', status} | {'unknown'} | {'suspect'} |
+-- claim(KEYS meta, inputs, outcomes, runs, leases, kept, due, firsts, ids; ARGV lease_ms, max_attempts, page_size, index, token, how, index, token, how, ...)
+--   -> {chain or '', cache, config or '', answer, ...}, an answer for each index:
+--      {'run', attempt, input, custom_id or '', [steps, usage]} | {'lost', attempt} | {'settled'} | {'held', ms, [first]} | {'stopped', status} | {'unknown'} | {'suspect'} |
 --      {'same', attempt, outcome, first}
 -- The items lie in one page. The attempt is counted before user code runs, so that one that kills
 -- its process is counted too. `how` is 1 for alone, 2 for answered, 3 for both, else 0. Answered: the
@@ -13,7 +13,7 @@
 -- (next_shard.lua). `steps` and `usage` are what earlier attempts have
 -- left (keep.lua).
 -- Each key is read and written once for all items.
-local meta = redis.call('HMGET', KEYS[1], 'status', 'chain', 'expires_at', 'dedupe', 'cache')
+local meta = redis.call('HMGET', KEYS[1], 'status', 'chain', 'expires_at', 'dedupe', 'cache', 'config')
 local t = redis.call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
 local status = meta[1]
@@ -33,6 +33,7 @@ end
 local inputs = redis.call('HMGET', KEYS[2], unpack(indexes))
 local outcomes = redis.call('HMGET', KEYS[3], unpack(indexes))
 local runs = redis.call('HMGET', KEYS[4], unpack(indexes))
+local ids = redis.call('HMGET', KEYS[9], unpack(indexes))
 local new_runs, new_leases, taken = {}, {}, {}
 -- Most batches have neither.
 local any_kept, any_due = redis.call('EXISTS', KEYS[6]) == 1, redis.call('EXISTS', KEYS[7]) == 1
@@ -130,12 +131,12 @@ local function claim(i)
   end
   if any_kept then
     local kept = redis.call('HMGET', KEYS[6], indexes[i], indexes[i] .. '.usage')
-    return {'run', attempt, inputs[i], kept[1] or '', kept[2] or ''}
+    return {'run', attempt, inputs[i], ids[i] or '', kept[1] or '', kept[2] or ''}
   end
-  return {'run', attempt, inputs[i]}
+  return {'run', attempt, inputs[i], ids[i] or ''}
 end
 
-local answers = {meta[2] or '', meta[5] and 1 or 0}
+local answers = {meta[2] or '', meta[5] and 1 or 0, meta[6] or ''}
 for i = 1, #indexes do
   table.insert(answers, claim(i))
 end
