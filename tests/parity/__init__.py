@@ -1,0 +1,1 @@
+"""Batchord beside LangChain: what is the same, and what differs with which reason."""
