@@ -45,7 +45,7 @@ class LangChainChain(LangChainRunnable[Any, Any]):
 
         return await self._acall_with_config(call, input, config)
 
-    def batch(  # type: ignore[override]
+    def batch(
         self,
         inputs: list[Any],
         config: Configs = None,
@@ -58,7 +58,7 @@ class LangChainChain(LangChainRunnable[Any, Any]):
 
         return self._batch_with_config(call, inputs, config, return_exceptions=return_exceptions)
 
-    async def abatch(  # type: ignore[override]
+    async def abatch(
         self,
         inputs: list[Any],
         config: Configs = None,

@@ -1,7 +1,7 @@
 """What of a remote call concerns only the process that makes it: its callbacks, and no more."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 from chains.config import RunnableConfig, config_list, max_concurrency
 from ledger.models import Item
@@ -24,6 +24,12 @@ class CallerRuns:
         #: One for each input, or one for all: what the workers are told.
         self.config = config
         self.max_concurrency = max_concurrency(config_list(config, len(inputs))[0])
+
+    @classmethod
+    def captured(cls, config: RunnableConfig | None) -> RunnableConfig:
+        """Return the config of a single call with all that its context adds to it."""
+        [one] = config_list(config, 1)
+        return cast(RunnableConfig, {**one, "max_concurrency": None})
 
     async def begin(self) -> None:
         """Tell of the start of each run."""

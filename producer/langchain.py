@@ -18,7 +18,7 @@ from ledger.models import Item
 from producer.caller import CallerRuns
 
 
-class _Bridge(LangChainRunnable[Any, Any], Runnable[Any, Any]):  # type: ignore[misc]
+class Bridge(LangChainRunnable[Any, Any], Runnable[Any, Any]):  # type: ignore[misc]
     """LangChain's methods, put before those of the same name that chains have."""
 
     @property
@@ -56,7 +56,7 @@ def langchain_class(kind: type[Any]) -> type[Any]:
         "_made_of": kind,
         "_runs": LangChainRuns,
     }
-    return new_class(kind.__name__, (kind, _Bridge), exec_body=lambda body: body.update(fields))
+    return new_class(kind.__name__, (kind, Bridge), exec_body=lambda body: body.update(fields))
 
 
 class LangChainRuns(CallerRuns):
@@ -88,9 +88,18 @@ class LangChainRuns(CallerRuns):
         )
         self._running: dict[int, AsyncCallbackManagerForChainRun] = {}
 
+    @classmethod
+    def captured(cls, config: RunnableConfig | None) -> RunnableConfig:
+        given: Any = config
+        filled: Any = ensure_config(given)
+        # The callbacks that a `with` around the call has set are known only here.
+        manager = get_async_callback_manager_for_config(filled)
+        filled["callbacks"] = manager if manager.handlers else None
+        return super().captured(filled)
+
     async def begin(self) -> None:
         for index, config in enumerate(config_list(self._filled, len(self.inputs))):
-            manager = get_async_callback_manager_for_config(config)  # type: ignore[arg-type]
+            manager = get_async_callback_manager_for_config(config)
             if manager.handlers:
                 self._running[index] = await manager.on_chain_start(
                     None,

@@ -4,7 +4,7 @@ import importlib.util
 import json
 from collections.abc import AsyncGenerator, Sequence
 from functools import cache
-from typing import Any, ClassVar, Self, Unpack, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Self, Unpack, cast
 
 from pydantic import TypeAdapter
 
@@ -15,13 +15,20 @@ from ledger.models import Item, ItemStatus
 from producer.batch import Batch, not_succeeded
 from producer.caller import CallerRuns
 from producer.client import Client
+from producer.gathering import Gathering
 from producer.pickled import client_of, state_of
 from producer.submission import SubmitOptions
+
+if TYPE_CHECKING:
+    # What it is where langchain-core is installed; elsewhere a chain of ours.
+    from producer.langchain import Bridge as _Base
+else:
+    _Base = Runnable[Any, Any]
 
 Configs = RunnableConfig | Sequence[RunnableConfig] | None
 
 
-class RemoteRunnable(Runnable[Any, Any]):
+class RemoteRunnable(_Base):
     """A registered chain by its name: `batch`, `abatch` and the rest run it on the workers.
 
     Where langchain-core is installed it is a Runnable of LangChain's, with all that these have, and
@@ -32,6 +39,10 @@ class RemoteRunnable(Runnable[Any, Any]):
     registered with, if it was in this process; else they are JSON values, and messages, documents
     and prompt values of LangChain's. `options`: those of `Client.submit`, which each call takes
     too, as keyword arguments.
+
+    `gather_calls`: a single call (`invoke`, `ainvoke`) waits for so many seconds for others, of any
+    caller in this process, and they share one batch: for branches and graphs, of which LangChain
+    runs each input on its own. None: each single call is a batch.
 
     `config`: tags, metadata, run_name, recursion_limit and configurable go to the workers with the
     batch, and must be JSON; `max_concurrency` bounds the items in flight; callbacks are called here
@@ -61,6 +72,7 @@ class RemoteRunnable(Runnable[Any, Any]):
         *,
         client: Client | None = None,
         output_type: Any = None,
+        gather_calls: float | None = None,
         **options: Unpack[SubmitOptions],
     ) -> None:
         super().__init__(name=chain)
@@ -69,7 +81,21 @@ class RemoteRunnable(Runnable[Any, Any]):
         self._client = client or Client()
         self._options = options
         self._output_type = output_type
-        self._adapter = _adapter(output_type)
+        self._gather_calls = gather_calls
+        self._prepare()
+
+    def _prepare(self) -> None:
+        """Make what is no part of a pickle."""
+        kind = self._output_type
+        self._adapter: TypeAdapter[Any] | None = None if kind is None else TypeAdapter(kind)
+        self._gathering = (
+            None if self._gather_calls is None else Gathering(self._gather_calls, self._gathered)
+        )
+
+    def _gathered(
+        self, inputs: Sequence[Any], configs: Sequence[RunnableConfig]
+    ) -> AsyncGenerator[tuple[int, Any], None]:
+        return self._outputs(inputs, configs, True, {}, in_order=False)
 
     # LangChain's would run each input on its own.
     invoke = Runnable.invoke
@@ -78,6 +104,8 @@ class RemoteRunnable(Runnable[Any, Any]):
 
     async def ainvoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
         """Run one input on the workers and return its output."""
+        if self._gathering is not None and not kwargs:
+            return await self._gathering.call(input, self._runs.captured(config))
         [output] = await self.abatch([input], config, **kwargs)
         return output
 
@@ -186,7 +214,7 @@ class RemoteRunnable(Runnable[Any, Any]):
         return None if here is None else here.output_adapter
 
     def __reduce__(self) -> tuple[Any, ...]:
-        made = ("_client", "_adapter")
+        made = ("_client", "_adapter", "_gathering")
         state = {name: value for name, value in vars(self).items() if name not in made}
         return _remade, (self._made_of or type(self), state, state_of(self._client))
 
@@ -194,12 +222,8 @@ class RemoteRunnable(Runnable[Any, Any]):
 def _remade(kind: type[RemoteRunnable], state: dict[str, Any], client: dict[str, Any]) -> Any:
     made = kind.__new__(kind)
     vars(made).update(state, _client=client_of(client))
-    made._adapter = _adapter(made._output_type)
+    made._prepare()
     return made
-
-
-def _adapter(kind: Any) -> TypeAdapter[Any] | None:
-    return None if kind is None else TypeAdapter(kind)
 
 
 def _check_options(options: Any) -> None:
@@ -212,7 +236,7 @@ def _check_options(options: Any) -> None:
 
 
 @cache
-def _class_of(kind: type[Any]) -> type[Any]:
+def _class_of(kind: Any) -> Any:
     """The class, or one that is LangChain's Runnable, too, where langchain-core is installed."""
     if kind.__dict__.get("_made_of") is not None or _lacks_langchain():
         return kind

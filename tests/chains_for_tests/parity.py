@@ -149,7 +149,7 @@ for name, row in ROWS.items():
 
 def model() -> Any:
     """A model whose name the caller may choose."""
-    return ChatOpenAI(model="test-model", max_retries=0).configurable_fields(
+    return ChatOpenAI(model_name="test-model", max_retries=0).configurable_fields(
         model_name=ConfigurableField(id="model")
     )
 

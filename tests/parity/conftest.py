@@ -4,20 +4,26 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.conftest import Deploy
+from tests.conftest import _deploy
 from tests.harness import Deployment, provider_env
 from tests.openai_server import OpenAIServer
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def server() -> Iterator[OpenAIServer]:
     with OpenAIServer() as started:
         yield started
 
 
-@pytest.fixture(scope="module")
-def worker(deploy_for_module: Deploy, server: OpenAIServer) -> Deployment:
-    deployment = deploy_for_module(alike_limit=0)
+@pytest.fixture(scope="package")
+def worker(
+    valkey_port: int,
+    _databases: Iterator[int],
+    tmp_path_factory: pytest.TempPathFactory,
+    server: OpenAIServer,
+) -> Iterator[Deployment]:
     env = {"BATCHORD_CHAINS": "tests.chains_for_tests.parity", **provider_env(server)}
-    deployment.start_worker(env=env)
-    return deployment
+    for deploy in _deploy(valkey_port, _databases, tmp_path_factory.mktemp("parity")):
+        deployment = deploy(alike_limit=0)
+        deployment.start_worker(env=env)
+        yield deployment

@@ -53,7 +53,8 @@ def graph(step: Any) -> Any:
     )
     made.add_edge(START, "shout")
     made.add_edge("shout", END)
-    return RunnableLambda(lambda text: {"text": text}) | made.compile() | itemgetter("text")
+    compiled: Any = made.compile()
+    return RunnableLambda(lambda text: {"text": text}) | compiled | itemgetter("text")
 
 
 def fails(text: str) -> str:
@@ -118,6 +119,48 @@ def test_it_is_a_step_of_langchains(worker: Deployment, name: str) -> None:
     assert batches(worker) - before == count
     assert asyncio.run(there.abatch(INPUTS)) == expected
     assert there.invoke("dd") == here.invoke("dd")
+
+
+#: Those that make single calls: `map` makes a batch of each list.
+GATHERED = [n for n, (_, count) in WITHIN.items() if count > 1 and n not in ("twice", "map")]
+
+
+@pytest.mark.parametrize("name", GATHERED)
+def test_single_calls_share_batches_where_that_is_wanted(worker: Deployment, name: str) -> None:
+    make, _ = WITHIN[name]
+    there = make(RemoteRunnable("shout", client=worker.client, gather_calls=0.2))
+    inputs = [letter * 2 for letter in "abcdefghijklmnopqrst"]
+    before = batches(worker)
+    assert asyncio.run(there.abatch(inputs)) == make(RunnableLambda(shout)).batch(inputs)
+    # One, unless the machine is so busy that it takes longer to come to the last call.
+    assert batches(worker) - before < len(inputs) / 2
+
+
+def test_a_call_that_shares_a_batch_has_its_own_config_error_and_callbacks(
+    worker: Deployment,
+) -> None:
+    told = RemoteRunnable("parity-config", client=worker.client, gather_calls=0.2)
+    short = RemoteRunnable("parity-errors", client=worker.client, gather_calls=0.2)
+    typed = RemoteRunnable("persons", client=worker.client, gather_calls=0.2)
+    spends = RemoteRunnable("spends", client=worker.client, gather_calls=0.2)
+
+    async def app() -> None:
+        calls = [told.ainvoke(1, {"tags": [f"t{i}"]}) for i in range(3)]
+        assert [found["tags"] for found in await asyncio.gather(*calls)] == [["t0"], ["t1"], ["t2"]]
+        some = [short.ainvoke(text) for text in ("a", "long", "b")]
+        a, error, b = await asyncio.gather(*some, return_exceptions=True)
+        assert (a, b) == ("a", "b")
+        assert isinstance(error, ItemNotSucceeded)
+        assert error.code == "ValueError"
+        good, bad = typed.ainvoke("Ada"), typed.ainvoke(object())
+        found = await asyncio.gather(good, bad, return_exceptions=True)
+        assert found[0] == Person(name="Ada", age=3)
+        assert isinstance(found[1], SubmitRefused)
+        with get_usage_metadata_callback() as counted:
+            await asyncio.gather(spends.ainvoke("a"), spends.ainvoke("bb"))
+        assert counted.usage_metadata["spends"]["output_tokens"] == 3
+
+    asyncio.run(app())
 
 
 def test_a_chain_of_ours_is_a_step_of_langchains() -> None:
