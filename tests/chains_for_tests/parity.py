@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import langgraph.graph  # noqa: F401  (as a worker starts, and not in the time of the first item)
 import pydantic
 from langchain_core.documents import Document
-from langchain_core.messages import AIMessage, HumanMessage, SystemMessage, ToolMessage
+from langchain_core.messages import AIMessage, AnyMessage, HumanMessage, SystemMessage, ToolMessage
 from langchain_core.output_parsers import StrOutputParser
 from langchain_core.prompts import ChatPromptTemplate
 from langchain_core.runnables import ConfigurableField, RunnableConfig, RunnableLambda
@@ -159,6 +159,8 @@ register("echo", RunnableLambda(lambda value: value))
 register("told", told_in_full)
 register("told-lc", RunnableLambda(told_in_full))
 register("kind", kind_of)
+register("node", lambda state: {"text": shout(state["text"])})
+register("typed-messages", lambda found: list(map(kind_of, found)), input_type=list[AnyMessage])
 register("spends", spends)
 register("busy", busy)
 register("persons", person, output_type=Person)

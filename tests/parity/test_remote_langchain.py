@@ -14,7 +14,7 @@ from langchain_core.callbacks import (
     UsageMetadataCallbackHandler,
     get_usage_metadata_callback,
 )
-from langchain_core.messages import AIMessage
+from langchain_core.messages import AIMessage, HumanMessage
 from langchain_core.output_parsers import StrOutputParser
 from langchain_core.prompts import ChatPromptTemplate
 from langchain_core.runnables import (
@@ -32,8 +32,8 @@ from ledger.budget import Budget
 from ledger.errors import IdempotencyConflict, ItemNotSucceeded, SubmitRefused
 from ledger.models import BatchStatus
 from producer import Client, RemoteRunnable
-from tests.chains_for_tests.parity import Person, shout
-from tests.harness import Deployment
+from tests.chains_for_tests.parity import Person, model, shout
+from tests.harness import Deployment, provider_env
 from tests.openai_server import OpenAIServer
 
 pytestmark = pytest.mark.timeout(120)
@@ -43,6 +43,7 @@ INPUTS = ["a", "bb", "ccc"]
 
 class State(TypedDict, total=False):
     text: str
+    found: dict[str, Any]
 
 
 def graph(step: Any) -> Any:
@@ -170,6 +171,24 @@ def test_a_chain_of_ours_is_a_step_of_langchains() -> None:
     assert made.batch([" a", "b "]) == ["A", "B"]
     assert asyncio.run(made.abatch(["a"])) == ["A"]
     assert made.invoke("a") == asyncio.run(made.ainvoke("a")) == "A"
+
+
+def test_it_is_a_node_and_is_told_the_thread(worker: Deployment) -> None:
+    told = RemoteRunnable("parity-config", client=worker.client)
+    made = StateGraph(State)
+    made.add_node("node", RemoteRunnable("node", client=worker.client))
+    made.add_node("told", told | (lambda found: {"found": found}))
+    made.add_edge(START, "node")
+    made.add_edge("node", "told")
+    made.add_edge("told", END)
+    config: Any = {"configurable": {"thread_id": "t1"}, "tags": ["a"], "recursion_limit": 9}
+    state = made.compile().invoke({"text": "a"}, config)
+    assert state["text"] == "A"
+    found = state["found"]
+    assert (found["tags"], found["recursion_limit"]) == (["a"], 9)
+    assert found["configurable"]["thread_id"] == "t1"
+    assert [name for name in found["configurable"] if name.startswith("__")] == []
+    assert found["metadata"]["langgraph_node"] == "told"
 
 
 class Heard(BaseCallbackHandler):
@@ -349,6 +368,25 @@ def test_a_prompt_a_remote_model_and_a_parser(worker: Deployment) -> None:
     assert (prompt | step).batch([{"text": "a"}]) == [prompt.invoke({"text": "a"})]
     kinds = RemoteRunnable("kind", client=worker.client).batch([prompt.invoke({"text": "a"}), 1])
     assert kinds == ["ChatPromptValue", "int"]
+
+
+def test_a_prompt_and_a_parser_around_a_remote_model(
+    worker: Deployment, server: OpenAIServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in provider_env(server).items():
+        monkeypatch.setenv(name, value)
+    prompt = ChatPromptTemplate([("system", "Be brief."), ("human", "{text}")])
+    around = [
+        prompt | step | StrOutputParser()
+        for step in (model(), RemoteRunnable("choose-model", client=worker.client))
+    ]
+    here, there = (chain.batch([{"text": "a"}, {"text": "b"}]) for chain in around)
+    assert here == there == ["echo: a", "echo: b"]
+
+
+def test_messages_are_read_as_the_type_that_a_chain_declares(worker: Deployment) -> None:
+    step = RemoteRunnable("typed-messages", client=worker.client)
+    assert step.invoke([HumanMessage("a"), AIMessage("b")]) == ["HumanMessage", "AIMessage"]
 
 
 def test_only_listed_classes_are_made() -> None:
