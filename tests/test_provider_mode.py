@@ -11,7 +11,7 @@ from chains.offline import why_not_offline
 from ledger.budget import Budget
 from ledger.models import BatchStatus, Item, ItemStatus
 from producer import Batch, RemoteRunnable
-from tests.chains_for_tests.basic import Question
+from tests.chains_for_tests.basic import Question, tagged
 from tests.conftest import Deploy
 from tests.harness import Deployment, provider_env, refused, wait_until
 from tests.openai_server import OpenAIServer
@@ -31,6 +31,7 @@ FAST: dict[str, Any] = {
 CHAINS: dict[str, Any] = {
     "ask": Prompt("Say {word}") | Chat(MODEL),
     "ask-framed": Prompt("Say {word}") | Chat(MODEL) | str.upper,
+    "ask-tagged": Lambda(tagged) | Chat(MODEL) | Lambda(tagged),
     "ask-typed": Chat(MODEL, output_type=Question),
     "ask-twice": Chat(MODEL) | Chat(MODEL),
     "respond": Responses(MODEL, output_type=Question),
@@ -133,6 +134,13 @@ def test_each_kind_of_call_gives_what_it_gives_live(
     [line, _] = provider.batches.requests_of(next(iter(provider.batches.batches.values())))
     [live] = [one for one in provider.requests if one.path == line["url"]]
     assert line["body"] == live.body
+
+
+def test_functions_around_the_call_are_told_the_config(
+    deployment: Deployment, provider: OpenAIServer
+) -> None:
+    there = submit(deployment, "ask-tagged", ["hi"], config={"tags": ["t"]})
+    assert there.outputs() == ["t echo: t hi"]
 
 
 def test_vectors_are_the_same_as_live(deployment: Deployment, provider: OpenAIServer) -> None:

@@ -8,7 +8,18 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from chains import ChainError, Chat, Embed, OperatorNeeded, Prompt, Responses, RetryLater, register
+from chains import (
+    ChainError,
+    Chat,
+    Embed,
+    Lambda,
+    OperatorNeeded,
+    Prompt,
+    Responses,
+    RetryLater,
+    RunnableConfig,
+    register,
+)
 
 
 class Question(BaseModel):
@@ -182,6 +193,10 @@ def hostile_error_in_thread(kind: str) -> str:
     return kind
 
 
+def tagged(text: str, config: RunnableConfig) -> str:
+    return f"{config['tags'][0]} {text}"
+
+
 register("double", double, input_type=int)
 register("echo", echo)
 register("repeat", repeat, input_type=Question, output_type=str)
@@ -204,6 +219,7 @@ register("embed", Embed("test-embedding", dimensions=8))
 register("ask", Prompt("Say {word}") | Chat("test-model"))
 register("ask-typed", Chat("test-model", output_type=Question))
 register("ask-framed", Prompt("Say {word}") | Chat("test-model") | str.upper)
+register("ask-tagged", Lambda(tagged) | Chat("test-model") | Lambda(tagged))
 register("respond", Responses("test-model", output_type=Question))
 register("embed-one", Embed("test-embedding", dimensions=4))
 register("ask-twice", Chat("test-model") | Chat("test-model"))
