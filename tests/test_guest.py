@@ -48,6 +48,9 @@ import asyncio, decimal, gc, json, locale, logging, os, signal, socket
 import sys, threading, time, warnings
 import celery
 from celery import _state as state
+# LangChain's own imports add filters for its warnings; a RemoteRunnable imports it where it is
+# installed, and here it is there before.
+import langchain_core.runnables, langsmith.client, langsmith.run_helpers
 
 def loggers():
     known = logging.root.manager.loggerDict.items()
