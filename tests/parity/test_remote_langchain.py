@@ -113,7 +113,7 @@ def batches(worker: Deployment) -> int:
 def test_it_is_a_step_of_langchains(worker: Deployment, name: str) -> None:
     make, count = WITHIN[name]
     here = make(RunnableLambda(shout))
-    there = make(RemoteRunnable("shout", client=worker.client))
+    there = make(RemoteRunnable("lc-shout", client=worker.client))
     expected = here.batch(INPUTS)
     before = batches(worker)
     assert there.batch(INPUTS) == expected
@@ -129,7 +129,7 @@ GATHERED = [n for n, (_, count) in WITHIN.items() if count > 1 and n not in ("tw
 @pytest.mark.parametrize("name", GATHERED)
 def test_single_calls_share_batches_where_that_is_wanted(worker: Deployment, name: str) -> None:
     make, _ = WITHIN[name]
-    there = make(RemoteRunnable("shout", client=worker.client, gather_calls=0.2))
+    there = make(RemoteRunnable("lc-shout", client=worker.client, gather_calls=0.2))
     inputs = [letter * 2 for letter in "abcdefghijklmnopqrst"]
     before = batches(worker)
     assert asyncio.run(there.abatch(inputs)) == make(RunnableLambda(shout)).batch(inputs)
@@ -142,8 +142,8 @@ def test_a_call_that_shares_a_batch_has_its_own_config_error_and_callbacks(
 ) -> None:
     told = RemoteRunnable("parity-config", client=worker.client, gather_calls=0.2)
     short = RemoteRunnable("parity-errors", client=worker.client, gather_calls=0.2)
-    typed = RemoteRunnable("persons", client=worker.client, gather_calls=0.2)
-    spends = RemoteRunnable("spends", client=worker.client, gather_calls=0.2)
+    typed = RemoteRunnable("lc-persons", client=worker.client, gather_calls=0.2)
+    spends = RemoteRunnable("lc-spends", client=worker.client, gather_calls=0.2)
 
     async def app() -> None:
         calls = [told.ainvoke(1, {"tags": [f"t{i}"]}) for i in range(3)]
@@ -159,7 +159,7 @@ def test_a_call_that_shares_a_batch_has_its_own_config_error_and_callbacks(
         assert isinstance(found[1], SubmitRefused)
         with get_usage_metadata_callback() as counted:
             await asyncio.gather(spends.ainvoke("a"), spends.ainvoke("bb"))
-        assert counted.usage_metadata["spends"]["output_tokens"] == 3
+        assert counted.usage_metadata["lc-spends"]["output_tokens"] == 3
 
     asyncio.run(app())
 
@@ -176,7 +176,7 @@ def test_a_chain_of_ours_is_a_step_of_langchains() -> None:
 def test_it_is_a_node_and_is_told_the_thread(worker: Deployment) -> None:
     told = RemoteRunnable("parity-config", client=worker.client)
     made = StateGraph(State)
-    made.add_node("node", RemoteRunnable("node", client=worker.client))
+    made.add_node("node", RemoteRunnable("lc-node", client=worker.client))
     made.add_node("told", told | (lambda found: {"found": found}))
     made.add_edge(START, "node")
     made.add_edge("node", "told")
@@ -210,26 +210,26 @@ class Heard(BaseCallbackHandler):
 
 def test_callbacks_are_called_in_the_caller(worker: Deployment) -> None:
     heard = Heard()
-    step = RemoteRunnable("shout", client=worker.client)
+    step = RemoteRunnable("lc-shout", client=worker.client)
     step.batch(INPUTS, {"callbacks": [heard], "run_name": "loud"})
     assert heard.ended == [("loud", "A"), ("loud", "BB"), ("loud", "CCC")]
-    busy = RemoteRunnable("busy", client=worker.client)
+    busy = RemoteRunnable("lc-busy", client=worker.client)
     busy.batch(["a"], {"callbacks": [heard]}, return_exceptions=True)
-    assert heard.ended[3:] == [("busy", ItemNotSucceeded)]
+    assert heard.ended[3:] == [("lc-busy", ItemNotSucceeded)]
 
 
 def test_usage_of_remote_items_is_counted_in_the_caller(worker: Deployment) -> None:
-    step = RemoteRunnable("spends", client=worker.client)
+    step = RemoteRunnable("lc-spends", client=worker.client)
     with get_usage_metadata_callback() as within:
         (RunnableLambda(str.strip) | step).batch(INPUTS)
     given = UsageMetadataCallbackHandler()
     asyncio.run(step.abatch(INPUTS, {"callbacks": [given]}))
     for counted in (within, given):
-        usage = counted.usage_metadata["spends"]
+        usage = counted.usage_metadata["lc-spends"]
         assert (usage["input_tokens"], usage["output_tokens"]) == (30, 6)
 
 
-@pytest.mark.parametrize("chain", ["told", "told-lc"])
+@pytest.mark.parametrize("chain", ["lc-told", "lc-told-foreign"])
 def test_runs_on_workers_name_their_item(worker: Deployment, chain: str) -> None:
     batch = worker.client.submit(
         chain,
@@ -254,7 +254,7 @@ def test_the_model_that_the_caller_has_chosen_is_asked(
     worker: Deployment, server: OpenAIServer
 ) -> None:
     server.reset()
-    step = RemoteRunnable("choose-model", client=worker.client)
+    step = RemoteRunnable("lc-choose-model", client=worker.client)
     configs: Any = [{"configurable": {"model": f"model-{i}"}} for i in range(2)]
     found = step.batch(["a", "b"], configs)
     assert [type(each) for each in found] == [AIMessage, AIMessage]
@@ -273,21 +273,21 @@ REFUSED: dict[str, tuple[Any, str]] = {
 def test_what_cannot_travel_is_refused_by_name(worker: Deployment, name: str) -> None:
     config, why = REFUSED[name]
     before = batches(worker)
-    step = RemoteRunnable("shout", client=worker.client)
+    step = RemoteRunnable("lc-shout", client=worker.client)
     with pytest.raises(SubmitRefused, match=why):
         step.batch(["a", "b"], config)
     with pytest.raises(SubmitRefused, match=why):
-        worker.client.submit("shout", ["a", "b"], config=config)
+        worker.client.submit("lc-shout", ["a", "b"], config=config)
     assert batches(worker) == before
 
 
 def test_a_client_refuses_callbacks_and_lists_of_another_length(worker: Deployment) -> None:
     submit = worker.client.submit
     with pytest.raises(SubmitRefused, match="callbacks"):
-        submit("shout", ["a"], config={"callbacks": [Heard()]})
+        submit("lc-shout", ["a"], config={"callbacks": [Heard()]})
     for count, said in ((1, "more inputs"), (3, "are 2 inputs")):
         with pytest.raises(SubmitRefused, match=said):
-            submit("shout", iter(["a", "b"]), config=[{}] * count)
+            submit("lc-shout", iter(["a", "b"]), config=[{}] * count)
 
 
 def test_the_config_is_a_part_of_what_the_cache_and_dedupe_know_an_input_by(
@@ -307,7 +307,7 @@ def test_objects_come_back_from_a_cache_and_from_a_twin(worker: Deployment) -> N
 
 
 def test_an_error_says_which_batch_item_and_why(worker: Deployment) -> None:
-    step = RemoteRunnable("busy", client=worker.client)
+    step = RemoteRunnable("lc-busy", client=worker.client)
     with pytest.raises(ItemNotSucceeded) as caught:
         step.batch(["it"], custom_ids=["c1"])
     error = pickle.loads(pickle.dumps(caught.value))
@@ -322,7 +322,7 @@ def test_an_error_says_which_batch_item_and_why(worker: Deployment) -> None:
 
 def test_it_takes_the_options_of_submit(worker: Deployment) -> None:
     step = RemoteRunnable(
-        "shout",
+        "lc-shout",
         client=worker.client,
         metadata={"team": "a"},
         priority=3,
@@ -339,34 +339,34 @@ def test_it_takes_the_options_of_submit(worker: Deployment) -> None:
     with pytest.raises(IdempotencyConflict, match="of 2 inputs, not 1"):
         step.invoke("a")
     assert step.bind(idempotency_key=None).invoke("a") == "A"
-    for wrong in (lambda: RemoteRunnable("shout", speed=1), lambda: step.invoke("a", speed=1)):  # type: ignore[call-arg]
+    for wrong in (lambda: RemoteRunnable("lc-shout", speed=1), lambda: step.invoke("a", speed=1)):  # type: ignore[call-arg]
         with pytest.raises(TypeError, match="not speed"):
             wrong()
 
 
 def test_it_is_pickled_by_url_and_name(worker: Deployment, monkeypatch: pytest.MonkeyPatch) -> None:
-    step = RemoteRunnable("persons", client=Client(worker.url), output_type=Person, cache=True)
+    step = RemoteRunnable("lc-persons", client=Client(worker.url), output_type=Person, cache=True)
     again = pickle.loads(pickle.dumps(step.with_config(tags=["a"])))
     assert again.batch(["Ada"]) == [Person(name="Ada", age=3)]
     secret = worker.url.replace("redis://", "redis://:hunter2@")
     with pytest.raises(pickle.PicklingError, match="BATCHORD_REDIS_URL"):
-        pickle.dumps(RemoteRunnable("persons", client=Client(secret)))
+        pickle.dumps(RemoteRunnable("lc-persons", client=Client(secret)))
     monkeypatch.setenv("BATCHORD_REDIS_URL", secret)
-    dumped = pickle.dumps(RemoteRunnable("persons", client=Client(secret)))
+    dumped = pickle.dumps(RemoteRunnable("lc-persons", client=Client(secret)))
     assert b"hunter2" not in dumped
     assert pickle.loads(dumped)._client.settings.redis_url.get_secret_value() == secret
 
 
 def test_outputs_are_read_as_the_type_that_was_registered(worker: Deployment) -> None:
-    step = RemoteRunnable("persons", client=worker.client)
+    step = RemoteRunnable("lc-persons", client=worker.client)
     assert step.batch(["Ada", "Bo"]) == [Person(name="Ada", age=3), Person(name="Bo", age=2)]
 
 
 def test_a_prompt_a_remote_model_and_a_parser(worker: Deployment) -> None:
-    step = RemoteRunnable("echo", client=worker.client)
+    step = RemoteRunnable("lc-echo", client=worker.client)
     prompt = ChatPromptTemplate([("human", "{text}")])
     assert (prompt | step).batch([{"text": "a"}]) == [prompt.invoke({"text": "a"})]
-    kinds = RemoteRunnable("kind", client=worker.client).batch([prompt.invoke({"text": "a"}), 1])
+    kinds = RemoteRunnable("lc-kind", client=worker.client).batch([prompt.invoke({"text": "a"}), 1])
     assert kinds == ["ChatPromptValue", "int"]
 
 
@@ -378,14 +378,14 @@ def test_a_prompt_and_a_parser_around_a_remote_model(
     prompt = ChatPromptTemplate([("system", "Be brief."), ("human", "{text}")])
     around = [
         prompt | step | StrOutputParser()
-        for step in (model(), RemoteRunnable("choose-model", client=worker.client))
+        for step in (model(), RemoteRunnable("lc-choose-model", client=worker.client))
     ]
     here, there = (chain.batch([{"text": "a"}, {"text": "b"}]) for chain in around)
     assert here == there == ["echo: a", "echo: b"]
 
 
 def test_messages_are_read_as_the_type_that_a_chain_declares(worker: Deployment) -> None:
-    step = RemoteRunnable("typed-messages", client=worker.client)
+    step = RemoteRunnable("lc-typed-messages", client=worker.client)
     assert step.invoke([HumanMessage("a"), AIMessage("b")]) == ["HumanMessage", "AIMessage"]
 
 
@@ -409,7 +409,7 @@ def test_it_works_where_langchain_is_not_installed(worker: Deployment) -> None:
     code = (
         "import sys; sys.modules['langchain_core'] = None\n"
         "from batchord import Client, RemoteRunnable, SubmitRefused\n"
-        f"step = RemoteRunnable('shout', client=Client({worker.url!r}))\n"
+        f"step = RemoteRunnable('lc-shout', client=Client({worker.url!r}))\n"
         "assert step.batch(['a', 'b'], {'tags': ['t']}) == ['A', 'B']\n"
         "assert (step | str.lower).invoke('a') == 'a'\n"
         "try:\n    step.batch(['a'], {'callbacks': [print]})\n"
