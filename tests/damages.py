@@ -33,6 +33,8 @@ DEEPER: Final[dict[str, Damage]] = {
     "starts of another type": lambda redis, keys: _text(redis, keys.runs),
     "outcomes of another type": lambda redis, keys: _text(redis, keys.outcomes(0)),
     "inputs of another type": lambda redis, keys: _text(redis, keys.inputs(0)),
+    "garbled head of an input": lambda redis, keys: redis.hset(keys.inputs(0), "0", "#{\n1"),
+    "custom_ids of another type": lambda redis, keys: _text(redis, keys.ids(0)),
     "kept answers of another type": lambda redis, keys: _text(redis, keys.kept),
     "garbled usage": lambda redis, keys: redis.hset(keys.kept, "0.usage", "{"),
     "garbled count of a shard": lambda redis, keys: redis.hset(keys.settled, "0", "many"),

@@ -29,6 +29,7 @@ FAILS: Final = {
     "starts of another type": {"keep", "settle", "claim"},
     "outcomes of another type": {"settle", "claim"},
     "inputs of another type": {"claim"},
+    "custom_ids of another type": {"claim"},
     "kept answers of another type": {"keep", "settle", "claim"},
     "garbled usage": {"keep"},
     "garbled count of a shard": {"settle"},
@@ -37,7 +38,11 @@ FAILS: Final = {
 }
 
 #: Those damages that are about the first page alone.
-OF_A_PAGE: Final = {"outcomes of another type", "inputs of another type"}
+OF_A_PAGE: Final = {
+    "outcomes of another type",
+    "inputs of another type",
+    "custom_ids of another type",
+}
 
 
 @pytest.fixture
