@@ -4,21 +4,19 @@ A thread beside the sweep, which wakes it: a call of the provider may take minut
 hold up the repair of other batches. One worker at a time is about one batch.
 """
 
-import logging
 import secrets
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 
 from celery import Celery
 
-from chains.errors import BatchordError
 from ledger.parts import Parts
 from worker.consignment import Consignment
 from worker.leases import RENEWALS
 from worker.runtime import Runtime
-
-logger = logging.getLogger(__name__)
+from worker.steady import survives
 
 
 class Courier:
@@ -58,14 +56,8 @@ class Courier:
             for batch_id in named:
                 if self._stop.is_set():
                     return
-                try:
-                    self._look(batch_id)
-                except BatchordError as error:
-                    # Damaged, or without an answer of Redis: the sweep names it again.
-                    logger.warning("put off batch=%s: %s", batch_id, type(error).__name__)
-                except Exception:
-                    # Whatever it was, other batches must have their turn.
-                    logger.exception("courier failed batch=%s", batch_id)
+                # Whatever becomes of one, other batches must have their turn.
+                survives(f"courier batch={batch_id}", partial(self._look, batch_id))
 
     def _look(self, batch_id: str) -> None:
         with self._held(batch_id) as held:
@@ -84,12 +76,13 @@ class Courier:
             yield None
             return
 
+        def still_held() -> None:
+            if not self._parts.hold(batch_id, token, lease):
+                lost.set()
+
         def renew() -> None:
             while not done.wait(lease / RENEWALS):
-                try:
-                    if not self._parts.hold(batch_id, token, lease):
-                        lost.set()
-                except BatchordError:
+                if not survives(f"courier's lease batch={batch_id}", still_held):
                     lost.set()
 
         thread = threading.Thread(target=renew, name="courier-lease", daemon=True)

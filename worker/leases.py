@@ -1,16 +1,14 @@
 """Leases: while this process lives, what it holds stays its own."""
 
-import logging
 import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable
+from functools import partial
 
-from chains.errors import BatchordError
 from ledger.exchange import Exchange, Wish
 from ledger.models import ItemStatus
-
-logger = logging.getLogger(__name__)
+from worker.steady import survives
 
 #: Renewals per lease: a process that misses three in a row counts as dead.
 RENEWALS = 4
@@ -67,14 +65,14 @@ class Leases:
         while not self._stop.wait(min(WATCH, self._interval)):
             with self._lock:
                 held = {batch_id: dict(items) for batch_id, items in self._held.items()}
-            try:
-                if held:
-                    self._on_stop(self._exchange.stopping(list(held)))
-                if time.monotonic() >= due:
-                    due = time.monotonic() + self._interval
-                    self._renew(held)
-            except BatchordError as error:
-                logger.warning("leases not renewed: %s", error)
+            if held:
+                survives("look at stopped batches", partial(self._look, list(held)))
+            if time.monotonic() >= due:
+                due = time.monotonic() + self._interval
+                survives("leases", partial(self._renew, held))
+
+    def _look(self, batch_ids: list[str]) -> None:
+        self._on_stop(self._exchange.stopping(batch_ids))
 
     def _renew(self, held: dict[str, dict[int, str]]) -> None:
         for batch_id, lost in self._exchange.beat_all(held).items():

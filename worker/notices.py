@@ -76,7 +76,7 @@ class NoticeThread:
                         pass
                 except BatchordError as error:
                     logger.warning("notices put off: %s", error)
-                except Exception as error:  # noqa: BLE001
+                except BaseException as error:  # noqa: BLE001
                     # Whatever it was, the next turn must come. Its text may hold a URL.
                     logger.error("notices failed: %s", type(error).__name__)
                 self._ended.wait(self._settings.sweep_interval)

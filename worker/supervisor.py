@@ -8,7 +8,10 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from typing import IO, Final
+
+from worker.steady import survives
 
 logger = logging.getLogger(__name__)
 
@@ -69,7 +72,10 @@ class Supervisor:
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
-        """Start the workers, and watch over them in a thread."""
+        """Start the workers, and watch over them in a thread.
+
+        One that cannot be started (OSError: no memory, no process left) is tried again later.
+        """
         for slot in self._slots:
             self._start(slot)
         self._thread = threading.Thread(target=self._watch, name="supervisor", daemon=True)
@@ -107,6 +113,11 @@ class Supervisor:
 
     def _start(self, slot: _Slot) -> None:
         slot.started = time.monotonic()
+        if not survives(f"start of worker {slot.number}", partial(self._open, slot)):
+            slot.not_before = slot.started + slot.wait
+            slot.wait = min(2 * slot.wait, _BACKOFF[1])
+
+    def _open(self, slot: _Slot) -> None:
         slot.process = subprocess.Popen(
             [*self._command, "--hostname", f"batchord-{os.getpid()}-{slot.number}@%h"],
             env=self._environment,
@@ -120,7 +131,7 @@ class Supervisor:
     def _watch(self) -> None:
         while not self._stop.wait(0.2):
             for slot in self._slots:
-                self._look_after(slot)
+                survives(f"watch of worker {slot.number}", partial(self._look_after, slot))
 
     def _look_after(self, slot: _Slot) -> None:
         now = time.monotonic()

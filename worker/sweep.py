@@ -30,6 +30,7 @@ from ledger.steering import Steering
 from worker.courier import Courier
 from worker.leases import RENEWALS
 from worker.runtime import Runtime
+from worker.steady import place_of
 from worker.tasks import commit_if_finalizing
 
 logger = logging.getLogger(__name__)
@@ -96,9 +97,9 @@ class Sweep:
                 if concerns_all(error):
                     self._mistrust()
                 logger.warning("sweep put off: %s", error)
-            except Exception:
-                # Whatever it was, the next turn must come.
-                logger.exception("sweep failed")
+            except BaseException as error:  # noqa: BLE001
+                # Whatever it was, the next turn must come. Its text may quote what a key holds.
+                logger.error("sweep failed: %s in %s", type(error).__name__, place_of(error))
 
     def turn(self) -> None:
         """Repair each batch that is not committed, and forget those whose time is over."""
