@@ -10,12 +10,17 @@ from collections.abc import Callable, Coroutine
 from contextvars import Context
 from typing import Any, TypeVar
 
+from chains.shared_loop import ProcessTask
+
 T = TypeVar("T")
 
 
 def spawn(coro: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
-    """Start a task on the running loop; keep a reference to it."""
-    return asyncio.get_running_loop().create_task(coro, context=Context())
+    """Start a task on the running loop; keep a reference to it.
+
+    Code that runs for an item cannot cancel it, unless it is that item's own.
+    """
+    return ProcessTask(coro, loop=asyncio.get_running_loop(), context=Context())
 
 
 def call_later(seconds: float, callback: Callable[..., object], *args: Any) -> asyncio.TimerHandle:

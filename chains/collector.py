@@ -7,6 +7,7 @@ import asyncio
 import weakref
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import nullcontext
+from contextvars import Context
 
 from chains import limits
 from chains.background import call_later, spawn
@@ -108,7 +109,7 @@ class Collector:
                 request.cancel()  # does nothing to one that has answered them itself
 
         for one in wanted:
-            one.answer.add_done_callback(answered)
+            one.answer.add_done_callback(answered, context=Context())
 
     async def _serve(self, wanted: Sequence[Wanted]) -> None:
         try:

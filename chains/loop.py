@@ -4,19 +4,29 @@ import asyncio
 import atexit
 import os
 import threading
+import time
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import ContextVar, copy_context
 from typing import Any, TypeVar
 
+from chains.background import call_soon_threadsafe
+from chains.shared_loop import SharedLoop
+
 T = TypeVar("T")
 
 #: Seconds that the loop is given to close its connections when the process ends.
 STOP_TIMEOUT = 2.0
+#: Seconds between two looks whether the loop's thread is alive while a call is waited for.
+LOOK = 1.0
 
 #: How many sync steps wait for the code that runs here, in threads: 0 outside of any.
 _depth: ContextVar[int] = ContextVar("batchord_thread_depth", default=0)
 _this_thread = threading.local()
+
+
+class LoopDied(RuntimeError):
+    """The thread of the event loop has ended."""
 
 
 class LoopThread:
@@ -32,7 +42,7 @@ class LoopThread:
 
     def _forget(self) -> None:
         self._pid = os.getpid()
-        self._loop: asyncio.AbstractEventLoop | None = None
+        self._loop: SharedLoop | None = None
         self._thread: threading.Thread | None = None
         self._pools: list[ThreadPoolExecutor] = []
 
@@ -41,26 +51,44 @@ class LoopThread:
         return self._loop is not None and self._pid == os.getpid()
 
     @property
-    def loop(self) -> asyncio.AbstractEventLoop:
+    def thread(self) -> threading.Thread | None:
+        """The thread that the loop runs in, in this process; None before the first call."""
+        return self._thread if self._pid == os.getpid() else None
+
+    @property
+    def loop(self) -> SharedLoop:
         """The running loop; started if it is not."""
         with self._lock:
             if self._pid != os.getpid():
                 self._forget()
             if self._loop is None:
-                self._loop = asyncio.new_event_loop()
-                self._loop.set_default_executor(self._pool(0))
+                self._loop = SharedLoop()
+                self._loop.start_pool(self._pool(0))
                 self._thread = threading.Thread(
-                    target=self._loop.run_forever, name="batchord-loop", daemon=True
+                    target=self._loop.turn, name="batchord-loop", daemon=True
                 )
                 self._thread.start()
             return self._loop
+
+    def turns(self, within: float) -> bool:
+        """Whether the loop comes to run a callback within so many seconds."""
+        thread, loop = self.thread, self._loop
+        if thread is None or loop is None or not thread.is_alive():
+            return False
+        turned = threading.Event()
+        call_soon_threadsafe(loop, turned.set)
+        return turned.wait(within)
 
     def run(self, coro: Coroutine[Any, Any, T], timeout: float | None = None) -> T:
         """Run the coroutine on the loop and return its result, or raise its error.
 
         If the caller is interrupted, or `timeout` seconds pass (TimeoutError), the coroutine is
-        cancelled first and has ended when this returns. Context variables of the caller are seen
-        inside. RuntimeError if called on the loop itself, which would wait for itself.
+        cancelled first and has ended when this returns, unless the loop does not turn. Context
+        variables of the caller are seen inside.
+
+        Raises:
+            RuntimeError: called on the loop itself, which would wait for itself.
+            LoopDied: the loop's thread has ended; whether the coroutine came to its end is unknown.
         """
         loop = self.loop
         if threading.current_thread() is self._thread:
@@ -75,13 +103,26 @@ class LoopThread:
         try:
             # Inside: an interrupt may come at any moment, also before the start is on its way.
             loop.call_soon_threadsafe(call.start, context=context)
-            call.ended.wait()
+            if not self._wait(call, None if timeout is None else timeout + STOP_TIMEOUT):
+                raise TimeoutError(f"the event loop has not turned for {STOP_TIMEOUT:g} s")
         except BaseException:
             loop.call_soon_threadsafe(call.cancel)
-            call.ended.wait()
+            while not call.ended.wait(STOP_TIMEOUT) and self.turns(STOP_TIMEOUT):
+                pass
             raise
         value: T = call.result()
         return value
+
+    def _wait(self, call: "_Call", seconds: float | None) -> bool:
+        """Wait for the end of a call, and return whether it came in time."""
+        thread = self._thread
+        until = None if seconds is None else time.monotonic() + seconds
+        while not call.ended.wait(LOOK):
+            if thread is None or not thread.is_alive():
+                raise LoopDied("the event loop has ended: see the log for why")
+            if until is not None and time.monotonic() > until and not self.turns(STOP_TIMEOUT):
+                return False
+        return True
 
     def nested_pool(self, depth: int) -> ThreadPoolExecutor:
         """Threads for sync steps that `depth` other sync steps wait for.
@@ -119,7 +160,7 @@ class LoopThread:
             closing.result(STOP_TIMEOUT)
         except TimeoutError:
             closing.cancel()
-        loop.call_soon_threadsafe(loop.stop)
+        loop.call_soon_threadsafe(loop.end)
         thread.join(STOP_TIMEOUT)
         for pool in pools:
             pool.shutdown(wait=False, cancel_futures=True)
@@ -180,7 +221,9 @@ async def _wind_down() -> None:
         task.cancel()
     if tasks:
         await asyncio.wait(tasks)
-    await asyncio.get_running_loop().shutdown_asyncgens()
+    loop = asyncio.get_running_loop()
+    if isinstance(loop, SharedLoop):
+        await loop.close_generators()
 
 
 def _mark_thread(depth: int) -> None:

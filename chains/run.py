@@ -1,9 +1,11 @@
 """What one item's run collects while its steps work."""
 
+import asyncio
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from contextvars import ContextVar
+from contextvars import Context, ContextVar
+from typing import Any
 
 from chains.kept import Kept
 from chains.usage import Usage
@@ -16,13 +18,37 @@ _current: ContextVar["Run | None"] = ContextVar("batchord_run", default=None)
 class Run:
     """The run of one item; `usage` is None until a step has reported some.
 
-    `kept` and `usage`: what earlier attempts have left, where somebody keeps that.
+    `kept` and `usage`: what earlier attempts have left, where somebody keeps that. `name` is
+    "batch=ID item=INDEX", for the log.
     """
 
-    def __init__(self, *, kept: Kept | None = None, usage: Usage | None = None) -> None:
+    def __init__(
+        self, *, kept: Kept | None = None, usage: Usage | None = None, name: str = ""
+    ) -> None:
         self._lock = threading.Lock()
         self._usage = usage
         self.kept = kept
+        self.name = name
+        #: What the item did to the event loop, which it fails with.
+        self.error: BaseException | None = None
+        #: Seconds for which its code has blocked the event loop.
+        self.blocked = 0.0
+        self._task: asyncio.Task[Any] | None = None
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Say that the item runs inside, in the current task, which `fail` then cancels."""
+        self._task = asyncio.current_task()
+        try:
+            yield
+        finally:
+            self._task = None
+
+    def fail(self, error: BaseException) -> None:
+        """Have the item fail with this error; call it on the loop's thread."""
+        self.error = self.error or error
+        if self._task is not None:
+            self._task.cancel()
 
     @property
     def usage(self) -> Usage | None:
@@ -53,6 +79,11 @@ def scope(run: Run | None = None) -> Iterator[Run]:
 def current_run() -> Run | None:
     """The run that this code belongs to, or None."""
     return _current.get()
+
+
+def run_of(context: Context) -> Run | None:
+    """The run that code in this context belongs to, or None."""
+    return context.get(_current)
 
 
 def keeping() -> bool:

@@ -6,6 +6,7 @@ import random
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import Executor
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any, Final, NamedTuple
 
@@ -23,6 +24,7 @@ from chains.kept import Kept
 from chains.langchain_objects import dump
 from chains.retry import RetryPolicy
 from chains.run import Run
+from chains.shared_loop import ProcessTask
 from chains.usage import Usage
 from ledger.errors import ValueRejected
 from ledger.exchange import Claim
@@ -111,8 +113,8 @@ async def attempt(
     """Run one attempt.
 
     `run` collects what its calls use, and is the caller's, who may need it if there is no outcome.
-    If the running task is cancelled from outside, `stops_as` tells what becomes of the item; None
-    is no outcome, and the cancellation is raised.
+    If the process cancels the running task, `stops_as` tells what becomes of the item; None is no
+    outcome, and the cancellation is raised. Whatever else happens is the item's own error.
     """
     if claim.verdict == "lost":
         return failed(_worker_lost(claim.attempt))
@@ -123,22 +125,42 @@ async def attempt(
     except ChainNotFound as error:
         return failed(ItemError(code="chain_not_found", message=str(error), attempts=claim.attempt))
     started = time.perf_counter()
+
+    def busy() -> float:
+        return time.perf_counter() - started
+
+    task = asyncio.current_task()
+    if isinstance(task, ProcessTask):
+        task.run = run
     try:
-        name = name_of(chain, claim) if claim.cache else None
-        if name is not None and (known := await tools.cached.get(name)) is not None:
-            return _ended(ItemStatus.SUCCEEDED, known, run.usage or _FREE, 0.0, more=_CACHED)
-        value, problem = await _run(chain, claim, tools.settings, run, runs)
-        busy = time.perf_counter() - started
-        if problem is None:
-            value, problem = await _encoded(chain.chain.plain, value, claim.attempt, tools)
-        if problem is None and name is not None:
-            await tools.cached.put(name, value)
-    except asyncio.CancelledError:
-        status, task = stops_as(), asyncio.current_task()
-        if status is None or task is None:
-            raise
-        task.uncancel()
-        return _ended(status, "null", run.usage, time.perf_counter() - started)
+        with run.running():
+            return await _attempt(chain, claim, tools, run, runs)
+    except BaseException as error:
+        # SystemExit and the like too: one item's code must not end everybody's process.
+        if isinstance(error, asyncio.CancelledError):
+            status = stops_as() if run.error is None else None
+            if status is None and run.error is None and _by_process(task):
+                raise
+            await _uncancel(task)
+            if status is not None:
+                return _ended(status, "null", run.usage, busy())
+        problem = _explained(run.error or error, claim.attempt)
+        return failed(problem.error, run.usage, busy())
+
+
+async def _attempt(
+    chain: RegisteredChain, claim: Claim, tools: Tools, run: Run, runs: Runs
+) -> Ended:
+    started = time.perf_counter()
+    name = name_of(chain, claim) if claim.cache else None
+    if name is not None and (known := await tools.cached.get(name)) is not None:
+        return _ended(ItemStatus.SUCCEEDED, known, run.usage or _FREE, 0.0, more=_CACHED)
+    value, problem = await _run(chain, claim, tools.settings, run, runs)
+    busy = time.perf_counter() - started
+    if problem is None:
+        value, problem = await _encoded(chain.chain.plain, value, claim.attempt, tools)
+    if problem is None and name is not None:
+        await tools.cached.put(name, value)
     if problem is not None:
         return failed(problem.error, run.usage, busy)._replace(
             aside=problem.aside, put_off=problem.put_off
@@ -154,14 +176,21 @@ async def _run(
     deadline = Deadline(seconds)
     try:
         async with deadline:
-            return await runs(chain, claim), None
+            value = await runs(chain, claim)
+            if _cancelling():
+                await asyncio.sleep(0)  # a chain that cancels itself hears of it before its output
+        if run.error is not None:
+            raise run.error
+        return value, None
     except BaseException as error:
-        # SystemExit and the like too: one item's code must not end everybody's process.
         # A chain may also raise CancelledError by itself; left unsettled, its message
         # would hold a slot of this worker for ever.
         if isinstance(error, asyncio.CancelledError) and _cancelling():
             raise
-        if deadline.expired():
+        if run.error is not None:
+            error = run.error
+            await _uncancel(asyncio.current_task())
+        elif deadline.expired():
             error = ItemTimedOut(seconds)
         return None, _explained(error, claim.attempt)._replace(
             **_aside(error, chain.retry, run.kept)
@@ -249,6 +278,19 @@ def _cancelling() -> bool:
     """Whether someone outside asked the running item to end."""
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0
+
+
+def _by_process(task: asyncio.Task[Any] | None) -> bool:
+    """Whether the process has cancelled the item, and not its own code."""
+    return not isinstance(task, ProcessTask) or task.stopped
+
+
+async def _uncancel(task: asyncio.Task[Any] | None) -> None:
+    """Forget that the task was cancelled, also if it has not come to hear of it yet."""
+    while task is not None and task.cancelling():
+        task.uncancel()
+    with suppress(asyncio.CancelledError):
+        await asyncio.sleep(0)
 
 
 def _same(claim: Claim, first: int) -> Ended:

@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Final, NamedTuple
 
+from chains.background import spawn
 from chains.limited import of_batch
 from chains.loop import default_loop
 from chains.run import Run, scope
@@ -137,13 +138,13 @@ class Desk:
         async def one(wish: Wish, claim: Claim) -> Ran:
             if claim.verdict not in ("run", "lost"):
                 return Ran(wish, claim)
-            run = Run(usage=claim.used)
+            run = Run(usage=claim.used, name=f"batch={wish.batch_id} item={wish.index}")
             async with places:
                 with scope(run), of_batch(wish.batch_id):
                     ended = await attempt(claim, self._tools, lambda: None, run, runs(wish.index))
             return Ran(wish, claim, ended, run.usage)
 
-        return list(await asyncio.gather(*(one(*pair) for pair in pairs)))
+        return list(await asyncio.gather(*(spawn(one(*pair)) for pair in pairs)))
 
 
 def pages(start: int, stop: int, most: int = PAGE_SIZE) -> Iterator[range]:

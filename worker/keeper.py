@@ -38,7 +38,11 @@ class Keeper:
             # A step may run on a thread of its own.
             call_soon_threadsafe(loop, self._noted, wish, run)
 
-        run = Run(kept=Kept(name, claim.steps, on_news), usage=claim.used)
+        run = Run(
+            kept=Kept(name, claim.steps, on_news),
+            usage=claim.used,
+            name=f"batch={wish.batch_id} item={wish.index}",
+        )
         return run
 
     def leave(self, wish: Wish, run: Run) -> None:
