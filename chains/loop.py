@@ -11,7 +11,7 @@ from contextvars import ContextVar, copy_context
 from typing import Any, TypeVar
 
 from chains.background import call_soon_threadsafe
-from chains.shared_loop import SharedLoop
+from chains.shared_loop import ProcessTask, SharedLoop
 
 T = TypeVar("T")
 
@@ -182,7 +182,8 @@ class _Call:
     def start(self) -> None:
         if self.ended.is_set():
             return
-        self._task = asyncio.get_running_loop().create_task(self._carry_out())
+        # In the caller's context, and for no item of a worker's to cancel.
+        self._task = ProcessTask(self._carry_out(), loop=asyncio.get_running_loop())
         # A callback and not a `finally`: a task that is cancelled early never enters its body.
         self._task.add_done_callback(lambda _: self._finish())
 

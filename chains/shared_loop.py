@@ -1,4 +1,4 @@
-"""The event loop that all items of a process share: what one of them does to it is its own error."""
+"""The event loop of all items of a process: what one of them does to it is its own error."""
 
 import asyncio
 import logging

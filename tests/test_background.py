@@ -31,7 +31,6 @@ STARTERS = {
 ALLOWED = {
     ("chains/concurrency.py", "create_task"): "an input of a batch runs in its batch's context",
     ("chains/loop.py", "call_soon_threadsafe"): "the call is the caller's; the rest ends the loop",
-    ("chains/loop.py", "create_task"): "in the context that the caller of `run` has given",
     ("chains/loop.py", "add_done_callback"): "sets an event",
     ("chains/loop.py", "run_coroutine_threadsafe"): "closes the loop, which runs nothing more",
     ("chains/collector.py", "add_done_callback"): "forgets or cancels a request",
