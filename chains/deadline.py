@@ -7,6 +7,10 @@ from contextvars import ContextVar, Token
 from types import TracebackType
 from typing import Self
 
+from chains.background import call_at
+from chains.lag import lag_of
+from chains.run import current_run
+
 _current: ContextVar["Deadline | None"] = ContextVar("batchord_deadline", default=None)
 
 
@@ -18,13 +22,19 @@ def current_deadline() -> "Deadline | None":
 class Deadline:
     """`asyncio.timeout`, which stands still while a call of the item waits for a rate limit.
 
-    With parallel branches, it stands still while any of them waits.
+    With parallel branches, it stands still while any of them waits. Time in which the loop could
+    run nothing does not count either, where that is measured (`chains.lag`), unless it was the
+    item's own code that blocked it.
     """
 
     def __init__(self, seconds: float) -> None:
-        self._timeout = asyncio.timeout(seconds)
+        self._seconds = seconds
+        self._timeout = asyncio.timeout(None)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._token: Token[Deadline | None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._run = current_run()
+        self._lost_before = 0.0
         self._waiting = 0
         self._left: float | None = None
 
@@ -32,6 +42,7 @@ class Deadline:
         await self._timeout.__aenter__()
         self._loop = asyncio.get_running_loop()
         self._token = _current.set(self)
+        self._arm(self._seconds)
         return self
 
     async def __aexit__(
@@ -41,6 +52,7 @@ class Deadline:
         trace: TracebackType | None,
     ) -> None:
         self._loop = None
+        self._disarm()
         if self._token is not None:
             _current.reset(self._token)
         await self._timeout.__aexit__(kind, error, trace)
@@ -61,10 +73,8 @@ class Deadline:
     def paused(self) -> Iterator[None]:
         """Let no time pass meanwhile."""
         self._waiting += 1
-        when = self._timeout.when() if self._waiting == 1 and self._movable() else None
-        if when is not None:
-            self._left = when - asyncio.get_running_loop().time()
-            self._timeout.reschedule(None)
+        if self._waiting == 1 and self._movable():
+            self._left = self._disarm()
         try:
             yield
         finally:
@@ -72,7 +82,36 @@ class Deadline:
             if self._waiting == 0 and self._left is not None:
                 left, self._left = self._left, None
                 if self._movable():
-                    self._timeout.reschedule(asyncio.get_running_loop().time() + left)
+                    self._arm(left)
+
+    def _arm(self, seconds: float) -> None:
+        self._lost_before = self._lost()
+        when = asyncio.get_running_loop().time() + seconds
+        self._timer = call_at(when, self._due)
+
+    def _disarm(self) -> float | None:
+        """Stop the timer; return the seconds that were left, None if it did not run."""
+        timer, self._timer = self._timer, None
+        if timer is None:
+            return None
+        timer.cancel()
+        taken = self._lost() - self._lost_before
+        return timer.when() + taken - asyncio.get_running_loop().time()
+
+    def _due(self) -> None:
+        left = self._disarm() or 0.0
+        if left > 0:
+            # The time of others, or of nobody: the process stood still.
+            self._arm(left)
+        else:
+            self._timeout.reschedule(asyncio.get_running_loop().time())
+
+    def _lost(self) -> float:
+        """Seconds in which nothing could run so far, but for those that the item itself took."""
+        lag = lag_of(asyncio.get_running_loop())
+        if lag is None:
+            return 0.0
+        return lag.look() - (0.0 if self._run is None else self._run.blocked)
 
     def _movable(self) -> bool:
         """Not if it is over, nor from the loop of another thread, as a sync step may have."""

@@ -61,6 +61,11 @@ class Run:
             self._usage = usage if self._usage is None else self._usage + usage
 
 
+def item_name(batch_id: str, index: int) -> str:
+    """How the log names an item."""
+    return f"batch={batch_id} item={index}"
+
+
 @contextmanager
 def scope(run: Run | None = None) -> Iterator[Run]:
     """Collect what is reported inside, also from tasks and threads that are started inside.
@@ -84,6 +89,11 @@ def current_run() -> Run | None:
 def run_of(context: Context) -> Run | None:
     """The run that code in this context belongs to, or None."""
     return context.get(_current)
+
+
+def place_of(context: Context) -> tuple[str, ...]:
+    """Where in the chain code in this context runs."""
+    return context.get(_place, ())
 
 
 def keeping() -> bool:

@@ -36,6 +36,8 @@ class SharedLoop(asyncio.SelectorEventLoop):
     def __init__(self) -> None:
         super().__init__()
         self._ended = False
+        #: Its `chains.lag.Lag`, where somebody measures it.
+        self.lag: object = None
         super().set_task_factory(_new_task)
         super().set_exception_handler(_tell)
 

@@ -222,15 +222,14 @@ class Exchange:
 
         The leases of those of a damaged batch run out.
         """
-        by_batch: dict[str, list[str | int]] = defaultdict(list)
-        for wish in wishes:
-            by_batch[wish.batch_id] += (wish.index, wish.token)
-        calls = {}
-        for batch_id, args in by_batch.items():
-            keys = self._keys.batch(batch_id)
-            calls[batch_id] = Call("release", [keys.runs, keys.leases], args)
-        answers, _ = self._run_each(calls)
-        return sum(map(int, answers.values()))
+        return self._by_batch("release", wishes)
+
+    def abandon(self, wishes: Iterable[Wish]) -> int:
+        """End the leases of what this process cannot go on with, as if it had not been started.
+
+        The sweep brings it back. Return how many were still held.
+        """
+        return self._by_batch("abandon", wishes)
 
     def keep(self, keepings: Sequence[Keeping]) -> Refused:
         """Keep what steps have given, for the item's next attempt."""
@@ -268,6 +267,17 @@ class Exchange:
             for batch_id, end in zip(batch_ids, ends, strict=True)
             if isinstance(end, str) and end in _ENDS
         }
+
+    def _by_batch(self, script: str, wishes: Iterable[Wish]) -> int:
+        by_batch: dict[str, list[str | int]] = defaultdict(list)
+        for wish in wishes:
+            by_batch[wish.batch_id] += (wish.index, wish.token)
+        calls = {}
+        for batch_id, args in by_batch.items():
+            keys = self._keys.batch(batch_id)
+            calls[batch_id] = Call(script, [keys.runs, keys.leases], args)
+        answers, _ = self._run_each(calls)
+        return sum(map(int, answers.values()))
 
     def _claim(self, page: tuple[str, int], wishes: Iterable[Wish]) -> Call:
         batch_id, number = page

@@ -59,6 +59,8 @@ Across batches:
     NS:totals           hash    "NAME CHAIN" -> what its batches had come to when they ended, of the
                                 numbers of `ledger.totals`; and how many "batches.STATUS" there were
     NS:repairs          hash    why -> how many tasks the sweeps have sent again so far
+    NS:workers          hash    "host:pid" -> "heard_ms lag_ms": how late the event loop was, of a
+                                process that runs items; expires
     NS:sweep            string  the worker that sweeps now; expires
     NS:limit:KEY        hash    of a rate limit: `requests` and `tokens`, until when all that was
                                 reserved has been earned; `cool`, until when nobody calls (us)
@@ -244,6 +246,10 @@ class Keys:
     @property
     def repairs(self) -> str:
         return f"{self.namespace}:repairs"
+
+    @property
+    def workers(self) -> str:
+        return f"{self.namespace}:workers"
 
     @property
     def sweep(self) -> str:

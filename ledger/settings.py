@@ -130,6 +130,11 @@ class Settings(BaseSettings):
     """How long an item stays claimed when its worker says nothing more; renewed every quarter. What
     a dead worker held runs again after it and two sweeps, half a minute by default."""
 
+    loop_timeout: float = Field(default=30.0, ge=1)
+    """A worker process whose event loop has not turned for so long exits with code 70 and is
+    started again: code of a chain blocks it, and everything else in the process waits. Time in
+    which the whole process stood still does not count."""
+
     sweep_interval: float = Field(default=5.0, gt=0)
     """How often the workers look for what a crash left behind."""
 

@@ -1,5 +1,8 @@
 """Whatever a chain does to the event loop, it fails as itself and its neighbours succeed."""
 
+import os
+import signal
+import time
 from asyncio import CancelledError
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,10 +11,11 @@ import pytest
 
 from chains.loop import default_loop
 from chains.runnable import Runnable
+from chaos.crew import Crew
 from ledger.models import Item
 from tests.chains_for_tests import hostile
 from tests.conftest import Deploy
-from tests.harness import Deployment, Process, lines_of
+from tests.harness import Deployment, Process, lines_of, wait_until
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -120,3 +124,52 @@ def test_in_process_the_batch_returns(monkeypatch: pytest.MonkeyPatch, do: str) 
         raised = type(error).__name__
     assert raised in (None, HARM[do])
     assert default_loop().run(chain.ainvoke({"value": "still there"})) == "still there"
+
+
+def test_a_neighbour_that_blocks_the_loop_costs_no_deadline(deploy: Deploy, tmp_path: Path) -> None:
+    deployment = deploy(sweep_interval=0.5)
+    worker = deployment.start_worker(
+        concurrency=16, env={"BATCHORD_CHAINS": "tests.chains_for_tests.hostile"}
+    )
+    others = [{"value": i, "seconds": 0.5} for i in range(NEIGHBOURS)]
+    batch = deployment.client.submit("harm-briefly", [*others, {"do": "block", "value": "guilty"}])
+    assert batch.outputs()[:NEIGHBOURS] == list(range(NEIGHBOURS))
+    wait_until(lambda: "event loop blocked for" in worker.log, what="the log names it")
+    line = next(line for line in worker.log.splitlines() if "event loop blocked for" in line)
+    assert f"batch={batch.id} item={NEIGHBOURS} step=harm in" in line
+    assert "hostile.block" in line
+
+
+def test_time_in_which_the_process_stood_still_costs_no_deadline(deploy: Deploy) -> None:
+    deployment = deploy()
+    worker = deployment.start_worker(
+        concurrency=16, env={"BATCHORD_CHAINS": "tests.chains_for_tests.hostile"}
+    )
+    items = [{"value": i, "seconds": 0.5} for i in range(NEIGHBOURS)]
+    batch = deployment.client.submit("harm-briefly", items)
+    wait_until(lambda: batch.record().running == NEIGHBOURS, what="all run")
+    os.kill(worker.pid, signal.SIGSTOP)
+    time.sleep(2.5)
+    os.kill(worker.pid, signal.SIGCONT)
+    assert batch.outputs() == list(range(NEIGHBOURS))
+    assert "exits with code" not in worker.log
+
+
+@pytest.mark.parametrize("pool", ["threads", "prefork"])
+def test_what_blocks_the_loop_for_ever_is_quarantined_and_costs_nobody_an_attempt(
+    deploy: Deploy, tmp_path: Path, pool: str
+) -> None:
+    deployment = deploy(sweep_interval=0.3, lease=1.5, loop_timeout=1.0)
+    env = {"BATCHORD_CHAINS": "tests.chains_for_tests.hostile"}
+    with Crew(deployment, pool=pool, concurrency=16 if pool == "threads" else 3, env=env) as crew:
+        path = str(tmp_path / "starts")
+        others = [{"value": i, "seconds": 2.5, "path": path} for i in range(NEIGHBOURS)]
+        guilty = {"do": "block_for_ever", "value": "guilty", "path": path}
+        batch = deployment.client.submit("harm", [guilty, *others])
+        first, *rest = batch.wait(90) and list(batch.results())
+        assert first.error is not None
+        assert first.error.code == "worker_lost"
+        assert lines_of(tmp_path / "starts").count("guilty") == 3
+        assert [item.output for item in rest] == list(range(NEIGHBOURS))
+        assert {item.attempts for item in rest} == {1}
+        assert f"blocked by batch={batch.id} item=0 step=harm in" in crew.log

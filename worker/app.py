@@ -17,7 +17,7 @@ from celery.worker.control import Panel
 
 from chains import prices
 from chains.errors import BatchordError
-from chains.loop import configure, default_loop
+from chains.loop import LoopDied, configure, default_loop
 from chains.request import register_requests
 from ledger import webhook
 from ledger.celery_app import create_app
@@ -25,7 +25,7 @@ from ledger.celery_rules import RULES, broken
 from ledger.settings import Settings
 from worker.control import with_answers
 from worker.notices import NoticeThread
-from worker.runtime import Runtime
+from worker.runtime import HAND_BACK, Runtime
 from worker.sweep import Sweep
 from worker.tasks import register_tasks
 
@@ -96,7 +96,13 @@ class Worker(CeleryWorker):
             logger.warning("handing back what still runs")
             try:
                 self.runtime.hand_back()
-            except (BatchordError, TimeoutError) as error:
+            except TimeoutError:
+                watchdog = self.runtime.watchdog
+                if not default_loop().turns(HAND_BACK):
+                    # Celery would wait for its threads, and they for the loop, for ever.
+                    self.runtime.give_up(None if watchdog is None else watchdog.blocked)
+                logger.warning("not handed back in time, left to the sweep")
+            except (BatchordError, LoopDied) as error:
                 logger.warning("not handed back, left to the sweep: %r", error)
             # The tasks hear of it, and give their messages back.
             settled = time.monotonic() + 2

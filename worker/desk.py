@@ -12,7 +12,7 @@ from typing import Final, NamedTuple
 from chains.background import spawn
 from chains.limited import of_batch
 from chains.loop import default_loop
-from chains.run import Run, scope
+from chains.run import Run, item_name, scope
 from chains.usage import Usage
 from ledger.cache import OutputCache
 from ledger.exchange import Claim, Exchange, Keeping, Receipt, Wish
@@ -138,7 +138,7 @@ class Desk:
         async def one(wish: Wish, claim: Claim) -> Ran:
             if claim.verdict not in ("run", "lost"):
                 return Ran(wish, claim)
-            run = Run(usage=claim.used, name=f"batch={wish.batch_id} item={wish.index}")
+            run = Run(usage=claim.used, name=item_name(wish.batch_id, wish.index))
             async with places:
                 with scope(run), of_batch(wish.batch_id):
                     ended = await attempt(claim, self._tools, lambda: None, run, runs(wish.index))

@@ -6,7 +6,7 @@ from typing import Final
 
 from chains.background import call_later, call_soon_threadsafe
 from chains.kept import Kept
-from chains.run import Run
+from chains.run import Run, item_name
 from ledger.exchange import Claim, Keeping, Wish
 
 #: Seconds after which what a step has given is kept: most items have ended by then, and need not.
@@ -41,7 +41,7 @@ class Keeper:
         run = Run(
             kept=Kept(name, claim.steps, on_news),
             usage=claim.used,
-            name=f"batch={wish.batch_id} item={wish.index}",
+            name=item_name(wish.batch_id, wish.index),
         )
         return run
 

@@ -27,13 +27,23 @@ class Leases:
     and the pool are; a frozen or killed process stops renewing, which is the point.
     """
 
-    def __init__(self, exchange: Exchange, *, lease: float, on_stop: OnStop) -> None:
+    def __init__(
+        self,
+        exchange: Exchange,
+        *,
+        lease: float,
+        on_stop: OnStop,
+        on_beat: Callable[[], object] = lambda: None,
+    ) -> None:
+        """`on_beat` is called in the thread at each renewal."""
         self._exchange = exchange
         self._interval = lease / RENEWALS
         self._on_stop = on_stop
+        self._on_beat = on_beat
         self._held: dict[str, dict[int, str]] = defaultdict(dict)
         self._lock = threading.Lock()
         self._stop = threading.Event()
+        self._closed = False
         self._thread: threading.Thread | None = None
 
     def hold(self, items: Iterable[Wish]) -> None:
@@ -41,6 +51,8 @@ class Leases:
         with self._lock:
             for item in items:
                 self._held[item.batch_id][item.index] = item.token
+            if self._closed:
+                return
             if self._thread is None or not self._thread.is_alive():  # first use, or after a fork
                 self._stop.clear()
                 self._thread = threading.Thread(target=self._beat, name="leases", daemon=True)
@@ -60,6 +72,17 @@ class Leases:
         """End the thread; what is still held runs out."""
         self._stop.set()
 
+    def close(self) -> list[Wish]:
+        """Renew nothing from now on; return what is held."""
+        with self._lock:
+            self._closed = True
+            self._stop.set()
+            return [
+                Wish(batch_id=batch_id, index=index, token=token)
+                for batch_id, items in self._held.items()
+                for index, token in items.items()
+            ]
+
     def _beat(self) -> None:
         due = time.monotonic() + self._interval
         while not self._stop.wait(min(WATCH, self._interval)):
@@ -69,6 +92,7 @@ class Leases:
                 survives("look at stopped batches", partial(self._look, list(held)))
             if time.monotonic() >= due:
                 due = time.monotonic() + self._interval
+                survives("word of the event loop", self._on_beat)
                 survives("leases", partial(self._renew, held))
 
     def _look(self, batch_ids: list[str]) -> None:

@@ -1,6 +1,8 @@
 """What the tasks of a process share: the ledger, the leases, and the runner of items."""
 
 import logging
+import os
+import socket
 import threading
 
 from celery import Celery
@@ -8,12 +10,14 @@ from celery import Celery
 from chains import limits
 from chains.background import call_soon_threadsafe
 from chains.loop import default_loop
+from chains.run import item_name
 from ledger.cache import OutputCache
 from ledger.callback import end_batch
 from ledger.connection import PATIENT
 from ledger.errors import UnknownBatch
-from ledger.exchange import Exchange
+from ledger.exchange import Exchange, Wish
 from ledger.limiter import LedgerLimiter
+from ledger.loops import Loops
 from ledger.models import BatchRecord, ItemStatus
 from ledger.publish import publish_due, publish_shards
 from ledger.settings import Settings
@@ -21,6 +25,7 @@ from ledger.store import Store
 from worker.leases import Leases
 from worker.report import Report
 from worker.runner import Runner
+from worker.watchdog import EXIT_CODE, Blocked, Watchdog, exit_now
 
 logger = logging.getLogger(__name__)
 
@@ -41,7 +46,12 @@ class Runtime:
         self.in_process = False
         self.store = Store(settings, retries=PATIENT)
         self._exchange = Exchange(self.store)
-        self.leases = Leases(self._exchange, lease=settings.lease, on_stop=self._stop)
+        self.leases = Leases(
+            self._exchange, lease=settings.lease, on_stop=self._stop, on_beat=self._tell_lag
+        )
+        self._loops = Loops(self.store)
+        #: Of the process that runs items, once it has begun to.
+        self.watchdog: Watchdog | None = None
         #: Set when a batch has been ended here: others are to be told.
         self.ended = threading.Event()
         self._lock = threading.Lock()
@@ -97,6 +107,39 @@ class Runtime:
         """Have what runs of these batches cancelled; called by the thread of the leases."""
         call_soon_threadsafe(default_loop().loop, self.runner.stop, batches)
 
+    def _tell_lag(self) -> None:
+        if self.watchdog is not None:
+            process = f"{socket.gethostname()}:{os.getpid()}"
+            self._loops.tell(process, self.watchdog.lag.now())
+
+    def give_up(self, blocked: Blocked | None) -> None:
+        """End this process, whose event loop does not turn; called by any thread but the loop's.
+
+        What it held and does not block the loop runs elsewhere, and has lost no attempt. What
+        blocks it has lost this one, as if it had killed the process.
+        """
+        held = self.leases.close()
+        # In a thread: whatever hangs in here, a log or the ledger, the process ends.
+        words = threading.Thread(target=self._last_words, args=(held, blocked), daemon=True)
+        words.start()
+        words.join(HAND_BACK)
+        exit_now()
+
+    def _last_words(self, held: list[Wish], blocked: Blocked | None) -> None:
+        logger.critical(
+            "the event loop has not turned for %.1f s (BATCHORD_LOOP_TIMEOUT): this process exits "
+            "with code %d; blocked by %s",
+            0.0 if self.watchdog is None else self.watchdog.lag.now(),
+            EXIT_CODE,
+            blocked or "nobody: its thread has ended",
+        )
+        guilty = blocked.run.name if blocked is not None and blocked.run is not None else None
+        if guilty is None:
+            return  # it may be any of them: each loses an attempt, as when a process is killed
+        innocent = [one for one in held if item_name(one.batch_id, one.index) != guilty]
+        count = self._exchange.abandon(innocent)
+        logger.warning("%d other items run elsewhere, at no cost to them", count)
+
     @property
     def runner(self) -> Runner:
         """The process's runner, made at the first use: a pool may have forked before."""
@@ -104,6 +147,10 @@ class Runtime:
             if self._runner is None:
                 # With the runner: where a pool forks, each child counts by itself.
                 limits.install(LedgerLimiter(self.store))
+                self.watchdog = Watchdog(
+                    default_loop(), limit=self.settings.loop_timeout, on_dead=self.give_up
+                )
+                self.watchdog.start()
                 self._runner = Runner(
                     self._exchange,
                     self.leases,

@@ -1,0 +1,33 @@
+"""How late the event loops of the workers' processes are, as they tell it themselves."""
+
+from typing import Final
+
+from ledger.store import Store
+
+#: Seconds that a process is listed after its last word.
+KEPT: Final = 60.0
+
+
+class Loops:
+    """Tells, and reads, the lag of each process that runs items."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def tell(self, process: str, lag: float) -> None:
+        """Say that the loop of this process is late by so many seconds."""
+        self._store.run(
+            "heartbeat", [self._store.keys.workers], process, int(lag * 1000), int(KEPT * 1000)
+        )
+
+    def all(self) -> dict[str, float]:
+        """Return how late each process's loop was, in seconds, by "host:pid"."""
+        with self._store.talking():
+            found = self._store.redis.hgetall(self._store.keys.workers)
+        oldest = 1000 * (self._store.now() - KEPT)
+        told = {name: text.split() for name, text in found.items()}
+        return {
+            name: int(lag) / 1000
+            for name, (heard, lag) in sorted(told.items())
+            if int(heard) >= oldest
+        }

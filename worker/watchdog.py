@@ -1,0 +1,145 @@
+"""Watches over the event loop from a thread of its own, and ends the process if it does not turn.
+
+What blocks the loop holds up every item of the process, and nothing on the loop can tell: no
+deadline fires, no cancellation arrives, while the leases go on. So this is no part of the loop.
+"""
+
+import logging
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import FrameType
+from typing import Final, NoReturn
+
+from chains.background import call_soon_threadsafe
+from chains.lag import Lag
+from chains.loop import LoopThread
+from chains.run import Run, place_of, run_of
+from chains.runnable import Step
+from chains.shared_loop import running_code
+from worker.steady import survives
+
+logger = logging.getLogger(__name__)
+
+#: With what a process exits whose event loop does not turn any more.
+EXIT_CODE: Final = 70
+#: Seconds between two looks.
+LOOK: Final = 0.2
+#: Seconds that the loop may be late before it counts as blocked.
+BLOCKED: Final = 0.5
+#: Seconds between two looks from which on the whole process stood still.
+FROZEN: Final = 2.0
+#: Functions of the blocking code that are logged, the innermost first.
+FUNCTIONS: Final = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Blocked:
+    """What the loop's thread is at while it does not turn; names only, nothing of an input."""
+
+    run: Run | None
+    step: str
+    functions: str
+
+    def __str__(self) -> str:
+        item = self.run.name if self.run is not None else "no item is known"
+        step = f" step={self.step}" if self.step else ""
+        return f"{item}{step} in {self.functions}"
+
+
+class Watchdog:
+    """Measures how late the loop is, says what blocks it, and calls `on_dead` once it does not turn
+    for `limit` seconds in which this thread could run: what stood still as a whole is not blocked.
+    """
+
+    def __init__(
+        self, loop: LoopThread, *, limit: float, on_dead: Callable[[Blocked | None], object]
+    ) -> None:
+        self._loop = loop
+        self._limit = limit
+        self._on_dead = on_dead
+        self.lag = Lag()
+        #: What blocks the loop now, since when, and for how long this thread has seen it.
+        self._blocked: Blocked | None = None
+        self._since = 0.0
+        self._seen = 0.0
+        self._last = 0.0
+
+    def start(self) -> None:
+        """Begin, for as long as the process lives."""
+        loop = self._loop.loop
+        loop.lag = self.lag
+        call_soon_threadsafe(loop, self.lag.start)
+        self._last = time.monotonic()
+        threading.Thread(target=self._watch, name="watchdog", daemon=True).start()
+
+    def _watch(self) -> None:
+        while True:
+            time.sleep(LOOK)
+            survives("watchdog", self._look)
+
+    def _look(self) -> None:
+        now = time.monotonic()
+        passed, self._last = now - self._last, now
+        if passed > FROZEN:
+            logger.warning("the process stood still for %.1f s: no item is charged with it", passed)
+        thread = self._loop.thread
+        if thread is None or not thread.is_alive():
+            self._on_dead(None)
+            return
+        if self.lag.now() < BLOCKED:
+            self._turns_again()
+            return
+        if not self._seen:
+            self._since = self.lag.turned
+        # What this thread missed itself is nobody's.
+        seen = min(passed, FROZEN)
+        self._seen += seen
+        self._blocked = _blocked_by(thread) or self._blocked
+        if self._blocked is not None and self._blocked.run is not None:
+            self._blocked.run.blocked += seen if self._seen > seen else BLOCKED
+        if self._seen >= self._limit:
+            self._on_dead(self._blocked)
+
+    @property
+    def blocked(self) -> Blocked | None:
+        """What blocks the loop now, as far as it is known."""
+        return self._blocked
+
+    def _turns_again(self) -> None:
+        if self._blocked is not None:
+            logger.warning(
+                "event loop blocked for %.1f s by %s: everything else waited; make it a plain def, "
+                "which runs in a thread",
+                self.lag.turned - self._since,
+                self._blocked,
+            )
+        self._blocked, self._seen = None, 0.0
+
+
+def _blocked_by(thread: threading.Thread) -> Blocked | None:
+    """What the loop's thread runs now; None if it runs nothing of anybody's."""
+    context, frames = running_code(sys._current_frames().get(thread.ident or 0))
+    if context is None:
+        return None
+    steps = [
+        owner.name
+        for frame in frames
+        if frame.f_code.co_name == "_run" and isinstance(owner := frame.f_locals.get("self"), Step)
+    ]
+    step = ".".join([*place_of(context), *steps[:1]])
+    names = [_name(frame) for frame in frames[:FUNCTIONS]]
+    return Blocked(run_of(context), step, " < ".join(names))
+
+
+def _name(frame: FrameType) -> str:
+    module = frame.f_globals.get("__name__", "?")
+    return f"{module}.{frame.f_code.co_qualname}"
+
+
+def exit_now() -> NoReturn:
+    """End the process, whatever runs in it."""
+    os._exit(EXIT_CODE)
