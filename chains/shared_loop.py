@@ -112,11 +112,11 @@ def running_code(frame: FrameType | None) -> tuple[Context | None, list[FrameTyp
 
     `frame` is the innermost frame of the loop's thread; the frames are returned innermost first.
     """
-    frames = []
+    frames: list[FrameType] = []
     while frame is not None:
         if frame.f_code is _HANDLE_RUN:
             handle = frame.f_locals.get("self")
-            return (handle._context if isinstance(handle, asyncio.Handle) else None), frames
+            return _context_of(handle), frames
         frames.append(frame)
         frame = frame.f_back
     return None, []
@@ -147,8 +147,15 @@ def _blame(error: BaseException) -> None:
         run.fail(error)
 
 
+def _context_of(handle: object) -> Context | None:
+    # Private, and the same from Python 3.7 on: nothing else tells whose callback it is.
+    found = getattr(handle, "_context", None)
+    return found if isinstance(found, Context) else None
+
+
 def _run_of_handle(handle: object) -> Run | None:
-    return run_of(handle._context) if isinstance(handle, asyncio.Handle) else None
+    context = _context_of(handle)
+    return None if context is None else run_of(context)
 
 
 def _named(run: Run | None) -> str:

@@ -5,6 +5,7 @@ import ctypes
 import os
 import resource
 import signal
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,8 @@ async def work(what: dict[str, Any]) -> int:
 
     The time is the machine's monotonic clock.
 
-    `poison` names a way to end the process instead: `exit`, `segv` or `memory`.
+    `poison` names a way to end the process instead: `exit`, `segv` or `memory`; or to harm its
+    event loop: `block` holds it up for as long as `hold` says, `stop` and `quit` would end it.
     """
     index, journal = int(what["index"]), str(what["journal"])
     write_line(journal, f"start {index} {os.getpid()} {time.monotonic()}")
@@ -34,9 +36,19 @@ async def work(what: dict[str, Any]) -> int:
             ctypes.string_at(0)
         case "memory":
             _eat()
+        case "block":
+            time.sleep(float(what["hold"]))  # noqa: ASYNC251
+        case "stop":
+            asyncio.get_running_loop().stop()
+        case "quit":
+            await asyncio.create_task(_quit())
     await asyncio.sleep(float(what.get("seconds", 0.0)))
     write_line(journal, f"end {index} {os.getpid()} {time.monotonic()}")
     return index
+
+
+async def _quit() -> None:
+    sys.exit(9)
 
 
 def _eat() -> None:
@@ -56,3 +68,4 @@ def _resident() -> int:
 
 
 register("work", work)
+register("work-briefly", work, timeout=2.0)

@@ -75,9 +75,9 @@ class Ground:
         common = {"journal": str(self.journal), "seconds": seconds}
         return [{"index": index, **common} for index in range(count)]
 
-    def submit(self, count: int, seconds: float, **options: Any) -> Batch:
-        """Submit a batch of `work`."""
-        return self.deployment.client.submit("work", self.inputs(count, seconds), **options)
+    def submit(self, count: int, seconds: float, *, chain: str = "work", **options: Any) -> Batch:
+        """Submit a batch of `work`, or of `work-briefly`, whose items have 2 s."""
+        return self.deployment.client.submit(chain, self.inputs(count, seconds), **options)
 
     def strikes(self) -> None:
         """Note that the fault has struck just now."""
@@ -107,6 +107,7 @@ def ground(
     """Open a ground with a server, and a network in between; nothing of it is left behind."""
     folder.mkdir(parents=True)
     register("work", _same, replace=True)
+    register("work-briefly", _same, replace=True)
     with Server(folder) as server, Proxy(server.port) as proxy:
         deployment = Deployment(proxy.url, folder, max_attempts=max_attempts, **SETTINGS)
         # The judge looks past the network.

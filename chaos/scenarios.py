@@ -199,6 +199,60 @@ def freeze(ground: Ground) -> Run:
         return run
 
 
+def freeze_with_deadlines(ground: Ground) -> Run:
+    """Both workers stand still for longer than the deadline of what runs in them, 3 times."""
+    with ground.crew(2, 4) as crew:
+        _wait(lambda: crew.ready, "the workers are ready")
+        batch = ground.submit(ground.count(200), 1.0, chain="work-briefly")
+        for _ in range(ground.times(3)):
+            _some_done(batch, 8)
+            if batch.status.ended:
+                break
+            frozen = [worker.pid for worker in crew.workers]
+            for pid in frozen:
+                os.killpg(pid, signal.SIGSTOP)
+            time.sleep(2.5)  # less than a lease: each item must end where it began
+            for pid in frozen:
+                os.killpg(pid, signal.SIGCONT)
+            ground.strikes()
+        return ground.end("workers frozen beyond deadlines", batch)
+
+
+def block_the_loop(ground: Ground) -> Run:
+    """Three items of 200 block the event loop beyond the others' deadline, and one for ever."""
+    inputs = ground.inputs(ground.count(200), 1.0)
+    for index in (3, len(inputs) // 2, len(inputs) - 1):
+        # With what a neighbour takes itself, longer than its deadline; and within the blocker's.
+        inputs[index] |= {"poison": "block", "hold": 1.5, "seconds": 0.1}
+    stuck = len(inputs) // 4
+    inputs[stuck] |= {"poison": "block", "hold": 3600.0}
+    with ground.crew(2, 4, env={"BATCHORD_LOOP_TIMEOUT": "5"}) as crew:
+        _wait(lambda: crew.ready, "the workers are ready")
+        batch = ground.deployment.client.submit("work-briefly", inputs)
+        late = {stuck: "worker_lost"}
+        run = ground.end("event loop blocked", batch, failed=late)
+        _wait(lambda: "the event loop has not turned" in crew.log, "the watchdog says why")
+    starts = Journal.read(ground.journal).starts
+    return replace(run, struck=3 + starts[stuck])
+
+
+def end_the_loop(ground: Ground) -> Run:
+    """Ten items of 200 stop the event loop, or quit in a task of theirs."""
+    inputs = ground.inputs(ground.count(200), 0.1)
+    codes = {"stop": "loop_misused", "quit": "SystemExit"}
+    failed = {}
+    for number, index in enumerate(range(2, len(inputs), max(1, len(inputs) // 10))):
+        poison = ("stop", "quit")[number % 2]
+        inputs[index]["poison"], failed[index] = poison, codes[poison]
+    with ground.crew(2, 4) as crew:
+        _wait(lambda: crew.ready, "the workers are ready")
+        batch = ground.deployment.client.submit("work", inputs)
+        run = ground.end("event loop ended", batch, failed=failed)
+        if crew.replaced:
+            raise AssertionError("a worker has ended")
+    return replace(run, struck=len(failed))
+
+
 def _began(ground: Ground, pid: int, items: int) -> bool:
     """Whether items were begun in the worker of this process, or in its children."""
     pids = {str(each) for each in (pid, *_children(pid))}
@@ -306,6 +360,9 @@ SCENARIOS: Final = (
     Scenario("flush-broker", flush_the_broker),
     Scenario("three-times", deliver_three_times),
     Scenario("freeze", freeze),
+    Scenario("freeze-deadlines", freeze_with_deadlines),
+    Scenario("blocked-loop", block_the_loop),
+    Scenario("dead-loop", end_the_loop),
     Scenario("five-sweepers", five_sweepers, pools=("threads",)),
     Scenario("stall", stall),
     Scenario("half-open", half_open),

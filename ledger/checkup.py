@@ -12,6 +12,7 @@ from celery import Celery
 
 from ledger.celery_app import create_app
 from ledger.celery_rules import broken
+from ledger.loops import Loops
 from ledger.reader import Reader
 from ledger.redis_url import database_of, server_of
 from ledger.settings import Settings
@@ -23,6 +24,8 @@ FULL = 0.8
 CLOCK = 2.0
 #: Seconds that workers have to say how they are configured.
 ANSWERS = 1.0
+#: Seconds that an event loop may be late before it is worth a word.
+LATE = 1.0
 #: Redis versions: the one that we are tested with, and the oldest that has what we use.
 OLDEST = (6, 2)
 
@@ -72,6 +75,7 @@ def checkup(store: Store) -> list[Finding]:
         *celery,
         *_unreadable(Reader(store)),
         _workers(Reader(store)),
+        _loops(store),
     ]
 
 
@@ -185,3 +189,16 @@ def _workers(reader: Reader) -> Finding:
             Grade.ERROR, "no worker has announced a chain", "start one: `batchord worker`"
         )
     return Finding(Grade.OK, f"chains: {', '.join(chains)}")
+
+
+def _loops(store: Store) -> Finding:
+    loops = Loops(store).all()
+    late = {name: lag for name, lag in loops.items() if lag > LATE}
+    if late:
+        named = ", ".join(f"{name} ({lag:.1f} s)" for name, lag in late.items())
+        return Finding(
+            Grade.WARNING,
+            f"event loop blocked: {named}",
+            "its log says by which item and step: make that a plain def, which runs in a thread",
+        )
+    return Finding(Grade.OK, f"event loops of {len(loops)} processes that run items turn")

@@ -25,7 +25,7 @@ class Loops:
         with self._store.talking():
             found = self._store.redis.hgetall(self._store.keys.workers)
         oldest = 1000 * (self._store.now() - KEPT)
-        told = {name: text.split() for name, text in found.items()}
+        told = {str(name): str(text).split() for name, text in found.items()}
         return {
             name: int(lag) / 1000
             for name, (heard, lag) in sorted(told.items())

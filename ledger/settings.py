@@ -130,6 +130,10 @@ class Settings(BaseSettings):
     """How long an item stays claimed when its worker says nothing more; renewed every quarter. What
     a dead worker held runs again after it and two sweeps, half a minute by default."""
 
+    last_start_wait: float = Field(default=30.0, gt=0)
+    """An item on its last start runs alone in its process; what runs there may take so long to end
+    before, then it is handed back, and runs again at no cost of an attempt."""
+
     loop_timeout: float = Field(default=30.0, ge=1)
     """A worker process whose event loop has not turned for so long exits with code 70 and is
     started again: code of a chain blocks it, and everything else in the process waits. Time in

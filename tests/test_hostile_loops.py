@@ -9,13 +9,14 @@ from pathlib import Path
 
 import pytest
 
+from chains import Lambda
 from chains.loop import default_loop
 from chains.runnable import Runnable
 from chaos.crew import Crew
 from ledger.models import Item
 from tests.chains_for_tests import hostile
 from tests.conftest import Deploy
-from tests.harness import Deployment, Process, lines_of, wait_until
+from tests.harness import CHAINS, Deployment, Process, lines_of, wait_until
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -114,7 +115,7 @@ def test_a_fingerprint_that_raises_is_its_items_error(
 @pytest.mark.parametrize("do", HARM)
 def test_in_process_the_batch_returns(monkeypatch: pytest.MonkeyPatch, do: str) -> None:
     monkeypatch.setattr(hostile, "LONG", 0.2)
-    chain: Runnable[object, object] = hostile.Lambda(hostile.harm)
+    chain: Runnable[object, object] = Lambda(hostile.harm)
     inputs = [{"value": i, "seconds": 0.3} for i in range(NEIGHBOURS)]
     raised = None
     try:
@@ -166,10 +167,37 @@ def test_what_blocks_the_loop_for_ever_is_quarantined_and_costs_nobody_an_attemp
         others = [{"value": i, "seconds": 2.5, "path": path} for i in range(NEIGHBOURS)]
         guilty = {"do": "block_for_ever", "value": "guilty", "path": path}
         batch = deployment.client.submit("harm", [guilty, *others])
-        first, *rest = batch.wait(90) and list(batch.results())
+        batch.wait(90)
+        items: list[Item] = list(batch.results())
+        first, rest = items[0], items[1:]
         assert first.error is not None
         assert first.error.code == "worker_lost"
         assert lines_of(tmp_path / "starts").count("guilty") == 3
         assert [item.output for item in rest] == list(range(NEIGHBOURS))
         assert {item.attempts for item in rest} == {1}
         assert f"blocked by batch={batch.id} item=0 step=harm in" in crew.log
+
+
+def test_an_item_on_its_last_start_does_not_wait_for_the_slowest_of_its_process(
+    deploy: Deploy, tmp_path: Path
+) -> None:
+    deployment = deploy(sweep_interval=0.3, lease=1.0, last_start_wait=0.5)
+    starts, gate = tmp_path / "starts", tmp_path / "gate"
+    env = {"BATCHORD_CHAINS": f"{CHAINS},tests.chains_for_tests.hostile"}
+    with Crew(deployment, concurrency=8, env=env) as crew:
+        guilty = {"do": "end_process", "value": "guilty", "path": str(starts)}
+        batch = deployment.client.submit("harm", [guilty])
+        wait_until(lambda: crew.replaced == 2, what="two have died", timeout=60)
+        batch.pause()
+        paths = {"path": str(tmp_path / "slow"), "gate": str(gate)}
+        slow = deployment.client.submit("gated", [{"value": i, **paths} for i in range(4)])
+        wait_until(lambda: len(lines_of(tmp_path / "slow")) == 4, what="the slow ones run")
+        batch.resume()
+        [item] = batch.results()
+        assert item.error is not None
+        assert item.error.code == "worker_lost"
+        assert slow.request_counts.done == 0, "it has not waited for their end"
+        gate.touch()
+        assert slow.wait(60).request_counts.succeeded == 4
+        assert {each.attempts for each in slow.results()} == {1}, "it has cost them no attempt"
+        assert "an item on its last start must run alone" in crew.log

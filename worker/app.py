@@ -24,6 +24,7 @@ from ledger.celery_app import create_app
 from ledger.celery_rules import RULES, broken
 from ledger.settings import Settings
 from worker.control import with_answers
+from worker.health import answer_pings
 from worker.notices import NoticeThread
 from worker.runtime import HAND_BACK, Runtime
 from worker.sweep import Sweep
@@ -50,6 +51,7 @@ def create_worker_app(settings: Settings) -> Celery:
     app.steps["worker"].add(_service(runtime))
     app.Worker = app.subclass_with_self(Worker, runtime=runtime)
     _one_slot_a_child(runtime)
+    answer_pings(runtime)
     return app
 
 

@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Final, cast
 
-from chains.background import spawn
+from chains.background import call_later, spawn
 from chains.limited import of_batch
 from chains.run import scope
 from ledger.cache import OutputCache
@@ -69,6 +69,11 @@ class Runner:
         #: process then is found out, and nobody is blamed for it.
         self._suspects: deque[Wanted] = deque()
         self._on_last_start: Wish | None = None
+        #: What runs is cut short then, so that a suspect need not wait for the slowest.
+        self._drains: asyncio.TimerHandle | None = None
+        self._drain_seconds = settings.last_start_wait
+        self._cut: set[asyncio.Task[None]] = set()
+        self._giving_back: asyncio.Task[None] | None = None
         self._keeper = Keeper(self._ask)
         self._mail = Mail(exchange, leases, self._keeper)
         self._asking: asyncio.Task[None] | None = None
@@ -150,6 +155,8 @@ class Runner:
                 for task in tasks:
                     task.cancel()
             await asyncio.wait({*self._begun, *filter(None, [self._asking])}, timeout=1)
+        if self._giving_back is not None:
+            await asyncio.wait([self._giving_back], timeout=1)
         mine, self._handed_back = self._handed_back, []
         await self._mail.hand_back(mine)
         for one in mine:
@@ -158,8 +165,9 @@ class Runner:
     def _fill(self) -> None:
         """Give free slots to waiting items, one batch after the other."""
         if self._suspects or self._on_last_start is not None:
-            # Nothing else is begun; what runs ends first.
-            if self._on_last_start is None and self._free == self._slots:
+            # Nothing else is begun; what runs ends first, or is handed back.
+            self._drain()
+            if self._empty and self._suspects:
                 self._start_alone(self._suspects.popleft())
             self._ask()
             return
@@ -177,6 +185,56 @@ class Runner:
             if works:
                 self._waiting[batch_id] = works  # behind the others
         self._ask()
+
+    @property
+    def _empty(self) -> bool:
+        """Whether nothing runs here that the death of the process would cost an attempt."""
+        return (
+            self._on_last_start is None
+            and self._free == self._slots
+            and not self._handed_back
+            and self._giving_back is None
+        )
+
+    def _drain(self) -> None:
+        """Wait for what runs beside a suspect, but not for ever."""
+        if self._drains is None:
+            self._drains = call_later(self._drain_seconds, self._cut_short)
+
+    def _cut_short(self) -> None:
+        self._drains = None
+        if not self._suspects or self._on_last_start is not None or self._closing:
+            return
+        self._drain()  # an item may go on although it is cancelled
+        running = {task for tasks in self._attempts.values() for task in tasks}
+        if running:
+            logger.warning(
+                "%d items handed back after %g s: an item on its last start must run alone",
+                *(len(running), self._drain_seconds),
+            )
+        self._cut |= running
+        for task in running:
+            task.cancel()
+
+    def _give_back(self) -> None:
+        if self._giving_back is None:
+            self._giving_back = spawn(self._keep_giving_back())
+
+    async def _keep_giving_back(self) -> None:
+        try:
+            while self._handed_back and not self._closing:
+                await asyncio.sleep(0)  # what was cut short at the same time goes along
+                mine, self._handed_back = self._handed_back, []
+                error: Exception = HandedBack()
+                try:
+                    await self._mail.hand_back(mine)
+                except Exception as raised:  # noqa: BLE001
+                    error = raised  # their leases run out
+                for one in mine:
+                    self._item_ended(one.slot.work, error)
+        finally:
+            self._giving_back = None
+            self._fill()
 
     def _start_alone(self, suspect: Wanted) -> None:
         self._free -= 1
@@ -282,14 +340,17 @@ class Runner:
                     self._keeper.leave(wish, run)  # what else has failed begins anew
                 self._mail.finished.append(Finished(slot.work, wish, claim.attempt, ended))
         except BaseException as error:
-            # Cancelled from outside: the worker is about to end.
-            if self._closing:
+            # Cancelled by the process: it is about to end, or another item must run alone.
+            if self._closing or task in self._cut:
                 self._handed_back.append(Wanted(slot, wish, keeping(wish, run)))
+                if not self._closing:
+                    self._give_back()
                 return
             self._leases.drop([wish])
             self._item_ended(slot.work, error)
             raise
         finally:
+            self._cut.discard(task)
             self._keeper.end(run)
             self._forget(wish.batch_id, task)
             self._end_turn(wish)

@@ -1,6 +1,7 @@
 """Chains that harm the event loop of their process, each in a way of its own."""
 
 import asyncio
+import os
 import sys
 import time
 from typing import Any
@@ -149,6 +150,10 @@ async def block_for_ever() -> None:
     time.sleep(3600)  # noqa: ASYNC251
 
 
+async def end_process() -> None:
+    os._exit(9)
+
+
 WAYS = {
     way.__name__: way
     for way in (
@@ -156,7 +161,7 @@ WAYS = {
         *(langchain, langchain_parallel),
         *(stop, stop_in_callback, stop_from_thread, shut_executor, shut_generators, set_handler),
         *(close, cancel_itself, cancel_itself_and_return, cancel_all),
-        *(fail_in_background, fail_in_callback, block, block_for_ever),
+        *(fail_in_background, fail_in_callback, block, block_for_ever, end_process),
     )
 }
 

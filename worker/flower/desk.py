@@ -13,6 +13,7 @@ from typing import Any, Final, Literal, ParamSpec, TypeVar
 from celery import Celery
 
 from ledger.errors import UnknownBatch
+from ledger.loops import Loops
 from ledger.models import BatchRecord, BatchStatus, Item, ItemStatus
 from ledger.overview import Overview
 from ledger.progress import FailureGroup, Progress
@@ -57,6 +58,7 @@ class Desk:
         self.payloads = settings.flower_payloads
         self.overview = Overview(store)
         self.reader = Reader(store)
+        self.loops = Loops(store)
         self._steering = Steering(app, store)
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="batches")
 

@@ -117,6 +117,7 @@ class BatchMetrics:
         self._look: Look = []
         self._totals: dict[str, ChainTotals] = {}
         self._repairs: dict[Repair, int] = {}
+        self._loops: dict[str, float] = {}
         self._live = 0
         self._unreadable = 0
         self._up = False
@@ -135,10 +136,12 @@ class BatchMetrics:
             self._totals = self._desk.totals(live[:_MOST])
             self._live = len(live)
             self._repairs = self._overview.repairs()
+            self._loops = self._desk.loops.all()
             self._up = True
         except BatchordError as error:
             # Counters that were told stay: one that is gone and comes again would have been reset.
             self._look, self._live, self._unreadable, self._up = [], 0, 0, False
+            self._loops = {}
             logger.warning("no metrics of batches: %s", error)
 
     def describe(self) -> Iterable[Metric]:
@@ -164,6 +167,14 @@ class BatchMetrics:
         for why, count in self._repairs.items():
             repairs.add_metric([why], count)
         yield repairs
+        lag = GaugeMetricFamily(
+            "batchord_loop_lag_seconds",
+            "How late the event loop of a process that runs items is; above 1 it is blocked",
+            labels=["process"],
+        )
+        for process, seconds in self._loops.items():
+            lag.add_metric([process], seconds)
+        yield lag
         gauges: dict[str, dict[tuple[str, ...], float]] = defaultdict(lambda: defaultdict(float))
         for record, progress in self._look:
             for name, labels, value in _values(record, progress):

@@ -1,0 +1,67 @@
+"""Whether the worker processes of this machine work: `python -P -m worker.health` exits with 0.
+
+A process answers through the broker on a thread of its own, which says nothing of the event loop
+that its items run on. So the answer to a ping tells of the loop too, and pool children tell the
+ledger how late theirs are.
+"""
+
+import socket
+import sys
+from collections.abc import Mapping
+from typing import Any, Final
+
+from celery.worker.control import Panel
+
+from chains.errors import BatchordError
+from ledger.loops import Loops
+from worker.runtime import Runtime
+
+#: Seconds that a loop may be late before its process counts as ill.
+ILL: Final = 5.0
+#: Seconds that a process has to answer.
+ANSWERS: Final = 10.0
+
+
+def answer_pings(runtime: Runtime) -> None:
+    """Have this worker's answer to `celery inspect ping` be an error while its loop is blocked."""
+
+    def ping(state: Any, **_: Any) -> Mapping[str, str]:
+        """Answer pong, or an error that says how long the event loop has been blocked."""
+        watchdog = runtime.watchdog
+        late = 0.0 if watchdog is None else watchdog.lag.now()
+        if late > ILL:
+            return {"error": f"event loop blocked for {late:.1f} s"}
+        return {"ok": "pong"}
+
+    Panel.data["ping"] = ping
+
+
+def problems(app: Any, store: Any) -> list[str]:
+    """Return what is wrong with the workers of this host, each in a line; none if they are well."""
+    host = socket.gethostname()
+    inspect = app.control.inspect(pattern=f"*@{host}", matcher="glob", limit=1, timeout=ANSWERS)
+    replies = inspect.ping() or {}
+    if not replies:
+        return ["no worker process answers"]
+    found = [f"{name}: {reply}" for name, reply in replies.items() if "ok" not in reply]
+    loops = Loops(store).all().items()
+    ours = [(name, lag) for name, lag in loops if name.startswith(f"{host}:") and lag > ILL]
+    return [*found, *(f"{name}: event loop blocked for {lag:.1f} s" for name, lag in ours)]
+
+
+def main() -> None:
+    """Print what is wrong, if anything is."""
+    from ledger.settings import Settings
+    from ledger.store import Store
+    from worker.app import app
+
+    try:
+        found = problems(app, Store(Settings()))
+    except BatchordError as error:
+        found = [str(error)]
+    if found:
+        sys.exit("\n".join(found))
+
+
+if __name__ == "__main__":
+    main()
