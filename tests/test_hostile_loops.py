@@ -14,6 +14,7 @@ from chains.loop import default_loop
 from chains.runnable import Runnable
 from chaos.crew import Crew
 from ledger.models import Item
+from producer import Batch
 from tests.chains_for_tests import hostile
 from tests.conftest import Deploy
 from tests.harness import CHAINS, Deployment, Process, lines_of, wait_until
@@ -75,38 +76,41 @@ def worker(hosts: Deployment) -> Iterator[Process]:
     assert hostile.SECRET not in worker.log
 
 
-def among_neighbours(
-    hosts: Deployment, chain: str, do: str | None, path: Path, *, cache: bool = False
-) -> Item:
-    """Run an item that does this beside its neighbours, who must succeed; return it."""
-    guilty = {"do": do, "value": "guilty", "path": str(path)}
+@pytest.fixture(scope="module")
+def ended(hosts: Deployment, tmp_path_factory: pytest.TempPathFactory) -> tuple[Batch, Path]:
+    """A batch in which each harm is done, one after the other, beside a batch of neighbours."""
+    path = tmp_path_factory.mktemp("harm") / "starts"
     others = [{"value": i, "seconds": 0.3, "path": str(path)} for i in range(NEIGHBOURS)]
-    batch = hosts.client.submit("harm", others)
-    item = next(iter(hosts.client.submit(chain, [guilty], cache=cache).results()))
-    assert batch.outputs() == list(range(NEIGHBOURS))
-    starts = lines_of(path)
-    assert all(starts.count(str(i)) == 1 for i in range(NEIGHBOURS))
-    return item
+    neighbours = hosts.client.submit("harm", others)
+    guilty = [{"do": do, "value": do, "path": str(path)} for do in HARM]
+    batch = hosts.client.submit("harm", guilty, max_concurrency=4)
+    batch.wait(60)
+    assert neighbours.outputs() == list(range(NEIGHBOURS))
+    assert hosts.client.submit("harm", others).outputs() == list(range(NEIGHBOURS))
+    return batch, path
 
 
 @pytest.mark.parametrize("do", HARM)
 def test_it_fails_as_itself_at_its_first_start(
-    hosts: Deployment, worker: Process, tmp_path: Path, do: str
+    hosts: Deployment, worker: Process, ended: tuple[Batch, Path], do: str
 ) -> None:
-    item = among_neighbours(hosts, "harm", do, tmp_path / "starts")
+    batch, path = ended
+    item = list(batch.results())[list(HARM).index(do)]
     assert (item.error and item.error.code) == HARM[do]
     assert item.attempts == 1
-    assert lines_of(tmp_path / "starts").count("guilty") == 1
+    assert lines_of(path).count(do) == 1
     if do in TOLD:
-        line = next(line for line in worker.log.splitlines() if TOLD[do] in line)
-        assert "batch=batch_" in line
-        assert "item=0" in line
+        name = f"batch={batch.id} item={item.index}"
+        assert any(TOLD[do] in line and name in line for line in worker.log.splitlines())
 
 
-def test_a_fingerprint_that_raises_is_its_items_error(
-    hosts: Deployment, worker: Process, tmp_path: Path
-) -> None:
-    item = among_neighbours(hosts, "no-fingerprint", None, tmp_path / "starts", cache=True)
+def test_their_neighbours_run_once(ended: tuple[Batch, Path]) -> None:
+    starts = lines_of(ended[1])
+    assert [starts.count(str(i)) for i in range(NEIGHBOURS)] == [2] * NEIGHBOURS
+
+
+def test_a_fingerprint_that_raises_is_its_items_error(hosts: Deployment, worker: Process) -> None:
+    [item] = hosts.client.submit("no-fingerprint", [{"value": 1}], cache=True).results()
     assert item.error is not None
     assert item.error.code == "LookupError"
     assert item.attempts == 1
