@@ -64,10 +64,9 @@ class Deadline:
     @property
     def left(self) -> float | None:
         """Seconds until it is over, also while it stands still; None if it is not running."""
-        if self._left is not None or self._loop is None:
+        if self._left is not None or self._timer is None:
             return self._left
-        when = self._timeout.when()
-        return None if when is None else max(0.0, when - self._loop.time())
+        return max(0.0, self._unused(self._timer))
 
     @contextmanager
     def paused(self) -> Iterator[None]:
@@ -95,6 +94,10 @@ class Deadline:
         if timer is None:
             return None
         timer.cancel()
+        return self._unused(timer)
+
+    def _unused(self, timer: asyncio.TimerHandle) -> float:
+        """Seconds until the timer is due, with those that others have taken from the item."""
         taken = self._lost() - self._lost_before
         return timer.when() + taken - asyncio.get_running_loop().time()
 
