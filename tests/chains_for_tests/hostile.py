@@ -4,6 +4,7 @@ import asyncio
 import os
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 from chains import Lambda, register
@@ -177,6 +178,13 @@ async def harm(what: dict[str, Any]) -> Any:
     return what["value"]
 
 
+async def block_at_gate(what: dict[str, Any]) -> Any:
+    """Block the event loop until the file `gate` is there."""
+    while not Path(what["gate"]).exists():
+        time.sleep(0.05)  # noqa: ASYNC251
+    return what["value"]
+
+
 class NoFingerprint(Lambda[Any, Any]):
     """A step whose settings cannot be told."""
 
@@ -186,4 +194,5 @@ class NoFingerprint(Lambda[Any, Any]):
 
 register("harm", harm)
 register("harm-briefly", harm, timeout=1.0)
+register("block-at-gate", block_at_gate)
 register("no-fingerprint", NoFingerprint(harm, name="harm"))
