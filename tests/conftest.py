@@ -2,6 +2,7 @@
 
 import itertools
 import os
+import sys
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import hypothesis
 import pytest
 
+from chains import registry
 from chaos.server import Server, free_port
 from tests.harness import Deployment, group_exists, wait_until
 from tests.openai_server import OpenAIServer
@@ -135,6 +137,15 @@ def shared(deploy_for_module: Deploy) -> Deployment:
     for worker in workers:
         deployment.wait_for_worker(worker)
     return deployment
+
+
+@pytest.fixture(autouse=True)
+def _registry() -> Iterator[None]:
+    """After every test the registry is as it was, but for what a newly imported module brought."""
+    chains, modules = dict(registry._registry._chains), set(sys.modules)
+    yield
+    if not any(name.startswith(("tests.", "chaos.")) for name in sys.modules.keys() - modules):
+        registry._registry._chains = chains
 
 
 @pytest.fixture(autouse=True)

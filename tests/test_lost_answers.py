@@ -33,6 +33,7 @@ AGAIN: Final[dict[str, Any]] = {
     "shard_published": 0,
     "free_key": 0,
     "release": 0,
+    "abandon": 0,
     "put_off": 0,
     "come_due": [],
     "lapsed": [],
@@ -49,7 +50,9 @@ AGAIN: Final[dict[str, Any]] = {
 MORE: Final = {"note"}
 
 #: Scripts that write nothing of a batch.
-OTHERS: Final = {"ending", "limit", "cool_down", "take", "overtaken", "publish_once"}
+OTHERS: Final = {
+    *("ending", "limit", "cool_down", "take", "overtaken", "publish_once", "heartbeat"),
+}
 
 
 class TwiceStore(Store):
@@ -201,6 +204,7 @@ def completed(life: Life) -> None:
     life.exchange.beat(life.id, {first.index: first.token})
     life.exchange.keep([Keeping(wish=first, steps='key "x"\n', usage=Usage(requests=1))])
     life.exchange.release([second])
+    life.exchange.abandon(life.claim(3))
     life.exchange.put_off([PutOff(wish=third, seconds=0.0)])
     assert life.store.come_due(life.id, limit=9) == [2]
     life.store.note(life.id, "in_progress")
