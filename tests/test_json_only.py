@@ -34,6 +34,7 @@ def hosts(deploy_for_module: Deploy) -> Deployment:
     deployment.start_worker(concurrency=4)
     assert deployment.client.submit("echo", [1]).outputs() == [1]  # declares the queues
     wait_until(lambda: not deployment.redis.exists("batchord:notices"), what="it owes nothing")
+    wait_until(lambda: deployment.redis.exists("batchord:workers"), what="it tells of its loop")
     return deployment
 
 
