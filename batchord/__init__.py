@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         Runnable,
         Usage,
         register,
+        report_usage,
     )
     from ledger.budget import Budget
     from ledger.errors import (
@@ -83,6 +84,7 @@ _MODULES = {
         "Runnable",
         "Usage",
         "register",
+        "report_usage",
     ),
     "ledger.budget": ("Budget",),
     "ledger.errors": (
@@ -186,6 +188,7 @@ __all__ = [
     "Usage",
     "ValueRejected",
     "register",
+    "report_usage",
 ]
 
 

@@ -23,6 +23,7 @@ from chains.request import Request
 from chains.responses import Responses
 from chains.retriever import Document, Retriever
 from chains.retry import RetryPolicy
+from chains.run import report_usage
 from chains.runnable import Runnable
 from chains.sequence import Sequence
 from chains.usage import Usage
@@ -57,4 +58,5 @@ __all__ = [
     "get_chain",
     "register",
     "registered",
+    "report_usage",
 ]

@@ -18,7 +18,7 @@ from typing import (
 
 import pydantic
 
-from chains import provider
+from chains import langchain, provider
 from chains.config import RunnableConfig
 from chains.errors import ChainError, InvalidInput, validation_message, whole_text
 from chains.kept import Worded
@@ -289,11 +289,13 @@ class Asking(Step[Any, Answer], OfflineCall, Generic[Answer]):
     def _messages(self, input: Any) -> list[Message]:
         if isinstance(input, str):
             return [{"role": "user", "content": input}]
+        if (converted := langchain.messages(input)) is not None:
+            return converted
         if isinstance(input, Sequence) and input and all(map(self._is_message, input)):
             return list(input)
         raise InvalidInput(
-            f"{self.name} takes a text or a list of messages "
-            f'({{"role": ..., "content": ...}}), not {type(input).__name__}'
+            f"{self.name} takes a text, a list of messages "
+            f'({{"role": ..., "content": ...}}), or LangChain\'s, not {type(input).__name__}'
         )
 
     def _said(self, text: str) -> Message:

@@ -53,7 +53,7 @@ async def as_completed(
     inputs = list(inputs)
     if not inputs:
         return
-    configs = config_list(config, len(inputs))
+    configs = [chain.merged_config(each) for each in config_list(config, len(inputs))]
     limit = max_concurrency(configs[0])
 
     def stops(error: BaseException) -> bool:

@@ -18,6 +18,8 @@ Model = TypeVar("Model")
 class Chat(Asking[Answer]):
     """A chat model: text or messages in, text out, or an `output_type` as pydantic reads it.
 
+    Messages are `{"role": ..., "content": ...}`, or LangChain's messages or prompt value.
+
     `output_type` is a pydantic model, or any type that pydantic can validate: `list[Model]`,
     `Model | Other`, a dataclass. An answer that does not fit is shown to the model with what is
     wrong, and asked for again, at most `reasks` times; a fence or a think block around its JSON is

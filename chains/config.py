@@ -1,9 +1,16 @@
 """Options of a call, in LangChain's words."""
 
+import sys
 import uuid
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, TypedDict, cast
+
+from chains.langchain import with_handler
+
+#: How often a function may return another chain to be run, where the config does not say.
+#: LangChain's default too, which its `merge_configs` takes for none.
+RECURSION_LIMIT: Final = 25
 
 
 class RunnableConfig(TypedDict, total=False):
@@ -24,8 +31,6 @@ class RunnableConfig(TypedDict, total=False):
 #: Fields that workers are told as they are, and the only fields that are not `configurable`.
 _TOLD: Final = ("tags", "metadata", "run_name", "recursion_limit")
 _KNOWN: Final = frozenset(RunnableConfig.__annotations__)
-#: LangChain's default of `recursion_limit`, which its `merge_configs` takes for none, too.
-_NO_LIMIT: Final = 25
 
 
 def config_list(
@@ -68,7 +73,7 @@ def portable(config: Mapping[str, Any]) -> RunnableConfig:
             "them out, or install langchain-core and pass them to a RemoteRunnable"
         )
     told = {name: config[name] for name in _TOLD if config.get(name)}
-    if told.get("recursion_limit") == _NO_LIMIT:
+    if told.get("recursion_limit") == RECURSION_LIMIT:
         del told["recursion_limit"]
     others = {key: value for key, value in config.items() if key not in _KNOWN}
     configurable = {
@@ -79,6 +84,46 @@ def portable(config: Mapping[str, Any]) -> RunnableConfig:
     if configurable:
         told["configurable"] = configurable
     return cast(RunnableConfig, told)
+
+
+def filled(config: RunnableConfig | None) -> RunnableConfig:
+    """Return the config with all keys that LangChain fills in: code may read them unasked.
+
+    Where LangChain is loaded, what it hands down from the calling Runnable is in it.
+    """
+    langchain: Any = sys.modules.get("langchain_core.runnables.config")
+    if langchain is not None:
+        return cast(RunnableConfig, langchain.ensure_config(config))
+    known = {key: value for key, value in (config or {}).items() if value is not None}
+    empty: dict[str, Any] = {"tags": [], "metadata": {}, "callbacks": None}
+    empty |= {"recursion_limit": RECURSION_LIMIT, "configurable": {}}
+    return cast(RunnableConfig, {**empty, **known})
+
+
+def merged(bound: RunnableConfig, given: RunnableConfig | None) -> RunnableConfig:
+    """Return both configs as one: tags, metadata, callbacks and configurable of both, else the
+    given value before the bound one."""
+    if not given:
+        return bound
+    found: dict[str, Any] = {**bound, **{k: v for k, v in given.items() if v is not None}}
+    for key in ("metadata", "configurable"):
+        if key in found:
+            found[key] = {**(bound.get(key) or {}), **(given.get(key) or {})}
+    if "tags" in found:
+        found["tags"] = sorted({*(bound.get("tags") or ()), *(given.get("tags") or ())})
+    if bound.get("callbacks") and given.get("callbacks"):
+        found["callbacks"] = _both(bound["callbacks"], given["callbacks"])
+    return cast(RunnableConfig, found)
+
+
+def _both(bound: Any, given: Any) -> Any:
+    """Return callbacks of both; each is a list of handlers or a manager of LangChain's."""
+    for one, other in ((given, bound), (bound, given)):
+        if isinstance(other, list):
+            for handler in other:
+                one = with_handler(one, handler)
+            return one
+    return given.merge(bound)
 
 
 def max_concurrency(config: RunnableConfig | None) -> int | None:

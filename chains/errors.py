@@ -25,7 +25,7 @@ import math
 import os
 import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -228,6 +228,11 @@ def as_chain_error(error: BaseException) -> ChainError | None:
 
 def _translated(error: BaseException) -> ChainError | None:
     if isinstance(error, pydantic.ValidationError):
+        if "langchain_core" in sys.modules:
+            from chains.langchain import is_tool_input
+
+            if is_tool_input(error):
+                return InvalidInput(validation_message(error))
         return ChainError(validation_message(error), code="invalid_output")
     if "openai" in sys.modules:
         # The SDK takes long to import; an error of its own can only exist once it is loaded.
@@ -277,6 +282,11 @@ def set_step(error: BaseException, name: str) -> None:
 def prefix_step(error: BaseException, name: str) -> None:
     """Say that the error came from within this branch."""
     _set_path(error, [name, *_path_of(error)])
+
+
+def set_path(error: BaseException, path: Sequence[str]) -> None:
+    """Say at which path the error was raised, `["summary", "Chat"]`."""
+    _set_path(error, list(path))
 
 
 def step_of(error: BaseException) -> str | None:

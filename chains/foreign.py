@@ -1,13 +1,19 @@
 """Anything that has `invoke` or `ainvoke` as a step: a LangChain Runnable, say."""
 
 import inspect
+from collections.abc import Sequence
+from functools import cached_property
 from typing import Any
 
-from chains import provider
-from chains.config import RunnableConfig
+from chains import langchain, provider
+from chains.config import RunnableConfig, filled
+from chains.errors import set_path
 from chains.function import takes_config
 from chains.loop import in_thread
+from chains.run import current_run
 from chains.runnable import Step
+
+_INNER = "_batchord_inner"
 
 
 def is_foreign(value: Any) -> bool:
@@ -20,8 +26,12 @@ def is_foreign(value: Any) -> bool:
 class Foreign(Step[Any, Any]):
     """The object as one step: `ainvoke` if it has that, else `invoke` in a thread.
 
-    The config is handed on if the method has a parameter of this name. However many calls the
-    object makes inside, it is one call to `max_concurrency`. Its own `batch` is never used.
+    `invoke` is also called where `ainvoke` only says that it is not implemented. The config is
+    handed on, filled, if the method has a parameter of this name. However many calls the object
+    makes inside, it is one call to `max_concurrency`. Its own `batch` is never used.
+
+    Of a LangChain Runnable that runs for an item of a submitted batch, the usage of its models is
+    counted, and an error names the inner step.
     """
 
     takes_options = True
@@ -36,21 +46,90 @@ class Foreign(Step[Any, Any]):
         super().__init__(
             name=name or (own if isinstance(own, str) and own else type(target).__name__)
         )
-        ainvoke = getattr(target, "ainvoke", None)
-        self._is_async = callable(ainvoke)
-        self._call = ainvoke if callable(ainvoke) else target.invoke
-        self._takes_config = takes_config(self._call)
+        self.target = target
+        self._is_async = callable(getattr(target, "ainvoke", None)) and not (
+            callable(getattr(target, "invoke", None)) and langchain.is_sync_only(target)
+        )
+        methods = (getattr(target, name, None) for name in ("ainvoke", "invoke"))
+        self._take_config = [callable(method) and takes_config(method) for method in methods]
+
+    async def ainvoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
+        try:
+            return await super().ainvoke(input, config, **kwargs)
+        except Exception as error:
+            inner = getattr(error, _INNER, None)
+            if inner:
+                set_path(error, inner)
+            raise
+
+    def fingerprint(self) -> Any:
+        found = super().fingerprint()
+        return found if self._settings is None else [*found, self._settings.tree]
+
+    @property
+    def definition(self) -> Any:
+        """The object as far as it tells; equal if made again in the same way."""
+        return self.target if self._settings is None else self._settings.reprs
+
+    def why_not_cached(self) -> str | None:
+        if self._settings is None:
+            return f"{self.name} is a {type(self.target).__name__}, whose settings are unknown"
+        if self._settings.lacking is not None:
+            return f"LangChain cannot serialize the {self._settings.lacking} in {self.name}"
+        return None
+
+    def why_not_metered(self) -> str | None:
+        if not langchain.is_runnable(self.target):
+            return f"{self.name} is a {type(self.target).__name__}, whose usage is unknown"
+        part = langchain.unmetered(self.target)
+        return part and f"LangChain reports no usage of the {part} in {self.name}"
+
+    @cached_property
+    def _settings(self) -> langchain.Settings | None:
+        return langchain.settings(self.target) if langchain.is_runnable(self.target) else None
 
     async def _run(self, input: Any, config: RunnableConfig, **options: Any) -> Any:
-        if self._takes_config:
-            options.setdefault("config", config or None)
-        if self._is_async:
-            output = self._call(input, **options)
-        else:
-            output = await in_thread(self._call, input, **options)
-        output = await output if inspect.isawaitable(output) else output
+        run = current_run()
+        config = filled(options.pop("config", None) or config)
+        observer = None
+        if run is not None and langchain.is_runnable(self.target):
+            observer = langchain.observer(run)
+            config["callbacks"] = langchain.with_handler(config.get("callbacks"), observer)
+        try:
+            with langchain.inherited(config):
+                output = await self._called(input, config, options)
+        except Exception as error:
+            _note_inner(error, None if observer is None else observer.path(error))
+            raise
         _raise_broken(output)
         return output
+
+    async def _called(self, input: Any, config: RunnableConfig, options: dict[str, Any]) -> Any:
+        if self._is_async:
+            try:
+                output = self.target.ainvoke(input, **self._options(0, config, options))
+                return await output if inspect.isawaitable(output) else output
+            except NotImplementedError as error:
+                if not callable(getattr(self.target, "invoke", None)):
+                    raise
+                if not langchain.lacks_async(error):
+                    raise
+                self._is_async = False
+        output = await in_thread(self.target.invoke, input, **self._options(1, config, options))
+        return await output if inspect.isawaitable(output) else output
+
+    def _options(
+        self, method: int, config: RunnableConfig, options: dict[str, Any]
+    ) -> dict[str, Any]:
+        return {"config": config, **options} if self._take_config[method] else options
+
+
+def _note_inner(error: Exception, path: Sequence[str] | None) -> None:
+    try:
+        setattr(error, _INNER, path)
+    except Exception:  # noqa: BLE001
+        # An exception class may forbid attributes; the path is only a help.
+        return
 
 
 def _raise_broken(output: Any) -> None:

@@ -2,11 +2,14 @@
 
 import inspect
 from collections.abc import Awaitable, Callable
+from types import CellType, CodeType
 from typing import Any, Generic, TypeVar, cast, overload
 
-from chains.config import RunnableConfig
+from chains import langchain
+from chains.config import RECURSION_LIMIT, RunnableConfig, filled
 from chains.loop import in_thread
-from chains.runnable import Step
+from chains.run import current_run
+from chains.runnable import Runnable, Step
 
 In = TypeVar("In", contravariant=True)
 Out = TypeVar("Out", covariant=True)
@@ -20,11 +23,28 @@ def takes_config(func: Callable[..., Any]) -> bool:
         return False
 
 
+def _code(code: CodeType) -> Any:
+    """What the code does, wherever it stands."""
+    constants = [_code(c) if isinstance(c, CodeType) else repr(c) for c in code.co_consts]
+    return code.co_code, code.co_names, code.co_varnames, code.co_freevars, constants
+
+
+def _content(cell: CellType) -> Any:
+    """What a variable of an enclosing function holds; None if it is not set yet."""
+    try:
+        return cell.cell_contents
+    except ValueError:
+        return None
+
+
 class Lambda(Step[In, Out], Generic[In, Out]):
     """A function of one argument as a step; keyword arguments of `invoke` are handed on.
 
     An `async def` runs on the event loop; any other function runs in a thread, so that it never
     blocks the loop. A parameter that is named `config` is given the call's config.
+
+    If the function returns a chain of ours or a LangChain Runnable, that is run with the input, and
+    its output is the step's: RecursionError once that has happened `recursion_limit` times (25).
     """
 
     takes_options = True
@@ -55,11 +75,46 @@ class Lambda(Step[In, Out], Generic[In, Out]):
             inspect.iscoroutinefunction(getattr(type(func), "__call__", None))  # noqa: B004
         )
 
+    @property
+    def definition(self) -> Any:
+        """The function as it was written: where, and what it does; equal if defined again."""
+        func = getattr(self._func, "__func__", self._func)
+        if not inspect.isfunction(func):
+            return self._func
+        closure = tuple(_content(cell) for cell in func.__closure__ or ())
+        known = (func.__defaults__, func.__kwdefaults__, getattr(self._func, "__self__", None))
+        return func.__qualname__, _code(func.__code__), closure, known
+
+    async def ainvoke(self, input: In, config: RunnableConfig | None = None, **kwargs: Any) -> Out:
+        output = await super().ainvoke(input, config, **kwargs)
+        if not isinstance(output, Runnable) and not langchain.is_runnable(output):
+            return output
+        from chains.coerce import coerce  # it needs this class
+
+        left = (config or {}).get("recursion_limit", RECURSION_LIMIT)
+        if left <= 0:
+            raise RecursionError(
+                f"{self.name} returned a chain too often: see that it ends, or raise the config's "
+                "recursion_limit"
+            )
+        inner = cast(RunnableConfig, {**(config or {}), "recursion_limit": left - 1})
+        # After the function has given its permit back: the chain's steps take their own.
+        return cast(Out, await coerce(output).ainvoke(input, inner, **kwargs))
+
     async def _run(self, input: In, config: RunnableConfig, **options: Any) -> Out:
+        config = filled(config)
         if self._takes_config:
             options.setdefault("config", config)
-        if self._is_async:
-            return cast(Out, await self._func(input, **options))
-        output = await in_thread(self._func, input, **options)
-        # A lambda or a partial may wrap an async function.
-        return cast(Out, await output if inspect.isawaitable(output) else output)
+        run = current_run()
+        if run is not None and langchain.is_loaded():
+            handler = langchain.observer(run)
+            config = cast(
+                RunnableConfig,
+                {**config, "callbacks": langchain.with_handler(config.get("callbacks"), handler)},
+            )
+        with langchain.inherited(config):
+            if self._is_async:
+                return cast(Out, await self._func(input, **options))
+            output = await in_thread(self._func, input, **options)
+            # A lambda or a partial may wrap an async function.
+            return cast(Out, await output if inspect.isawaitable(output) else output)

@@ -1,6 +1,6 @@
 """Branches side by side on one input."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import aclosing
 from functools import partial
 from typing import Any
@@ -54,6 +54,9 @@ class Parallel(Runnable[Any, dict[str, Any]]):
 
     def fingerprint(self) -> Any:
         return {key: branch.fingerprint() for key, branch in self.branches.items()}
+
+    def children(self) -> Iterable[Runnable[Any, Any]]:
+        return self.branches.values()
 
     def plain(self, output: Any) -> Any:
         return {key: branch.plain(output[key]) for key, branch in self.branches.items()}

@@ -2,13 +2,23 @@
 
 from collections.abc import Mapping, Sequence
 from string import Formatter
-from typing import Any
+from typing import Any, Final
 
 from chains.config import RunnableConfig
 from chains.errors import ChainError, InvalidInput
 from chains.runnable import Step
 
 Message = dict[str, Any]
+
+#: LangChain's names of roles that the API calls by another name.
+ROLES: Final = {"human": "user", "ai": "assistant"}
+_KNOWN_ROLES: Final = ("system", "developer", "user", "assistant")
+
+#: The field that holds a document's text, and all fields that the document may have as JSON.
+_DOCUMENTS: Final = {
+    "text": {"text", "metadata"},
+    "page_content": {"page_content", "metadata", "id", "type"},
+}
 
 
 class Template:
@@ -40,7 +50,8 @@ class Template:
 
 class Prompt(Step[Any, Any]):
     """`Prompt("... {field} ...")` yields text, `Prompt([("system", "..."), ("user", "...")])` a
-    list of chat messages (`{"role", "content"}`).
+    list of chat messages (`{"role", "content"}`). Roles are system, developer, user (LangChain's
+    human) and assistant (ai); ValueError for any other.
 
     The input is a mapping that has the fields; if there is only one field, any other value is the
     value of that one. Documents are rendered as their texts with a blank line between.
@@ -99,6 +110,12 @@ def _role_and_text(message: tuple[str, str] | Mapping[str, str]) -> tuple[str, s
         role, text = message
     if not isinstance(role, str) or not isinstance(text, str):
         raise TypeError('a message is (role, text) or {"role": ..., "content": ...}')
+    role = ROLES.get(role, role)
+    if role not in _KNOWN_ROLES:
+        raise ValueError(
+            f"no message of a prompt has the role {role!r}: use {', '.join(_KNOWN_ROLES)}, or "
+            f"LangChain's {', '.join(ROLES)}"
+        )
     return role, text
 
 
@@ -112,8 +129,15 @@ def _text_of(value: Any) -> str:
 
 
 def _document_text(value: Any) -> str | None:
-    """The text of a document, ours or a foreign one (LangChain's `page_content`)."""
-    for attribute in ("text", "page_content"):
+    """The text of a document, ours or LangChain's, or of the JSON that it is on its way."""
+    if isinstance(value, Mapping):
+        # As JSON a document has its fields and, of LangChain's, an id and its type.
+        for name, fields in _DOCUMENTS.items():
+            text = value.get(name)
+            if isinstance(text, str) and isinstance(value.get("metadata"), Mapping):
+                return text if value.keys() <= fields else None
+        return None
+    for attribute in _DOCUMENTS:
         text = getattr(value, attribute, None)
         if isinstance(text, str) and hasattr(value, "metadata"):
             return text

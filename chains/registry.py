@@ -2,6 +2,7 @@
 
 import json
 import re
+import sys
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -32,8 +33,12 @@ class RegisteredChain:
     version: str | None = None
     #: When an item of a submitted batch that has failed is tried again; None: never.
     retry: RetryPolicy | None = None
+    #: Whether what its steps use is counted by `report_usage` where Batchord cannot see it.
+    reports_usage: bool = False
     #: What was given to `register`, to tell a repeated registration from another chain.
     source: Any = field(default=None, repr=False, compare=False)
+    #: The module that registered it.
+    module: str = field(default="", repr=False, compare=False)
     _adapters: Mapping[str, pydantic.TypeAdapter[Any]] = field(
         default_factory=dict, repr=False, compare=False
     )
@@ -69,16 +74,41 @@ class RegisteredChain:
                 f"the input of chain {self.name!r} {validation_message(error)}"
             ) from None
 
+    def why_not_cached(self) -> str | None:
+        """Return why no batch may take its outputs from the cache; None: one may."""
+        why = None if self.version is not None else self.chain.why_not_cached()
+        return why and (
+            f"{why}: register the chain with version=, and change that when other outputs are due"
+        )
+
+    def why_not_metered(self) -> str | None:
+        """Return why no batch of it may have a budget; None: one may."""
+        why = None if self.reports_usage else self.chain.why_not_metered()
+        return why and (
+            f"{why}: call batchord.report_usage in the step, if it uses anything, and register the "
+            "chain with reports_usage=True"
+        )
+
     def is_like(self, other: "RegisteredChain") -> bool:
         """Whether the other is the same chain, registered in the same way."""
-        mine = (self.input_type, self.output_type, self.timeout, self.retry, self.version)
-        return self.source is other.source and mine == (
-            other.input_type,
-            other.output_type,
-            other.timeout,
-            other.retry,
-            other.version,
+        return (
+            self._settings() == other._settings()
+            and self.input_schema == other.input_schema
+            and self.output_schema == other.output_schema
+            and (self.source is other.source or self._is_defined_as(other))
         )
+
+    def _is_defined_as(self, other: "RegisteredChain") -> bool:
+        # A module that is run is another one than the same module imported.
+        if "__main__" not in (self.module, other.module) and self.module != other.module:
+            return False
+        try:
+            return bool(definition(self.chain) == definition(other.chain))
+        except Exception:  # noqa: BLE001
+            return False  # arrays, say, do not compare
+
+    def _settings(self) -> tuple[Any, ...]:
+        return (self.timeout, self.retry, self.version, self.reports_usage)
 
     def _schema(
         self, side: str, mode: Literal["validation", "serialization"]
@@ -104,6 +134,7 @@ class Registry:
         timeout: float | None = None,
         retry: RetryPolicy | None = None,
         version: str | None = None,
+        reports_usage: bool = False,
         replace: bool = False,
     ) -> RegisteredChain:
         """Make the chain known under the name; `chain` is anything that `coerce` takes.
@@ -113,13 +144,20 @@ class Registry:
         meanwhile is kept, so that those are not run again.
 
         `version`: change it when a change of code should give other outputs: a batch with `cache`
-        takes none of another version.
+        takes none of another version. A chain with steps whose settings are unknown (objects with
+        `invoke`, parts that LangChain cannot serialize) has no cache without one.
 
-        Registering the same again changes nothing. ValueError for a bad name or timeout, and for a
-        name that another chain has, unless `replace`; TypeError for a type that pydantic cannot
-        check.
+        `reports_usage`: steps whose usage Batchord cannot see report it by `report_usage`, or use
+        nothing; without it a batch of such a chain has no budget.
+
+        Registering the same again is allowed: the same chain, or one of the same definition (a
+        module that is imported twice, a notebook's cell that is run again), which then replaces the
+        first. A notebook or a console may also replace a chain by another one. ValueError for a bad
+        name or timeout, and elsewhere for a name that another chain has, unless `replace`;
+        TypeError for a type that pydantic cannot check.
         """
         _check(name, timeout)
+        module = str(sys._getframe(1).f_globals.get("__name__"))
         entry = RegisteredChain(
             name=name,
             chain=coerce(chain),
@@ -128,14 +166,17 @@ class Registry:
             timeout=timeout,
             retry=retry,
             version=version,
+            reports_usage=reports_usage,
             source=chain,
+            module=module,
             _adapters=_adapters(input=input_type, output=output_type),
         )
         with self._lock:
             known = self._chains.get(name)
-            if known is not None and not replace:
-                if known.is_like(entry):
-                    return known
+            if known is not None and known.source is chain and known.is_like(entry):
+                return known
+            may = replace or known is None or known.is_like(entry) or _is_interactive(module)
+            if not may:
                 raise ValueError(
                     f"another chain is registered as {name!r}: choose another name, or pass "
                     "replace=True"
@@ -153,6 +194,18 @@ class Registry:
     def all(self) -> dict[str, RegisteredChain]:
         """All chains by name, sorted: a copy."""
         return dict(sorted(self._chains.items()))
+
+
+def definition(chain: Runnable[Any, Any]) -> Any:
+    """Return what the chain was written as: its settings, and the code of its functions."""
+    own = getattr(chain, "definition", None)
+    children = [definition(each) for each in chain.children()]
+    return type(chain).__qualname__, chain.name, chain.fingerprint(), own, children
+
+
+def _is_interactive(module: str) -> bool:
+    """Whether a notebook or a console registers, whose user may define anything anew."""
+    return module == "__main__" and hasattr(sys, "ps1")
 
 
 def _check(name: str, timeout: float | None) -> None:

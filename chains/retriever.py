@@ -14,7 +14,7 @@ from chains.config import RunnableConfig
 from chains.errors import ChainError, InvalidInput
 from chains.kept import digest
 from chains.loop import in_thread
-from chains.runnable import Step
+from chains.runnable import Runnable, Step
 
 if TYPE_CHECKING:
     # numpy takes a while to import, and a chain without a retriever does not need it.
@@ -84,6 +84,9 @@ class Retriever(Step[str, list[Document]]):
     def fingerprint(self) -> Any:
         factory = self._factory if isinstance(self._factory, str) else None
         return ["retriever", self._k, factory, digest(self.documents), self._embed.fingerprint()]
+
+    def children(self) -> Iterable[Runnable[Any, Any]]:
+        return [self._embed]
 
     async def _ready(self) -> "Index":
         if self._index is not None:

@@ -76,6 +76,51 @@ class RetryPolicy:
         return None if late else wait
 
 
+#: Errors that are retried: their types, or a function that says so.
+RetryIf = tuple[type[BaseException], ...] | Callable[[BaseException], bool]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RetryByType(RetryPolicy):
+    """What LangChain's `with_retry` asks for: errors by type, whatever `explain` calls them.
+
+    The wait before attempt n + 1 is `initial * exp_base ** (n - 1)` seconds and up to `jitter`
+    more, `max` in all; never less than the provider asks for.
+    """
+
+    retry_if: RetryIf = (Exception,)
+    #: Whether to wait at all.
+    waits: bool = True
+    initial: float = 1.0
+    max: float = 60.0
+    exp_base: float = 2.0
+    jitter: float = 1.0
+
+    def delay(
+        self,
+        attempt: int,
+        error: BaseException,
+        rng: Callable[[], float] = random.random,
+        *,
+        elapsed: float = 0.0,
+    ) -> float | None:
+        info = explain(error)
+        if attempt >= self.max_attempts or info.needs_operator or not self._retries(error):
+            return None
+        if info.after is not None and info.after > self.patience:
+            return None
+        doubled = self.initial * self.exp_base ** min(attempt - 1, _MAX_DOUBLINGS)
+        wait = min(self.max, doubled + self.jitter * rng()) if self.waits else 0.0
+        wait = max(wait, info.after or 0.0)
+        late = self.deadline is not None and elapsed + wait > self.deadline
+        return None if late else wait
+
+    def _retries(self, error: BaseException) -> bool:
+        if isinstance(self.retry_if, tuple):
+            return isinstance(error, self.retry_if)
+        return self.retry_if(error)
+
+
 #: How calls of a provider are made again unless the step is told otherwise.
 DEFAULT_RETRY = RetryPolicy()
 

@@ -27,6 +27,7 @@ class Run:
     ) -> None:
         self._lock = threading.Lock()
         self._usage = usage
+        self._counted: set[Any] = set()
         self.kept = kept
         self.name = name
         #: What the item did to the event loop, which it fails with.
@@ -59,6 +60,13 @@ class Run:
         """Count this usage in; safe from any thread."""
         with self._lock:
             self._usage = usage if self._usage is None else self._usage + usage
+
+    def is_new(self, call: Any) -> bool:
+        """Return whether nobody has asked this about the call before: each is counted once."""
+        with self._lock:
+            known = call in self._counted
+            self._counted.add(call)
+            return not known
 
 
 def item_name(batch_id: str, index: int) -> str:
@@ -118,9 +126,11 @@ def at(label: str) -> Iterator[None]:
 
 
 def report_usage(usage: Usage) -> None:
-    """Count this usage for the current run; does nothing outside of a scope.
+    """Count this usage for the item whose chain calls this, its batch, and its budget.
 
-    Tokens without a cost are those of a request whose price is unknown.
+    For steps of your own that call a provider: `report_usage(Usage(requests=1, input_tokens=120,
+    output_tokens=30))`. Tokens without a cost are those of a request whose price is unknown. Does
+    nothing outside of a submitted batch. Safe from any thread that has the caller's context.
     """
     run = _current.get()
     if run is None:

@@ -2,8 +2,16 @@
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping, Sequence
-from typing import Any, ClassVar, Generic, TypeVar, overload
+from collections.abc import (
+    AsyncGenerator,
+    Awaitable,
+    Callable,
+    Generator,
+    Iterable,
+    Mapping,
+    Sequence,
+)
+from typing import Any, ClassVar, Generic, TypeVar, cast, overload
 
 from chains import batching
 from chains.concurrency import current_gate, permit
@@ -12,7 +20,7 @@ from chains.errors import set_step
 from chains.kept import Worded, dump_plain
 from chains.loop import default_loop
 from chains.once import once
-from chains.retry import DEFAULT_RETRY, RetryPolicy, attempts
+from chains.retry import RetryByType, RetryIf, RetryPolicy
 
 In = TypeVar("In", contravariant=True)
 Out = TypeVar("Out", covariant=True)
@@ -109,12 +117,85 @@ class Runnable(ABC, Generic[In, Out]):
             self.abatch_as_completed(inputs, config, return_exceptions=return_exceptions, **kwargs)
         )
 
-    def with_retry(self, policy: RetryPolicy | None = None) -> "Runnable[In, Out]":
-        """This chain, begun again as a whole for an input that failed in a way that may pass.
+    def with_retry(
+        self,
+        policy: RetryPolicy | None = None,
+        *,
+        retry_if_exception_type: RetryIf = (Exception,),
+        wait_exponential_jitter: bool = True,
+        exponential_jitter_params: Mapping[str, float] | None = None,
+        stop_after_attempt: int = 3,
+    ) -> "Runnable[In, Out]":
+        """Begin this chain again as a whole for an input that failed.
 
-        Every input is retried on its own, after a wait of its own.
+        Every input is retried on its own, after a wait of its own. A `policy` retries what may
+        pass. Without one the arguments are LangChain's, and so is their meaning: any `Exception` by
+        default, after 1 s, 2 s, 4 s and so on and up to 1 s more. What a person must act on is
+        never retried.
         """
-        return _Retrying(self, policy or DEFAULT_RETRY)
+        from chains.derived import Retrying
+
+        found = policy or RetryByType(
+            max_attempts=stop_after_attempt,
+            retry_if=retry_if_exception_type,
+            waits=wait_exponential_jitter,
+            **(exponential_jitter_params or {}),
+        )
+        return Retrying(self, found)
+
+    def with_fallbacks(
+        self,
+        fallbacks: Iterable[Any],
+        *,
+        exceptions_to_handle: tuple[type[BaseException], ...] = (Exception,),
+        exception_key: str | None = None,
+    ) -> "Runnable[In, Out]":
+        """For an input that this chain fails with, run the first of `fallbacks` that succeeds.
+
+        With `exception_key` a fallback's input, a dict, has the last error under that key.
+        If all fail, the first error is raised. A call that waits for its provider has not failed.
+        """
+        from chains.derived import Fallbacks
+
+        return Fallbacks(self, fallbacks, exceptions_to_handle, exception_key)
+
+    def bind(self, **kwargs: Any) -> "Runnable[In, Out]":
+        """Give these keyword arguments to each call; those of a call itself come before."""
+        from chains.derived import Bound
+
+        return Bound(self, kwargs, {})
+
+    def with_config(
+        self, config: RunnableConfig | None = None, **kwargs: Any
+    ) -> "Runnable[In, Out]":
+        """Give this config to each call, merged with that of the call itself."""
+        from chains.derived import Bound
+
+        return Bound(self, {}, cast(RunnableConfig, {**(config or {}), **kwargs}))
+
+    def map(self) -> "Runnable[Sequence[In], list[Out]]":
+        """Run each element of an input, a list, through this chain; the output is a list."""
+        from chains.derived import Each
+
+        return Each(self)
+
+    def assign(self, **branches: Any) -> "Runnable[In, dict[str, Any]]":
+        """Add to this chain's output, a dict, the outputs of branches that take it."""
+        from chains.derived import Assign
+
+        return self | Assign(branches)
+
+    def pick(self, keys: str | list[str]) -> "Runnable[In, Any]":
+        """Take one value of this chain's output, a dict, or a dict of several."""
+        from chains.derived import Pick
+
+        return self | Pick(keys)
+
+    def pipe(self, *others: Any, name: str | None = None) -> "Runnable[In, Any]":
+        """Run this chain, then the others, as with `|`."""
+        from chains.sequence import Sequence as Steps
+
+        return Steps([self, *others], name=name)
 
     @overload
     def __or__(self, other: "Runnable[Out, Next]") -> "Runnable[In, Next]": ...
@@ -146,6 +227,22 @@ class Runnable(ABC, Generic[In, Out]):
     def fingerprint(self) -> Any:
         """What decides on its output beside the input, as JSON: its settings, and not its code."""
         return [type(self).__qualname__, self.name]
+
+    def children(self) -> Iterable["Runnable[Any, Any]"]:
+        """Return the chains that this one is made of."""
+        return ()
+
+    def why_not_cached(self) -> str | None:
+        """Return why its fingerprint does not tell it from another chain; None: it does."""
+        return next(filter(None, (each.why_not_cached() for each in self.children())), None)
+
+    def why_not_metered(self) -> str | None:
+        """Return why what it uses cannot be counted; None: it can."""
+        return next(filter(None, (each.why_not_metered() for each in self.children())), None)
+
+    def merged_config(self, config: RunnableConfig) -> RunnableConfig:
+        """Return the config of a call with what is bound to the chain."""
+        return config
 
     def plain(self, output: Any) -> Any:
         """An output of this chain as it is recorded: JSON types and models, as far as is known."""
@@ -206,20 +303,3 @@ class Step(Runnable[In, Out]):
     def load(self, text: str) -> Any:
         """The output that `dump` has made the text of; ValueError if it is none of this step's."""
         return json.loads(text)
-
-
-class _Retrying(Runnable[In, Out]):
-    def __init__(self, chain: Runnable[In, Out], policy: RetryPolicy) -> None:
-        super().__init__(name=chain.name)
-        self.inputs_per_call = chain.inputs_per_call
-        self._chain = chain
-        self._policy = policy
-
-    async def ainvoke(self, input: In, config: RunnableConfig | None = None, **kwargs: Any) -> Out:
-        return await attempts(self._policy, lambda: self._chain.ainvoke(input, config, **kwargs))
-
-    def fingerprint(self) -> Any:
-        return self._chain.fingerprint()
-
-    def plain(self, output: Any) -> Any:
-        return self._chain.plain(output)

@@ -8,7 +8,7 @@ from chains.coerce import coerce
 from chains.config import RunnableConfig
 from chains.errors import set_step, step_of
 from chains.run import at
-from chains.runnable import Runnable, Step
+from chains.runnable import Runnable
 
 
 class Sequence(Runnable[Any, Any]):
@@ -39,6 +39,9 @@ class Sequence(Runnable[Any, Any]):
     def fingerprint(self) -> Any:
         return [step.fingerprint() for step in self.steps]
 
+    def children(self) -> Iterable[Runnable[Any, Any]]:
+        return self.steps
+
     def plain(self, output: Any) -> Any:
         return self.steps[-1].plain(output)
 
@@ -56,7 +59,7 @@ async def through(
                 value = await step.ainvoke(value, config, **kwargs)
         except Exception as error:
             # Unless a branch within it has said so.
-            if isinstance(step, Step) or step_of(error) in (None, step.name):
+            if step_of(error) in (None, step.name):
                 set_step(error, label)
             raise
         kwargs = {}  # they are for the first step

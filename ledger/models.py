@@ -241,6 +241,9 @@ class ChainRecord(Frozen):
     inputs_per_call: int = 1
     #: Why it cannot run in provider mode; None: it can.
     live_only: str | None = None
+    #: Why a batch of it may not take outputs from the cache, or have a budget; None: it may.
+    uncached: str | None = None
+    unmetered: str | None = None
     #: Seconds that one item may run; None: the workers' default.
     timeout: float | None = None
 
@@ -254,6 +257,8 @@ def announcements() -> list[ChainRecord]:
             output_schema=each.output_schema,
             inputs_per_call=each.chain.inputs_per_call,
             live_only=why_not_offline(each.chain),
+            uncached=each.why_not_cached(),
+            unmetered=each.why_not_metered(),
             timeout=each.timeout,
         )
         for name, each in registered().items()

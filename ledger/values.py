@@ -4,12 +4,15 @@ Celery and kombu pass NaN and lone surrogates silently and crash on deep nesting
 encoded here, once, and travel as opaque strings from then on.
 """
 
+import dataclasses
 import json
-from collections.abc import Mapping
+import sys
+from collections.abc import Iterator, Mapping
 from enum import Enum
 from typing import Any
 
 from pydantic import BaseModel
+from pydantic_core import to_jsonable_python
 
 from ledger.errors import ValueRejected
 
@@ -24,8 +27,11 @@ def encode(value: object, *, max_bytes: int, setting: str) -> str:
     """Return `value` as JSON text that decodes to an equal value, or refuse it.
 
     Accepts None, bool, int, finite float, str, list, tuple (an array), mappings with str keys,
-    enums of those, and pydantic models (as `model_dump(mode="json")`). `max_bytes`
-    bounds the UTF-8 text; `setting` is the environment variable that the error names.
+    enums of those, and pydantic models (as `model_dump(mode="json")`). What else pydantic knows as
+    JSON is written as it does that: dataclasses (objects), sets (arrays, sorted), datetime, date,
+    UUID, Decimal, Path and the like (text); numpy's arrays and scalars as their `tolist()`. Of
+    these `decode` returns the JSON. `max_bytes` bounds the UTF-8 text; `setting` is the environment
+    variable that the error names.
 
     Raises:
         ValueRejected: with code `not_json`, `too_deep` or `too_large`. The message names the
@@ -78,9 +84,29 @@ def _plain(value: object, place: str, depth: int) -> Any:
             _key(key, place): _plain(each, f"{place}.{key}", depth + 1)
             for key, each in value.items()
         }
+    if isinstance(value, (set, frozenset)):
+        members = [_plain(each, f"{place}[]", depth + 1) for each in value]
+        # The same in each process: its text names the output in a cache.
+        return sorted(members, key=json.dumps)
+    return _plain(_known_as(value, place), place, depth + 1)
+
+
+def _known_as(value: Any, place: str) -> Any:
+    """Return what pydantic or numpy make of the value on its way to JSON."""
+    numpy = sys.modules.get("numpy")
+    if numpy is not None and isinstance(value, (numpy.ndarray, numpy.generic)):
+        return value.tolist()
+    if type(value).__module__ != "builtins" and not isinstance(value, (type, Iterator)):
+        if dataclasses.is_dataclass(value) and not hasattr(value, "__pydantic_serializer__"):
+            return {each.name: getattr(value, each.name) for each in dataclasses.fields(value)}
+        try:
+            return to_jsonable_python(value)
+        except ValueError:
+            pass
+    # Bytes are no text, and an iterator may have no end.
     raise ValueRejected(
         f"not JSON: {type(value).__qualname__} at {place[:80]}; "
-        "pass JSON types or a pydantic model",
+        "pass JSON types, a dataclass, or a pydantic model",
         code="not_json",
     )
 

@@ -86,6 +86,24 @@ def live_only(chain: str, reader: Reader) -> str | None:
     return None if announced is None else announced.live_only
 
 
+def uncached(chain: str, reader: Reader) -> str | None:
+    """Return why a batch of the chain may not take outputs from the cache; None: it may."""
+    here = registered().get(chain)
+    if here is not None:
+        return here.why_not_cached()
+    announced = reader.chain(chain)
+    return None if announced is None else announced.uncached
+
+
+def unmetered(chain: str, reader: Reader) -> str | None:
+    """Return why a batch of the chain may not have a budget; None: it may."""
+    here = registered().get(chain)
+    if here is not None:
+        return here.why_not_metered()
+    announced = reader.chain(chain)
+    return None if announced is None else announced.unmetered
+
+
 def inputs_per_call(chain: str, reader: Reader) -> int:
     """Return how many inputs one call of the chain's provider takes; 1 for most."""
     here = registered().get(chain)

@@ -25,7 +25,15 @@ from ledger.values import encode
 from ledger.webhook import BadWebhook, checked_url
 from ledger.wire import new_batch_id
 from producer.configs import recorded, same_length
-from producer.inputs import blocks, check_for, inputs_per_call, is_text, live_only
+from producer.inputs import (
+    blocks,
+    check_for,
+    inputs_per_call,
+    is_text,
+    live_only,
+    uncached,
+    unmetered,
+)
 from producer.recording import Opening, Recording, SubmittedBefore
 from producer.window import Window, window_seconds
 
@@ -177,6 +185,10 @@ def submit(app: Celery, store: Store, what: Submission) -> str:
     check = check_for(what.chain, reader)
     if what.mode == "provider" and (why := live_only(what.chain, reader)) is not None:
         raise SubmitRefused(f'mode="provider": chain {what.chain!r} cannot be sent, as {why}')
+    if what.cache and (why := uncached(what.chain, reader)) is not None:
+        raise SubmitRefused(f"cache: {why}")
+    if what.budget is not None and (why := unmetered(what.chain, reader)) is not None:
+        raise SubmitRefused(f"budget: {why}")
     config, configs = recorded(what.config)
     inputs = what.inputs if configs is None else same_length(what.inputs, configs)
     pages = blocks(inputs, what.custom_ids, check, store.settings, configs)

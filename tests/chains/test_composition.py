@@ -78,7 +78,13 @@ def test_ainvoke_is_preferred_and_given_the_config() -> None:
     chain = coerce(recorder) | shout
     assert chain.invoke("a", {"tags": ["x"]}) == "A"
     assert chain.invoke("a") == "A"
-    assert recorder.configs == [{"tags": ["x"]}, None]
+    filled: dict[str, Any] = {
+        "metadata": {},
+        "callbacks": None,
+        "recursion_limit": 25,
+        "configurable": {},
+    }
+    assert recorder.configs == [{"tags": ["x"], **filled}, {"tags": [], **filled}]
 
 
 def test_a_function_that_has_a_parameter_config_is_given_it() -> None:
