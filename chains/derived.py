@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from contextlib import aclosing, nullcontext
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 from chains.coerce import coerce
 from chains.concurrency import as_ended, current_gate, gated_context
@@ -57,6 +57,11 @@ class Bound(_Derived):
         max_concurrency(config)
         self._options = dict(options)
         self._config = config
+
+    def with_config(self, config: RunnableConfig | None = None, **kwargs: Any) -> "Bound":
+        """As LangChain: what is bound again replaces what was bound before."""
+        again = cast(RunnableConfig, {**self._config, **(config or {}), **kwargs})
+        return Bound(self._chain, self._options, again)
 
     async def ainvoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
         config = merged(self._config, config)

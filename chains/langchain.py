@@ -203,11 +203,12 @@ class _Observing:
     def __init__(self, run: "Run") -> None:
         self._run = run
         self._places: dict[UUID, _Place] = {}
-        self._failed: tuple[BaseException, list[str]] | None = None
+        #: Branches fail beside each other.
+        self._failed: list[tuple[BaseException, list[str]]] = []
 
     def path(self, error: BaseException) -> list[str] | None:
         """Return the branches and the name of the innermost run that raised the error."""
-        return self._failed[1] if self._failed is not None and self._failed[0] is error else None
+        return next((path for failed, path in self._failed if failed is error), None)
 
     def _start(
         self,
@@ -229,8 +230,8 @@ class _Observing:
     on_llm_start = on_chat_model_start = _start
 
     def _error(self, error: BaseException, *, run_id: UUID, **more: Any) -> None:
-        if self._failed is None or self._failed[0] is not error:
-            self._failed = (error, self._path_to(run_id))
+        if self.path(error) is None:
+            self._failed.append((error, self._path_to(run_id)))
 
     on_chain_error = on_tool_error = on_retriever_error = _error
 

@@ -16,7 +16,7 @@ from chains import Chat, Lambda, Parallel, Prompt, Usage, register, report_usage
 
 
 def model() -> ChatOpenAI:
-    return ChatOpenAI(model="test-model", max_retries=0, base_url=os.environ["OPENAI_BASE_URL"])
+    return ChatOpenAI(model_name="test-model", max_retries=0)
 
 
 def prompt(text: str) -> ChatPromptTemplate:
@@ -65,7 +65,7 @@ os.environ.setdefault("OPENAI_BASE_URL", "http://127.0.0.1:9/v1")
 os.environ.setdefault("OPENAI_API_KEY", "none")
 
 #: Each asks a model once.
-METERED = {
+METERED: dict[str, Any] = {
     "own": Chat("test-model"),
     "model": model() | RunnableLambda(first_text),
     "bound": model().bind(temperature=0) | RunnableLambda(first_text),
@@ -78,12 +78,12 @@ METERED = {
 }
 
 #: Chain, input, and the code and step of its error.
-FAILING = {
+FAILING: dict[str, tuple[Any, Any, str, str]] = {
     "tool": (double, {"number": "x"}, "invalid_input", "double"),
     "tool in a chain": (RunnableLambda(dict) | double, {"number": "x"}, "invalid_input", "double"),
     "inner step": (RunnableLambda(len) | RunnableLambda(fails), "a", "ValueError", "fails"),
     "branch": (
-        RunnableLambda(len) | RunnableParallel(good=len, bad=RunnableLambda(fails)),
+        RunnableLambda(len) | RunnableParallel(good=str, bad=RunnableLambda(fails)),
         "a",
         "ValueError",
         "bad.fails",
@@ -98,7 +98,7 @@ FAILING = {
 }
 
 #: Chain, and a part of what is said if it is to have a cache.
-CACHED = {
+CACHED: dict[str, tuple[Any, str | None]] = {
     "own": (Chat("test-model"), None),
     "serializable": (prompt("{text}") | model(), None),
     "function": (RunnableLambda(str.upper), "cannot serialize the RunnableLambda"),
@@ -109,11 +109,11 @@ CACHED = {
 }
 
 #: Prompts and models that must not share a cache entry.
-DIFFERENT = [
+DIFFERENT: list[Any] = [
     prompt("A {text}") | model(),
     prompt("B {text}") | model(),
     prompt("A {text}") | model().bind(temperature=1),
-    prompt("A {text}") | ChatOpenAI(model="other", base_url=os.environ["OPENAI_BASE_URL"]),
+    prompt("A {text}") | ChatOpenAI(model_name="other"),
     prompt("A {text}") | model().bind(stop=["x"]),
     prompt("A {text}") | model().with_config(configurable={"model": "x"}),
 ]
@@ -127,7 +127,7 @@ for name, metered in METERED.items():
     register(named("metered", name), metered)
 for name, (failing, *_) in FAILING.items():
     register(named("failing", name), failing)
-for name, (cached, _) in CACHED.items():
+for name, (cached, _why) in CACHED.items():
     register(named("cached", name), cached)
 register("metered-custom", Custom())
 register("metered-custom-reported", Custom(), reports_usage=True)
