@@ -286,5 +286,5 @@ def test_a_console_may_define_a_chain_anew() -> None:
 
 
 def test_passthrough_of_langchain_is_a_step_of_ours() -> None:
-    chain = Lambda(dict) | RunnablePassthrough.assign(n=lambda found: found["a"] + 1)
+    chain: Any = Lambda(dict) | RunnablePassthrough.assign(n=lambda found: found["a"] + 1)
     assert chain.batch([{"a": 1}]) == [{"a": 1, "n": 2}]

@@ -32,7 +32,8 @@ def routed(name: str, original: Callable[..., Any]) -> Callable[..., Any]:
 
 def classes(base: type) -> Iterator[type]:
     yield base
-    for each in base.__subclasses__():
+    kinds: list[type] = base.__subclasses__()
+    for each in kinds:
         yield from classes(each)
 
 

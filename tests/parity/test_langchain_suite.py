@@ -101,6 +101,7 @@ def run(root: Path) -> tuple[set[str], int, str]:
     return names, len(cases) - len(bad), answer.stdout[-6000:]
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_langchains_own_tests_pass_through_our_wrapper(suite: Path) -> None:
     failed, passed, said = run(suite)
