@@ -16,6 +16,7 @@ from chains.errors import (
 )
 from chains.function import Lambda
 from chains.limits import RateLimit
+from chains.listeners import ListenedRun
 from chains.parallel import Parallel
 from chains.prompt import Prompt
 from chains.registry import RegisteredChain, Registry, get_chain, register, registered
@@ -38,6 +39,7 @@ __all__ = [
     "ErrorInfo",
     "InvalidInput",
     "Lambda",
+    "ListenedRun",
     "OperatorNeeded",
     "Parallel",
     "Prompt",

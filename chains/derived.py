@@ -15,7 +15,7 @@ from chains.run import at
 from chains.runnable import Runnable, Step
 
 
-class _Derived(Runnable[Any, Any]):
+class Derived(Runnable[Any, Any]):
     """A chain that has another one's name, fingerprint and outputs, unless it says otherwise."""
 
     def __init__(self, chain: Runnable[Any, Any]) -> None:
@@ -36,7 +36,7 @@ class _Derived(Runnable[Any, Any]):
         return self._chain.merged_config(config)
 
 
-class Retrying(_Derived):
+class Retrying(Derived):
     """The chain, begun again as a whole as the policy says."""
 
     def __init__(self, chain: Runnable[Any, Any], policy: RetryPolicy) -> None:
@@ -47,7 +47,7 @@ class Retrying(_Derived):
         return await attempts(self._policy, lambda: self._chain.ainvoke(input, config, **kwargs))
 
 
-class Bound(_Derived):
+class Bound(Derived):
     """The chain with keyword arguments and a config that each of its calls has."""
 
     def __init__(
@@ -77,7 +77,7 @@ class Bound(_Derived):
         return self._chain.merged_config(merged(self._config, config))
 
 
-class Fallbacks(_Derived):
+class Fallbacks(Derived):
     """The chain, and others that are tried in turn for an input that it has failed with."""
 
     def __init__(
@@ -126,7 +126,7 @@ class Fallbacks(_Derived):
         return self._chains[-1].plain(output)
 
 
-class Each(_Derived):
+class Each(Derived):
     """The chain for each element of its input, a list; the output is a list in that order."""
 
     async def ainvoke(

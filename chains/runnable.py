@@ -173,6 +173,23 @@ class Runnable(ABC, Generic[In, Out]):
 
         return Bound(self, {}, cast(RunnableConfig, {**(config or {}), **kwargs}))
 
+    def with_listeners(
+        self,
+        *,
+        on_start: Callable[..., Any] | None = None,
+        on_end: Callable[..., Any] | None = None,
+        on_error: Callable[..., Any] | None = None,
+    ) -> "Runnable[In, Out]":
+        """Call these functions, sync or async, as each run of this chain starts, ends and fails.
+
+        Each takes the run, a `ListenedRun`, and the config if it has a parameter `config`. They are
+        called where the chain runs: of a registered chain, on the workers. An error of theirs is
+        logged.
+        """
+        from chains.listeners import Listened, Listeners
+
+        return Listened(self, Listeners(on_start=on_start, on_end=on_end, on_error=on_error))
+
     def map(self) -> "Runnable[Sequence[In], list[Out]]":
         """Run each element of an input, a list, through this chain; the output is a list."""
         from chains.derived import Each

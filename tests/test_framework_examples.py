@@ -1,5 +1,6 @@
 """The examples for other frameworks run as they stand, beside real workers and over real HTTP."""
 
+import ast
 import json
 import urllib.error
 import urllib.request
@@ -140,6 +141,23 @@ def test_a_django_project_keeps_its_own_tasks_and_stores_the_answers(
 
     wait_until(stored, what=f"the answers are stored: {worker.log[-3000:]}", timeout=60)
     assert "tickets.tasks.store_answers" in worker.log
+
+
+def test_a_graph_has_a_node_on_the_workers(working: Deployment) -> None:
+    before = len(working.client.list(limit=100))
+    tickets = [each["ticket"] for each in TICKETS if "ticket" in each]
+    command = ["examples.langgraph_app", *tickets]
+    ran = working.start(command, "graph", env={"PYTHONPATH": str(ROOT)})
+    assert ran.wait(90) == 0, ran.log
+    states = [ast.literal_eval(line) for line in ran.log.splitlines() if line.startswith("{")]
+    assert [state["ticket"] for state in states] == tickets, ran.log
+    queues = {"high": "on call", "low": "support"}
+    for state in states:
+        assert state["summary"]
+        assert state["queue"] == queues[state["urgency"]]
+    listed = working.client.list(limit=100)
+    made = listed[: len(listed) - before]
+    assert sum(record.request_counts.total for record in made) == len(tickets)
 
 
 def test_the_notebook_runs(working: Deployment, monkeypatch: pytest.MonkeyPatch) -> None:

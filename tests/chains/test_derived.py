@@ -10,7 +10,7 @@ from langchain_core.messages import AIMessage, HumanMessage, SystemMessage
 from langchain_core.prompts import ChatPromptTemplate
 from langchain_core.runnables import RunnableGenerator, RunnableLambda, RunnablePassthrough
 
-from chains import Chat, InvalidInput, Lambda, Prompt, Registry, RetryPolicy, coerce
+from chains import Chat, InvalidInput, Lambda, ListenedRun, Prompt, Registry, RetryPolicy, coerce
 from tests.openai_server import OpenAIServer
 
 
@@ -86,6 +86,61 @@ def test_what_is_made_of_a_chain_is_what_langchain_makes(name: str) -> None:
     assert comparable([ours.invoke(each) for each in inputs[:1] if "un" not in name]) == (
         expected[:1] if "un" not in name else []
     )
+
+
+#: A chain that is listened to, by the name of what its listeners are to hear.
+LISTENED: dict[str, Callable[[Make], Any]] = {
+    "text": lambda make: make(str),
+    "dict": lambda make: make(lambda n: {"n": n}),
+    "sequence": lambda make: make(str) | make(len),
+    "error": lambda make: make(fails),
+    "bound": lambda make: make(plus).bind(by=5),
+}
+CONFIG: Any = {"tags": ["a"], "metadata": {"k": 1}, "configurable": {"x": "y"}, "run_name": "mine"}
+
+
+@pytest.mark.parametrize("name", LISTENED)
+@pytest.mark.parametrize("config", [CONFIG, {}], ids=["config", "no config"])
+def test_listeners_hear_what_langchains_hear(name: str, config: Any) -> None:
+    heard: dict[Any, list[Any]] = {RunnableLambda: [], Lambda: []}
+    for make, told in heard.items():
+        found: dict[Any, list[Any]] = {}
+
+        def hear(run: Any, told: dict[Any, list[Any]] = found) -> None:
+            said = None if run.error is None else run.error.partition(")")[0]
+            assert (run.end_time or run.start_time) >= run.start_time
+            # What a chain without a name is called is each library's own.
+            name = run.name if run.name == "mine" else None
+            seen = [name, run.run_type, run.inputs, dict(run.outputs or {}), said]
+            seen += [run.tags, dict(run.metadata)]
+            told.setdefault(run.inputs["input"], []).append(seen)
+
+        def hear_with_config(run: Any, config: Any, told: Any = found) -> None:
+            told.setdefault(run.inputs["input"], []).append(config["configurable"])
+
+        chain = LISTENED[name](make)
+        listened = chain.with_listeners(on_start=hear, on_end=hear, on_error=hear)
+        listened = listened.with_listeners(on_end=hear_with_config, on_error=hear_with_config)
+        listened.batch([1, 2], config, return_exceptions=True)
+        told.append({key: sorted(each, key=repr) for key, each in found.items()})
+    ours, theirs = heard[Lambda], heard[RunnableLambda]
+    assert ours == theirs
+    assert [len(each) for each in ours[0].values()] == [3, 3]
+
+
+def test_a_listener_may_be_async_and_may_fail(caplog: pytest.LogCaptureFixture) -> None:
+    heard: list[str] = []
+
+    async def hear(run: ListenedRun) -> None:
+        heard.append(run.name)
+
+    def broken(run: ListenedRun) -> None:
+        raise ValueError("my listener's")
+
+    listened = Lambda(plus).with_listeners(on_start=hear, on_end=broken)
+    assert listened.batch([1, 2]) == [2, 3]
+    assert heard == ["plus", "plus"]
+    assert caplog.text.count("a listener of plus failed") == 2
 
 
 NO_WAIT = {"max": 0.0}
