@@ -135,7 +135,7 @@ class LangChainRuns(CallerRuns):
         said = output.response_metadata if isinstance(output, AIMessage) else {}
         message = AIMessage(
             content="",
-            usage_metadata=_usage_metadata(usage),
+            usage_metadata=_usage_metadata(usage, output),
             response_metadata={"model_name": said.get("model_name") or self.name},
         )
         result = LLMResult(generations=[[ChatGeneration(message=message)]])
@@ -147,11 +147,18 @@ def _without_callbacks(config: Any) -> Any:
     return {name: value for name, value in config.items() if name != "callbacks"}
 
 
-def _usage_metadata(usage: Usage) -> UsageMetadata:
-    return UsageMetadata(
+def _usage_metadata(usage: Usage, output: Any) -> UsageMetadata:
+    said = output.usage_metadata if isinstance(output, AIMessage) else None
+    if said is not None and said["total_tokens"] == usage.total_tokens:
+        return said  # it was the only call, and the model told more than is recorded of an item
+    told = UsageMetadata(
         input_tokens=usage.input_tokens or 0,
         output_tokens=usage.output_tokens or 0,
         total_tokens=usage.total_tokens or 0,
-        input_token_details=InputTokenDetails(cache_read=usage.cached_input_tokens or 0),
-        output_token_details=OutputTokenDetails(reasoning=usage.reasoning_tokens or 0),
     )
+    # What nobody has reported is left out, as LangChain does.
+    if usage.cached_input_tokens is not None:
+        told["input_token_details"] = InputTokenDetails(cache_read=usage.cached_input_tokens)
+    if usage.reasoning_tokens is not None:
+        told["output_token_details"] = OutputTokenDetails(reasoning=usage.reasoning_tokens)
+    return told

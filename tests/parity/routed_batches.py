@@ -1,19 +1,38 @@
 """A plugin for LangChain's own tests: each batch call that a test makes goes through our wrapper.
 
-It is loaded in a process of its own, by its file, beside LangChain's `tests` package.
+It is loaded in a process of its own, by its file, beside LangChain's `tests` package. Where
+BATCHORD_REDIS_URL is set, the calls go through a RemoteRunnable to a worker. That is Celery's for
+tests, in a thread of this process: the tests make their chains as they run, and look at the fakes
+in them afterwards.
 """
 
 import inspect
+import os
 import sys
 from collections.abc import Callable, Iterator
 from functools import wraps
+from itertools import count
 from typing import Any, Final
 
+import pytest
 from langchain_core.runnables import Runnable
 
-from chains import coerce
+from chains import coerce, register
+from producer import RemoteRunnable
 
+REMOTE: Final = os.environ.get("BATCHORD_REDIS_URL")
 METHODS: Final = ("batch", "abatch", "batch_as_completed", "abatch_as_completed")
+
+
+numbers = count()
+
+
+def ours(runnable: Any) -> Any:
+    """Return the Runnable of a test as a chain of ours, here or on the worker."""
+    if REMOTE is None:
+        return coerce(runnable)
+    chain = register(f"theirs-{next(numbers)}", runnable)
+    return RemoteRunnable(chain.name)
 
 
 def routed(name: str, original: Callable[..., Any]) -> Callable[..., Any]:
@@ -22,7 +41,7 @@ def routed(name: str, original: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(original)
     def method(self: Any, *args: Any, **kwargs: Any) -> Any:
         by_test = "unit_tests" in sys._getframe(1).f_code.co_filename
-        call = getattr(coerce(self), name) if by_test else original.__get__(self)
+        call = getattr(ours(self), name) if by_test else original.__get__(self)
         if by_test:
             routed_calls.append(name)
         return call(*args, **kwargs)
@@ -41,8 +60,11 @@ routed_calls: list[str] = []
 
 
 def pytest_collection_modifyitems(config: Any, items: list[Any]) -> None:
-    """Leave out tests that call no batch: they would test nothing of ours."""
-    calling = [item for item in items if "batch" in inspect.getsource(item.function)]
+    """Leave out tests that call no batch, and would test nothing of ours; and those that stop the
+    clock where a worker runs in this process."""
+    left_out = "freeze_time" if REMOTE else "\0"
+    sources = {item: inspect.getsource(item.function) for item in items}
+    calling = [item for item in items if "batch" in sources[item] and left_out not in sources[item]]
     config.hook.pytest_deselected(items=[item for item in items if item not in calling])
     items[:] = calling
 
@@ -53,6 +75,20 @@ def pytest_collection_finish() -> None:
         for name in METHODS:
             if name in vars(kind):
                 setattr(kind, name, routed(name, vars(kind)[name]))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def worker() -> Iterator[None]:
+    """A worker for the calls that go to one."""
+    if REMOTE is None:
+        yield
+        return
+    from celery.contrib.testing.worker import start_worker
+
+    from worker.app import app
+
+    with start_worker(app, concurrency=8, pool="threads", perform_ping_check=False):
+        yield
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
