@@ -22,12 +22,23 @@ class Bridge(LangChainRunnable[Any, Any], Runnable[Any, Any]):  # type: ignore[m
     """LangChain's methods, put before those of the same name that chains have."""
 
     @property
+    def input_type(self) -> Any:
+        """What the chain takes; None: unknown."""
+        return None
+
+    @property
+    def output_type(self) -> Any:
+        """What the chain gives; None: unknown."""
+        return None
+
+    # For its schemas, and for what LangChain makes by them: `as_tool`, a graph's drawing.
+    @property
     def InputType(self) -> Any:
-        return Any
+        return Any if self.input_type is None else self.input_type
 
     @property
     def OutputType(self) -> Any:
-        return Any
+        return Any if self.output_type is None else self.output_type
 
     def __or__(self, other: Any) -> Any:
         return super().__or__(_as_langchain(other))

@@ -84,6 +84,18 @@ class RemoteRunnable(_Base):
         self._gather_calls = gather_calls
         self._prepare()
 
+    @property
+    def input_type(self) -> Any:
+        """What the chain takes, if it was registered in this process; None: unknown."""
+        here = registered().get(self.chain)
+        return None if here is None else here.input_type
+
+    @property
+    def output_type(self) -> Any:
+        """What outputs are read as; None: JSON values, and LangChain's objects."""
+        here = registered().get(self.chain)
+        return self._output_type or (None if here is None else here.output_type)
+
     def _prepare(self) -> None:
         """Make what is no part of a pickle."""
         kind = self._output_type

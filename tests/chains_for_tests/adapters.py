@@ -2,7 +2,7 @@
 
 import datetime
 import os
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 from langchain_core.language_models.fake_chat_models import FakeListChatModel
@@ -11,6 +11,9 @@ from langchain_core.prompts import ChatPromptTemplate
 from langchain_core.runnables import RunnableGenerator, RunnableLambda, RunnableParallel
 from langchain_core.tools import tool
 from langchain_openai import ChatOpenAI
+from langgraph.checkpoint.base import BaseCheckpointSaver
+from langgraph.checkpoint.memory import InMemorySaver
+from langgraph.graph import END, START, StateGraph
 
 from chains import Chat, Lambda, Parallel, Prompt, Usage, register, report_usage
 
@@ -58,6 +61,28 @@ def chunks(stream: Any) -> Any:
 def values(_: Any) -> dict[str, Any]:
     day = datetime.date(2026, 11, 28)
     return {"scalar": np.int64(1), "array": np.ones(1), "set": {2, 1}, "day": day}
+
+
+class SyncSaver(InMemorySaver):
+    """A checkpointer without async methods, as that for SQLite is."""
+
+    aget_tuple = BaseCheckpointSaver.aget_tuple
+    alist = BaseCheckpointSaver.alist
+    aput = BaseCheckpointSaver.aput
+    aput_writes = BaseCheckpointSaver.aput_writes
+
+
+class Counted(TypedDict):
+    count: int
+
+
+def counts() -> Any:
+    """A graph that goes on counting in its thread."""
+    graph = StateGraph(Counted)
+    graph.add_node("count", lambda state: {"count": state["count"] + 1})
+    graph.add_edge(START, "count")
+    graph.add_edge("count", END)
+    return graph.compile(checkpointer=SyncSaver())
 
 
 # The keys are read as a model is made; a process that asks none has no provider to name.
@@ -136,3 +161,4 @@ register("documents", Prompt("Read: {documents}"))
 register("echo-json", Lambda(lambda value: value))
 register("gives-values", Lambda(values))
 register("sync-only", RunnableLambda(str) | RunnableGenerator(chunks))
+register("sync-checkpointer", counts())

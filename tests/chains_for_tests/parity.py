@@ -22,6 +22,12 @@ class Person(pydantic.BaseModel, strict=True):
     age: int
 
 
+class Named(pydantic.BaseModel):
+    """Greet a person."""
+
+    name: str
+
+
 def shout(text: str) -> str:
     return text.upper()
 
@@ -166,4 +172,5 @@ register("lc-typed-messages", lambda found: list(map(kind_of, found)), input_typ
 register("lc-spends", spends)
 register("lc-busy", busy)
 register("lc-persons", person, output_type=Person)
+register("lc-greets", lambda found: f"Hello {found.name}", input_type=Named, output_type=str)
 register("lc-choose-model", RunnableLambda(lambda text, config: model().invoke(text, config)))

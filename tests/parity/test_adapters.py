@@ -128,6 +128,14 @@ def test_a_runnable_without_async_runs_on_workers(worker: Deployment) -> None:
     assert worker.client.submit("sync-only", [1, 2]).outputs() == ["<1>", "<2>"]
 
 
+def test_a_graph_with_a_sync_checkpointer_runs_on_workers(worker: Deployment) -> None:
+    configs: Any = [{"configurable": {"thread_id": each}} for each in ("one", "two")]
+    batch = worker.client.submit(
+        "sync-checkpointer", [{"count": n} for n in (1, 5)], config=configs
+    )
+    assert batch.outputs() == [{"count": 2}, {"count": 6}]
+
+
 @dataclasses.dataclass
 class Point:
     x: int

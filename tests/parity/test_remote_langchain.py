@@ -9,6 +9,7 @@ from operator import itemgetter
 from typing import Any, TypedDict
 
 import pytest
+from langchain_core._api import LangChainBetaWarning
 from langchain_core.callbacks import (
     BaseCallbackHandler,
     UsageMetadataCallbackHandler,
@@ -33,8 +34,9 @@ from ledger.errors import IdempotencyConflict, ItemNotSucceeded, SubmitRefused
 from ledger.models import BatchStatus
 from producer import Client, RemoteRunnable
 from tests.chains_for_tests.parity import Person, model, shout
-from tests.harness import Deployment, provider_env
+from tests.harness import Deployment, provider_env, wait_until
 from tests.openai_server import OpenAIServer
+from tests.parity.traces import Traces
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -387,6 +389,39 @@ def test_a_prompt_and_a_parser_around_a_remote_model(
 def test_messages_are_read_as_the_type_that_a_chain_declares(worker: Deployment) -> None:
     step = RemoteRunnable("lc-typed-messages", client=worker.client)
     assert step.invoke([HumanMessage("a"), AIMessage("b")]) == ["HumanMessage", "AIMessage"]
+
+
+def test_its_schemas_are_those_of_the_registered_chain(worker: Deployment) -> None:
+    greets = RemoteRunnable("lc-greets", client=worker.client)
+    assert greets.get_input_jsonschema()["properties"]["name"]["type"] == "string"
+    assert greets.get_output_jsonschema()["type"] == "string"
+    sized = RemoteRunnable("lc-greets", client=worker.client, output_type=int)
+    assert sized.get_output_jsonschema()["type"] == "integer"
+    assert "type" not in RemoteRunnable("lc-shout", client=worker.client).get_input_jsonschema()
+    with pytest.warns(LangChainBetaWarning):
+        tool = greets.as_tool(name="greet", description="Greet a person.")
+    assert list(tool.args) == ["name"]
+    assert tool.invoke({"name": "Ada"}) == "Hello Ada"
+
+
+def test_langsmith_finds_an_item_by_its_names(worker: Deployment, traces: Traces) -> None:
+    batch = worker.client.submit("lc-told-foreign", [1], custom_ids=["c1"], config={"tags": ["t"]})
+    batch.wait(60)
+
+    def found() -> list[Any]:
+        runs = traces.runs()
+        return [run for run in runs if _metadata(run).get("batchord_batch_id") == batch.id]
+
+    wait_until(found, what="the trace is there", timeout=60)
+    [run] = found()
+    named = {"batchord_index": 0, "batchord_custom_id": "c1", "batchord_attempt": 1}
+    assert named.items() <= _metadata(run).items()
+    assert run["name"] == "told_in_full"
+    assert "t" in run["tags"]
+
+
+def _metadata(run: Any) -> dict[str, Any]:
+    return dict((run.get("extra") or {}).get("metadata") or {})
 
 
 def test_only_listed_classes_are_made() -> None:
