@@ -340,7 +340,7 @@ def test_an_estimate_knows_more_once_a_batch_of_the_chain_has_completed(
 
 def test_an_estimate_refuses_what_a_submit_does(priced: Deployment) -> None:
     with pytest.raises(Exception, match="input 1: not JSON"):
-        priced.client.estimate("ask", ["a", {1}])
+        priced.client.estimate("ask", ["a", b"1"])
     with pytest.raises(Exception, match="no chain is registered as 'nothing'"):
         priced.client.estimate("nothing", ["a"])
 
