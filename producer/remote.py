@@ -225,6 +225,13 @@ class RemoteRunnable(_Base):
         here = registered().get(self.chain)
         return None if here is None else here.output_adapter
 
+    # As a step of a chain that is submitted itself.
+    def why_not_cached(self) -> str | None:
+        return f"remote chain {self.chain!r} has settings that are known only to its workers"
+
+    def why_not_metered(self) -> str | None:
+        return f"what remote chain {self.chain!r} uses is counted in batches of its own"
+
     def __reduce__(self) -> tuple[Any, ...]:
         made = ("_client", "_adapter", "_gathering")
         state = {name: value for name, value in vars(self).items() if name not in made}

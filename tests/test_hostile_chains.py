@@ -17,7 +17,7 @@ OUTPUTS = {
     "infinity": "output_not_json",
     "object": "output_not_json",
     "bytes": "output_not_json",
-    "set": "output_not_json",
+    "iterator": "output_not_json",
     "int_keys": "output_not_json",
     "surrogate": "output_not_json",
     "surrogate_key": "output_not_json",

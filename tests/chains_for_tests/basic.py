@@ -145,7 +145,7 @@ def hostile_output(kind: str) -> Any:
         "infinity": lambda: [float("-inf")],
         "object": object,
         "bytes": lambda: b"bytes",
-        "set": lambda: {1, 2},
+        "iterator": lambda: iter([1, 2]),
         "int_keys": lambda: {1: "one"},
         "surrogate": lambda: "\ud800",
         "surrogate_key": lambda: {"\ud800": 1},

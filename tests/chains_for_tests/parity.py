@@ -140,6 +140,16 @@ ROWS = {
         RunnableLambda(told), None, [1, 2, 3], config=[CONFIG, CONFIG, {"tags": ["own"]}]
     ),
     "config of the second": Row(RunnableLambda(told), None, [1, 2], config=[{}, CONFIG]),
+    "alternatives": Row(
+        PROMPT.configurable_alternatives(
+            ConfigurableField(id="prompt"),
+            default_key="brief",
+            bare=ChatPromptTemplate([("human", "{text}")]),
+        ),
+        None,
+        [{"text": "a"}, {"text": "b"}],
+        config=[{"configurable": {"prompt": "bare"}}, {}],
+    ),
     "unknown names in a config": Row(RunnableLambda(told), None, [1], config={"user_id": "u2"}),
 }
 

@@ -27,7 +27,7 @@ from langchain_core.runnables import (
 )
 from langgraph.graph import END, START, StateGraph
 
-from chains import Lambda
+from chains import Lambda, Registry
 from chains.langchain_objects import dump, load
 from ledger.budget import Budget
 from ledger.errors import IdempotencyConflict, ItemNotSucceeded, SubmitRefused
@@ -389,6 +389,13 @@ def test_a_prompt_and_a_parser_around_a_remote_model(
 def test_messages_are_read_as_the_type_that_a_chain_declares(worker: Deployment) -> None:
     step = RemoteRunnable("lc-typed-messages", client=worker.client)
     assert step.invoke([HumanMessage("a"), AIMessage("b")]) == ["HumanMessage", "AIMessage"]
+
+
+def test_as_a_step_of_a_submitted_chain_it_has_no_known_settings_nor_usage() -> None:
+    remote: Any = RemoteRunnable("lc-shout", client=Client("redis://127.0.0.1:1/0"))
+    entry = Registry().register("outer", {"a": str.strip, "b": remote})
+    assert "'lc-shout' has settings" in str(entry.why_not_cached())
+    assert "'lc-shout' uses is counted in batches of its own" in str(entry.why_not_metered())
 
 
 def test_its_schemas_are_those_of_the_registered_chain(worker: Deployment) -> None:
