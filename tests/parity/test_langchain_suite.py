@@ -161,4 +161,4 @@ def test_langchains_own_tests_pass_through_our_wrapper(suite: Path) -> None:
 def test_langchains_own_tests_pass_through_a_remote_chain(suite: Path, deploy: Deploy) -> None:
     # Their chains fail on purpose, all alike.
     env = {"BATCHORD_REDIS_URL": deploy().url, "BATCHORD_ALIKE_LIMIT": "0"}
-    check(run(suite, **env), DIFFERENT_REMOTE, 60)
+    check(run(suite, **env), DIFFERENT_REMOTE, 40)
