@@ -146,14 +146,14 @@ class Request(Step[Any, dict[str, Any]]):
         if request.attempts.timeout is not None:
             options["timeout"] = request.attempts.timeout
         with provider.translate():
-            client = await provider.client()
+            sdk = await provider.client()
         # With the SDK's client, so that it is there already.
         import httpx2
 
         async def call() -> tuple[dict[str, Any], Usage]:
             report_usage(Usage(requests=1))
             try:
-                response = await client.post(
+                response = await sdk.post(
                     request.path,
                     cast_to=httpx2.Response,
                     body=request.body,
