@@ -7,7 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from chains import (
+    from batchord.chains import (
         BatchordError,
         ChainError,
         ChainNotFound,
@@ -31,8 +31,8 @@ if TYPE_CHECKING:
         register,
         report_usage,
     )
-    from ledger.budget import Budget
-    from ledger.errors import (
+    from batchord.ledger.budget import Budget
+    from batchord.ledger.errors import (
         BatchAborted,
         BatchPaused,
         IdempotencyConflict,
@@ -47,8 +47,8 @@ if TYPE_CHECKING:
         UnreadableBatch,
         ValueRejected,
     )
-    from ledger.events import BatchEvent, ProgressEvent, StatusEvent
-    from ledger.models import (
+    from batchord.ledger.events import BatchEvent, ProgressEvent, StatusEvent
+    from batchord.ledger.models import (
         BatchRecord,
         BatchStatus,
         Item,
@@ -57,14 +57,14 @@ if TYPE_CHECKING:
         PauseReason,
         RequestCounts,
     )
-    from ledger.progress import Progress
-    from ledger.settings import NoServer, Settings
-    from producer import Batch, Client, Estimate, RemoteRunnable
-    from producer.export import Exported, NotVectors
+    from batchord.ledger.progress import Progress
+    from batchord.ledger.settings import NoServer, Settings
+    from batchord.producer import Batch, Client, Estimate, RemoteRunnable
+    from batchord.producer.export import Exported, NotVectors
 
 #: Where the public names come from; the imports above tell type checkers the same.
 _MODULES = {
-    "chains": (
+    "batchord.chains": (
         "BatchordError",
         "ChainError",
         "ChainNotFound",
@@ -88,8 +88,8 @@ _MODULES = {
         "register",
         "report_usage",
     ),
-    "ledger.budget": ("Budget",),
-    "ledger.errors": (
+    "batchord.ledger.budget": ("Budget",),
+    "batchord.ledger.errors": (
         "BatchAborted",
         "BatchPaused",
         "IdempotencyConflict",
@@ -104,12 +104,12 @@ _MODULES = {
         "UnreadableBatch",
         "ValueRejected",
     ),
-    "ledger.events": (
+    "batchord.ledger.events": (
         "BatchEvent",
         "ProgressEvent",
         "StatusEvent",
     ),
-    "ledger.models": (
+    "batchord.ledger.models": (
         "BatchRecord",
         "BatchStatus",
         "Item",
@@ -118,18 +118,18 @@ _MODULES = {
         "PauseReason",
         "RequestCounts",
     ),
-    "ledger.progress": ("Progress",),
-    "ledger.settings": (
+    "batchord.ledger.progress": ("Progress",),
+    "batchord.ledger.settings": (
         "NoServer",
         "Settings",
     ),
-    "producer": (
+    "batchord.producer": (
         "Batch",
         "Client",
         "Estimate",
         "RemoteRunnable",
     ),
-    "producer.export": (
+    "batchord.producer.export": (
         "Exported",
         "NotVectors",
     ),

@@ -8,6 +8,8 @@ from typing import IO
 import click
 
 from batchord import details, jsonl, money, openai_lines, render
+from batchord.chains.request import Attempts
+from batchord.ledger.models import Item, ItemStatus, announcements
 from batchord.local import has_server
 from batchord.options import (
     How,
@@ -23,12 +25,10 @@ from batchord.options import (
     submit_options,
     writable,
 )
+from batchord.producer import Batch, Client
+from batchord.producer.export import line
 from batchord.target import Format, Target, format_of, format_options
 from batchord.watch import follow
-from chains.request import Attempts
-from ledger.models import Item, ItemStatus, announcements
-from producer import Batch, Client
-from producer.export import line
 
 batch_argument = click.argument("batch_id", metavar="ID")
 

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import IO, Self
 
-from chains.errors import BatchordError
+from batchord.chains.errors import BatchordError
 
 
 class ChildError(BatchordError):

@@ -15,7 +15,7 @@ import click
 from pydantic import ValidationError
 
 from batchord import batches, flower, onemachine, steer, upkeep
-from chains.errors import BatchordError
+from batchord.chains.errors import BatchordError
 
 
 class _Refusal(click.ClickException):

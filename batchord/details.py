@@ -9,8 +9,8 @@ from rich.table import Table
 from rich.text import Text
 
 from batchord import money, render
-from ledger.models import BatchRecord
-from ledger.progress import MOST_ATTEMPTS, Progress
+from batchord.ledger.models import BatchRecord
+from batchord.ledger.progress import MOST_ATTEMPTS, Progress
 
 #: What a program is told beside the record, whose fields the rest are.
 _PROGRESS = {

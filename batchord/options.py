@@ -10,14 +10,14 @@ from typing import IO, Any, Final, Literal, TypedDict, TypeVar, cast
 import click
 
 from batchord import jsonl, openai_lines
+from batchord.chains.request import REQUESTS, Attempts, register_requests
 from batchord.interruptible import interruptible
+from batchord.ledger.budget import Budget
+from batchord.ledger.models import BatchRecord, BatchStatus
+from batchord.ledger.schema import PAGE_SIZE
+from batchord.ledger.settings import Settings
 from batchord.local import import_chains
-from chains.request import REQUESTS, Attempts, register_requests
-from ledger.budget import Budget
-from ledger.models import BatchRecord, BatchStatus
-from ledger.schema import PAGE_SIZE
-from ledger.settings import Settings
-from producer.submission import DEFAULT_PRIORITY
+from batchord.producer.submission import DEFAULT_PRIORITY
 
 F = TypeVar("F", bound=Callable[..., Any])
 

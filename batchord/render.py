@@ -14,8 +14,8 @@ from rich.table import Table
 from rich.text import Text
 
 from batchord import money, openai_lines
-from ledger.models import BatchRecord, BatchStatus, ChainRecord, Item, ItemStatus
-from ledger.progress import Progress
+from batchord.ledger.models import BatchRecord, BatchStatus, ChainRecord, Item, ItemStatus
+from batchord.ledger.progress import Progress
 
 #: Columns of a table that goes into a pipe or a file: a row stays one line.
 _PIPE_WIDTH = 1_000

@@ -16,9 +16,9 @@ from typing import IO
 
 import click
 
+from batchord.chains.errors import BatchordError
 from batchord.child import Child, ChildError, Service, wait_for_parent
-from chains.errors import BatchordError
-from ledger.settings import SERVER_FILE
+from batchord.ledger.settings import SERVER_FILE
 
 _CURE = "pip install 'batchord[local]'"
 _START_TIMEOUT = 60.0  # a long append-only file takes its time to load

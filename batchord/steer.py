@@ -5,7 +5,7 @@ import click
 from batchord import render
 from batchord.batches import batch_argument
 from batchord.options import budget_of, budget_options, json_option
-from producer import Batch, Client
+from batchord.producer import Batch, Client
 
 
 @click.command()

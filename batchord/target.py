@@ -9,10 +9,10 @@ from typing import Any, Literal, NamedTuple, TypeVar
 import click
 
 from batchord import openai_lines
+from batchord.ledger.models import Item
 from batchord.options import writable
-from ledger.models import Item
-from producer import Batch
-from producer.export import NotVectors, replacing, write_lines, write_matrix
+from batchord.producer import Batch
+from batchord.producer.export import NotVectors, replacing, write_lines, write_matrix
 
 F = TypeVar("F", bound=Callable[..., Any])
 

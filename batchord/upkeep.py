@@ -9,10 +9,10 @@ import click
 from rich.text import Text
 
 from batchord import render
+from batchord.ledger.checkup import Grade
 from batchord.options import json_option
-from ledger.checkup import Grade
-from producer import Client
-from producer.window import window_seconds
+from batchord.producer import Client
+from batchord.producer.window import window_seconds
 
 _COLOURS = {Grade.OK: "green", Grade.WARNING: "yellow", Grade.ERROR: "red"}
 

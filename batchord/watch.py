@@ -15,11 +15,11 @@ from rich.table import Table
 from rich.text import Text
 
 from batchord import money, render
-from ledger.errors import LedgerUnavailable
-from ledger.models import BatchRecord
-from ledger.progress import Progress
-from producer import Batch
-from producer.steps import PATIENCE
+from batchord.ledger.errors import LedgerUnavailable
+from batchord.ledger.models import BatchRecord
+from batchord.ledger.progress import Progress
+from batchord.producer import Batch
+from batchord.producer.steps import PATIENCE
 
 #: Seconds between two looks at a batch, and between two lines where there is no terminal.
 _LOOK: Final = 0.2

@@ -20,11 +20,11 @@ from urllib.error import URLError
 from urllib.request import urlopen
 
 from batchord import Client, register
+from batchord.ledger.exchange import Exchange, Settlement, Wish
+from batchord.ledger.models import ItemStatus
+from batchord.ledger.shard import Cut
+from batchord.ledger.store import Store
 from chaos.server import Server, free_port
-from ledger.exchange import Exchange, Settlement, Wish
-from ledger.models import ItemStatus
-from ledger.shard import Cut
-from ledger.store import Store
 
 LIMIT_MS: Final = 100
 REQUESTS: Final = 50
@@ -84,7 +84,7 @@ def flower(url: str) -> Iterator[str]:
     """A Flower of this ledger, without a login."""
     port = free_port()
     process = subprocess.Popen(
-        [sys.executable, "-m", "celery", "-A", "worker.app", "flower", f"--port={port}"],
+        [sys.executable, "-m", "celery", "-A", "batchord.worker.app", "flower", f"--port={port}"],
         env={**os.environ, "BATCHORD_REDIS_URL": url, "FLOWER_UNAUTHENTICATED_API": "1"},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,

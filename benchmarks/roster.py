@@ -5,9 +5,9 @@ Two worker processes each, where nothing else is said: the machine has two cores
 
 from typing import Any, Final, Literal
 
+from batchord.ledger.reader import PRIORITY_SEPARATOR, PRIORITY_STEPS
+from batchord.ledger.settings import Settings
 from benchmarks.competitor import Arguments, Competitor
-from ledger.reader import PRIORITY_SEPARATOR, PRIORITY_STEPS
-from ledger.settings import Settings
 
 _CELERY: Final = (
     *("-m", "celery", "-A", "benchmarks.peers.celery_app", "worker"),
@@ -39,7 +39,7 @@ def batchord(
 
 def _worker(number: int, concurrency: int) -> Arguments:
     return (
-        *("-P", "-m", "worker", "--pool", "threads", "--concurrency", str(concurrency)),
+        *("-P", "-m", "batchord.worker", "--pool", "threads", "--concurrency", str(concurrency)),
         *("--loglevel", "WARNING", "--hostname", f"bench-{number}@%h"),
         *("--without-gossip", "--without-mingle"),
     )

@@ -1,10 +1,10 @@
 """Pure pipelines: steps, composition, registry, error policy. Connects to nothing on import."""
 
-from chains.chat import Chat
-from chains.coerce import coerce
-from chains.config import RunnableConfig
-from chains.embed import Embed
-from chains.errors import (
+from batchord.chains.chat import Chat
+from batchord.chains.coerce import coerce
+from batchord.chains.config import RunnableConfig
+from batchord.chains.embed import Embed
+from batchord.chains.errors import (
     BatchordError,
     ChainError,
     ChainNotFound,
@@ -14,20 +14,20 @@ from chains.errors import (
     RetryLater,
     explain,
 )
-from chains.function import Lambda
-from chains.limits import RateLimit
-from chains.listeners import ListenedRun
-from chains.parallel import Parallel
-from chains.prompt import Prompt
-from chains.registry import RegisteredChain, Registry, get_chain, register, registered
-from chains.request import Request
-from chains.responses import Responses
-from chains.retriever import Document, Retriever
-from chains.retry import RetryPolicy
-from chains.run import report_usage
-from chains.runnable import Runnable
-from chains.sequence import Sequence
-from chains.usage import Usage
+from batchord.chains.function import Lambda
+from batchord.chains.limits import RateLimit
+from batchord.chains.listeners import ListenedRun
+from batchord.chains.parallel import Parallel
+from batchord.chains.prompt import Prompt
+from batchord.chains.registry import RegisteredChain, Registry, get_chain, register, registered
+from batchord.chains.request import Request
+from batchord.chains.responses import Responses
+from batchord.chains.retriever import Document, Retriever
+from batchord.chains.retry import RetryPolicy
+from batchord.chains.run import report_usage
+from batchord.chains.runnable import Runnable
+from batchord.chains.sequence import Sequence
+from batchord.chains.usage import Usage
 
 __all__ = [
     "BatchordError",

@@ -18,19 +18,19 @@ from typing import (
 
 import pydantic
 
-from chains import langchain, provider
-from chains.config import RunnableConfig
-from chains.errors import ChainError, InvalidInput, validation_message, whole_text
-from chains.kept import Worded
-from chains.limited import within
-from chains.limits import RateLimit, estimated_tokens
-from chains.offline import OfflineCall
-from chains.prompt import Message
-from chains.retry import RetryPolicy
-from chains.run import report_usage
-from chains.runnable import Step
-from chains.structured import Structure
-from chains.usage import Usage
+from batchord.chains import langchain, provider
+from batchord.chains.config import RunnableConfig
+from batchord.chains.errors import ChainError, InvalidInput, validation_message, whole_text
+from batchord.chains.kept import Worded
+from batchord.chains.limited import within
+from batchord.chains.limits import RateLimit, estimated_tokens
+from batchord.chains.offline import OfflineCall
+from batchord.chains.prompt import Message
+from batchord.chains.retry import RetryPolicy
+from batchord.chains.run import report_usage
+from batchord.chains.runnable import Step
+from batchord.chains.structured import Structure
+from batchord.chains.usage import Usage
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI

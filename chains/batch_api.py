@@ -8,8 +8,8 @@ from functools import cached_property
 from tempfile import TemporaryFile
 from typing import IO, TYPE_CHECKING, Any, Final, NamedTuple
 
-from chains.errors import OperatorNeeded
-from chains.provider import translate
+from batchord.chains.errors import OperatorNeeded
+from batchord.chains.provider import translate
 
 if TYPE_CHECKING:
     from openai import OpenAI
@@ -54,7 +54,7 @@ class BatchAPI:
 
     @cached_property
     def _client(self) -> "OpenAI":
-        from openai import OpenAI  # on first use: see `chains.provider`
+        from openai import OpenAI  # on first use: see `batchord.chains.provider`
 
         with _talking():
             return OpenAI(max_retries=0)

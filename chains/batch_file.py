@@ -5,8 +5,8 @@ import re
 
 from pydantic import BaseModel, JsonValue, ValidationError
 
-from chains.error_body import said_in, text_of
-from chains.errors import MAX_RAW, ChainError, RetryLater, whole_text
+from batchord.chains.error_body import said_in, text_of
+from batchord.chains.errors import MAX_RAW, ChainError, RetryLater, whole_text
 
 _CUSTOM_ID = re.compile(rb'"custom_id"\s*:\s*("(?:[^"\\]|\\.)*")')
 
@@ -90,7 +90,9 @@ def body_of(answer: Answer) -> JsonValue:
 
 def _failure(response: Answered | None, error: LineError | None) -> ChainError:
     if response is not None:
-        from chains.openai_errors import of_status  # on first use: see `chains.provider`
+        from batchord.chains.openai_errors import (
+            of_status,  # on first use: see `batchord.chains.provider`
+        )
 
         status = response.status_code
         made = of_status(

@@ -6,13 +6,13 @@ from contextlib import aclosing
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from chains.concurrency import as_ended, gated_context
-from chains.config import RunnableConfig, config_list, max_concurrency
-from chains.limited import current_batch, of_batch
-from chains.loop import default_loop
+from batchord.chains.concurrency import as_ended, gated_context
+from batchord.chains.config import RunnableConfig, config_list, max_concurrency
+from batchord.chains.limited import current_batch, of_batch
+from batchord.chains.loop import default_loop
 
 if TYPE_CHECKING:
-    from chains.runnable import Runnable
+    from batchord.chains.runnable import Runnable
 
 In = TypeVar("In")
 Out = TypeVar("Out")

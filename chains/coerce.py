@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
-from chains.foreign import Foreign, is_foreign
-from chains.function import Lambda
-from chains.runnable import Runnable
+from batchord.chains.foreign import Foreign, is_foreign
+from batchord.chains.function import Lambda
+from batchord.chains.runnable import Runnable
 
 
 def coerce(value: Any) -> Runnable[Any, Any]:
@@ -19,7 +19,7 @@ def coerce(value: Any) -> Runnable[Any, Any]:
     if is_foreign(value):
         return Foreign(value)
     if isinstance(value, Mapping):
-        from chains.parallel import Parallel  # it needs this function for its branches
+        from batchord.chains.parallel import Parallel  # it needs this function for its branches
 
         return Parallel(value)
     if callable(value):

@@ -9,16 +9,16 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import nullcontext
 from contextvars import Context
 
-from chains import limits
-from chains.background import call_later, spawn
-from chains.deadline import Deadline, current_deadline
-from chains.errors import ChainError, RetryLater
-from chains.limited import current_batch, within
-from chains.limits import RateLimit
-from chains.retry import RetryPolicy, attempts
-from chains.shared_request import Answer, Mode, SharedRequest, Wanted
-from chains.usage import Usage
-from chains.vectors import Vector
+from batchord.chains import limits
+from batchord.chains.background import call_later, spawn
+from batchord.chains.deadline import Deadline, current_deadline
+from batchord.chains.errors import ChainError, RetryLater
+from batchord.chains.limited import current_batch, within
+from batchord.chains.limits import RateLimit
+from batchord.chains.retry import RetryPolicy, attempts
+from batchord.chains.shared_request import Answer, Mode, SharedRequest, Wanted
+from batchord.chains.usage import Usage
+from batchord.chains.vectors import Vector
 
 #: What the API takes in one request.
 MAX_INPUTS = 2_048

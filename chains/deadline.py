@@ -7,9 +7,9 @@ from contextvars import ContextVar, Token
 from types import TracebackType
 from typing import Self
 
-from chains.background import call_at
-from chains.lag import lag_of
-from chains.run import current_run
+from batchord.chains.background import call_at
+from batchord.chains.lag import lag_of
+from batchord.chains.run import current_run
 
 _current: ContextVar["Deadline | None"] = ContextVar("batchord_deadline", default=None)
 
@@ -23,7 +23,7 @@ class Deadline:
     """`asyncio.timeout`, which stands still while a call of the item waits for a rate limit.
 
     With parallel branches, it stands still while any of them waits. Time in which the loop could
-    run nothing does not count either, where that is measured (`chains.lag`), unless it was the
+    run nothing does not count either, where that is measured (`batchord.chains.lag`), unless it was the
     item's own code that blocked it.
     """
 

@@ -5,14 +5,14 @@ from contextlib import aclosing, nullcontext
 from functools import partial
 from typing import Any, cast
 
-from chains.coerce import coerce
-from chains.concurrency import as_ended, current_gate, gated_context
-from chains.config import RunnableConfig, max_concurrency, merged
-from chains.errors import InvalidInput, PutOff
-from chains.parallel import Parallel
-from chains.retry import RetryPolicy, attempts
-from chains.run import at
-from chains.runnable import Runnable, Step
+from batchord.chains.coerce import coerce
+from batchord.chains.concurrency import as_ended, current_gate, gated_context
+from batchord.chains.config import RunnableConfig, max_concurrency, merged
+from batchord.chains.errors import InvalidInput, PutOff
+from batchord.chains.parallel import Parallel
+from batchord.chains.retry import RetryPolicy, attempts
+from batchord.chains.run import at
+from batchord.chains.runnable import Runnable, Step
 
 
 class Derived(Runnable[Any, Any]):

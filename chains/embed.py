@@ -6,18 +6,18 @@ from collections.abc import Sequence
 from typing import Any, Final
 from weakref import WeakKeyDictionary
 
-from chains import provider
-from chains.collector import MAX_INPUTS, Collector, Found, Report
-from chains.concurrency import current_gate
-from chains.config import RunnableConfig
-from chains.errors import ChainError, InvalidInput
-from chains.limits import RateLimit
-from chains.offline import OfflineCall
-from chains.retry import DEFAULT_RETRY, RetryPolicy
-from chains.run import report_usage
-from chains.runnable import Step
-from chains.usage import Usage
-from chains.vectors import Vector, vectors_of
+from batchord.chains import provider
+from batchord.chains.collector import MAX_INPUTS, Collector, Found, Report
+from batchord.chains.concurrency import current_gate
+from batchord.chains.config import RunnableConfig
+from batchord.chains.errors import ChainError, InvalidInput
+from batchord.chains.limits import RateLimit
+from batchord.chains.offline import OfflineCall
+from batchord.chains.retry import DEFAULT_RETRY, RetryPolicy
+from batchord.chains.run import report_usage
+from batchord.chains.runnable import Step
+from batchord.chains.usage import Usage
+from batchord.chains.vectors import Vector, vectors_of
 
 DEFAULT_MODEL = "text-embedding-3-small"
 #: Vectors that are read on the event loop.

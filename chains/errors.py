@@ -229,14 +229,14 @@ def as_chain_error(error: BaseException) -> ChainError | None:
 def _translated(error: BaseException) -> ChainError | None:
     if isinstance(error, pydantic.ValidationError):
         if "langchain_core" in sys.modules:
-            from chains.langchain import is_tool_input
+            from batchord.chains.langchain import is_tool_input
 
             if is_tool_input(error):
                 return InvalidInput(validation_message(error))
         return ChainError(validation_message(error), code="invalid_output")
     if "openai" in sys.modules:
         # The SDK takes long to import; an error of its own can only exist once it is loaded.
-        from chains import openai_errors
+        from batchord.chains import openai_errors
 
         translated = openai_errors.translation(error)
         if translated is not None:

@@ -5,13 +5,13 @@ from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 
-from chains import langchain, provider
-from chains.config import RunnableConfig, filled
-from chains.errors import set_path
-from chains.function import takes_config
-from chains.loop import in_thread
-from chains.run import current_run
-from chains.runnable import Step
+from batchord.chains import langchain, provider
+from batchord.chains.config import RunnableConfig, filled
+from batchord.chains.errors import set_path
+from batchord.chains.function import takes_config
+from batchord.chains.loop import in_thread
+from batchord.chains.run import current_run
+from batchord.chains.runnable import Step
 
 _INNER = "_batchord_inner"
 

@@ -5,11 +5,11 @@ from collections.abc import Awaitable, Callable
 from types import CellType, CodeType
 from typing import Any, Generic, TypeVar, cast, overload
 
-from chains import langchain
-from chains.config import RECURSION_LIMIT, RunnableConfig, filled
-from chains.loop import in_thread
-from chains.run import current_run
-from chains.runnable import Runnable, Step
+from batchord.chains import langchain
+from batchord.chains.config import RECURSION_LIMIT, RunnableConfig, filled
+from batchord.chains.loop import in_thread
+from batchord.chains.run import current_run
+from batchord.chains.runnable import Runnable, Step
 
 In = TypeVar("In", contravariant=True)
 Out = TypeVar("Out", covariant=True)
@@ -89,7 +89,7 @@ class Lambda(Step[In, Out], Generic[In, Out]):
         output = await super().ainvoke(input, config, **kwargs)
         if not isinstance(output, Runnable) and not langchain.is_runnable(output):
             return output
-        from chains.coerce import coerce  # it needs this class
+        from batchord.chains.coerce import coerce  # it needs this class
 
         left = (config or {}).get("recursion_limit", RECURSION_LIMIT)
         if left <= 0:

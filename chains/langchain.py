@@ -10,11 +10,11 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from uuid import UUID
 
-from chains import prices
-from chains.usage import Usage
+from batchord.chains import prices
+from batchord.chains.usage import Usage
 
 if TYPE_CHECKING:
-    from chains.run import Run
+    from batchord.chains.run import Run
 
 #: LangChain tags the run of a branch with this and the branch's name.
 _BRANCH: Final = "map:key:"

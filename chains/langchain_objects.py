@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
-from chains.errors import InvalidInput
+from batchord.chains.errors import InvalidInput
 
 if TYPE_CHECKING:
     from langchain_core.load.serializable import Serializable

@@ -7,13 +7,13 @@ from contextvars import ContextVar
 from typing import Final, TypeVar
 from weakref import WeakKeyDictionary
 
-from chains.deadline import Deadline, all_paused, current_deadline
-from chains.errors import PutOff, RetryLater
-from chains.limits import Limiter, RateLimit, limiter
-from chains.retry import IN_PLACE
-from chains.run import keeping, report_usage
-from chains.turns import Turns
-from chains.usage import Usage
+from batchord.chains.deadline import Deadline, all_paused, current_deadline
+from batchord.chains.errors import PutOff, RetryLater
+from batchord.chains.limits import Limiter, RateLimit, limiter
+from batchord.chains.retry import IN_PLACE
+from batchord.chains.run import keeping, report_usage
+from batchord.chains.turns import Turns
+from batchord.chains.usage import Usage
 
 T = TypeVar("T")
 

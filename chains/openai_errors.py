@@ -10,9 +10,9 @@ from typing import Any
 
 import openai
 
-from chains.empty_accounts import cannot_pay
-from chains.error_body import Fault, fault_in, said_in, text_of
-from chains.errors import (
+from batchord.chains.empty_accounts import cannot_pay
+from batchord.chains.error_body import Fault, fault_in, said_in, text_of
+from batchord.chains.errors import (
     MAX_RAW,
     ChainError,
     OperatorNeeded,

@@ -5,7 +5,7 @@ from typing import Any
 
 import pydantic
 
-from chains.errors import ChainError
+from batchord.chains.errors import ChainError
 
 
 def check_recordable(adapter: pydantic.TypeAdapter[Any]) -> None:

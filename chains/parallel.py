@@ -5,12 +5,12 @@ from contextlib import aclosing
 from functools import partial
 from typing import Any
 
-from chains.coerce import coerce
-from chains.concurrency import as_ended, current_gate, gated_context
-from chains.config import RunnableConfig, max_concurrency
-from chains.errors import prefix_step
-from chains.run import at
-from chains.runnable import Runnable
+from batchord.chains.coerce import coerce
+from batchord.chains.concurrency import as_ended, current_gate, gated_context
+from batchord.chains.config import RunnableConfig, max_concurrency
+from batchord.chains.errors import prefix_step
+from batchord.chains.run import at
+from batchord.chains.runnable import Runnable
 
 
 class Parallel(Runnable[Any, dict[str, Any]]):

@@ -9,8 +9,8 @@ from typing import Annotated, Final
 
 import pydantic
 
-from chains.errors import BadPrices
-from chains.usage import Usage
+from batchord.chains.errors import BadPrices
+from batchord.chains.usage import Usage
 
 _EXAMPLE: Final = '{"some-model": {"input": 2.5, "cached_input": 1.25, "output": 10}}'
 

@@ -1,7 +1,7 @@
 """The edge to the provider: the only place that makes clients and lets errors of the SDK through.
 
 One client per event loop, made on first use from OPENAI_API_KEY and OPENAI_BASE_URL and closed
-when the loop shuts down. It never retries: retries have one owner, `chains.retry`.
+when the loop shuts down. It never retries: retries have one owner, `batchord.chains.retry`.
 """
 
 import asyncio
@@ -16,13 +16,13 @@ from weakref import WeakKeyDictionary
 
 import pydantic
 
-from chains import prices
-from chains.error_body import fault_in, reason, text_of
-from chains.errors import MAX_RAW, ChainError, OperatorNeeded, RetryLater, as_chain_error
-from chains.limits import RateLimit
-from chains.once import idempotency_key
-from chains.run import keeping
-from chains.usage import Usage
+from batchord.chains import prices
+from batchord.chains.error_body import fault_in, reason, text_of
+from batchord.chains.errors import MAX_RAW, ChainError, OperatorNeeded, RetryLater, as_chain_error
+from batchord.chains.limits import RateLimit
+from batchord.chains.once import idempotency_key
+from batchord.chains.run import keeping
+from batchord.chains.usage import Usage
 
 if TYPE_CHECKING:
     # Imported on first use: it takes a second, and a producer never needs it.
@@ -172,7 +172,7 @@ def raise_fault(body: Any, headers: Mapping[str, str] | None = None) -> None:
     """
     fault = fault_in(body)
     if fault is not None:
-        from chains import openai_errors
+        from batchord.chains import openai_errors
 
         after = None if headers is None else openai_errors.retry_after(headers)
         raise openai_errors.of_fault(fault, text_of(body), after)

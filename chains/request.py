@@ -10,22 +10,22 @@ from typing import Any, Final, cast
 import pydantic
 from pydantic_core import PydanticCustomError
 
-from chains import provider
-from chains.config import RunnableConfig
-from chains.errors import (
+from batchord.chains import provider
+from batchord.chains.config import RunnableConfig
+from batchord.chains.errors import (
     MAX_RAW,
     ChainError,
     InvalidInput,
     as_chain_error,
     validation_message,
 )
-from chains.limited import within
-from chains.limits import RateLimit, estimated_tokens
-from chains.registry import register
-from chains.retry import DEFAULT_RETRY, RetryPolicy
-from chains.run import report_usage
-from chains.runnable import Step
-from chains.usage import Usage
+from batchord.chains.limited import within
+from batchord.chains.limits import RateLimit, estimated_tokens
+from batchord.chains.registry import register
+from batchord.chains.retry import DEFAULT_RETRY, RetryPolicy
+from batchord.chains.run import report_usage
+from batchord.chains.runnable import Step
+from batchord.chains.usage import Usage
 
 #: The chain that every worker has: requests under no limit but what the provider asks for.
 REQUESTS: Final = "openai-requests"

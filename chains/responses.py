@@ -4,10 +4,10 @@ import json
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final, TypeVar, overload
 
-from chains.asking import Answer, Asking, Reply, StructuredOutput, given
-from chains.limits import RateLimit
-from chains.prompt import Message
-from chains.retry import DEFAULT_RETRY, RetryPolicy
+from batchord.chains.asking import Answer, Asking, Reply, StructuredOutput, given
+from batchord.chains.limits import RateLimit
+from batchord.chains.prompt import Message
+from batchord.chains.retry import DEFAULT_RETRY, RetryPolicy
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI

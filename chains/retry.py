@@ -7,8 +7,8 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from typing import Final, TypeVar
 
-from chains.errors import PutOff, explain
-from chains.kept import Kept, Tries
+from batchord.chains.errors import PutOff, explain
+from batchord.chains.kept import Kept, Tries
 
 T = TypeVar("T")
 

@@ -7,8 +7,8 @@ from contextlib import contextmanager
 from contextvars import Context, ContextVar
 from typing import Any
 
-from chains.kept import Kept
-from chains.usage import Usage
+from batchord.chains.kept import Kept
+from batchord.chains.usage import Usage
 
 #: Where in the chain the running code is: the labels of steps and the names of branches.
 _place: ContextVar[tuple[str, ...]] = ContextVar("batchord_place", default=())

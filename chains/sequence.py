@@ -4,11 +4,11 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
-from chains.coerce import coerce
-from chains.config import RunnableConfig
-from chains.errors import set_step, step_of
-from chains.run import at
-from chains.runnable import Runnable
+from batchord.chains.coerce import coerce
+from batchord.chains.config import RunnableConfig
+from batchord.chains.errors import set_step, step_of
+from batchord.chains.run import at
+from batchord.chains.runnable import Runnable
 
 
 class Sequence(Runnable[Any, Any]):

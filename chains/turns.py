@@ -13,9 +13,9 @@ from collections.abc import Hashable, Iterable
 from dataclasses import dataclass
 from typing import Final
 
-from chains.adaptive import Adaptive, Cohort
-from chains.background import spawn
-from chains.limits import (
+from batchord.chains.adaptive import Adaptive, Cohort
+from batchord.chains.background import spawn
+from batchord.chains.limits import (
     LONGEST_COOL_DOWN,
     SHORTEST_COOL_DOWN,
     Asked,

@@ -6,8 +6,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from chains import provider
-from chains.errors import ChainError
+from batchord.chains import provider
+from batchord.chains.errors import ChainError
 
 Vector = list[float]
 

@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from chains import register
+from batchord.chains import register
 
 
 def write_line(path: str, line: str) -> None:

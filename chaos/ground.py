@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from chains import register
+from batchord.chains import register
+from batchord.producer import Batch
 from chaos.crew import Crew
 from chaos.judge import Verdict, judge
 from chaos.proxy import Proxy
 from chaos.server import Server
-from producer import Batch
 from tests.harness import Deployment
 
 #: Leases are short, so that a run takes minutes and not hours; all else is as it is by default.

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ledger.models import BatchStatus, Item, ItemStatus
-from producer import Batch
+from batchord.ledger.models import BatchStatus, Item, ItemStatus
+from batchord.producer import Batch
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,14 +9,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
+from batchord.ledger.celery_app import create_app
+from batchord.ledger.wire import gather_task_id, task_id
+from batchord.producer import Batch
 from chaos.copies import Copier
 from chaos.crew import takes, wait
 from chaos.ground import Ground, Run
 from chaos.judge import Journal
 from chaos.plain import plain_chord, revoked_plain_chord
-from ledger.celery_app import create_app
-from ledger.wire import gather_task_id, task_id
-from producer import Batch
 
 Try = Callable[[Ground], Run]
 

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 
-from chains import Chat, InvalidInput, Lambda, Parallel, Prompt, register
+from batchord.chains import Chat, InvalidInput, Lambda, Parallel, Prompt, register
 
 PackageInput = dict[str, Any]
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, Final
 
-from ledger.errors import SubmitRefused
+from batchord.ledger.errors import SubmitRefused
 
 #: Above these it is a slip of the pen; and sums in Lua are exact to 2**53.
 _MOST_USD: Final = 1_000_000

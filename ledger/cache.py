@@ -1,7 +1,7 @@
 """Outputs that later batches may use, in Redis, until their time is over."""
 
-from ledger.packing import pack, unpack
-from ledger.store import Store
+from batchord.ledger.packing import pack, unpack
+from batchord.ledger.store import Store
 
 
 class OutputCache:

@@ -10,15 +10,15 @@ from typing import Annotated, Any, Final
 from celery import Celery
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from ledger.crash import crash_point
-from ledger.errors import SubmitRefused, ValueRejected
-from ledger.models import BatchRecord
-from ledger.notices import Notices
-from ledger.reader import Reader
-from ledger.settings import Settings
-from ledger.store import Store
-from ledger.transport import ONCE
-from ledger.values import encode
+from batchord.ledger.crash import crash_point
+from batchord.ledger.errors import SubmitRefused, ValueRejected
+from batchord.ledger.models import BatchRecord
+from batchord.ledger.notices import Notices
+from batchord.ledger.reader import Reader
+from batchord.ledger.settings import Settings
+from batchord.ledger.store import Store
+from batchord.ledger.transport import ONCE
+from batchord.ledger.values import encode
 
 logger = logging.getLogger(__name__)
 

@@ -5,7 +5,7 @@ from typing import Any, Final
 from celery import Celery
 from kombu.entity import Queue
 
-from ledger.settings import Settings
+from batchord.ledger.settings import Settings
 
 #: Seconds after which a quiet connection is asked whether it is alive.
 HEALTH_CHECK: Final = 5.0
@@ -28,9 +28,9 @@ def create_app(
     url = settings.url()
     app = Celery(
         "batchord",
-        amqp="ledger.transport:AMQP",
+        amqp="batchord.ledger.transport:AMQP",
         broker=url,
-        backend=f"ledger.backend.LedgerBackend+{url}",
+        backend=f"batchord.ledger.backend.LedgerBackend+{url}",
         set_as_current=set_as_current,
         # Celery's fix-up for Django changes sys.path and connects signals of the whole process.
         fixups=None if set_as_current else (),

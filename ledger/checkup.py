@@ -10,13 +10,13 @@ from typing import Any
 
 from celery import Celery
 
-from ledger.celery_app import create_app
-from ledger.celery_rules import broken
-from ledger.loops import Loops
-from ledger.reader import Reader
-from ledger.redis_url import database_of, server_of
-from ledger.settings import Settings
-from ledger.store import Store
+from batchord.ledger.celery_app import create_app
+from batchord.ledger.celery_rules import broken
+from batchord.ledger.loops import Loops
+from batchord.ledger.reader import Reader
+from batchord.ledger.redis_url import database_of, server_of
+from batchord.ledger.settings import Settings
+from batchord.ledger.store import Store
 
 #: Of maxmemory: above it, submitting more is asking for trouble.
 FULL = 0.8

@@ -15,9 +15,9 @@ from redis.commands.core import Script
 from redis.connection import HiredisRespSerializer
 from redis.retry import Retry
 
-from ledger.errors import LedgerRefused, LedgerUnreachable
-from ledger.redis_url import server_of
-from ledger.settings import Settings
+from batchord.ledger.errors import LedgerRefused, LedgerUnreachable
+from batchord.ledger.redis_url import server_of
+from batchord.ledger.settings import Settings
 
 #: Retries of one Redis call: for an app, which wants an answer, and for a worker, which waits out
 #: a restart of the server (about two minutes) rather than lose what an LLM call has cost.
@@ -113,7 +113,7 @@ def _behind(error: BaseException | None, kind: type[E]) -> E | None:
 
 def script_text(name: str) -> str:
     """Return `ledger/lua/NAME.lua` behind the files that its `-- uses: NAME ...` lines name."""
-    text = (files("ledger") / "lua" / f"{name}.lua").read_text()
+    text = (files("batchord.ledger") / "lua" / f"{name}.lua").read_text()
     used = [each for line in _USES.findall(text) for each in line.split()]
     return "".join([*map(script_text, used), text])
 

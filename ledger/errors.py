@@ -1,6 +1,6 @@
 """Errors of the ledger and of submitting, named by what to do next.
 
-* BatchordError                 (chains.errors) the base of everything of ours
+* BatchordError                 (batchord.chains.errors) the base of everything of ours
   + LedgerUnavailable           Redis cannot be used: start it, or mend the URL or the password
     + LedgerUnreachable         no answer: start it, or mend the URL
     + BadRedisURL               what is configured is no URL that we can use: mend it as it says
@@ -20,7 +20,7 @@
 
 from typing import Any
 
-from chains.errors import BatchordError
+from batchord.chains.errors import BatchordError
 
 
 class LedgerUnavailable(BatchordError):

@@ -8,9 +8,9 @@ and misses what was in between.
 from datetime import datetime
 from typing import Literal
 
-from ledger.models import BatchRecord, BatchStatus, Frozen, RequestCounts
-from ledger.reader import Reader
-from ledger.schema import EVENTS_KEPT
+from batchord.ledger.models import BatchRecord, BatchStatus, Frozen, RequestCounts
+from batchord.ledger.reader import Reader
+from batchord.ledger.schema import EVENTS_KEPT
 
 
 class ProgressEvent(Frozen):

@@ -13,13 +13,13 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Final, Literal, NamedTuple
 
-from chains.usage import Usage
-from ledger.connection import Call
-from ledger.errors import LedgerRefused
-from ledger.models import ItemStatus, PauseReason
-from ledger.packing import pack_outcome, split_head, unpack, unpack_outcome
-from ledger.schema import EVENTS_KEPT, PAGE_SIZE, page_of
-from ledger.store import Store
+from batchord.chains.usage import Usage
+from batchord.ledger.connection import Call
+from batchord.ledger.errors import LedgerRefused
+from batchord.ledger.models import ItemStatus, PauseReason
+from batchord.ledger.packing import pack_outcome, split_head, unpack, unpack_outcome
+from batchord.ledger.schema import EVENTS_KEPT, PAGE_SIZE, page_of
+from batchord.ledger.store import Store
 
 logger = logging.getLogger(__name__)
 
@@ -63,7 +63,7 @@ class Claim(NamedTuple):
     attempt: int = 0
     input: str = ""
     chain: str = ""
-    #: What steps of earlier attempts have given, as `chains.kept` has it, and what these have used.
+    #: What steps of earlier attempts have given, as `batchord.chains.kept` has it, and what these have used.
     steps: str = ""
     usage: str = ""
     #: Whether an output of the same chain, settings and input may stand in, of whatever batch.
@@ -91,7 +91,7 @@ class Keeping:
     """What a running item's steps have given since the last word of it, and all it has used."""
 
     wish: Wish
-    #: As `chains.kept` has it; may be empty.
+    #: As `batchord.chains.kept` has it; may be empty.
     steps: str
     usage: Usage | None
 

@@ -6,9 +6,9 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, TypeVar
 
-from chains.limits import BURST, MOST_AHEAD, POLL, REACH, Answer, Asked, RateLimit
-from ledger.errors import LedgerUnavailable
-from ledger.store import Store
+from batchord.chains.limits import BURST, MOST_AHEAD, POLL, REACH, Answer, Asked, RateLimit
+from batchord.ledger.errors import LedgerUnavailable
+from batchord.ledger.store import Store
 
 logger = logging.getLogger(__name__)
 

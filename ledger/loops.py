@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from ledger.store import Store
+from batchord.ledger.store import Store
 
 #: Seconds that a process is listed after its last word.
 KEPT: Final = 60.0

@@ -12,9 +12,9 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from chains import Usage, registered
-from chains.offline import why_not_offline
-from ledger.budget import Budget
+from batchord.chains import Usage, registered
+from batchord.chains.offline import why_not_offline
+from batchord.ledger.budget import Budget
 
 
 class BatchStatus(StrEnum):
@@ -99,7 +99,7 @@ class Frozen(BaseModel):
 class ItemError(Frozen):
     """Why an item failed."""
 
-    #: A code of `chains.errors`, `timeout`, `worker_lost`, or the exception's class name.
+    #: A code of `batchord.chains.errors`, `timeout`, `worker_lost`, or the exception's class name.
     code: str
     #: At most 2,000 characters; it may quote the input and stays in the ledger.
     message: str
@@ -141,7 +141,7 @@ class Item(Frozen):
     same_as: int | None = None
     #: Whether its output is one that an earlier batch has made (`cache`).
     cached: bool = False
-    #: Where the output has objects of LangChain's, as `chains.langchain_objects` notes it.
+    #: Where the output has objects of LangChain's, as `batchord.chains.langchain_objects` notes it.
     types: dict[str, str] | None = Field(default=None, exclude=True)
     #: How many times it was started.
     attempts: int = 0

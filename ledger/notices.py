@@ -7,9 +7,9 @@ it is next is here and not in a process, so that it survives all of them.
 import json
 from typing import Final, NamedTuple
 
-from ledger.models import BatchRecord
-from ledger.parsing import record_of
-from ledger.store import Store
+from batchord.ledger.models import BatchRecord
+from batchord.ledger.parsing import record_of
+from batchord.ledger.store import Store
 
 #: The second word of the member that stands for the callback; those of webhooks have a number.
 ON_COMPLETE: Final = "on_complete"

@@ -9,14 +9,14 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from ledger.errors import UnknownBatch, UnreadableBatch
-from ledger.models import BatchRecord, BatchStatus, Repair
-from ledger.parsing import reading, record_of
-from ledger.progress import Progress, progress_of
-from ledger.schema import page_of
-from ledger.store import Store
-from ledger.values import decode
-from ledger.wire import is_batch_id
+from batchord.ledger.errors import UnknownBatch, UnreadableBatch
+from batchord.ledger.models import BatchRecord, BatchStatus, Repair
+from batchord.ledger.parsing import reading, record_of
+from batchord.ledger.progress import Progress, progress_of
+from batchord.ledger.schema import page_of
+from batchord.ledger.store import Store
+from batchord.ledger.values import decode
+from batchord.ledger.wire import is_batch_id
 
 #: Batches that one search looks at; it says where to go on.
 MOST_LOOKED_AT: Final = 2_000

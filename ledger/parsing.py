@@ -7,10 +7,10 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from chains import BatchordError, Usage
-from ledger.budget import budget_of
-from ledger.errors import LedgerRefused, UnreadableBatch
-from ledger.models import (
+from batchord.chains import BatchordError, Usage
+from batchord.ledger.budget import budget_of
+from batchord.ledger.errors import LedgerRefused, UnreadableBatch
+from batchord.ledger.models import (
     BatchRecord,
     BatchStatus,
     Item,
@@ -19,8 +19,8 @@ from ledger.models import (
     PauseReason,
     RequestCounts,
 )
-from ledger.packing import unpack_outcome
-from ledger.values import decode
+from batchord.ledger.packing import unpack_outcome
+from batchord.ledger.values import decode
 
 _USAGE: Final = tuple(Usage.model_fields)
 

@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from ledger.schema import PAGE_SIZE, Keys
-from ledger.shard import Shard
-from ledger.store import Store
+from batchord.ledger.schema import PAGE_SIZE, Keys
+from batchord.ledger.shard import Shard
+from batchord.ledger.store import Store
 
 #: What is noted of a part, besides its items: who is about to upload it, the provider's file, who
 #: is about to create its batch, the provider's batch, until when (ms) not to try again, how often

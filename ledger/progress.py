@@ -25,8 +25,8 @@ from typing import Final
 
 from pydantic import Field, computed_field
 
-from chains import Usage
-from ledger.models import BatchRecord, BatchStatus, Frozen, RequestCounts
+from batchord.chains import Usage
+from batchord.ledger.models import BatchRecord, BatchStatus, Frozen, RequestCounts
 
 #: Milliseconds after which a settled attempt counts 1/e in the rate; as in settle.lua.
 _MEMORY: Final = 30_000

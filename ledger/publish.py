@@ -5,14 +5,14 @@ from collections.abc import Iterable
 from celery import Celery
 from celery.canvas import Signature
 
-from ledger.crash import crash_point
-from ledger.models import BatchStatus
-from ledger.reader import Reader
-from ledger.settings import Settings
-from ledger.shard import Shard
-from ledger.store import Store
-from ledger.unacked import SLOTS
-from ledger.wire import GATHER, RUN_ITEMS, gather_task_id, shard_group_id, task_id
+from batchord.ledger.crash import crash_point
+from batchord.ledger.models import BatchStatus
+from batchord.ledger.reader import Reader
+from batchord.ledger.settings import Settings
+from batchord.ledger.shard import Shard
+from batchord.ledger.store import Store
+from batchord.ledger.unacked import SLOTS
+from batchord.ledger.wire import GATHER, RUN_ITEMS, gather_task_id, shard_group_id, task_id
 
 #: A gather goes first: it is short, and others wait for what it publishes. So does what a dead
 #: worker had begun: it has waited for its turn before.

@@ -7,24 +7,24 @@ import logging
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
-from ledger.arguments import check_int
-from ledger.errors import LedgerRefused, UnknownBatch, UnreadableBatch
-from ledger.models import (
+from batchord.ledger.arguments import check_int
+from batchord.ledger.errors import LedgerRefused, UnknownBatch, UnreadableBatch
+from batchord.ledger.models import (
     BatchRecord,
     BatchStatus,
     ChainRecord,
     ChainUse,
     Item,
 )
-from ledger.overview import Overview
-from ledger.packing import split_head, unpack
-from ledger.parsing import item_of, reading, record_of
-from ledger.progress import Progress
-from ledger.schema import PAGE_SIZE, page_of
-from ledger.shard import Shard
-from ledger.store import Store
-from ledger.values import decode
-from ledger.wire import is_batch_id
+from batchord.ledger.overview import Overview
+from batchord.ledger.packing import split_head, unpack
+from batchord.ledger.parsing import item_of, reading, record_of
+from batchord.ledger.progress import Progress
+from batchord.ledger.schema import PAGE_SIZE, page_of
+from batchord.ledger.shard import Shard
+from batchord.ledger.store import Store
+from batchord.ledger.values import decode
+from batchord.ledger.wire import is_batch_id
 
 logger = logging.getLogger(__name__)
 

@@ -9,7 +9,7 @@ from ipaddress import AddressValueError, IPv6Address
 from typing import Final, NoReturn
 from urllib.parse import SplitResult, parse_qsl, quote, unquote, urlencode, urlsplit
 
-from ledger.errors import BadRedisURL
+from batchord.ledger.errors import BadRedisURL
 
 FORM: Final = "redis://[user:password@]host:port/0"
 ESCAPE: Final = "percent-encode what is special in the password (@ is %40, / %2F, # %23, ? %3F)"

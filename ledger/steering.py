@@ -10,18 +10,18 @@ from typing import Final
 
 from celery import Celery
 
-from chains import Usage
-from ledger.budget import Budget, checked
-from ledger.callback import end_batch
-from ledger.crash import crash_point
-from ledger.errors import LedgerUnavailable, ResumeRefused, RetryRefused, UnknownBatch
-from ledger.models import BatchRecord, BatchStatus, Mode
-from ledger.parsing import reading
-from ledger.parts import Parts
-from ledger.publish import publish_shards, publish_tasks, unsettled_tasks
-from ledger.reader import Reader
-from ledger.schema import EVENTS_KEPT, PAGE_SIZE
-from ledger.store import Store
+from batchord.chains import Usage
+from batchord.ledger.budget import Budget, checked
+from batchord.ledger.callback import end_batch
+from batchord.ledger.crash import crash_point
+from batchord.ledger.errors import LedgerUnavailable, ResumeRefused, RetryRefused, UnknownBatch
+from batchord.ledger.models import BatchRecord, BatchStatus, Mode
+from batchord.ledger.parsing import reading
+from batchord.ledger.parts import Parts
+from batchord.ledger.publish import publish_shards, publish_tasks, unsettled_tasks
+from batchord.ledger.reader import Reader
+from batchord.ledger.schema import EVENTS_KEPT, PAGE_SIZE
+from batchord.ledger.store import Store
 
 #: How often failed items are moved again because the server went back meanwhile.
 _MOST_MOVES: Final = 10

@@ -1,8 +1,8 @@
 """Every transition of batches.
 
-Keys are drawn in `ledger.schema`, each transition is one script in `ledger/lua/`, and the clock is
-always the server's. Items are claimed and settled in `ledger.exchange`; reading is in
-`ledger.reader`.
+Keys are drawn in `batchord.ledger.schema`, each transition is one script in `ledger/lua/`, and the clock is
+always the server's. Items are claimed and settled in `batchord.ledger.exchange`; reading is in
+`batchord.ledger.reader`.
 """
 
 from collections import Counter
@@ -10,12 +10,12 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any, Final, TypeVar
 
-from ledger.connection import PROMPT, Call, Connection
-from ledger.crash import crash_point
-from ledger.errors import BatchAborted, InputsLost, SubmitRefused
-from ledger.models import ChainRecord, Repair
-from ledger.packing import pack
-from ledger.schema import (
+from batchord.ledger.connection import PROMPT, Call, Connection
+from batchord.ledger.crash import crash_point
+from batchord.ledger.errors import BatchAborted, InputsLost, SubmitRefused
+from batchord.ledger.models import ChainRecord, Repair
+from batchord.ledger.packing import pack
+from batchord.ledger.schema import (
     EVENTS_KEPT,
     PAGE_SIZE,
     SUMMED_IN_META,
@@ -23,8 +23,8 @@ from ledger.schema import (
     Keys,
     page_of,
 )
-from ledger.settings import LANES, Settings
-from ledger.shard import MOST_PER_TASK, SHORT_ITEM, TASK_SECONDS, Cut, Shard
+from batchord.ledger.settings import LANES, Settings
+from batchord.ledger.shard import MOST_PER_TASK, SHORT_ITEM, TASK_SECONDS, Cut, Shard
 
 T = TypeVar("T")
 
@@ -59,7 +59,7 @@ class Store(Connection):
     ) -> bool:
         """Begin a batch: it is in the indexes, and expires by itself unless it is sealed.
 
-        `notices`: what its end owes to others, as `ledger.notices` names it. False, and nothing is
+        `notices`: what its end owes to others, as `batchord.ledger.notices` names it. False, and nothing is
         written, if its idempotency key names another batch by now.
         """
         keys = self.keys.batch(batch_id)

@@ -10,12 +10,12 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from chains import Usage
-from ledger.errors import UnreadableBatch
-from ledger.models import BatchStatus, ItemStatus
-from ledger.parsing import reading
-from ledger.schema import SUMMED_IN_META, SUMMED_IN_STATS
-from ledger.store import Store
+from batchord.chains import Usage
+from batchord.ledger.errors import UnreadableBatch
+from batchord.ledger.models import BatchStatus, ItemStatus
+from batchord.ledger.parsing import reading
+from batchord.ledger.schema import SUMMED_IN_META, SUMMED_IN_STATS
+from batchord.ledger.store import Store
 
 _SUMMED = (*SUMMED_IN_META, *SUMMED_IN_STATS)
 _OUTCOMES = (

@@ -22,8 +22,8 @@ from kombu.transport import redis as kombu_redis
 from kombu.utils.encoding import bytes_to_str
 from kombu.utils.json import dumps
 
-from ledger.connection import Packer
-from ledger.unacked import MALFORMED, MANY, QoS, say_dropped
+from batchord.ledger.connection import Packer
+from batchord.ledger.unacked import MALFORMED, MANY, QoS, say_dropped
 
 #: Messages taken in one step at most.
 TAKEN_AT_ONCE: Final = 32
@@ -62,12 +62,12 @@ class Channel(kombu_redis.Channel):
 
     @cached_property
     def _take(self) -> Any:
-        script = (files("ledger") / "lua" / "take.lua").read_text()
+        script = (files("batchord.ledger") / "lua" / "take.lua").read_text()
         return self.shared_client.register_script(script)
 
     @cached_property
     def _publish_once(self) -> Any:
-        script = (files("ledger") / "lua" / "publish_once.lua").read_text()
+        script = (files("batchord.ledger") / "lua" / "publish_once.lua").read_text()
         return self.shared_client.register_script(script)
 
     def _put(self, queue: str, message: Any, **options: Any) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic_core import to_jsonable_python
 
-from ledger.errors import ValueRejected
+from batchord.ledger.errors import ValueRejected
 
 #: Nesting that every JSON reader on the way is known to survive (500 crashes a prefork worker).
 MAX_DEPTH = 100

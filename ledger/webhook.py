@@ -1,7 +1,7 @@
 """Which webhooks may be sent, and with what they are signed.
 
 A URL is refused unless it is https, plainly written, and names a host that the operator has listed;
-where that host's addresses lead is looked at when it is connected to (`worker.receiver`).
+where that host's addresses lead is looked at when it is connected to (`batchord.worker.receiver`).
 """
 
 import base64
@@ -13,8 +13,8 @@ from pydantic import SecretStr
 from standardwebhooks import Webhook
 from yarl import URL
 
-from chains.errors import BatchordError
-from ledger.settings import Settings
+from batchord.chains.errors import BatchordError
+from batchord.ledger.settings import Settings
 
 #: Bytes of a URL, and of a signing key (the specification of Standard Webhooks has 24 to 64).
 MOST_URL: Final = 2048

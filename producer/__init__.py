@@ -1,9 +1,9 @@
 """For apps: submit batches and read their results."""
 
-from producer.batch import Batch
-from producer.client import Client
-from producer.estimate import Estimate
-from producer.remote import RemoteRunnable
-from producer.stream import Stream
+from batchord.producer.batch import Batch
+from batchord.producer.client import Client
+from batchord.producer.estimate import Estimate
+from batchord.producer.remote import RemoteRunnable
+from batchord.producer.stream import Stream
 
 __all__ = ["Batch", "Client", "Estimate", "RemoteRunnable", "Stream"]

@@ -8,8 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Final, ParamSpec, TypeVar
 
-from ledger.reader import Reader
-from producer.event_listener import EventListener
+from batchord.ledger.reader import Reader
+from batchord.producer.event_listener import EventListener
 
 #: Threads for short calls. The event loop's default executor is the application's: name look-ups
 #: go through it, and a Redis that is silent must not hold them up.

@@ -6,18 +6,18 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any, Final
 
-from ledger.arguments import check_codes, check_int, check_timeout
-from ledger.budget import Budget
-from ledger.errors import BatchPaused, ItemNotSucceeded, UnknownBatch
-from ledger.events import BatchEvent, News
-from ledger.models import BatchRecord, BatchStatus, Item, ItemStatus, RequestCounts
-from ledger.progress import Progress
-from ledger.reader import Reader
-from ledger.schema import PAGE_SIZE
-from ledger.steering import Steering
-from producer.async_edge import AsyncEdge
-from producer.export import Exported, Format, write_lines, write_matrix
-from producer.steps import (
+from batchord.ledger.arguments import check_codes, check_int, check_timeout
+from batchord.ledger.budget import Budget
+from batchord.ledger.errors import BatchPaused, ItemNotSucceeded, UnknownBatch
+from batchord.ledger.events import BatchEvent, News
+from batchord.ledger.models import BatchRecord, BatchStatus, Item, ItemStatus, RequestCounts
+from batchord.ledger.progress import Progress
+from batchord.ledger.reader import Reader
+from batchord.ledger.schema import PAGE_SIZE
+from batchord.ledger.steering import Steering
+from batchord.producer.async_edge import AsyncEdge
+from batchord.producer.export import Exported, Format, write_lines, write_matrix
+from batchord.producer.steps import (
     PATIENCE,
     AwaitEvent,
     Page,
@@ -28,7 +28,7 @@ from producer.steps import (
     ask,
     patiently,
 )
-from producer.stream import Stream
+from batchord.producer.stream import Stream
 
 #: Seconds between two looks for what comes with every item.
 _BREATH: Final = 0.01

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from typing import Any, cast
 
-from chains.config import RunnableConfig, config_list, max_concurrency
-from ledger.models import Item
+from batchord.chains.config import RunnableConfig, config_list, max_concurrency
+from batchord.ledger.models import Item
 
 
 class CallerRuns:

@@ -6,21 +6,21 @@ from typing import Any, Final, Literal
 
 from pydantic import SecretStr
 
-from chains.config import RunnableConfig
-from ledger.arguments import check_time
-from ledger.budget import Budget
-from ledger.celery_app import create_app
-from ledger.checkup import Finding, checkup
-from ledger.models import BatchRecord, ChainRecord
-from ledger.reader import Reader
-from ledger.settings import Settings
-from ledger.steering import Steering
-from ledger.store import Store
-from producer.async_edge import AsyncEdge
-from producer.batch import Batch
-from producer.estimate import Estimate, estimate
-from producer.submission import DEFAULT_PRIORITY, Submission, submit
-from producer.window import Window
+from batchord.chains.config import RunnableConfig
+from batchord.ledger.arguments import check_time
+from batchord.ledger.budget import Budget
+from batchord.ledger.celery_app import create_app
+from batchord.ledger.checkup import Finding, checkup
+from batchord.ledger.models import BatchRecord, ChainRecord
+from batchord.ledger.reader import Reader
+from batchord.ledger.settings import Settings
+from batchord.ledger.steering import Steering
+from batchord.ledger.store import Store
+from batchord.producer.async_edge import AsyncEdge
+from batchord.producer.batch import Batch
+from batchord.producer.estimate import Estimate, estimate
+from batchord.producer.submission import DEFAULT_PRIORITY, Submission, submit
+from batchord.producer.window import Window
 
 #: Batches that are asked for at a time.
 _PAGE: Final = 500

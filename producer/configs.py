@@ -3,9 +3,9 @@
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final
 
-from chains.config import RunnableConfig, portable
-from ledger.errors import SubmitRefused, ValueRejected
-from ledger.values import encode
+from batchord.chains.config import RunnableConfig, portable
+from batchord.ledger.errors import SubmitRefused, ValueRejected
+from batchord.ledger.values import encode
 
 #: UTF-8 bytes of one config as JSON.
 MAX_CONFIG: Final = 65_536

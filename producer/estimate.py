@@ -3,10 +3,10 @@
 from collections.abc import Iterable
 from typing import Any, Final, Literal
 
-from ledger.models import ChainUse, Frozen
-from ledger.reader import Reader
-from ledger.settings import Settings
-from producer.inputs import blocks, check_for
+from batchord.ledger.models import ChainUse, Frozen
+from batchord.ledger.reader import Reader
+from batchord.ledger.settings import Settings
+from batchord.producer.inputs import blocks, check_for
 
 #: Characters of an input that make a token, where nothing better is known.
 CHARACTERS_PER_TOKEN: Final = 4

@@ -5,9 +5,9 @@ import threading
 import time
 from typing import Final, NamedTuple
 
-from chains.errors import BatchordError
-from ledger.errors import UnreadableBatch
-from ledger.reader import WAIT_STEP, Reader, stream_place
+from batchord.chains.errors import BatchordError
+from batchord.ledger.errors import UnreadableBatch
+from batchord.ledger.reader import WAIT_STEP, Reader, stream_place
 
 #: Longest time in seconds until the thread sees a waiter that has joined while it listens.
 _JOIN: Final = 0.2

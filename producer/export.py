@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
-from chains.errors import BatchordError
-from ledger.models import Item, ItemStatus
+from batchord.chains.errors import BatchordError
+from batchord.ledger.models import Item, ItemStatus
 
 if TYPE_CHECKING:
     # Imported on first use: most exports need none of it.

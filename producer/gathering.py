@@ -5,9 +5,9 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
-from chains.background import call_later, spawn
-from chains.config import RunnableConfig
-from ledger.errors import SubmitRefused
+from batchord.chains.background import call_later, spawn
+from batchord.chains.config import RunnableConfig
+from batchord.ledger.errors import SubmitRefused
 
 #: Runs a batch: yields the index of each input with its output or exception.
 Runs = Callable[[Sequence[Any], Sequence[RunnableConfig]], AsyncGenerator[tuple[int, Any], None]]

@@ -6,15 +6,15 @@ from typing import Any
 
 from jsonschema import Draft202012Validator
 
-from chains import ChainNotFound, InvalidInput, registered
-from chains.langchain_objects import dump
-from chains.offline import why_not_offline
-from ledger.errors import SubmitRefused, ValueRejected
-from ledger.packing import with_head
-from ledger.reader import Reader
-from ledger.schema import PAGE_SIZE
-from ledger.settings import Settings
-from ledger.values import decode, encode
+from batchord.chains import ChainNotFound, InvalidInput, registered
+from batchord.chains.langchain_objects import dump
+from batchord.chains.offline import why_not_offline
+from batchord.ledger.errors import SubmitRefused, ValueRejected
+from batchord.ledger.packing import with_head
+from batchord.ledger.reader import Reader
+from batchord.ledger.schema import PAGE_SIZE
+from batchord.ledger.settings import Settings
+from batchord.ledger.values import decode, encode
 
 #: A block is written when it holds so many bytes, or fills its page.
 BLOCK_BYTES = 4_000_000

@@ -12,10 +12,10 @@ from langchain_core.outputs import ChatGeneration, LLMResult
 from langchain_core.runnables import Runnable as LangChainRunnable
 from langchain_core.runnables.config import ensure_config, get_async_callback_manager_for_config
 
-from chains import Runnable, Usage
-from chains.config import RunnableConfig, config_list
-from ledger.models import Item
-from producer.caller import CallerRuns
+from batchord.chains import Runnable, Usage
+from batchord.chains.config import RunnableConfig, config_list
+from batchord.ledger.models import Item
+from batchord.producer.caller import CallerRuns
 
 
 class Bridge(LangChainRunnable[Any, Any], Runnable[Any, Any]):  # type: ignore[misc]

@@ -6,8 +6,8 @@ from urllib.parse import parse_qs, urlsplit
 
 from pydantic import SecretStr
 
-from ledger.settings import Settings
-from producer.client import Client
+from batchord.ledger.settings import Settings
+from batchord.producer.client import Client
 
 
 def state_of(client: Client) -> dict[str, Any]:

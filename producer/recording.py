@@ -16,19 +16,19 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Final
 
-from chains.errors import BatchordError
-from ledger.errors import (
+from batchord.chains.errors import BatchordError
+from batchord.ledger.errors import (
     BatchAborted,
     IdempotencyConflict,
     InputsLost,
     LedgerUnavailable,
     UnknownBatch,
 )
-from ledger.models import BatchRecord, BatchStatus
-from ledger.reader import Reader
-from ledger.shard import Cut
-from ledger.store import Store
-from producer.inputs import Block
+from batchord.ledger.models import BatchRecord, BatchStatus
+from batchord.ledger.reader import Reader
+from batchord.ledger.shard import Cut
+from batchord.ledger.store import Store
+from batchord.producer.inputs import Block
 
 logger = logging.getLogger(__name__)
 

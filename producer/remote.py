@@ -8,20 +8,20 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self, Unpack, cast
 
 from pydantic import TypeAdapter
 
-from chains import Runnable, RunnableConfig, registered
-from chains.langchain_objects import load
-from ledger.errors import BatchPaused, IdempotencyConflict
-from ledger.models import Item, ItemStatus
-from producer.batch import Batch, not_succeeded
-from producer.caller import CallerRuns
-from producer.client import Client
-from producer.gathering import Gathering
-from producer.pickled import client_of, state_of
-from producer.submission import SubmitOptions
+from batchord.chains import Runnable, RunnableConfig, registered
+from batchord.chains.langchain_objects import load
+from batchord.ledger.errors import BatchPaused, IdempotencyConflict
+from batchord.ledger.models import Item, ItemStatus
+from batchord.producer.batch import Batch, not_succeeded
+from batchord.producer.caller import CallerRuns
+from batchord.producer.client import Client
+from batchord.producer.gathering import Gathering
+from batchord.producer.pickled import client_of, state_of
+from batchord.producer.submission import SubmitOptions
 
 if TYPE_CHECKING:
     # What it is where langchain-core is installed; elsewhere a chain of ours.
-    from producer.langchain import Bridge as _Base
+    from batchord.producer.langchain import Bridge as _Base
 else:
     _Base = Runnable[Any, Any]
 
@@ -259,7 +259,7 @@ def _class_of(kind: Any) -> Any:
     """The class, or one that is LangChain's Runnable, too, where langchain-core is installed."""
     if kind.__dict__.get("_made_of") is not None or _lacks_langchain():
         return kind
-    from producer.langchain import langchain_class
+    from batchord.producer.langchain import langchain_class
 
     return langchain_class(kind)
 

@@ -10,9 +10,9 @@ from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from functools import partial
 from typing import Any, Final, Generic, NamedTuple, ParamSpec, TypeVar
 
-from ledger.errors import LedgerRefused, LedgerUnavailable
-from ledger.reader import Reader
-from producer.async_edge import AsyncEdge
+from batchord.ledger.errors import LedgerRefused, LedgerUnavailable
+from batchord.ledger.reader import Reader
+from batchord.producer.async_edge import AsyncEdge
 
 #: Seconds for which a wait that has begun bears a Redis that cannot be reached.
 PATIENCE: Final = 60.0

@@ -9,23 +9,23 @@ from typing import Any, Final, Literal, TypedDict
 
 from celery import Celery
 
-from chains.config import RunnableConfig
-from ledger.budget import Budget, checked
-from ledger.callback import checked as checked_callback
-from ledger.crash import crash_point
-from ledger.errors import SubmitRefused
-from ledger.notices import owed
-from ledger.publish import publish_shards
-from ledger.reader import Reader
-from ledger.schema import PAGE_SIZE
-from ledger.settings import Settings
-from ledger.shard import FIRST_WINDOW, Cut
-from ledger.store import Store
-from ledger.values import encode
-from ledger.webhook import BadWebhook, checked_url
-from ledger.wire import new_batch_id
-from producer.configs import recorded, same_length
-from producer.inputs import (
+from batchord.chains.config import RunnableConfig
+from batchord.ledger.budget import Budget, checked
+from batchord.ledger.callback import checked as checked_callback
+from batchord.ledger.crash import crash_point
+from batchord.ledger.errors import SubmitRefused
+from batchord.ledger.notices import owed
+from batchord.ledger.publish import publish_shards
+from batchord.ledger.reader import Reader
+from batchord.ledger.schema import PAGE_SIZE
+from batchord.ledger.settings import Settings
+from batchord.ledger.shard import FIRST_WINDOW, Cut
+from batchord.ledger.store import Store
+from batchord.ledger.values import encode
+from batchord.ledger.webhook import BadWebhook, checked_url
+from batchord.ledger.wire import new_batch_id
+from batchord.producer.configs import recorded, same_length
+from batchord.producer.inputs import (
     blocks,
     check_for,
     inputs_per_call,
@@ -34,8 +34,8 @@ from producer.inputs import (
     uncached,
     unmetered,
 )
-from producer.recording import Opening, Recording, SubmittedBefore
-from producer.window import Window, window_seconds
+from batchord.producer.recording import Opening, Recording, SubmittedBefore
+from batchord.producer.window import Window, window_seconds
 
 logger = logging.getLogger(__name__)
 

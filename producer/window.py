@@ -4,7 +4,7 @@ import re
 from datetime import timedelta
 from typing import Any, Final
 
-from ledger.errors import SubmitRefused
+from batchord.ledger.errors import SubmitRefused
 
 #: "24h" (OpenAI's form), a timedelta, or seconds.
 Window = str | timedelta | float

@@ -10,7 +10,7 @@ from typing import Any
 import hypothesis
 import pytest
 
-from chains import registry
+from batchord.chains import registry
 from chaos.server import Server, free_port
 from tests.harness import Deployment, group_exists, wait_until
 from tests.openai_server import OpenAIServer

@@ -95,7 +95,7 @@ def _events(lines: Iterable[bytes]) -> Iterator[tuple[str, str]]:
 
 
 class Flower(Site):
-    """Flower as the README has it started, `celery -A worker.app flower`."""
+    """Flower as the README has it started, `celery -A batchord.worker.app flower`."""
 
     def __init__(
         self,
@@ -107,7 +107,7 @@ class Flower(Site):
         port = free_port()
         super().__init__(f"http://127.0.0.1:{port}")
         self._deployment = deployment
-        command = ["celery", "-A", "worker.app", "flower", "--address=127.0.0.1"]
+        command = ["celery", "-A", "batchord.worker.app", "flower", "--address=127.0.0.1"]
         self.process = deployment.start(
             [*command, f"--port={port}", *options],
             "flower",

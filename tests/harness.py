@@ -18,11 +18,11 @@ from pydantic import SecretStr
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from chains import BatchordError
-from ledger.errors import SubmitRefused
-from ledger.reader import PRIORITY_SEPARATOR, PRIORITY_STEPS
-from ledger.settings import Settings
-from producer import Batch, Client
+from batchord.chains import BatchordError
+from batchord.ledger.errors import SubmitRefused
+from batchord.ledger.reader import PRIORITY_SEPARATOR, PRIORITY_STEPS
+from batchord.ledger.settings import Settings
+from batchord.producer import Batch, Client
 from tests.openai_server import OpenAIServer
 from tests.waiting import wait_until as wait_until
 
@@ -157,7 +157,7 @@ class Deployment:
         name = f"w{len(self.processes)}"
         worker = self.start(
             [
-                *("worker", "-c", str(concurrency), "-l", log_level, "-n", f"{name}@%h"),
+                *("batchord.worker", "-c", str(concurrency), "-l", log_level, "-n", f"{name}@%h"),
                 # As the supervisor starts them; it saves a second at every start.
                 *("--without-gossip", "--without-mingle"),
             ],

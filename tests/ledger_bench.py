@@ -7,14 +7,14 @@ import base64
 import json
 from collections.abc import Iterable, Sequence
 
-from chains import Usage
-from ledger.exchange import Keeping, PutOff, Settlement, Wish
-from ledger.models import BatchStatus, ItemStatus
-from ledger.publish import gather, publish_tasks
-from ledger.reader import Reader
-from ledger.wire import GATHER
+from batchord.chains import Usage
+from batchord.ledger.exchange import Keeping, PutOff, Settlement, Wish
+from batchord.ledger.models import BatchStatus, ItemStatus
+from batchord.ledger.publish import gather, publish_tasks
+from batchord.ledger.reader import Reader
+from batchord.ledger.wire import GATHER
+from batchord.worker.tasks import close_shard
 from tests.ledger_desk import CODES, Desk, Held
-from worker.tasks import close_shard
 
 
 class Bench(Desk):

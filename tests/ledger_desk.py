@@ -6,22 +6,22 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
-from ledger.budget import Budget
-from ledger.celery_app import create_app
-from ledger.errors import ResumeRefused, RetryRefused, SubmitRefused
-from ledger.exchange import Exchange, Settlement
-from ledger.models import Item
-from ledger.publish import publish_shards
-from ledger.schema import BatchKeys
-from ledger.shard import Cut
-from ledger.steering import Steering
-from ledger.wire import new_batch_id
+from batchord.ledger.budget import Budget
+from batchord.ledger.celery_app import create_app
+from batchord.ledger.errors import ResumeRefused, RetryRefused, SubmitRefused
+from batchord.ledger.exchange import Exchange, Settlement
+from batchord.ledger.models import Item
+from batchord.ledger.publish import publish_shards
+from batchord.ledger.schema import BatchKeys
+from batchord.ledger.shard import Cut
+from batchord.ledger.steering import Steering
+from batchord.ledger.wire import new_batch_id
+from batchord.worker.runtime import Runtime
+from batchord.worker.sweep import Sweep
+from batchord.worker.tasks import commit_if_finalizing
 from tests.harness import Deployment
 from tests.ledger_model import LedgerModel
 from tests.ledger_watch import WatchedStore
-from worker.runtime import Runtime
-from worker.sweep import Sweep
-from worker.tasks import commit_if_finalizing
 
 #: Items per page, so that a batch of this test has several.
 PAGE: Final = 8

@@ -9,8 +9,8 @@ is over is what the test has said.
 from collections.abc import Sequence
 from typing import Any
 
-from ledger.models import BatchStatus as S
-from ledger.models import ItemStatus
+from batchord.ledger.models import BatchStatus as S
+from batchord.ledger.models import ItemStatus
 from tests.ledger_items import Ended, ItemsModel
 
 

@@ -4,9 +4,9 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from ledger.connection import Call
-from ledger.settings import Settings
-from ledger.store import Store
+from batchord.ledger.connection import Call
+from batchord.ledger.settings import Settings
+from batchord.ledger.store import Store
 from tests.ledger_model import LedgerModel
 
 

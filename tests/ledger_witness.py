@@ -2,7 +2,7 @@
 
 from collections import Counter
 
-from ledger.models import BatchStatus, Item, ItemStatus
+from batchord.ledger.models import BatchStatus, Item, ItemStatus
 from tests.ledger_bench import Bench
 
 

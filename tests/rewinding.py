@@ -5,9 +5,9 @@ from typing import Any, NamedTuple
 
 import redis
 
-from ledger.connection import Call
-from ledger.settings import Settings
-from ledger.store import Store
+from batchord.ledger.connection import Call
+from batchord.ledger.settings import Settings
+from batchord.ledger.store import Store
 
 #: Key -> what `DUMP` gives of it, and its time to live in ms; 0: none.
 State = dict[bytes, tuple[bytes, int]]

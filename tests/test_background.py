@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from chains import background
-from chains.run import Run, at, current_run, place, scope
+from batchord.chains import background
+from batchord.chains.run import Run, at, current_run, place, scope
 
 ROOMS = ("chains", "ledger", "worker")
 #: What copies the context of the code that calls it, unless it is given another.
@@ -39,7 +39,7 @@ ALLOWED = {
     ("worker/desk.py", "gather"): "each item in a copy of the thread's context, which is empty",
     ("worker/notices.py", "gather"): "webhooks, in the context of their own thread",
 }
-#: By function of `chains.background`: how it is called.
+#: By function of `batchord.chains.background`: how it is called.
 WAYS = ("spawn", "call_later", "call_at", "call_soon_threadsafe")
 
 _mine: ContextVar[str | None] = ContextVar("mine", default=None)
@@ -51,7 +51,7 @@ def started(path: Path) -> Iterator[tuple[int, str]]:
     ours = {
         alias.asname or alias.name
         for node in ast.walk(tree)
-        if isinstance(node, ast.ImportFrom) and node.module == "chains.background"
+        if isinstance(node, ast.ImportFrom) and node.module == "batchord.chains.background"
         for alias in node.names
     }
     for node in ast.walk(tree):
@@ -79,7 +79,7 @@ def test_tasks_and_timers_of_the_process_are_started_in_one_place() -> None:
     known = {
         f"{path}:{line}": name for (path, name), line in found.items() if (path, name) in ALLOWED
     }
-    assert raw == known, "start it through chains.background, or say in ALLOWED why not"
+    assert raw == known, "start it through batchord.chains.background, or say in ALLOWED why not"
     assert set(ALLOWED) <= set(found), "what is not there any more needs no leave"
 
 

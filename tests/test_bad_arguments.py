@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from chains import ChainNotFound, register
-from ledger.errors import SubmitRefused, UnknownBatch
-from ledger.models import BatchStatus
-from ledger.reader import Reader
-from producer import Batch, Client
+from batchord.chains import ChainNotFound, register
+from batchord.ledger.errors import SubmitRefused, UnknownBatch
+from batchord.ledger.models import BatchStatus
+from batchord.ledger.reader import Reader
+from batchord.producer import Batch, Client
 from tests.conftest import Deploy
 from tests.harness import Deployment, refused
 

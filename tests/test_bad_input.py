@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from chains import ChainNotFound, register
-from ledger.errors import SubmitRefused, ValueRejected
+from batchord.chains import ChainNotFound, register
+from batchord.ledger.errors import SubmitRefused, ValueRejected
 from tests.harness import Deployment, refused, wait_until
 
 pytestmark = pytest.mark.timeout(60)
@@ -210,7 +210,7 @@ def test_a_generator_that_raises_leaves_nothing_and_its_error_comes_through(
 
 def test_more_inputs_than_allowed_are_refused(deployment: Deployment) -> None:
     small = deployment.settings.model_copy(update={"max_items": 1200})
-    from producer import Client
+    from batchord.producer import Client
 
     with Client(settings=small) as client, pytest.raises(SubmitRefused, match="1,200 inputs.*BATC"):
         client.submit("here", iter(int, 1))  # would never end

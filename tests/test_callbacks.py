@@ -10,15 +10,15 @@ from typing import Any
 import pytest
 from celery import chain, chord, group
 
-from chains import register
+from batchord.chains import register
+from batchord.ledger.callback import MOST_BYTES, publish_callback
+from batchord.ledger.celery_app import create_app
+from batchord.ledger.crash import VARIABLE
+from batchord.ledger.models import BatchStatus
+from batchord.ledger.notices import Notices
+from batchord.ledger.store import Store
+from batchord.producer import Batch
 from chaos.crew import Crew
-from ledger.callback import MOST_BYTES, publish_callback
-from ledger.celery_app import create_app
-from ledger.crash import VARIABLE
-from ledger.models import BatchStatus
-from ledger.notices import Notices
-from ledger.store import Store
-from producer import Batch
 from tests.chains_for_tests.reports import note
 from tests.conftest import Deploy
 from tests.harness import CHAINS, Deployment, lines_of, refused, wait_until

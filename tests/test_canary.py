@@ -10,9 +10,9 @@ from collections.abc import Iterator
 import pytest
 import redis
 
-from chains import register
-from ledger.models import BatchStatus
-from producer import Batch
+from batchord.chains import register
+from batchord.ledger.models import BatchStatus
+from batchord.producer import Batch
 from tests.conftest import Deploy
 from tests.flower_server import Flower
 from tests.harness import Deployment, wait_until

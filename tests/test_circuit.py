@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from batchord import BatchPaused
-from chains import register
-from ledger.models import BatchStatus, ItemStatus
-from producer import RemoteRunnable
+from batchord.chains import register
+from batchord.ledger.models import BatchStatus, ItemStatus
+from batchord.producer import RemoteRunnable
 from tests.cli_harness import CHAINS, Shell, results
 from tests.conftest import Deploy
 from tests.harness import Deployment, Process, provider_env, wait_until

@@ -4,11 +4,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from chains import Usage, register
-from ledger.budget import Budget
-from ledger.exchange import Exchange, Keeping, Settlement, Wish
-from ledger.models import BatchStatus, ItemStatus
-from ledger.store import Store
+from batchord.chains import Usage, register
+from batchord.ledger.budget import Budget
+from batchord.ledger.exchange import Exchange, Keeping, Settlement, Wish
+from batchord.ledger.models import BatchStatus, ItemStatus
+from batchord.ledger.store import Store
 from tests.harness import Deployment
 
 pytestmark = pytest.mark.timeout(60)

@@ -7,14 +7,14 @@ from typing import Any
 
 import pytest
 
-from ledger.schema import PAGE_SIZE
+from batchord.ledger.schema import PAGE_SIZE
 from tests.cli_harness import CHAINS, Running, Shell, results
 from tests.harness import Deployment, lines_of
 from tests.waiting import wait_until
 
 _STEPS = """
 import asyncio
-from chains import register
+from batchord.chains import register
 
 async def wait_for_it(number):
     with open("seen", "a") as seen:
@@ -81,7 +81,7 @@ def test_killed_in_the_middle_nothing_of_it_lives_on(shell: Shell) -> None:
     running = _half_way(shell)
     assert shell.processes("batchord.server")
     assert shell.processes("valkey")
-    assert shell.processes("-m worker")
+    assert shell.processes("-m batchord.worker")
 
     running.send(signal.SIGKILL)
 

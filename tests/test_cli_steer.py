@@ -9,7 +9,7 @@ from tests.harness import Deployment
 
 pytestmark = pytest.mark.timeout(60)
 
-_MINE = "from chains import register\nregister('shout', str.upper)\n"
+_MINE = "from batchord.chains import register\nregister('shout', str.upper)\n"
 
 
 @pytest.fixture

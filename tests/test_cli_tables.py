@@ -7,9 +7,16 @@ import pytest
 from rich.console import Console, RenderableType
 
 from batchord import money, render
-from chains import Usage
-from ledger.budget import Budget
-from ledger.models import BatchRecord, BatchStatus, Item, ItemError, ItemStatus, RequestCounts
+from batchord.chains import Usage
+from batchord.ledger.budget import Budget
+from batchord.ledger.models import (
+    BatchRecord,
+    BatchStatus,
+    Item,
+    ItemError,
+    ItemStatus,
+    RequestCounts,
+)
 
 LONG = "a long answer that goes on and on " * 9
 ITEMS = [

@@ -76,7 +76,7 @@ def test_the_chains_of_its_workers_are_known_to_all(shell: Shell) -> None:
         {"type": "integer"}
     ]
 
-    shell.module("mine", "from chains import register\nregister('mine', len)\n")
+    shell.module("mine", "from batchord.chains import register\nregister('mine', len)\n")
     table = shell.run("chains", "--chains", "mine").out
     assert re.search(r"^double +│ integer", table, re.M)
     assert re.search(r"^mine +│ any", table, re.M), "ours beside theirs"

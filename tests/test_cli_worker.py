@@ -16,7 +16,7 @@ from tests.waiting import wait_until
 #: A user's own modules.
 _MINE = """
 import asyncio, os
-from chains import register
+from batchord.chains import register
 
 async def shout(text):
     with open("seen", "a") as seen:
@@ -50,7 +50,7 @@ def _ready(worker: Running, *, times: int = 1) -> None:
 
 
 def _workers(shell: Shell) -> set[int]:
-    return set(shell.processes("-m worker"))
+    return set(shell.processes("-m batchord.worker"))
 
 
 def test_a_killed_worker_is_replaced_and_what_it_held_is_run_again(
@@ -130,7 +130,7 @@ def test_a_folder_with_packages_of_our_names_neither_shadows_ours_nor_hides_its_
 def test_celerys_own_commands_do_by_themselves(shell: Shell, deployment: Deployment) -> None:
     shell.env |= {"BATCHORD_CHAINS": "mine", "FLOWER_BASIC_AUTH": "watcher:only-for-this-test"}
     port = free_port()
-    app = ("-A", "worker.app")
+    app = ("-A", "batchord.worker.app")
     flower = shell.start(*app, "flower", f"--port={port}", program="celery")
     worker = shell.start(*app, "worker", "-P", "threads", "-c", "2", "-l", "INFO", program="celery")
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import redis
 
-from ledger.settings import Settings
+from batchord.ledger.settings import Settings
 from tests.compose import ROOT, SECRETS, Compose, Host, MissingVariable
 
 PASSWORDS = {

@@ -7,14 +7,14 @@ from typing import Any
 
 import pytest
 
-from producer import Client
+from batchord.producer import Client
+from batchord.worker.flower.stream import STEP
 from tests.compose import SECRETS, Compose, Host
 from tests.flower_server import Site
 from tests.waiting import wait_until
-from worker.flower.stream import STEP
 
 CHAINS = """
-from chains import Lambda, register
+from batchord.chains import Lambda, register
 
 register("shout", Lambda(str.upper))
 """

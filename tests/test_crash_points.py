@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from chains import register
+from batchord.chains import register
+from batchord.ledger.crash import VARIABLE
+from batchord.ledger.models import BatchStatus
+from batchord.producer import Batch
 from chaos.crew import Crew
 from chaos.judge import judge
-from ledger.crash import VARIABLE
-from ledger.models import BatchStatus
-from producer import Batch
 from tests.conftest import Deploy
 from tests.harness import Deployment, wait_until
 
@@ -90,7 +90,7 @@ def test_a_sweeper_that_is_killed_amid_its_repairs_is_repaired_too(
 SUBMITTING = """
 import json, sys
 import chaos.chains
-from producer import Client
+from batchord.producer import Client
 
 inputs = json.load(open(sys.argv[1]))
 print(Client().submit("work", inputs, idempotency_key="key").id, flush=True)
@@ -122,7 +122,9 @@ def test_a_canceller_that_is_killed_amid_its_pages_is_helped(
     ground = Ground(tmp_path, "wind-up-mid-page")
     batch = quick.client.submit("work", ground.inputs(2500))
     script = tmp_path / "cancelling.py"
-    script.write_text(f"from producer import Client\nClient().retrieve({batch.id!r}).cancel()\n")
+    script.write_text(
+        f"from batchord.producer import Client\nClient().retrieve({batch.id!r}).cancel()\n"
+    )
     assert quick.start_script(script, env=ground.env).wait() == -9
     assert ground.mark.exists()
     assert batch.status is BatchStatus.CANCELLING
@@ -142,7 +144,7 @@ def test_a_retry_that_is_killed_half_begun_ends_with_what_was_there(
         assert batch.wait(20).request_counts.failed == 1
         script = tmp_path / "retrying.py"
         script.write_text(
-            f"from producer import Client\nClient().retrieve({batch.id!r}).retry_failed()\n"
+            f"from batchord.producer import Client\nClient().retrieve({batch.id!r}).retry_failed()\n"
         )
         assert quick.start_script(script, env=ground.env).wait() == -9
         assert ground.mark.exists()

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from ledger.settings import Settings
+from batchord.ledger.settings import Settings
 from tests.openai_server import OpenAIServer
 from tests.waiting import wait_until
 

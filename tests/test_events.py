@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
-from chains import register
+from batchord.chains import register
+from batchord.ledger.errors import UnknownBatch
+from batchord.ledger.events import BatchEvent, ProgressEvent, StatusEvent
+from batchord.ledger.models import BatchStatus
+from batchord.ledger.schema import EVENTS_KEPT
+from batchord.producer import Batch
 from chaos.server import Server
-from ledger.errors import UnknownBatch
-from ledger.events import BatchEvent, ProgressEvent, StatusEvent
-from ledger.models import BatchStatus
-from ledger.schema import EVENTS_KEPT
-from producer import Batch
 from tests.conftest import Deploy
 from tests.harness import Deployment, wait_until
 

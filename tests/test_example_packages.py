@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from chains import explain
+from batchord.chains import explain
 from examples import make_inputs
 from examples.packages import PackageCard, describe_package
 from tests.openai_server import OpenAIServer

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from chains import Embed, register
-from ledger.models import Item, ItemError, ItemStatus
-from producer.export import Exported, NotVectors, write_matrix
+from batchord.chains import Embed, register
+from batchord.ledger.models import Item, ItemError, ItemStatus
+from batchord.producer.export import Exported, NotVectors, write_matrix
 from tests import openai_answers
 from tests.cli_harness import Shell, results
 from tests.conftest import Deploy
@@ -19,9 +19,7 @@ from tests.openai_server import OpenAIServer
 
 pytestmark = pytest.mark.timeout(60)
 
-_EMBED = (
-    "from chains import Embed, register\nregister('embed', Embed('test-embedding', dimensions=8))"
-)
+_EMBED = "from batchord.chains import Embed, register\nregister('embed', Embed('test-embedding', dimensions=8))"
 
 
 @pytest.fixture
@@ -91,7 +89,9 @@ def test_a_run_whose_outputs_are_no_vectors_keeps_them_as_lines_and_exits_2(
 ) -> None:
     shell = Shell(tmp_path / "shell", BATCHORD_CHAINS="shouts")
     try:
-        shell.module("shouts", "from chains import register\nregister('shout', str.upper)\n")
+        shell.module(
+            "shouts", "from batchord.chains import register\nregister('shout', str.upper)\n"
+        )
         shell.write("in.jsonl", ['"a"', '"b"'])
         answer = shell.run("run", "shout", "--processes", "1", "-i", "in.jsonl", "-o", "out.npy")
         assert answer.code == 2

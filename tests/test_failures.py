@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
-from ledger.models import BatchStatus, ItemStatus
-from ledger.wire import gather_task_id, task_id
-from producer import Batch
+from batchord.ledger.models import BatchStatus, ItemStatus
+from batchord.ledger.wire import gather_task_id, task_id
+from batchord.producer import Batch
 from tests.conftest import Deploy
 from tests.flower_server import Flower
 from tests.harness import Deployment, wait_until
@@ -147,7 +147,7 @@ def test_a_batch_of_which_every_item_fails_completes(shared: Deployment) -> None
 
 
 def test_a_chain_that_the_workers_do_not_have_fails_its_items(shared: Deployment) -> None:
-    from chains import register
+    from batchord.chains import register
 
     register("only-here", lambda value: value, replace=True)
     batch = shared.client.submit("only-here", [1, 2])

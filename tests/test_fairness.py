@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from chains import register
-from ledger.settings import LANES
+from batchord.chains import register
+from batchord.ledger.settings import LANES
 from tests.conftest import Deploy
 from tests.harness import Deployment, lines_of, wait_until
 

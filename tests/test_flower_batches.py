@@ -12,11 +12,11 @@ from urllib.request import urlopen
 
 import pytest
 
+from batchord.ledger.exchange import Exchange
+from batchord.ledger.models import BatchStatus, PauseReason
+from batchord.ledger.store import Store
+from batchord.producer import Batch
 from chaos.server import Server
-from ledger.exchange import Exchange
-from ledger.models import BatchStatus, PauseReason
-from ledger.store import Store
-from producer import Batch
 from tests.conftest import Deploy
 from tests.flower_server import Flower
 from tests.harness import Deployment, wait_until

@@ -14,8 +14,8 @@ from urllib.parse import quote
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 
-from ledger.models import BatchStatus
-from producer import Batch
+from batchord.ledger.models import BatchStatus
+from batchord.producer import Batch
 from tests.conftest import Deploy
 from tests.flower_server import LOGIN, Flower
 from tests.harness import Deployment, wait_until

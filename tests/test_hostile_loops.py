@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from chains import Lambda
-from chains.loop import default_loop
-from chains.runnable import Runnable
+from batchord.chains import Lambda
+from batchord.chains.loop import default_loop
+from batchord.chains.runnable import Runnable
+from batchord.ledger.models import Item
+from batchord.producer import Batch
 from chaos.crew import Crew
-from ledger.models import Item
-from producer import Batch
 from tests.chains_for_tests import hostile
 from tests.conftest import Deploy
 from tests.harness import CHAINS, Deployment, Process, lines_of, wait_until

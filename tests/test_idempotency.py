@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
-from chains import register
+from batchord.chains import register
+from batchord.ledger.errors import IdempotencyConflict
+from batchord.ledger.models import BatchStatus
+from batchord.ledger.store import Store
+from batchord.ledger.wire import new_batch_id
+from batchord.producer import Client, recording
 from chaos.server import Server
-from ledger.errors import IdempotencyConflict
-from ledger.models import BatchStatus
-from ledger.store import Store
-from ledger.wire import new_batch_id
-from producer import Client, recording
 from tests.conftest import Deploy
 from tests.harness import Deployment, lines_of, wait_until
 
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.timeout(60)
 #: Submits 1,500 inputs and more under a key, and is killed before it can seal.
 DYING = """
 import os, signal
-from producer import Client
+from batchord.producer import Client
 
 def inputs():
     yield from range(1500)
@@ -37,7 +37,7 @@ Client().submit("echo", inputs(), idempotency_key="key")
 #: Submits 1,500 inputs under a key, and is frozen amid them.
 FREEZING = """
 import os, signal
-from producer import Client
+from batchord.producer import Client
 
 def inputs():
     yield from range(1200)
@@ -50,7 +50,7 @@ print("batch", Client().submit("echo", inputs(), idempotency_key="key").id)
 #: Submits journal entries under a key and prints the id of the batch.
 RACING = """
 import sys
-from producer import Client
+from batchord.producer import Client
 
 inputs = [{"value": i, "path": sys.argv[1]} for i in range(20)]
 print("batch", Client().submit("journal", inputs, idempotency_key="key").id)

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from chains import Embed, register
-from ledger.models import BatchStatus, ItemStatus
-from producer import Batch
+from batchord.chains import Embed, register
+from batchord.ledger.models import BatchStatus, ItemStatus
+from batchord.producer import Batch
 from tests.conftest import Deploy
 from tests.harness import Deployment, lines_of, wait_until
 from tests.openai_server import OpenAIServer

@@ -8,15 +8,15 @@ from dataclasses import dataclass
 
 import pytest
 
-from chains import register
-from ledger.exchange import Exchange, Wish
-from ledger.models import BatchStatus
-from ledger.store import Store
-from producer import Batch
+from batchord.chains import register
+from batchord.ledger.exchange import Exchange, Wish
+from batchord.ledger.models import BatchStatus
+from batchord.ledger.store import Store
+from batchord.producer import Batch
+from batchord.worker.keeper import Keeper
 from tests.conftest import Deploy
 from tests.harness import Deployment, provider_env, wait_until
 from tests.openai_server import OpenAIServer, Request
-from worker.keeper import Keeper
 
 pytestmark = pytest.mark.timeout(120)
 

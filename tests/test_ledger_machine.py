@@ -25,7 +25,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from ledger.models import BatchStatus
+from batchord.ledger.models import BatchStatus
 from tests.conftest import Deploy
 from tests.ledger_bench import Bench
 from tests.ledger_desk import CODES, PAGE, Held

@@ -5,10 +5,10 @@ from collections.abc import Awaitable, Iterator
 
 import pytest
 
-from chains.limits import MOST_AHEAD, POLL, Answer, Asked, Limiter, LocalLimiter, RateLimit
+from batchord.chains.limits import MOST_AHEAD, POLL, Answer, Asked, Limiter, LocalLimiter, RateLimit
+from batchord.ledger.limiter import LedgerLimiter
+from batchord.ledger.store import Store
 from chaos.server import Server
-from ledger.limiter import LedgerLimiter
-from ledger.store import Store
 from tests.conftest import Deploy
 from tests.harness import Deployment, wait_until
 

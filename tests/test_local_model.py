@@ -16,9 +16,9 @@ import pytest
 from pydantic import BaseModel
 
 from batchord import local_model
+from batchord.chains import Responses
+from batchord.chains.run import scope
 from batchord.local_model import LocalModel, LocalModelError, openai_environment
-from chains import Responses
-from chains.run import scope
 from tests.waiting import wait_until
 
 ROOT = Path(local_model.__file__).parents[1]

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from ledger.checkup import Grade, checkup
+from batchord.ledger.checkup import Grade, checkup
+from batchord.worker.flower.desk import Desk
+from batchord.worker.flower.metrics import BatchMetrics
+from batchord.worker.health import ILL
 from tests.conftest import Deploy
 from tests.harness import CHAINS, Deployment, wait_until
-from worker.flower.desk import Desk
-from worker.flower.metrics import BatchMetrics
-from worker.health import ILL
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -25,7 +25,7 @@ ENV = {"BATCHORD_CHAINS": f"{CHAINS},tests.chains_for_tests.hostile"}
 
 def _health_check(deployment: Deployment) -> str:
     """What the health check of docker-compose.yml prints as it fails; "" if it exits with 0."""
-    argv = [sys.executable, "-P", "-m", "worker.health"]
+    argv = [sys.executable, "-P", "-m", "batchord.worker.health"]
     check = subprocess.run(argv, env=deployment.env(ENV), capture_output=True, text=True)
     assert (check.returncode == 0) == (not check.stderr.strip()), check.stderr
     return check.stderr

@@ -11,19 +11,19 @@ from typing import Any, Final
 
 import pytest
 
-from chains import Usage
-from ledger.callback import publish_callback
-from ledger.celery_app import create_app
-from ledger.connection import Call
-from ledger.exchange import Exchange, Keeping, PutOff, Settlement, Wish
-from ledger.models import ItemStatus
-from ledger.notices import Notices, owed
-from ledger.parts import Parts
-from ledger.settings import Settings
-from ledger.shard import Cut
-from ledger.steering import Steering
-from ledger.store import Store
-from ledger.wire import new_batch_id
+from batchord.chains import Usage
+from batchord.ledger.callback import publish_callback
+from batchord.ledger.celery_app import create_app
+from batchord.ledger.connection import Call
+from batchord.ledger.exchange import Exchange, Keeping, PutOff, Settlement, Wish
+from batchord.ledger.models import ItemStatus
+from batchord.ledger.notices import Notices, owed
+from batchord.ledger.parts import Parts
+from batchord.ledger.settings import Settings
+from batchord.ledger.shard import Cut
+from batchord.ledger.steering import Steering
+from batchord.ledger.store import Store
+from batchord.ledger.wire import new_batch_id
 from tests.harness import Deployment
 
 #: What a script answers when it is asked again, where that is not the same: it tells whether the
@@ -301,7 +301,9 @@ def _lasting_part(text: str) -> str:
 
 
 def test_each_script_is_in_a_life(deployment: Deployment) -> None:
-    known = {path.name.removesuffix(".lua") for path in (files("ledger") / "lua").iterdir()}
+    known = {
+        path.name.removesuffix(".lua") for path in (files("batchord.ledger") / "lua").iterdir()
+    }
     called = set()
     for live in LIVES:
         deployment.redis.flushdb()

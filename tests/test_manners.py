@@ -13,7 +13,7 @@ from collections import Counter
 import pytest
 
 from batchord import Batch, Budget, register
-from ledger.models import BatchStatus
+from batchord.ledger.models import BatchStatus
 from tests.conftest import Deploy
 from tests.harness import Deployment, Process, provider_env, wait_until
 from tests.openai_server import OpenAIServer

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from batchord import Budget, Estimate, ResumeRefused
-from chains import Usage, register
-from ledger.models import BatchRecord, BatchStatus
-from producer import Batch
+from batchord.chains import Usage, register
+from batchord.ledger.models import BatchRecord, BatchStatus
+from batchord.producer import Batch
 from tests.cli_harness import CHAINS, Shell, results
 from tests.conftest import Deploy
 from tests.harness import Deployment, provider_env, refused, wait_until

@@ -6,12 +6,12 @@ from typing import Final
 
 import pytest
 
-from chains import Usage, register
-from ledger.exchange import Exchange, Keeping, Settlement, Wish
-from ledger.models import ItemStatus
-from ledger.schema import PAGE_SIZE
-from ledger.store import Store
-from producer import Batch
+from batchord.chains import Usage, register
+from batchord.ledger.exchange import Exchange, Keeping, Settlement, Wish
+from batchord.ledger.models import ItemStatus
+from batchord.ledger.schema import PAGE_SIZE
+from batchord.ledger.store import Store
+from batchord.producer import Batch
 from tests.conftest import Deploy
 from tests.damages import DAMAGES, DEEPER
 from tests.harness import Deployment, lines_of

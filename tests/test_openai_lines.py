@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 
 from batchord import openai_lines
+from batchord.chains.request import REQUESTS
+from batchord.ledger.errors import SubmitRefused
+from batchord.ledger.models import BatchStatus, Item, ItemError, ItemStatus
+from batchord.ledger.settings import Settings
 from batchord.options import chain_and_inputs
-from chains.request import REQUESTS
-from ledger.errors import SubmitRefused
-from ledger.models import BatchStatus, Item, ItemError, ItemStatus
-from ledger.settings import Settings
 from tests.cli_harness import Shell, results
 from tests.conftest import Deploy
 from tests.harness import Deployment, provider_env

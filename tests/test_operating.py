@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
-from chains import register
-from ledger.celery_app import create_app
-from ledger.models import BatchStatus
+from batchord.chains import register
+from batchord.ledger.celery_app import create_app
+from batchord.ledger.models import BatchStatus
 from tests.conftest import Deploy
 from tests.harness import wait_until
 

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ledger.errors import ItemNotSucceeded
-from ledger.models import BatchStatus, ItemStatus
-from producer import RemoteRunnable
+from batchord.ledger.errors import ItemNotSucceeded
+from batchord.ledger.models import BatchStatus, ItemStatus
+from batchord.producer import RemoteRunnable
 from tests.harness import Deployment
 
 pytestmark = pytest.mark.timeout(60)

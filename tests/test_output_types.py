@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from chains import Chat, Responses, get_chain
+from batchord.chains import Chat, Responses, get_chain
 from tests.chains_for_tests.typed import REFUSED, ROWS, shown
 from tests.conftest import Deploy
 from tests.harness import Deployment, provider_env

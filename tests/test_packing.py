@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chains import register
-from ledger.packing import COMPRESSED_FROM, pack, pack_outcome, unpack, unpack_outcome
-from ledger.values import decode, encode
+from batchord.chains import register
+from batchord.ledger.packing import COMPRESSED_FROM, pack, pack_outcome, unpack, unpack_outcome
+from batchord.ledger.values import decode, encode
 from tests.harness import Deployment
 
 JSON: Any = st.recursive(

@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from chains import register
+from batchord.chains import register
+from batchord.ledger.models import BatchStatus
+from batchord.producer import Batch
 from chaos.copies import Copier
 from chaos.crew import Crew
 from chaos.judge import Journal, judge
-from ledger.models import BatchStatus
-from producer import Batch
 from tests.conftest import Deploy
 from tests.harness import Deployment, wait_until
 

@@ -5,10 +5,10 @@ from datetime import timedelta
 
 import pytest
 
-from chains.errors import BatchordError
-from ledger.errors import UnknownBatch
-from ledger.models import BatchStatus
-from ledger.progress import progress_of
+from batchord.chains.errors import BatchordError
+from batchord.ledger.errors import UnknownBatch
+from batchord.ledger.models import BatchStatus
+from batchord.ledger.progress import progress_of
 from tests.harness import Deployment, wait_until
 
 

@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
-from chains import Chat, Prompt, register
-from ledger.crash import VARIABLE
-from ledger.models import BatchStatus
+from batchord.chains import Chat, Prompt, register
+from batchord.ledger.crash import VARIABLE
+from batchord.ledger.models import BatchStatus
 from tests.conftest import Deploy
 from tests.harness import Deployment, provider_env, wait_until
 from tests.openai_server import OpenAIServer

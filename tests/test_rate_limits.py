@@ -8,8 +8,8 @@ from itertools import pairwise
 import pytest
 
 from batchord import Batch, register
-from chains.limits import BURST
-from ledger.models import BatchStatus
+from batchord.chains.limits import BURST
+from batchord.ledger.models import BatchStatus
 from tests.conftest import Deploy
 from tests.harness import Deployment, Process, provider_env, wait_until
 from tests.openai_server import OpenAIServer

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from chains import Usage, register
-from ledger.errors import UnknownBatch
-from ledger.models import BatchStatus
-from producer import Batch, Client
+from batchord.chains import Usage, register
+from batchord.ledger.errors import UnknownBatch
+from batchord.ledger.models import BatchStatus
+from batchord.producer import Batch, Client
 from tests.conftest import Deploy
 from tests.harness import Deployment, wait_until
 from tests.openai_server import OpenAIServer

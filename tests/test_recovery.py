@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
-from chains import register
+from batchord.chains import register
+from batchord.ledger.exchange import Exchange, Settlement, Wish
+from batchord.ledger.models import BatchStatus, ItemStatus
+from batchord.ledger.reader import PRIORITY_SEPARATOR
+from batchord.ledger.store import Store
+from batchord.producer import Batch
 from chaos.judge import problems_of_the_record
-from ledger.exchange import Exchange, Settlement, Wish
-from ledger.models import BatchStatus, ItemStatus
-from ledger.reader import PRIORITY_SEPARATOR
-from ledger.store import Store
-from producer import Batch
 from tests.conftest import Deploy
 from tests.harness import Deployment, lines_of, wait_until
 
@@ -178,7 +178,7 @@ def test_a_sealed_batch_that_was_never_published_is_published(
     def broken(*_: Any) -> int:
         raise ConnectionError("gone")
 
-    monkeypatch.setattr("producer.submission.publish_shards", broken)
+    monkeypatch.setattr("batchord.producer.submission.publish_shards", broken)
     batch = quick.client.submit("echo", range(5))  # accepted: it must not be submitted again
     assert quick.queued() == 0
     quick.start_worker()
@@ -189,7 +189,7 @@ def test_a_sealed_batch_that_was_never_published_is_published(
 DYING = """
 import os
 import tests.chains_for_tests.basic
-from producer import Client
+from batchord.producer import Client
 
 def inputs():
     yield from range(2500)

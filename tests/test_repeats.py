@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from chains import register
-from ledger.models import ItemStatus
+from batchord.chains import register
+from batchord.ledger.models import ItemStatus
 from tests.conftest import Deploy
 from tests.harness import Deployment, Process, provider_env, wait_until
 from tests.openai_server import OpenAIServer, Request

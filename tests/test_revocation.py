@@ -11,11 +11,11 @@ from celery import Celery
 from celery.worker import state
 from kombu.clocks import LamportClock
 
-from chains import register
+from batchord.chains import register
+from batchord.ledger.celery_app import create_app
+from batchord.ledger.wire import RUN_ITEMS, gather_task_id, task_id
+from batchord.producer import Batch
 from chaos.judge import judge
-from ledger.celery_app import create_app
-from ledger.wire import RUN_ITEMS, gather_task_id, task_id
-from producer import Batch
 from tests.conftest import Deploy
 from tests.harness import Deployment, wait_until
 
@@ -138,7 +138,7 @@ def test_a_batch_ends_whatever_its_messages_carry(
 def test_a_batch_ends_whatever_a_state_file_says(deploy: Deploy, tmp_path: Path) -> None:
     register("gated", str, replace=True)
     deployment = deploy(lease=2.0, sweep_interval=0.2, shutdown_grace=0.2)
-    argv = ["worker", "-c", "2", "-l", "INFO", "--statedb", str(tmp_path / "state")]
+    argv = ["batchord.worker", "-c", "2", "-l", "INFO", "--statedb", str(tmp_path / "state")]
     env = {"BATCHORD_POOL": "threads", "REMAP_SIGTERM": "SIGQUIT"}
     first = deployment.start(argv, "worker", env=env)
     deployment.wait_for_worker(first)

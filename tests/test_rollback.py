@@ -9,15 +9,15 @@ from typing import Any
 
 import pytest
 
-from chains import register
-from ledger.callback import callback_task_id
-from ledger.celery_app import create_app
-from ledger.errors import BatchAborted, InputsLost, UnknownBatch
-from ledger.reader import Reader
-from ledger.steering import Steering
-from producer import Batch, recording
-from producer import inputs as inputs_module
-from producer.submission import Submission, submit
+from batchord.chains import register
+from batchord.ledger.callback import callback_task_id
+from batchord.ledger.celery_app import create_app
+from batchord.ledger.errors import BatchAborted, InputsLost, UnknownBatch
+from batchord.ledger.reader import Reader
+from batchord.ledger.steering import Steering
+from batchord.producer import Batch, recording
+from batchord.producer import inputs as inputs_module
+from batchord.producer.submission import Submission, submit
 from tests.conftest import Deploy
 from tests.harness import Deployment, wait_until
 from tests.rewinding import Point, RewindingStore
@@ -169,7 +169,7 @@ def test_a_retry_goes_on_where_the_server_is(rig: Rig, point: Point) -> None:
         closing(RewindingStore(rig.deployment.settings, point)) as store,
         closing(create_app(rig.deployment.settings)) as app,
     ):
-        patch.setattr("ledger.store._SHARDS_AT_ONCE", 2)
+        patch.setattr("batchord.ledger.store._SHARDS_AT_ONCE", 2)
         assert Steering(app, store).retry_failed(batch.id) == 3
         assert store.struck, "the server did not go back"
     batch.wait(60)

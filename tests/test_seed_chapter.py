@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from chains import get_chain
-from ledger.errors import ItemNotSucceeded
-from producer import RemoteRunnable
+from batchord.chains import get_chain
+from batchord.ledger.errors import ItemNotSucceeded
+from batchord.producer import RemoteRunnable
 from tests.chains_for_tests import seed
 from tests.conftest import Deploy
 from tests.harness import Deployment

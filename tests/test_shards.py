@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 from celery import group
 
-from chains import register
-from ledger.celery_app import create_app
-from ledger.models import BatchStatus
-from ledger.publish import gather, queue_of
-from ledger.shard import Shard
-from ledger.wire import GATHER, RUN_ITEMS, gather_task_id, shard_group_id, task_id
+from batchord.chains import register
+from batchord.ledger.celery_app import create_app
+from batchord.ledger.models import BatchStatus
+from batchord.ledger.publish import gather, queue_of
+from batchord.ledger.shard import Shard
+from batchord.ledger.wire import GATHER, RUN_ITEMS, gather_task_id, shard_group_id, task_id
 from tests.conftest import Deploy
 from tests.harness import Deployment, lines_of, wait_until
 

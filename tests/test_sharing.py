@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from chains import register
-from ledger.errors import SubmitRefused
+from batchord.chains import register
+from batchord.ledger.errors import SubmitRefused
 from tests.cli_harness import Shell
 from tests.conftest import Deploy
 from tests.harness import Deployment, Process, provider_env, wait_until

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from chains import register
-from ledger.store import Store
-from ledger.wire import new_batch_id
-from producer import Batch
-from producer import inputs as inputs_module
+from batchord.chains import register
+from batchord.ledger.store import Store
+from batchord.ledger.wire import new_batch_id
+from batchord.producer import Batch
+from batchord.producer import inputs as inputs_module
 from tests.conftest import Deploy
 from tests.harness import Deployment, wait_until
 

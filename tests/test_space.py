@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
+from batchord.producer import Batch
 from chaos.server import Server
-from producer import Batch
 from tests.conftest import Deploy
 from tests.harness import Deployment, wait_until
 

@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from chains import register
-from ledger.errors import RetryRefused, UnknownBatch
-from ledger.models import BatchStatus, ItemStatus
-from ledger.store import Store
-from producer import Batch
-from producer.window import window_seconds
+from batchord.chains import register
+from batchord.ledger.errors import RetryRefused, UnknownBatch
+from batchord.ledger.models import BatchStatus, ItemStatus
+from batchord.ledger.store import Store
+from batchord.producer import Batch
+from batchord.producer.window import window_seconds
 from tests.conftest import Deploy
 from tests.harness import Deployment, lines_of, refused, wait_until
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from producer import Batch
+from batchord.producer import Batch
 from tests.conftest import Deploy
 from tests.harness import Deployment, Process, lines_of, wait_until
 
@@ -15,7 +15,7 @@ pytestmark = pytest.mark.timeout(60)
 #: Supervises two workers until it is told to stop, and says who is alive.
 SUPERVISING = """
 import signal, sys, threading
-from worker.supervisor import Supervisor
+from batchord.worker.supervisor import Supervisor
 
 supervisor = Supervisor(processes=2, concurrency=2, log_level="INFO", log=open(sys.argv[1], "wb"))
 ended = threading.Event()

@@ -9,14 +9,14 @@ from typing import Any
 
 import pytest
 
-from ledger.celery_app import create_app
-from ledger.exchange import Wish
+from batchord.ledger.celery_app import create_app
+from batchord.ledger.exchange import Wish
+from batchord.worker.courier import Courier
+from batchord.worker.notices import NoticeThread
+from batchord.worker.runtime import Runtime
+from batchord.worker.supervisor import Supervisor
+from batchord.worker.sweep import Sweep
 from tests.waiting import wait_until
-from worker.courier import Courier
-from worker.notices import NoticeThread
-from worker.runtime import Runtime
-from worker.supervisor import Supervisor
-from worker.sweep import Sweep
 
 #: What one round may raise: no error of ours, one that ends threads, one of the system.
 RAISED = (KeyError("secret input"), SystemExit(1), OSError("no more processes"))
@@ -92,8 +92,8 @@ def of_courier(runtime: Runtime, patch: pytest.MonkeyPatch) -> Iterator[Trouble]
 
 def of_supervisor(runtime: Runtime, patch: pytest.MonkeyPatch) -> Iterator[Trouble]:
     trouble = Trouble(_idle)
-    patch.setattr("worker.supervisor.subprocess.Popen", trouble)
-    patch.setattr("worker.supervisor._BACKOFF", (0.05, 0.2))
+    patch.setattr("batchord.worker.supervisor.subprocess.Popen", trouble)
+    patch.setattr("batchord.worker.supervisor._BACKOFF", (0.05, 0.2))
     supervisor = Supervisor(processes=1, concurrency=1, grace=5)
     supervisor.start()
     yield trouble
@@ -136,8 +136,8 @@ def test_a_second_worker_that_cannot_be_started_is_started_later(
             raise OSError("no memory")
         return _idle(*args, **options)
 
-    monkeypatch.setattr("worker.supervisor.subprocess.Popen", second_fails)
-    monkeypatch.setattr("worker.supervisor._BACKOFF", (0.05, 0.2))
+    monkeypatch.setattr("batchord.worker.supervisor.subprocess.Popen", second_fails)
+    monkeypatch.setattr("batchord.worker.supervisor._BACKOFF", (0.05, 0.2))
     supervisor = Supervisor(processes=3, concurrency=1, grace=5)
     supervisor.start()
     try:

@@ -10,12 +10,12 @@ import pytest
 import trustme
 from pydantic import SecretStr
 
-from chains import register
-from ledger.celery_app import create_app
-from ledger.errors import LedgerUnavailable
-from ledger.models import BatchStatus
-from ledger.settings import Settings
-from producer import Client
+from batchord.chains import register
+from batchord.ledger.celery_app import create_app
+from batchord.ledger.errors import LedgerUnavailable
+from batchord.ledger.models import BatchStatus
+from batchord.ledger.settings import Settings
+from batchord.producer import Client
 from tests.conftest import Deploy
 from tests.harness import Deployment, wait_until
 from tests.tls_proxy import HOST, TLSProxy

@@ -5,8 +5,8 @@ import time
 
 import pytest
 
-from ledger.models import BatchStatus, ItemStatus
-from ledger.totals import ChainTotals, totals
+from batchord.ledger.models import BatchStatus, ItemStatus
+from batchord.ledger.totals import ChainTotals, totals
 from tests.harness import Deployment, wait_until
 
 

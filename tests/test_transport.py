@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 from celery import Celery
 
-from ledger.celery_app import create_app
-from ledger.reader import PRIORITY_SEPARATOR
+from batchord.ledger.celery_app import create_app
+from batchord.ledger.reader import PRIORITY_SEPARATOR
 from tests.harness import Deployment, wait_until
 
 pytestmark = pytest.mark.timeout(60)

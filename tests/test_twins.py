@@ -5,7 +5,7 @@ from collections import Counter
 
 import pytest
 
-from chains import register
+from batchord.chains import register
 from tests.conftest import Deploy
 from tests.harness import Deployment, provider_env, wait_until
 from tests.openai_server import OpenAIServer

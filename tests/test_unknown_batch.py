@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from chains import register
+from batchord.chains import register
+from batchord.ledger.errors import UnknownBatch
+from batchord.producer import Batch
 from chaos.server import Server
-from ledger.errors import UnknownBatch
-from producer import Batch
 from tests.cli_harness import Shell
 from tests.conftest import Deploy
 from tests.harness import Deployment, lines_of, wait_until

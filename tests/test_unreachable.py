@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
-from chains import BatchordError, register
+from batchord.chains import BatchordError, register
+from batchord.ledger.errors import LedgerRefused, LedgerUnavailable
+from batchord.ledger.settings import NoServer, Settings
+from batchord.producer import Client
 from chaos.server import free_port
-from ledger.errors import LedgerRefused, LedgerUnavailable
-from ledger.settings import NoServer, Settings
-from producer import Client
 from tests.conftest import Deploy
 from tests.harness import connect, wait_until
 

@@ -13,24 +13,24 @@ import pytest
 import trustme
 from prometheus_client import REGISTRY
 
-from chains import register
-from ledger.checkup import checkup
-from ledger.errors import UnreadableBatch
-from ledger.exchange import Exchange, Wish
-from ledger.models import BatchStatus, ItemStatus
-from ledger.overview import Overview
-from ledger.reader import Reader
-from ledger.settings import LANES
-from ledger.store import Store
-from ledger.totals import totals
-from producer import Batch
+from batchord.chains import register
+from batchord.ledger.checkup import checkup
+from batchord.ledger.errors import UnreadableBatch
+from batchord.ledger.exchange import Exchange, Wish
+from batchord.ledger.models import BatchStatus, ItemStatus
+from batchord.ledger.overview import Overview
+from batchord.ledger.reader import Reader
+from batchord.ledger.settings import LANES
+from batchord.ledger.store import Store
+from batchord.ledger.totals import totals
+from batchord.producer import Batch
+from batchord.worker.flower.desk import Desk
+from batchord.worker.flower.metrics import BatchMetrics
 from tests.conftest import Deploy
 from tests.damages import DAMAGES, DEEPER
 from tests.harness import Deployment, wait_until
 from tests.test_claims import settlement
 from tests.webhook_receiver import SECRET, Receiver
-from worker.flower.desk import Desk
-from worker.flower.metrics import BatchMetrics
 
 pytestmark = pytest.mark.timeout(60)
 

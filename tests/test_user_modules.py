@@ -7,7 +7,7 @@ from tests.harness import Deployment
 pytestmark = pytest.mark.timeout(60)
 
 CHAINS = """
-from chains import register
+from batchord.chains import register
 
 register("shout", lambda text: text.upper())
 """

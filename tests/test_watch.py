@@ -10,12 +10,12 @@ import pytest
 from rich.console import Console, RenderableType
 
 from batchord import details, render
+from batchord.chains import Usage
+from batchord.ledger.models import BatchRecord, BatchStatus, PauseReason, RequestCounts
+from batchord.ledger.progress import FailureGroup, Progress
+from batchord.producer import Batch
 from batchord.watch import Sight, view
-from chains import Usage
 from chaos.server import Server
-from ledger.models import BatchRecord, BatchStatus, PauseReason, RequestCounts
-from ledger.progress import FailureGroup, Progress
-from producer import Batch
 from tests.cli_harness import Shell
 from tests.conftest import Deploy
 from tests.harness import Deployment
@@ -27,7 +27,7 @@ pytestmark = pytest.mark.timeout(60)
 _HELD = """
 import asyncio
 from pathlib import Path
-from chains import ChainError, OperatorNeeded, register
+from batchord.chains import ChainError, OperatorNeeded, register
 
 async def held(what):
     if what == "operator":

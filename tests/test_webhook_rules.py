@@ -12,13 +12,13 @@ import pytest
 import trustme
 from yarl import URL
 
-from chains import register
-from ledger.settings import Settings
-from ledger.webhook import BadWebhook, Undelivered, check, checked_url
+from batchord.chains import register
+from batchord.ledger.settings import Settings
+from batchord.ledger.webhook import BadWebhook, Undelivered, check, checked_url
+from batchord.worker.receiver import is_allowed, send
 from tests.cli_harness import Shell
 from tests.harness import CHAINS, Deployment, refused
 from tests.webhook_receiver import SECRET, Receiver
-from worker.receiver import is_allowed, send
 
 pytestmark = pytest.mark.timeout(60)
 

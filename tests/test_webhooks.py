@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 import trustme
 
-from chains import register
+from batchord.chains import register
+from batchord.ledger.crash import VARIABLE
+from batchord.ledger.models import BatchStatus
+from batchord.ledger.store import Store
+from batchord.ledger.wire import new_batch_id
+from batchord.producer import Batch
 from chaos.crew import Crew
-from ledger.crash import VARIABLE
-from ledger.models import BatchStatus
-from ledger.store import Store
-from ledger.wire import new_batch_id
-from producer import Batch
 from tests.conftest import Deploy
 from tests.harness import Deployment, wait_until
 from tests.webhook_receiver import SECRET, Answer, Received, Receiver
@@ -281,7 +281,7 @@ def test_a_worker_that_is_killed_around_a_try_is_followed_by_another(
     with Crew(deployment, env={**env, VARIABLE: f"{point}:{mark}", "BATCHORD_CHAINS": CHAINS}):
         batch = deployment.client.submit("echo", [1])
         wait_until(mark.exists, what="it is killed")
-        # What it held is anyone's again once it would be over (`worker.notices.MARGIN`), or now.
+        # What it held is anyone's again once it would be over (`batchord.worker.notices.MARGIN`), or now.
         member = f"{batch.id} 1"
         assert deployment.redis.zscore("batchord:notices", member) is not None
         deployment.redis.zadd("batchord:notices", {member: 0})

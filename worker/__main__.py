@@ -1,6 +1,6 @@
-"""`python -P -m worker ARGS` is `celery -A worker.app worker ARGS`, imported in a safe order.
+"""`python -P -m batchord.worker ARGS` is `celery -A batchord.worker.app worker ARGS`, imported in a safe order.
 
-So is `python -P -m worker flower ARGS` for Flower.
+So is `python -P -m batchord.worker flower ARGS` for Flower.
 
 Celery puts the working directory in front of `sys.path` while it looks for the app, where a user's
 own `worker/` or `chains/` would shadow ours. Here ours are imported first and the working directory
@@ -16,7 +16,7 @@ import time
 
 def main() -> None:
     """Run one Celery worker, or Flower, until it is told to stop."""
-    from worker.app import app
+    from batchord.worker.app import app
 
     if os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())
@@ -29,8 +29,8 @@ def main() -> None:
     if arguments[:1] != ["flower"]:
         arguments = ["worker", *arguments]
     else:
-        from ledger.settings import Settings
-        from worker import flower
+        from batchord.ledger.settings import Settings
+        from batchord.worker import flower
 
         flower.install(app, Settings())
     app.start(arguments)

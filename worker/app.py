@@ -1,4 +1,4 @@
-"""The worker's Celery app: `celery -A worker.app worker` and `celery -A worker.app flower`."""
+"""The worker's Celery app: `celery -A batchord.worker.app worker` and `celery -A batchord.worker.app flower`."""
 
 import gc
 import logging
@@ -15,20 +15,20 @@ from celery.worker import state
 from celery.worker.consumer.control import Control
 from celery.worker.control import Panel
 
-from chains import prices
-from chains.errors import BatchordError
-from chains.loop import LoopDied, configure, default_loop
-from chains.request import register_requests
-from ledger import webhook
-from ledger.celery_app import create_app
-from ledger.celery_rules import RULES, broken
-from ledger.settings import Settings
-from worker.control import with_answers
-from worker.health import answer_pings
-from worker.notices import NoticeThread
-from worker.runtime import HAND_BACK, Runtime
-from worker.sweep import Sweep
-from worker.tasks import register_tasks
+from batchord.chains import prices
+from batchord.chains.errors import BatchordError
+from batchord.chains.loop import LoopDied, configure, default_loop
+from batchord.chains.request import register_requests
+from batchord.ledger import webhook
+from batchord.ledger.celery_app import create_app
+from batchord.ledger.celery_rules import RULES, broken
+from batchord.ledger.settings import Settings
+from batchord.worker.control import with_answers
+from batchord.worker.health import answer_pings
+from batchord.worker.notices import NoticeThread
+from batchord.worker.runtime import HAND_BACK, Runtime
+from batchord.worker.sweep import Sweep
+from batchord.worker.tasks import register_tasks
 
 logger = logging.getLogger(__name__)
 
@@ -187,10 +187,10 @@ def _service(runtime: Runtime) -> type[bootsteps.StartStopStep]:
 
 
 def _show_batches_in_flower(app: Celery, settings: Settings) -> None:
-    """Add the Batches tab if it is Flower that `celery -A worker.app` is about to start."""
+    """Add the Batches tab if it is Flower that `celery -A batchord.worker.app` is about to start."""
     context = click.get_current_context(silent=True)
     if context is not None and context.invoked_subcommand == "flower":
-        from worker import flower
+        from batchord.worker import flower
 
         flower.install(app, settings)
 

@@ -10,9 +10,9 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any, Final, NamedTuple
 
-from chains import ChainNotFound, RegisteredChain, get_chain
-from chains.deadline import Deadline
-from chains.errors import (
+from batchord.chains import ChainNotFound, RegisteredChain, get_chain
+from batchord.chains.deadline import Deadline
+from batchord.chains.errors import (
     OperatorNeeded,
     PutOff,
     RetryLater,
@@ -20,20 +20,20 @@ from chains.errors import (
     bounded_raw,
     explain,
 )
-from chains.kept import Kept
-from chains.langchain_objects import dump
-from chains.retry import RetryPolicy
-from chains.run import Run
-from chains.shared_loop import ProcessTask
-from chains.usage import Usage
-from ledger.errors import ValueRejected
-from ledger.exchange import Claim
-from ledger.models import ItemError, ItemStatus
-from ledger.packing import split_head, with_head
-from ledger.settings import Settings
-from ledger.values import encode
-from worker.cached import CachedOutputs, name_of
-from worker.told import config_of, input_of
+from batchord.chains.kept import Kept
+from batchord.chains.langchain_objects import dump
+from batchord.chains.retry import RetryPolicy
+from batchord.chains.run import Run
+from batchord.chains.shared_loop import ProcessTask
+from batchord.chains.usage import Usage
+from batchord.ledger.errors import ValueRejected
+from batchord.ledger.exchange import Claim
+from batchord.ledger.models import ItemError, ItemStatus
+from batchord.ledger.packing import split_head, with_head
+from batchord.ledger.settings import Settings
+from batchord.ledger.values import encode
+from batchord.worker.cached import CachedOutputs, name_of
+from batchord.worker.told import config_of, input_of
 
 #: What an item has used whose outcome was paid for elsewhere: known, and not unknown.
 _FREE: Final = Usage(requests=0, cost_nanos=0)

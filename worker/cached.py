@@ -7,11 +7,11 @@ from collections.abc import Callable
 from concurrent.futures import Executor
 from typing import TypeVar
 
-from chains import RegisteredChain
-from chains.kept import digest
-from ledger.cache import OutputCache
-from ledger.errors import LedgerUnavailable
-from ledger.exchange import Claim
+from batchord.chains import RegisteredChain
+from batchord.chains.kept import digest
+from batchord.ledger.cache import OutputCache
+from batchord.ledger.errors import LedgerUnavailable
+from batchord.ledger.exchange import Claim
 
 logger = logging.getLogger(__name__)
 

@@ -8,23 +8,23 @@ from typing import Final
 
 from celery import Celery
 
-from chains import get_chain
-from chains.batch_api import ENDED, BatchAPI, ProviderBatch
-from chains.errors import ChainError, ChainNotFound, RetryLater, explain
-from chains.offline import NotOffline, Offline, offline
-from ledger.crash import crash_point
-from ledger.exchange import Exchange
-from ledger.models import BatchStatus, PauseReason
-from ledger.parts import Field, Part, Parts
-from ledger.publish import publish_shards
-from ledger.reader import Reader
-from ledger.steering import Steering
-from worker.desk import Desk
-from worker.inbox import Inbox
-from worker.lost_replies import LostReplies
-from worker.outbox import NotNow, OperatorWanted, Outbox
-from worker.runtime import Runtime
-from worker.tasks import close_shard
+from batchord.chains import get_chain
+from batchord.chains.batch_api import ENDED, BatchAPI, ProviderBatch
+from batchord.chains.errors import ChainError, ChainNotFound, RetryLater, explain
+from batchord.chains.offline import NotOffline, Offline, offline
+from batchord.ledger.crash import crash_point
+from batchord.ledger.exchange import Exchange
+from batchord.ledger.models import BatchStatus, PauseReason
+from batchord.ledger.parts import Field, Part, Parts
+from batchord.ledger.publish import publish_shards
+from batchord.ledger.reader import Reader
+from batchord.ledger.steering import Steering
+from batchord.worker.desk import Desk
+from batchord.worker.inbox import Inbox
+from batchord.worker.lost_replies import LostReplies
+from batchord.worker.outbox import NotNow, OperatorWanted, Outbox
+from batchord.worker.runtime import Runtime
+from batchord.worker.tasks import close_shard
 
 logger = logging.getLogger(__name__)
 

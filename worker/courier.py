@@ -12,11 +12,11 @@ from functools import partial
 
 from celery import Celery
 
-from ledger.parts import Parts
-from worker.consignment import Consignment
-from worker.leases import RENEWALS
-from worker.runtime import Runtime
-from worker.steady import survives
+from batchord.ledger.parts import Parts
+from batchord.worker.consignment import Consignment
+from batchord.worker.leases import RENEWALS
+from batchord.worker.runtime import Runtime
+from batchord.worker.steady import survives
 
 
 class Courier:

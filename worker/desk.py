@@ -9,20 +9,20 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Final, NamedTuple
 
-from chains.background import spawn
-from chains.limited import of_batch
-from chains.loop import default_loop
-from chains.run import Run, item_name, scope
-from chains.usage import Usage
-from ledger.cache import OutputCache
-from ledger.exchange import Claim, Exchange, Keeping, Receipt, Wish
-from ledger.schema import PAGE_SIZE
-from ledger.shard import Shard
-from worker.attempt import Ended, Runs, Tools, attempt
-from worker.cached import CachedOutputs
-from worker.mail import HELD
-from worker.runtime import Runtime
-from worker.work import log_settled, settlement_of
+from batchord.chains.background import spawn
+from batchord.chains.limited import of_batch
+from batchord.chains.loop import default_loop
+from batchord.chains.run import Run, item_name, scope
+from batchord.chains.usage import Usage
+from batchord.ledger.cache import OutputCache
+from batchord.ledger.exchange import Claim, Exchange, Keeping, Receipt, Wish
+from batchord.ledger.schema import PAGE_SIZE
+from batchord.ledger.shard import Shard
+from batchord.worker.attempt import Ended, Runs, Tools, attempt
+from batchord.worker.cached import CachedOutputs
+from batchord.worker.mail import HELD
+from batchord.worker.runtime import Runtime
+from batchord.worker.work import log_settled, settlement_of
 
 logger = logging.getLogger(__name__)
 

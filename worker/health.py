@@ -1,4 +1,4 @@
-"""Whether the worker processes of this machine work: `python -P -m worker.health` exits with 0.
+"""Whether the worker processes of this machine work: `python -P -m batchord.worker.health` exits with 0.
 
 A process answers through the broker on a thread of its own, which says nothing of the event loop
 that its items run on. So the answer to a ping tells of the loop too, and pool children tell the
@@ -12,9 +12,9 @@ from typing import Any, Final
 
 from celery.worker.control import Panel
 
-from chains.errors import BatchordError
-from ledger.loops import Loops
-from worker.runtime import Runtime
+from batchord.chains.errors import BatchordError
+from batchord.ledger.loops import Loops
+from batchord.worker.runtime import Runtime
 
 #: Seconds that a loop may be late before its process counts as ill.
 ILL: Final = 5.0
@@ -51,9 +51,9 @@ def problems(app: Any, store: Any) -> list[str]:
 
 def main() -> None:
     """Print what is wrong, if anything is."""
-    from ledger.settings import Settings
-    from ledger.store import Store
-    from worker.app import app
+    from batchord.ledger.settings import Settings
+    from batchord.ledger.store import Store
+    from batchord.worker.app import app
 
     try:
         found = problems(app, Store(Settings()))

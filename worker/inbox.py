@@ -5,22 +5,22 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any, Final
 
-from chains import RegisteredChain, provider
-from chains.batch_file import Answer, LineError, answer_of, body_of
-from chains.errors import ChainError, set_step
-from chains.offline import Offline
-from chains.run import report_usage
-from chains.usage import Usage
-from ledger.crash import crash_point
-from ledger.exchange import Claim
-from ledger.parts import Part, Parts
-from ledger.reader import Reader
-from ledger.schema import page_of
-from ledger.shard import Shard
-from worker.attempt import Ended
-from worker.desk import Desk, pages
-from worker.outbox import NotNow, index_of
-from worker.told import config_of
+from batchord.chains import RegisteredChain, provider
+from batchord.chains.batch_file import Answer, LineError, answer_of, body_of
+from batchord.chains.errors import ChainError, set_step
+from batchord.chains.offline import Offline
+from batchord.chains.run import report_usage
+from batchord.chains.usage import Usage
+from batchord.ledger.crash import crash_point
+from batchord.ledger.exchange import Claim
+from batchord.ledger.parts import Part, Parts
+from batchord.ledger.reader import Reader
+from batchord.ledger.schema import page_of
+from batchord.ledger.shard import Shard
+from batchord.worker.attempt import Ended
+from batchord.worker.desk import Desk, pages
+from batchord.worker.outbox import NotNow, index_of
+from batchord.worker.told import config_of
 
 logger = logging.getLogger(__name__)
 

@@ -4,10 +4,10 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from chains.background import call_later, call_soon_threadsafe
-from chains.kept import Kept
-from chains.run import Run, item_name
-from ledger.exchange import Claim, Keeping, Wish
+from batchord.chains.background import call_later, call_soon_threadsafe
+from batchord.chains.kept import Kept
+from batchord.chains.run import Run, item_name
+from batchord.ledger.exchange import Claim, Keeping, Wish
 
 #: Seconds after which what a step has given is kept: most items have ended by then, and need not.
 BEHIND: Final = 0.02

@@ -6,9 +6,9 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable
 from functools import partial
 
-from ledger.exchange import Exchange, Wish
-from ledger.models import ItemStatus
-from worker.steady import survives
+from batchord.ledger.exchange import Exchange, Wish
+from batchord.ledger.models import ItemStatus
+from batchord.worker.steady import survives
 
 #: Renewals per lease: a process that misses three in a row counts as dead.
 RENEWALS = 4

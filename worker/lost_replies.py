@@ -8,11 +8,11 @@ the provider has of the part is cancelled.
 import logging
 from typing import Final
 
-from chains.batch_api import ENDED, BatchAPI, ProviderBatch
-from chains.errors import ChainError, RetryLater
-from ledger.parts import Part, Parts
-from ledger.store import Store
-from worker.outbox import NotNow
+from batchord.chains.batch_api import ENDED, BatchAPI, ProviderBatch
+from batchord.chains.errors import ChainError, RetryLater
+from batchord.ledger.parts import Part, Parts
+from batchord.ledger.store import Store
+from batchord.worker.outbox import NotNow
 
 logger = logging.getLogger(__name__)
 

@@ -9,12 +9,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final, NamedTuple, TypeVar
 
-from ledger.crash import crash_point
-from ledger.exchange import Claim, Exchange, Keeping, Receipt
-from worker.aside import Aside, put_aside
-from worker.keeper import Keeper
-from worker.leases import Leases
-from worker.work import Finished, Wanted
+from batchord.ledger.crash import crash_point
+from batchord.ledger.exchange import Claim, Exchange, Keeping, Receipt
+from batchord.worker.aside import Aside, put_aside
+from batchord.worker.keeper import Keeper
+from batchord.worker.leases import Leases
+from batchord.worker.work import Finished, Wanted
 
 #: Settlements and claims of one round trip at most, so that none is long on its way.
 MOST_AT_ONCE: Final = 1000

@@ -17,14 +17,14 @@ from typing import Any, Final
 from celery import Celery
 from kombu.exceptions import OperationalError
 
-from chains.errors import BatchordError
-from ledger.callback import publish_callback
-from ledger.crash import crash_point
-from ledger.errors import concerns_all
-from ledger.models import BatchRecord
-from ledger.notices import ON_COMPLETE, Notice, Notices
-from ledger.webhook import BadWebhook, Undelivered, checked_url, deployment_url, signers
-from worker.runtime import Runtime
+from batchord.chains.errors import BatchordError
+from batchord.ledger.callback import publish_callback
+from batchord.ledger.crash import crash_point
+from batchord.ledger.errors import concerns_all
+from batchord.ledger.models import BatchRecord
+from batchord.ledger.notices import ON_COMPLETE, Notice, Notices
+from batchord.ledger.webhook import BadWebhook, Undelivered, checked_url, deployment_url, signers
+from batchord.worker.runtime import Runtime
 
 logger = logging.getLogger(__name__)
 
@@ -164,7 +164,7 @@ class NoticeThread:
 
     async def _send(self, notice: Notice) -> int:
         # On first use: most deployments have no webhooks, and it takes a quarter of their start.
-        from worker.receiver import send
+        from batchord.worker.receiver import send
 
         settings = self._settings
         url = checked_url(notice.url or self._url or "", settings)

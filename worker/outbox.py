@@ -5,17 +5,17 @@ from collections.abc import Callable
 from tempfile import TemporaryFile
 from typing import IO, Any, Final, NamedTuple
 
-from chains import RegisteredChain
-from chains.batch_file import request_line
-from chains.offline import Offline
-from ledger.crash import crash_point
-from ledger.exchange import Claim
-from ledger.models import ItemError, PauseReason
-from ledger.parts import Part, Parts
-from ledger.settings import Settings
-from worker.attempt import failed
-from worker.desk import Desk, Ran, pages
-from worker.told import config_of, input_of
+from batchord.chains import RegisteredChain
+from batchord.chains.batch_file import request_line
+from batchord.chains.offline import Offline
+from batchord.ledger.crash import crash_point
+from batchord.ledger.exchange import Claim
+from batchord.ledger.models import ItemError, PauseReason
+from batchord.ledger.parts import Part, Parts
+from batchord.ledger.settings import Settings
+from batchord.worker.attempt import failed
+from batchord.worker.desk import Desk, Ran, pages
+from batchord.worker.told import config_of, input_of
 
 _INDEX: Final = re.compile(r"[0-9]{1,10}")
 #: Items whose requests are in memory at a time.

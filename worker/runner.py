@@ -1,6 +1,6 @@
 """All items that a process runs: one limit for all tasks, one round trip for many items.
 
-Everything here happens on the process's event loop; `worker.mail` talks to the ledger beside it.
+Everything here happens on the process's event loop; `batchord.worker.mail` talks to the ledger beside it.
 """
 
 import asyncio
@@ -11,22 +11,22 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Final, cast
 
-from chains.background import call_later, spawn
-from chains.limited import of_batch
-from chains.run import scope
-from ledger.cache import OutputCache
-from ledger.exchange import Claim, Exchange, Receipt, Wish
-from ledger.models import ItemStatus
-from ledger.settings import Settings
-from worker.aside import Alarms, Aside
-from worker.attempt import Tools, attempt
-from worker.cached import CachedOutputs
-from worker.keeper import Keeper, keeping
-from worker.leases import Leases
-from worker.mail import HELD, Answers, Mail
-from worker.pace import Pace
-from worker.report import Report
-from worker.work import Finished, HandedBack, Slot, Wanted, Work, log, log_settled
+from batchord.chains.background import call_later, spawn
+from batchord.chains.limited import of_batch
+from batchord.chains.run import scope
+from batchord.ledger.cache import OutputCache
+from batchord.ledger.exchange import Claim, Exchange, Receipt, Wish
+from batchord.ledger.models import ItemStatus
+from batchord.ledger.settings import Settings
+from batchord.worker.aside import Alarms, Aside
+from batchord.worker.attempt import Tools, attempt
+from batchord.worker.cached import CachedOutputs
+from batchord.worker.keeper import Keeper, keeping
+from batchord.worker.leases import Leases
+from batchord.worker.mail import HELD, Answers, Mail
+from batchord.worker.pace import Pace
+from batchord.worker.report import Report
+from batchord.worker.work import Finished, HandedBack, Slot, Wanted, Work, log, log_settled
 
 logger = logging.getLogger(__name__)
 

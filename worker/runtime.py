@@ -7,25 +7,25 @@ import threading
 
 from celery import Celery
 
-from chains import limits
-from chains.background import call_soon_threadsafe
-from chains.loop import default_loop
-from chains.run import item_name
-from ledger.cache import OutputCache
-from ledger.callback import end_batch
-from ledger.connection import PATIENT
-from ledger.errors import UnknownBatch
-from ledger.exchange import Exchange, Wish
-from ledger.limiter import LedgerLimiter
-from ledger.loops import Loops
-from ledger.models import BatchRecord, ItemStatus
-from ledger.publish import publish_due, publish_shards
-from ledger.settings import Settings
-from ledger.store import Store
-from worker.leases import Leases
-from worker.report import Report
-from worker.runner import Runner
-from worker.watchdog import EXIT_CODE, Blocked, Watchdog, exit_now
+from batchord.chains import limits
+from batchord.chains.background import call_soon_threadsafe
+from batchord.chains.loop import default_loop
+from batchord.chains.run import item_name
+from batchord.ledger.cache import OutputCache
+from batchord.ledger.callback import end_batch
+from batchord.ledger.connection import PATIENT
+from batchord.ledger.errors import UnknownBatch
+from batchord.ledger.exchange import Exchange, Wish
+from batchord.ledger.limiter import LedgerLimiter
+from batchord.ledger.loops import Loops
+from batchord.ledger.models import BatchRecord, ItemStatus
+from batchord.ledger.publish import publish_due, publish_shards
+from batchord.ledger.settings import Settings
+from batchord.ledger.store import Store
+from batchord.worker.leases import Leases
+from batchord.worker.report import Report
+from batchord.worker.runner import Runner
+from batchord.worker.watchdog import EXIT_CODE, Blocked, Watchdog, exit_now
 
 logger = logging.getLogger(__name__)
 

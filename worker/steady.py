@@ -6,7 +6,7 @@ import traceback
 from collections.abc import Callable
 from typing import Final
 
-from chains.errors import BatchordError
+from batchord.chains.errors import BatchordError
 
 logger = logging.getLogger(__name__)
 

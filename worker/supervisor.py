@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import IO, Final
 
-from worker.steady import survives
+from batchord.worker.steady import survives
 
 logger = logging.getLogger(__name__)
 
@@ -52,7 +52,7 @@ class Supervisor:
     ) -> None:
         self._slots = [_Slot(number) for number in range(1, processes + 1)]
         self._command = [
-            *(sys.executable, "-P", "-m", "worker"),
+            *(sys.executable, "-P", "-m", "batchord.worker"),
             *("--pool", "threads", "--concurrency", str(concurrency), "--loglevel", log_level),
             # Both only tell workers of each other, and cost a second at every start.
             *("--without-gossip", "--without-mingle"),

@@ -12,11 +12,18 @@ import time
 
 from celery import Celery
 
-from chains.errors import BatchordError
-from ledger.crash import crash_point
-from ledger.errors import UnknownBatch, concerns_all
-from ledger.models import BatchRecord, BatchStatus, ChainRecord, Mode, Repair, announcements
-from ledger.publish import (
+from batchord.chains.errors import BatchordError
+from batchord.ledger.crash import crash_point
+from batchord.ledger.errors import UnknownBatch, concerns_all
+from batchord.ledger.models import (
+    BatchRecord,
+    BatchStatus,
+    ChainRecord,
+    Mode,
+    Repair,
+    announcements,
+)
+from batchord.ledger.publish import (
     FIRST,
     gather,
     publish_due,
@@ -24,14 +31,14 @@ from ledger.publish import (
     publish_tasks,
     unsettled_tasks,
 )
-from ledger.reader import Reader
-from ledger.shard import Shard
-from ledger.steering import Steering
-from worker.courier import Courier
-from worker.leases import RENEWALS
-from worker.runtime import Runtime
-from worker.steady import place_of
-from worker.tasks import commit_if_finalizing
+from batchord.ledger.reader import Reader
+from batchord.ledger.shard import Shard
+from batchord.ledger.steering import Steering
+from batchord.worker.courier import Courier
+from batchord.worker.leases import RENEWALS
+from batchord.worker.runtime import Runtime
+from batchord.worker.steady import place_of
+from batchord.worker.tasks import commit_if_finalizing
 
 logger = logging.getLogger(__name__)
 

@@ -6,20 +6,20 @@ from typing import Any
 from celery import Celery, Task
 from celery.exceptions import Ignore, Reject, Retry
 
-from ledger.crash import crash_point
-from ledger.models import BatchStatus
-from ledger.publish import publish_shards
-from ledger.reader import Reader
-from ledger.schema import PAGE_SIZE
-from ledger.unacked import SLOTS
-from ledger.wire import GATHER, RUN_ITEMS
-from worker.runtime import Runtime
-from worker.work import HandedBack
+from batchord.ledger.crash import crash_point
+from batchord.ledger.models import BatchStatus
+from batchord.ledger.publish import publish_shards
+from batchord.ledger.reader import Reader
+from batchord.ledger.schema import PAGE_SIZE
+from batchord.ledger.unacked import SLOTS
+from batchord.ledger.wire import GATHER, RUN_ITEMS
+from batchord.worker.runtime import Runtime
+from batchord.worker.work import HandedBack
 
 logger = logging.getLogger(__name__)
 
 #: Refuses messages that we have not published.
-REQUEST = "worker.request:Request"
+REQUEST = "batchord.worker.request:Request"
 
 
 class ItemFailed(Exception):

@@ -3,10 +3,10 @@
 import json
 from typing import Any
 
-from chains import RegisteredChain
-from chains.config import RunnableConfig
-from chains.langchain_objects import load
-from ledger.exchange import Claim
+from batchord.chains import RegisteredChain
+from batchord.chains.config import RunnableConfig
+from batchord.chains.langchain_objects import load
+from batchord.ledger.exchange import Claim
 
 
 def input_of(chain: RegisteredChain, claim: Claim) -> Any:

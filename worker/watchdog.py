@@ -14,13 +14,13 @@ from dataclasses import dataclass
 from types import FrameType
 from typing import Final, NoReturn
 
-from chains.background import call_soon_threadsafe
-from chains.lag import Lag
-from chains.loop import LoopThread
-from chains.run import Run, place_of, run_of
-from chains.runnable import Step
-from chains.shared_loop import running_code
-from worker.steady import survives
+from batchord.chains.background import call_soon_threadsafe
+from batchord.chains.lag import Lag
+from batchord.chains.loop import LoopThread
+from batchord.chains.run import Run, place_of, run_of
+from batchord.chains.runnable import Step
+from batchord.chains.shared_loop import running_code
+from batchord.worker.steady import survives
 
 logger = logging.getLogger(__name__)
 

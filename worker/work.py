@@ -7,9 +7,9 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from ledger.exchange import Keeping, Settlement, Wish
-from worker.attempt import Ended
-from worker.report import Report
+from batchord.ledger.exchange import Keeping, Settlement, Wish
+from batchord.worker.attempt import Ended
+from batchord.worker.report import Report
 
 logger = logging.getLogger(__name__)
 

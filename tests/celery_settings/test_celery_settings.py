@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
-from chains import register
-from ledger.checkup import Grade, checkup
-from ledger.store import Store
+from batchord.chains import register
+from batchord.ledger.checkup import Grade, checkup
+from batchord.ledger.store import Store
 from tests.conftest import Deploy
 from tests.harness import CHAINS, Deployment, Process, wait_until
 
@@ -58,7 +58,7 @@ HARMLESS: dict[str, Any] = {
 
 def _module(deployment: Deployment, changes: dict[str, Any]) -> dict[str, str]:
     """Write a chain module that changes settings; return the environment that has it imported."""
-    lines = ["from worker.app import app", f"app.conf.update({changes!r})"]
+    lines = ["from batchord.worker.app import app", f"app.conf.update({changes!r})"]
     (deployment.folder / "changes_settings.py").write_text("\n".join(lines))
     return {"BATCHORD_CHAINS": f"{CHAINS},changes_settings"}
 
@@ -83,14 +83,14 @@ def test_a_setting_that_breaks_batches_is_refused_at_start(deployment: Deploymen
 
 def test_an_option_that_breaks_batches_is_refused_at_start(deployment: Deployment) -> None:
     options = [each for option, _, _ in REFUSED_OPTIONS for each in option]
-    lines = _refusals(deployment.start(["worker", *options], "options"))
+    lines = _refusals(deployment.start(["batchord.worker", *options], "options"))
     for _, option, cure in REFUSED_OPTIONS:
         assert any(f"({option}" in line and cure in line for line in lines), option
     assert len(lines) == len(REFUSED_OPTIONS)
 
 
 def test_threads_are_not_scaled(deployment: Deployment) -> None:
-    [line] = _refusals(deployment.start(["worker", "--autoscale", "4,1"], "autoscale"))
+    [line] = _refusals(deployment.start(["batchord.worker", "--autoscale", "4,1"], "autoscale"))
     assert "--concurrency" in line
 
 
@@ -105,7 +105,7 @@ def test_a_batch_runs_whatever_else_is_set(deploy: Deploy, pool: str, options: l
     register("double", int, replace=True)
     deployment = deploy()
     env = _module(deployment, HARMLESS) | {"BATCHORD_POOL": pool}
-    worker = deployment.start(["worker", *options, "-l", "INFO"], "harmless", env=env)
+    worker = deployment.start(["batchord.worker", *options, "-l", "INFO"], "harmless", env=env)
     deployment.wait_for_worker(worker)
     batch = deployment.client.submit("double", range(12))
     assert batch.outputs() == [2 * number for number in range(12)]
@@ -116,9 +116,9 @@ def test_a_batch_runs_whatever_else_is_set(deploy: Deploy, pool: str, options: l
 def test_doctor_names_what_was_changed_since_the_start(deployment: Deployment) -> None:
     register("changes", str, replace=True)
     (deployment.folder / "changes_later.py").write_text(
-        "from chains import register\n"
+        "from batchord.chains import register\n"
         "def changes(value: str) -> str:\n"
-        "    from worker.app import app\n"
+        "    from batchord.worker.app import app\n"
         "    app.conf.worker_deduplicate_successful_tasks = True\n"
         "    return value\n"
         "register('changes', changes)\n"

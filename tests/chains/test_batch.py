@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from chains import Lambda, Parallel, RetryLater, RetryPolicy, RunnableConfig
+from batchord.chains import Lambda, Parallel, RetryLater, RetryPolicy, RunnableConfig
 from tests.chains.conftest import until
 from tests.chains.meter import Meter
 

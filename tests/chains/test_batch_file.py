@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from chains import ChainError, Chat, Embed, InvalidInput, Prompt
-from chains.batch_file import Answer, answer_of, body_of, request_line
-from chains.errors import step_of
-from chains.offline import offline
+from batchord.chains import ChainError, Chat, Embed, InvalidInput, Prompt
+from batchord.chains.batch_file import Answer, answer_of, body_of, request_line
+from batchord.chains.errors import step_of
+from batchord.chains.offline import offline
 
 
 def line(**fields: Any) -> bytes:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from chains import Lambda, Parallel, RetryLater, RetryPolicy, Runnable
+from batchord.chains import Lambda, Parallel, RetryLater, RetryPolicy, Runnable
 
 #: What an input does: how many turns of the loop it takes, and how it ends.
 Plan = tuple[int, int, str]

@@ -9,7 +9,7 @@ from typing import Any
 import pydantic
 import pytest
 
-from chains import (
+from batchord.chains import (
     ChainError,
     Chat,
     InvalidInput,
@@ -19,7 +19,7 @@ from chains import (
     RetryPolicy,
     explain,
 )
-from chains.run import scope
+from batchord.chains.run import scope
 from tests.chains.conftest import KEY, until
 from tests.openai_server import OpenAIServer
 

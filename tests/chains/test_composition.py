@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from chains import Lambda, Parallel, Prompt, RunnableConfig, Sequence, coerce, explain
+from batchord.chains import Lambda, Parallel, Prompt, RunnableConfig, Sequence, coerce, explain
 
 
 async def shout(text: str) -> str:

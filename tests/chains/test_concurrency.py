@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from chains import Lambda, Parallel, RetryLater, RunnableConfig
+from batchord.chains import Lambda, Parallel, RetryLater, RunnableConfig
 from tests.chains.conftest import until
 from tests.chains.meter import Meter
 

@@ -10,7 +10,16 @@ from langchain_core.messages import AIMessage, HumanMessage, SystemMessage
 from langchain_core.prompts import ChatPromptTemplate
 from langchain_core.runnables import RunnableGenerator, RunnableLambda, RunnablePassthrough
 
-from chains import Chat, InvalidInput, Lambda, ListenedRun, Prompt, Registry, RetryPolicy, coerce
+from batchord.chains import (
+    Chat,
+    InvalidInput,
+    Lambda,
+    ListenedRun,
+    Prompt,
+    Registry,
+    RetryPolicy,
+    coerce,
+)
 from tests.openai_server import OpenAIServer
 
 
@@ -285,7 +294,7 @@ def test_assign_needs_a_dict() -> None:
 
 CELL = """
 import sys
-from chains import Chat, Prompt, register, get_chain
+from batchord.chains import Chat, Prompt, register, get_chain
 def step(text): return text + {suffix!r}
 register("cell", Prompt("Hello {{name}}") | step | (lambda text: text.upper()), input_type=str)
 """
@@ -325,7 +334,7 @@ def test_the_same_definition_in_another_module_is_refused() -> None:
 
 def test_a_console_may_define_a_chain_anew() -> None:
     lines = "".join(
-        f"from chains import register, get_chain\nregister('c', lambda x: x + {n})\n"
+        f"from batchord.chains import register, get_chain\nregister('c', lambda x: x + {n})\n"
         for n in (1, 2)
     )
     code = f"{lines}print('gives', get_chain('c').chain.invoke(1))\n"

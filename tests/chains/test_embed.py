@@ -7,10 +7,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chains import ChainError, Embed, InvalidInput, Lambda, OperatorNeeded, RetryPolicy, Usage
-from chains import collector as collecting
-from chains.run import scope
-from chains.shared_request import share_out
+from batchord.chains import (
+    ChainError,
+    Embed,
+    InvalidInput,
+    Lambda,
+    OperatorNeeded,
+    RetryPolicy,
+    Usage,
+)
+from batchord.chains import collector as collecting
+from batchord.chains.run import scope
+from batchord.chains.shared_request import share_out
 from tests import openai_answers as answers
 from tests.chains.conftest import until
 from tests.openai_server import DEFAULT_DIMENSIONS, OpenAIServer

@@ -7,7 +7,7 @@ from typing import Any
 import pydantic
 import pytest
 
-from chains import (
+from batchord.chains import (
     ChainError,
     Chat,
     Embed,
@@ -19,7 +19,7 @@ from chains import (
     Usage,
     explain,
 )
-from chains.run import scope
+from batchord.chains.run import scope
 from tests.openai_server import OpenAIServer, Request
 
 AT_ONCE = RetryPolicy(initial=0.0)

@@ -12,9 +12,16 @@ import openai
 import pydantic
 import pytest
 
-from chains import ChainError, ChainNotFound, InvalidInput, OperatorNeeded, RetryLater, explain
-from chains.errors import MAX_MESSAGE
-from chains.openai_errors import retry_after, translation
+from batchord.chains import (
+    ChainError,
+    ChainNotFound,
+    InvalidInput,
+    OperatorNeeded,
+    RetryLater,
+    explain,
+)
+from batchord.chains.errors import MAX_MESSAGE
+from batchord.chains.openai_errors import retry_after, translation
 
 REQUEST = httpx2.Request("POST", "http://127.0.0.1/v1/chat/completions")
 

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chains import ChainError, ErrorInfo, OperatorNeeded, RetryLater, explain
-from chains.errors import MAX_MESSAGE, MAX_RAW, as_chain_error
-from ledger.models import ItemError
+from batchord.chains import ChainError, ErrorInfo, OperatorNeeded, RetryLater, explain
+from batchord.chains.errors import MAX_MESSAGE, MAX_RAW, as_chain_error
+from batchord.ledger.models import ItemError
 
 
 class Raises(Exception):

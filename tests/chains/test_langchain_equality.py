@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from chains import Runnable, coerce, get_chain
-from chains.loop import default_loop
+from batchord.chains import Runnable, coerce, get_chain
+from batchord.chains.loop import default_loop
 from tests.chains_for_tests import seed
 from tests.openai_server import OpenAIServer
 

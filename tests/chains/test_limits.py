@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from chains import Chat, Embed, RateLimit, RetryLater, RetryPolicy
-from chains.deadline import Deadline
-from chains.limited import of_batch, within
-from chains.limits import BURST, Answer, Asked, LocalLimiter, install, limiter
-from chains.openai_errors import retry_after
-from chains.usage import Usage
+from batchord.chains import Chat, Embed, RateLimit, RetryLater, RetryPolicy
+from batchord.chains.deadline import Deadline
+from batchord.chains.limited import of_batch, within
+from batchord.chains.limits import BURST, Answer, Asked, LocalLimiter, install, limiter
+from batchord.chains.openai_errors import retry_after
+from batchord.chains.usage import Usage
 from tests.chains import virtual_time
 from tests.chains.conftest import until
 from tests.openai_server import OpenAIServer

@@ -10,7 +10,7 @@ from contextvars import ContextVar
 
 import pytest
 
-from chains.loop import LoopThread, configure, default_loop, in_thread
+from batchord.chains.loop import LoopThread, configure, default_loop, in_thread
 
 
 @pytest.fixture

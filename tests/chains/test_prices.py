@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
-from chains import ChainError, Chat, Embed, Usage, prices
-from chains.errors import BadPrices
-from chains.run import Run, report_usage, scope
+from batchord.chains import ChainError, Chat, Embed, Usage, prices
+from batchord.chains.errors import BadPrices
+from batchord.chains.run import Run, report_usage, scope
 from tests.openai_server import OpenAIServer
 
 TABLE = """{
@@ -135,7 +135,7 @@ def test_sums_are_exact(costs: list[int]) -> None:
 
 @pytest.mark.parametrize("tokens", [-1, 10**30, "many", None, 1.5])
 def test_what_cannot_be_a_count_of_tokens_is_unknown(tokens: Any) -> None:
-    from chains.provider import paid
+    from batchord.chains.provider import paid
 
     usage = paid({"usage": {"prompt_tokens": tokens, "completion_tokens": 1}}, "test-model")
     assert usage.input_tokens is None

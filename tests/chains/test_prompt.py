@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from chains import ChainError, Document, InvalidInput, Prompt
+from batchord.chains import ChainError, Document, InvalidInput, Prompt
 
 
 def test_a_text_has_its_fields_put_in() -> None:

@@ -7,7 +7,7 @@ import pydantic
 import pytest
 
 import chains
-from chains import ChainNotFound, InvalidInput, Lambda, Registry
+from batchord.chains import ChainNotFound, InvalidInput, Lambda, Registry
 
 echo = Lambda(str)
 

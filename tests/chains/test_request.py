@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
-from chains import InvalidInput, OperatorNeeded, RetryLater, RetryPolicy, explain
-from chains.errors import ChainError
-from chains.request import Request
-from chains.run import scope
+from batchord.chains import InvalidInput, OperatorNeeded, RetryLater, RetryPolicy, explain
+from batchord.chains.errors import ChainError
+from batchord.chains.request import Request
+from batchord.chains.run import scope
 from tests.openai_server import OpenAIServer
 
 CHAT = "/v1/chat/completions"

@@ -6,8 +6,8 @@ from typing import Any
 import pydantic
 import pytest
 
-from chains import ChainError, Prompt, RateLimit, Responses, RetryLater, RetryPolicy, Usage
-from chains.run import scope
+from batchord.chains import ChainError, Prompt, RateLimit, Responses, RetryLater, RetryPolicy, Usage
+from batchord.chains.run import scope
 from tests.openai_server import OpenAIServer
 
 AT_ONCE = RetryPolicy(initial=0.0)

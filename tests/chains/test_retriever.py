@@ -7,8 +7,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from chains import ChainError, Chat, Document, Embed, InvalidInput, Lambda, Prompt, Retriever
-from chains.index import FaissIndex, Floats, NumpyIndex
+from batchord.chains import (
+    ChainError,
+    Chat,
+    Document,
+    Embed,
+    InvalidInput,
+    Lambda,
+    Prompt,
+    Retriever,
+)
+from batchord.chains.index import FaissIndex, Floats, NumpyIndex
 from tests.openai_server import OpenAIServer
 
 DOCS = [

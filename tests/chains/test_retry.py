@@ -2,7 +2,7 @@
 
 import pytest
 
-from chains import ChainError, Lambda, OperatorNeeded, RetryLater, RetryPolicy
+from batchord.chains import ChainError, Lambda, OperatorNeeded, RetryLater, RetryPolicy
 
 POLICY = RetryPolicy(max_attempts=10, initial=0.5, cap=8.0, patience=100.0)
 

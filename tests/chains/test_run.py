@@ -2,8 +2,8 @@
 
 import asyncio
 
-from chains import Lambda, Parallel, Usage
-from chains.run import report_usage, scope
+from batchord.chains import Lambda, Parallel, Usage
+from batchord.chains.run import report_usage, scope
 
 ONE = Usage(requests=1, input_tokens=10, output_tokens=2)
 

@@ -15,7 +15,7 @@ from langgraph.checkpoint.base import BaseCheckpointSaver
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import END, START, StateGraph
 
-from chains import Chat, Lambda, Parallel, Prompt, Usage, register, report_usage
+from batchord.chains import Chat, Lambda, Parallel, Prompt, Usage, register, report_usage
 
 
 def model() -> ChatOpenAI:

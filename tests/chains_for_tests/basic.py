@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from chains import (
+from batchord.chains import (
     ChainError,
     Chat,
     Embed,

@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from chains import Lambda, register
+from batchord.chains import Lambda, register
 from tests.chains_for_tests.basic import write_line
 
 SECRET = "a secret of the input"

@@ -2,7 +2,7 @@
 
 import openai  # noqa: F401  (as a worker starts, and not in the time of the first item)
 
-from chains import Chat, Embed, RateLimit, RetryPolicy, register
+from batchord.chains import Chat, Embed, RateLimit, RetryPolicy, register
 
 ONCE = RetryPolicy(max_attempts=1)
 

@@ -13,8 +13,8 @@ from langchain_core.prompts import ChatPromptTemplate
 from langchain_core.runnables import ConfigurableField, RunnableConfig, RunnableLambda
 from langchain_openai import ChatOpenAI
 
-from chains import Lambda, Parallel, RetryLater, Usage, register
-from chains.run import report_usage
+from batchord.chains import Lambda, Parallel, RetryLater, Usage, register
+from batchord.chains.run import report_usage
 
 
 class Person(pydantic.BaseModel, strict=True):

@@ -15,7 +15,7 @@ from langchain_core.runnables import RunnableLambda, RunnableParallel
 from langchain_core.vectorstores import InMemoryVectorStore
 from langchain_openai import ChatOpenAI, OpenAIEmbeddings
 
-from chains import Chat, Embed, Lambda, Parallel, Prompt, Retriever, register
+from batchord.chains import Chat, Embed, Lambda, Parallel, Prompt, Retriever, register
 
 DOCUMENTS = [
     "RAG (Retrieval Augmented Generation) combines retrieval with LLMs to answer questions using "

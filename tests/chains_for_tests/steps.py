@@ -6,7 +6,7 @@ from typing import Any
 
 import openai  # noqa: F401  (as a worker starts, and not in the time of the first item)
 
-from chains import Chat, Lambda, RetryLater, RetryPolicy, register
+from batchord.chains import Chat, Lambda, RetryLater, RetryPolicy, register
 
 ONCE = RetryPolicy(max_attempts=1)
 

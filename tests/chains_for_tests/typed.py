@@ -22,7 +22,7 @@ from pydantic import (
 )
 from typing_extensions import TypedDict
 
-from chains import Chat, RetryLater, RetryPolicy, register
+from batchord.chains import Chat, RetryLater, RetryPolicy, register
 
 T = TypeVar("T")
 

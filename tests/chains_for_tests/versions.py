@@ -2,7 +2,7 @@
 
 import os
 
-from chains import Chat, RetryPolicy, register
+from batchord.chains import Chat, RetryPolicy, register
 
 register(
     "answer",

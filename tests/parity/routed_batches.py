@@ -17,8 +17,8 @@ from typing import Any, Final
 import pytest
 from langchain_core.runnables import Runnable
 
-from chains import coerce, register
-from producer import RemoteRunnable
+from batchord.chains import coerce, register
+from batchord.producer import RemoteRunnable
 
 REMOTE: Final = os.environ.get("BATCHORD_REDIS_URL")
 METHODS: Final = ("batch", "abatch", "batch_as_completed", "abatch_as_completed")
@@ -85,7 +85,7 @@ def worker() -> Iterator[None]:
         return
     from celery.contrib.testing.worker import start_worker
 
-    from worker.app import app
+    from batchord.worker.app import app
 
     with start_worker(app, concurrency=8, pool="threads", perform_ping_check=False):
         yield

@@ -13,8 +13,8 @@ import pytest
 from langchain_core.documents import Document as LangChainDocument
 
 from batchord import Budget
-from chains import Document, coerce, get_chain
-from ledger.models import BatchStatus
+from batchord.chains import Document, coerce, get_chain
+from batchord.ledger.models import BatchStatus
 from tests.chains_for_tests.adapters import CACHED, DIFFERENT, FAILING, METERED, named
 from tests.conftest import Deploy
 from tests.harness import Deployment, provider_env, refused, wait_until

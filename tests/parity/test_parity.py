@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
-from chains.coerce import coerce
-from ledger.errors import ItemNotSucceeded
-from producer import RemoteRunnable
+from batchord.chains.coerce import coerce
+from batchord.ledger.errors import ItemNotSucceeded
+from batchord.producer import RemoteRunnable
 from tests.chains_for_tests.parity import ROWS, Row, registered_as
 from tests.harness import Deployment
 

@@ -27,12 +27,12 @@ from langchain_core.runnables import (
 )
 from langgraph.graph import END, START, StateGraph
 
-from chains import Lambda, Registry
-from chains.langchain_objects import dump, load
-from ledger.budget import Budget
-from ledger.errors import IdempotencyConflict, ItemNotSucceeded, SubmitRefused
-from ledger.models import BatchStatus
-from producer import Client, RemoteRunnable
+from batchord.chains import Lambda, Registry
+from batchord.chains.langchain_objects import dump, load
+from batchord.ledger.budget import Budget
+from batchord.ledger.errors import IdempotencyConflict, ItemNotSucceeded, SubmitRefused
+from batchord.ledger.models import BatchStatus
+from batchord.producer import Client, RemoteRunnable
 from tests.chains_for_tests.parity import Person, model, shout
 from tests.harness import Deployment, provider_env, wait_until
 from tests.openai_server import OpenAIServer

@@ -1,5 +1,5 @@
 """What the workers of these tests know."""
 
-from chains import Chat, RetryPolicy, register
+from batchord.chains import Chat, RetryPolicy, register
 
 register("answers", Chat("test-model", retry=RetryPolicy(initial=0.0)))

@@ -4,7 +4,7 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from chains import ErrorInfo
+from batchord.chains import ErrorInfo
 from tests.providers.behaviours import Behaviour
 from tests.providers.server import MisbehavingServer
 

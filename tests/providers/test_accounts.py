@@ -2,8 +2,8 @@
 
 import pytest
 
-from chains.errors import OperatorNeeded
-from chains.openai_errors import of_status
+from batchord.chains.errors import OperatorNeeded
+from batchord.chains.openai_errors import of_status
 
 
 @pytest.mark.parametrize(

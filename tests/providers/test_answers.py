@@ -8,9 +8,9 @@ from typing import Any
 import pydantic
 import pytest
 
-from chains import Chat, Embed, Responses, RetryPolicy, Runnable, explain
-from chains.coerce import coerce
-from chains.request import Request
+from batchord.chains import Chat, Embed, Responses, RetryPolicy, Runnable, explain
+from batchord.chains.coerce import coerce
+from batchord.chains.request import Request
 from tests.providers.behaviours import Raw, changed, choice, content, cut, encoded, says, sends
 from tests.providers.rows import Row
 from tests.providers.server import MisbehavingServer

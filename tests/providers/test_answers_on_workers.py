@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 
+from batchord.chains import Chat, register
+from batchord.chains.request import register_requests
+from batchord.chains.retry import RetryPolicy
+from batchord.ledger.models import Item
 from batchord.openai_lines import line
-from chains import Chat, register
-from chains.request import register_requests
-from chains.retry import RetryPolicy
-from ledger.models import Item
-from producer import Batch
+from batchord.producer import Batch
 from tests.conftest import Deploy
 from tests.harness import Deployment, provider_env
 from tests.providers.rows import Row

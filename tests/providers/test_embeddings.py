@@ -12,9 +12,9 @@ from aiohttp import web
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from chains import ChainError, Embed, RetryPolicy
-from chains.deadline import Deadline
-from chains.run import scope
+from batchord.chains import ChainError, Embed, RetryPolicy
+from batchord.chains.deadline import Deadline
+from batchord.chains.run import scope
 from tests import openai_answers as answers
 from tests.openai_answers import JsonObject
 from tests.openai_server import OpenAIServer

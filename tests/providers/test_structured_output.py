@@ -11,8 +11,8 @@ from typing import Annotated, Any, Literal
 import pydantic
 import pytest
 
-from chains import Chat, Responses, Runnable
-from chains.structured import Structure
+from batchord.chains import Chat, Responses, Runnable
+from batchord.chains.structured import Structure
 from tests.openai_answers import JsonObject, messages_of, request_text
 from tests.providers.behaviours import Raw
 from tests.providers.server import MisbehavingServer

@@ -7,7 +7,7 @@ looks are Flower's: our handlers are its handlers' subclasses, our templates ext
 
 from celery import Celery
 
-from ledger.settings import Settings
+from batchord.ledger.settings import Settings
 
 
 def install(app: Celery, settings: Settings) -> None:
@@ -15,9 +15,9 @@ def install(app: Celery, settings: Settings) -> None:
     # Here, as workers import this package's parent and have no use for a web server.
     from flower import urls
 
-    from worker.flower.desk import Desk
-    from worker.flower.loader import BatchLink, Loader
-    from worker.flower.routes import routes
+    from batchord.worker.flower.desk import Desk
+    from batchord.worker.flower.loader import BatchLink, Loader
+    from batchord.worker.flower.routes import routes
 
     if "template_loader" in urls.settings:
         return

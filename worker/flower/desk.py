@@ -12,17 +12,17 @@ from typing import Any, Final, Literal, ParamSpec, TypeVar
 
 from celery import Celery
 
-from ledger.errors import UnknownBatch
-from ledger.loops import Loops
-from ledger.models import BatchRecord, BatchStatus, Item, ItemStatus
-from ledger.overview import Overview
-from ledger.progress import FailureGroup, Progress
-from ledger.reader import Reader
-from ledger.settings import Settings
-from ledger.steering import Steering
-from ledger.store import Store
-from ledger.totals import ChainTotals, totals
-from ledger.wire import is_batch_id
+from batchord.ledger.errors import UnknownBatch
+from batchord.ledger.loops import Loops
+from batchord.ledger.models import BatchRecord, BatchStatus, Item, ItemStatus
+from batchord.ledger.overview import Overview
+from batchord.ledger.progress import FailureGroup, Progress
+from batchord.ledger.reader import Reader
+from batchord.ledger.settings import Settings
+from batchord.ledger.steering import Steering
+from batchord.ledger.store import Store
+from batchord.ledger.totals import ChainTotals, totals
+from batchord.ledger.wire import is_batch_id
 
 #: Batches of one page, and of one answer of the API.
 PAGE: Final = 25

@@ -14,8 +14,8 @@ from flower.views import BaseHandler
 from tornado.iostream import StreamClosedError
 from tornado.web import HTTPError, authenticated
 
-from chains.errors import BatchordError
-from ledger.errors import (
+from batchord.chains.errors import BatchordError
+from batchord.ledger.errors import (
     LedgerUnavailable,
     ResumeRefused,
     RetryRefused,
@@ -23,10 +23,10 @@ from ledger.errors import (
     UnreadableBatch,
     concerns_all,
 )
-from ledger.models import BatchStatus
-from ledger.wire import task_id, use_cancel
-from worker.flower.desk import CHUNK, MOST, PAGE, Action, Desk
-from worker.flower.stream import Stream
+from batchord.ledger.models import BatchStatus
+from batchord.ledger.wire import task_id, use_cancel
+from batchord.worker.flower.desk import CHUNK, MOST, PAGE, Action, Desk
+from batchord.worker.flower.stream import Stream
 
 P = ParamSpec("P")
 T = TypeVar("T")

@@ -15,12 +15,12 @@ import prometheus_client
 from flower.views.monitor import Metrics as FlowersMetrics
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
-from chains.errors import BatchordError
-from ledger.errors import UnreadableBatch
-from ledger.models import BatchRecord, Repair
-from ledger.progress import Progress
-from ledger.totals import ChainTotals
-from worker.flower.desk import Desk
+from batchord.chains.errors import BatchordError
+from batchord.ledger.errors import UnreadableBatch
+from batchord.ledger.models import BatchRecord, Repair
+from batchord.ledger.progress import Progress
+from batchord.ledger.totals import ChainTotals
+from batchord.worker.flower.desk import Desk
 
 logger = logging.getLogger(__name__)
 

@@ -5,9 +5,9 @@ from typing import Any, Final
 
 from tornado.web import StaticFileHandler, url
 
-from worker.flower import handlers
-from worker.flower.desk import Desk
-from worker.flower.metrics import BatchMetrics, Metrics
+from batchord.worker.flower import handlers
+from batchord.worker.flower.desk import Desk
+from batchord.worker.flower.metrics import BatchMetrics, Metrics
 
 _STATIC: Final = Path(__file__).parent / "static"
 
