@@ -47,7 +47,6 @@ if TYPE_CHECKING:
         UnreadableBatch,
         ValueRejected,
     )
-    from batchord.ledger.events import BatchEvent, ProgressEvent, StatusEvent
     from batchord.ledger.models import (
         BatchRecord,
         BatchStatus,
@@ -57,8 +56,9 @@ if TYPE_CHECKING:
         PauseReason,
         RequestCounts,
     )
-    from batchord.ledger.progress import Progress
     from batchord.ledger.settings import NoServer, Settings
+    from batchord.ledger.storage.batch_stats import Progress
+    from batchord.ledger.storage.events import BatchEvent, ProgressEvent, StatusEvent
     from batchord.producer import Batch, Client, Estimate, RemoteRunnable
     from batchord.producer.export import Exported, NotVectors
 
@@ -104,7 +104,7 @@ _MODULES = {
         "UnreadableBatch",
         "ValueRejected",
     ),
-    "batchord.ledger.events": (
+    "batchord.ledger.storage.events": (
         "BatchEvent",
         "ProgressEvent",
         "StatusEvent",
@@ -118,7 +118,7 @@ _MODULES = {
         "PauseReason",
         "RequestCounts",
     ),
-    "batchord.ledger.progress": ("Progress",),
+    "batchord.ledger.storage.batch_stats": ("Progress",),
     "batchord.ledger.settings": (
         "NoServer",
         "Settings",

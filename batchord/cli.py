@@ -14,8 +14,8 @@ from typing import Any
 import click
 from pydantic import ValidationError
 
-from batchord import batches, flower, onemachine, steer, upkeep
 from batchord.chains.errors import BatchordError
+from batchord.commands import batches, control, flower, maintenance, one_machine
 
 
 class _Refusal(click.ClickException):
@@ -59,7 +59,7 @@ def program() -> None:
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
 
 
-for room in (onemachine, batches, flower, steer, upkeep):
+for room in (one_machine, batches, flower, control, maintenance):
     for command in room.COMMANDS:
         program.add_command(command)
 

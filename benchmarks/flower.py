@@ -20,10 +20,10 @@ from urllib.error import URLError
 from urllib.request import urlopen
 
 from batchord import Client, register
-from batchord.ledger.exchange import Exchange, Settlement, Wish
+from batchord.ledger.core.sharding import Cut
 from batchord.ledger.models import ItemStatus
-from batchord.ledger.shard import Cut
-from batchord.ledger.store import Store
+from batchord.ledger.storage.batch_store import Store
+from batchord.ledger.storage.item_leases import Exchange, Settlement, Wish
 from chaos.server import Server, free_port
 
 LIMIT_MS: Final = 100

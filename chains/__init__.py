@@ -1,9 +1,12 @@
 """Pure pipelines: steps, composition, registry, error policy. Connects to nothing on import."""
 
-from batchord.chains.chat import Chat
-from batchord.chains.coerce import coerce
+from batchord.chains.composition.as_runnable import coerce
+from batchord.chains.composition.function import Lambda
+from batchord.chains.composition.listeners import ListenedRun
+from batchord.chains.composition.parallel import Parallel
+from batchord.chains.composition.runnable import Runnable
+from batchord.chains.composition.sequence import Sequence
 from batchord.chains.config import RunnableConfig
-from batchord.chains.embed import Embed
 from batchord.chains.errors import (
     BatchordError,
     ChainError,
@@ -14,19 +17,16 @@ from batchord.chains.errors import (
     RetryLater,
     explain,
 )
-from batchord.chains.function import Lambda
-from batchord.chains.limits import RateLimit
-from batchord.chains.listeners import ListenedRun
-from batchord.chains.parallel import Parallel
-from batchord.chains.prompt import Prompt
+from batchord.chains.ratelimit.limits import RateLimit
 from batchord.chains.registry import RegisteredChain, Registry, get_chain, register, registered
-from batchord.chains.request import Request
-from batchord.chains.responses import Responses
-from batchord.chains.retriever import Document, Retriever
-from batchord.chains.retry import RetryPolicy
-from batchord.chains.run import report_usage
-from batchord.chains.runnable import Runnable
-from batchord.chains.sequence import Sequence
+from batchord.chains.runtime.item_context import report_usage
+from batchord.chains.runtime.retry import RetryPolicy
+from batchord.chains.steps.chat import Chat
+from batchord.chains.steps.embed import Embed
+from batchord.chains.steps.prompt import Prompt
+from batchord.chains.steps.raw_request import Request
+from batchord.chains.steps.responses import Responses
+from batchord.chains.steps.retriever import Document, Retriever
 from batchord.chains.usage import Usage
 
 __all__ = [

@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, TypedDict, cast
 
-from batchord.chains.langchain import with_handler
+from batchord.chains.langchain.inspection import with_handler
 
 #: How often a function may return another chain to be run, where the config does not say.
 #: LangChain's default too, which its `merge_configs` takes for none.

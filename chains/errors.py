@@ -229,16 +229,16 @@ def as_chain_error(error: BaseException) -> ChainError | None:
 def _translated(error: BaseException) -> ChainError | None:
     if isinstance(error, pydantic.ValidationError):
         if "langchain_core" in sys.modules:
-            from batchord.chains.langchain import is_tool_input
+            from batchord.chains.langchain.inspection import is_tool_input
 
             if is_tool_input(error):
                 return InvalidInput(validation_message(error))
         return ChainError(validation_message(error), code="invalid_output")
     if "openai" in sys.modules:
         # The SDK takes long to import; an error of its own can only exist once it is loaded.
-        from batchord.chains import openai_errors
+        from batchord.chains.openai import errors
 
-        translated = openai_errors.translation(error)
+        translated = errors.translation(error)
         if translated is not None:
             return translated
     if isinstance(error, TimeoutError):

@@ -9,8 +9,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
-from batchord.ledger.celery_app import create_app
-from batchord.ledger.wire import gather_task_id, task_id
+from batchord.ledger.broker.celery_app import create_app
+from batchord.ledger.core.message_ids import gather_task_id, task_id
 from batchord.producer import Batch
 from chaos.copies import Copier
 from chaos.crew import takes, wait

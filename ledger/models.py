@@ -13,7 +13,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from batchord.chains import Usage, registered
-from batchord.chains.offline import why_not_offline
+from batchord.chains.steps.offline_call import why_not_offline
 from batchord.ledger.budget import Budget
 
 
@@ -141,7 +141,7 @@ class Item(Frozen):
     same_as: int | None = None
     #: Whether its output is one that an earlier batch has made (`cache`).
     cached: bool = False
-    #: Where the output has objects of LangChain's, as `batchord.chains.langchain_objects` notes it.
+    #: Where the output has objects of LangChain's, as `batchord.chains.langchain.objects` notes it.
     types: dict[str, str] | None = Field(default=None, exclude=True)
     #: How many times it was started.
     attempts: int = 0

@@ -9,7 +9,7 @@ from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from batchord.chains.errors import BatchordError
-from batchord.ledger.redis_url import canonical
+from batchord.ledger.core.redis_url import canonical
 
 #: Written by `batchord up` beside its data, so that clients find the server that it runs.
 SERVER_FILE = "server.json"
@@ -190,7 +190,7 @@ class Settings(BaseSettings):
     def url(self) -> str:
         """The Redis URL, password included: `redis_url`, else the server of `batchord up`.
 
-        In the form that every client reads alike; see `batchord.ledger.redis_url`.
+        In the form that every client reads alike; see `batchord.ledger.core.redis_url`.
 
         Raises:
             BadRedisURL: `redis_url` cannot be used; the message says what to write.

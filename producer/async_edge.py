@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Final, ParamSpec, TypeVar
 
-from batchord.ledger.reader import Reader
+from batchord.ledger.storage.batch_reader import Reader
 from batchord.producer.event_listener import EventListener
 
 #: Threads for short calls. The event loop's default executor is the application's: name look-ups

@@ -6,18 +6,19 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any, Final
 
-from batchord.ledger.arguments import check_codes, check_int, check_timeout
 from batchord.ledger.budget import Budget
+from batchord.ledger.core.arguments import check_codes, check_int, check_timeout
 from batchord.ledger.errors import BatchPaused, ItemNotSucceeded, UnknownBatch
-from batchord.ledger.events import BatchEvent, News
+from batchord.ledger.lifecycle.batch_control import Steering
 from batchord.ledger.models import BatchRecord, BatchStatus, Item, ItemStatus, RequestCounts
-from batchord.ledger.progress import Progress
-from batchord.ledger.reader import Reader
-from batchord.ledger.schema import PAGE_SIZE
-from batchord.ledger.steering import Steering
+from batchord.ledger.storage.batch_reader import Reader
+from batchord.ledger.storage.batch_stats import Progress
+from batchord.ledger.storage.events import BatchEvent, News
+from batchord.ledger.storage.keys import PAGE_SIZE
 from batchord.producer.async_edge import AsyncEdge
 from batchord.producer.export import Exported, Format, write_lines, write_matrix
-from batchord.producer.steps import (
+from batchord.producer.page_stream import Stream
+from batchord.producer.wait_steps import (
     PATIENCE,
     AwaitEvent,
     Page,
@@ -28,7 +29,6 @@ from batchord.producer.steps import (
     ask,
     patiently,
 )
-from batchord.producer.stream import Stream
 
 #: Seconds between two looks for what comes with every item.
 _BREATH: Final = 0.01

@@ -5,8 +5,8 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
-from batchord.chains.background import call_later, spawn
 from batchord.chains.config import RunnableConfig
+from batchord.chains.runtime.background import call_later, spawn
 from batchord.ledger.errors import SubmitRefused
 
 #: Runs a batch: yields the index of each input with its output or exception.

@@ -7,20 +7,20 @@ from typing import Any, Final, Literal
 from pydantic import SecretStr
 
 from batchord.chains.config import RunnableConfig
-from batchord.ledger.arguments import check_time
+from batchord.ledger.broker.celery_app import create_app
 from batchord.ledger.budget import Budget
-from batchord.ledger.celery_app import create_app
-from batchord.ledger.checkup import Finding, checkup
+from batchord.ledger.core.arguments import check_time
+from batchord.ledger.lifecycle.batch_control import Steering
+from batchord.ledger.lifecycle.diagnostics import Finding, checkup
 from batchord.ledger.models import BatchRecord, ChainRecord
-from batchord.ledger.reader import Reader
 from batchord.ledger.settings import Settings
-from batchord.ledger.steering import Steering
-from batchord.ledger.store import Store
+from batchord.ledger.storage.batch_reader import Reader
+from batchord.ledger.storage.batch_store import Store
 from batchord.producer.async_edge import AsyncEdge
 from batchord.producer.batch import Batch
+from batchord.producer.completion_window import Window
 from batchord.producer.estimate import Estimate, estimate
 from batchord.producer.submission import DEFAULT_PRIORITY, Submission, submit
-from batchord.producer.window import Window
 
 #: Batches that are asked for at a time.
 _PAGE: Final = 500

@@ -4,8 +4,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final
 
 from batchord.chains.config import RunnableConfig, portable
+from batchord.ledger.core.json_values import encode
 from batchord.ledger.errors import SubmitRefused, ValueRejected
-from batchord.ledger.values import encode
 
 #: UTF-8 bytes of one config as JSON.
 MAX_CONFIG: Final = 65_536

@@ -4,8 +4,8 @@ from collections.abc import Iterable
 from typing import Any, Final, Literal
 
 from batchord.ledger.models import ChainUse, Frozen
-from batchord.ledger.reader import Reader
 from batchord.ledger.settings import Settings
+from batchord.ledger.storage.batch_reader import Reader
 from batchord.producer.inputs import blocks, check_for
 
 #: Characters of an input that make a token, where nothing better is known.

@@ -7,7 +7,7 @@ from typing import Final, NamedTuple
 
 from batchord.chains.errors import BatchordError
 from batchord.ledger.errors import UnreadableBatch
-from batchord.ledger.reader import WAIT_STEP, Reader, stream_place
+from batchord.ledger.storage.batch_reader import WAIT_STEP, Reader, stream_place
 
 #: Longest time in seconds until the thread sees a waiter that has joined while it listens.
 _JOIN: Final = 0.2

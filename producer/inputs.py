@@ -7,14 +7,14 @@ from typing import Any
 from jsonschema import Draft202012Validator
 
 from batchord.chains import ChainNotFound, InvalidInput, registered
-from batchord.chains.langchain_objects import dump
-from batchord.chains.offline import why_not_offline
+from batchord.chains.langchain.objects import dump
+from batchord.chains.steps.offline_call import why_not_offline
+from batchord.ledger.core.compression import with_head
+from batchord.ledger.core.json_values import decode, encode
 from batchord.ledger.errors import SubmitRefused, ValueRejected
-from batchord.ledger.packing import with_head
-from batchord.ledger.reader import Reader
-from batchord.ledger.schema import PAGE_SIZE
 from batchord.ledger.settings import Settings
-from batchord.ledger.values import decode, encode
+from batchord.ledger.storage.batch_reader import Reader
+from batchord.ledger.storage.keys import PAGE_SIZE
 
 #: A block is written when it holds so many bytes, or fills its page.
 BLOCK_BYTES = 4_000_000

@@ -15,7 +15,7 @@ from langchain_core.runnables.config import ensure_config, get_async_callback_ma
 from batchord.chains import Runnable, Usage
 from batchord.chains.config import RunnableConfig, config_list
 from batchord.ledger.models import Item
-from batchord.producer.caller import CallerRuns
+from batchord.producer.callbacks import CallerRuns
 
 
 class Bridge(LangChainRunnable[Any, Any], Runnable[Any, Any]):  # type: ignore[misc]

@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Generic, TypeVar
 
-from batchord.producer.steps import PagedSteps, Waits
+from batchord.producer.wait_steps import PagedSteps, Waits
 
 T = TypeVar("T")
 

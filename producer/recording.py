@@ -17,6 +17,7 @@ from functools import partial
 from typing import Final
 
 from batchord.chains.errors import BatchordError
+from batchord.ledger.core.sharding import Cut
 from batchord.ledger.errors import (
     BatchAborted,
     IdempotencyConflict,
@@ -25,9 +26,8 @@ from batchord.ledger.errors import (
     UnknownBatch,
 )
 from batchord.ledger.models import BatchRecord, BatchStatus
-from batchord.ledger.reader import Reader
-from batchord.ledger.shard import Cut
-from batchord.ledger.store import Store
+from batchord.ledger.storage.batch_reader import Reader
+from batchord.ledger.storage.batch_store import Store
 from batchord.producer.inputs import Block
 
 logger = logging.getLogger(__name__)

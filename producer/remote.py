@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self, Unpack, cast
 from pydantic import TypeAdapter
 
 from batchord.chains import Runnable, RunnableConfig, registered
-from batchord.chains.langchain_objects import load
+from batchord.chains.langchain.objects import load
 from batchord.ledger.errors import BatchPaused, IdempotencyConflict
 from batchord.ledger.models import Item, ItemStatus
 from batchord.producer.batch import Batch, not_succeeded
-from batchord.producer.caller import CallerRuns
+from batchord.producer.call_batcher import Gathering
+from batchord.producer.callbacks import CallerRuns
 from batchord.producer.client import Client
-from batchord.producer.gathering import Gathering
 from batchord.producer.pickled import client_of, state_of
 from batchord.producer.submission import SubmitOptions
 

@@ -10,20 +10,21 @@ from typing import Any, Final, Literal, TypedDict
 from celery import Celery
 
 from batchord.chains.config import RunnableConfig
+from batchord.ledger.broker.publisher import publish_shards
 from batchord.ledger.budget import Budget, checked
-from batchord.ledger.callback import checked as checked_callback
-from batchord.ledger.crash import crash_point
+from batchord.ledger.core.failpoints import crash_point
+from batchord.ledger.core.json_values import encode
+from batchord.ledger.core.message_ids import new_batch_id
+from batchord.ledger.core.sharding import FIRST_WINDOW, Cut
 from batchord.ledger.errors import SubmitRefused
-from batchord.ledger.notices import owed
-from batchord.ledger.publish import publish_shards
-from batchord.ledger.reader import Reader
-from batchord.ledger.schema import PAGE_SIZE
+from batchord.ledger.lifecycle.completion_callback import checked as checked_callback
+from batchord.ledger.lifecycle.webhook_policy import BadWebhook, checked_url
 from batchord.ledger.settings import Settings
-from batchord.ledger.shard import FIRST_WINDOW, Cut
-from batchord.ledger.store import Store
-from batchord.ledger.values import encode
-from batchord.ledger.webhook import BadWebhook, checked_url
-from batchord.ledger.wire import new_batch_id
+from batchord.ledger.storage.batch_reader import Reader
+from batchord.ledger.storage.batch_store import Store
+from batchord.ledger.storage.keys import PAGE_SIZE
+from batchord.ledger.storage.outbox import owed
+from batchord.producer.completion_window import Window, window_seconds
 from batchord.producer.configs import recorded, same_length
 from batchord.producer.inputs import (
     blocks,
@@ -35,7 +36,6 @@ from batchord.producer.inputs import (
     unmetered,
 )
 from batchord.producer.recording import Opening, Recording, SubmittedBefore
-from batchord.producer.window import Window, window_seconds
 
 logger = logging.getLogger(__name__)
 

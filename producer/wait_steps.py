@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any, Final, Generic, NamedTuple, ParamSpec, TypeVar
 
 from batchord.ledger.errors import LedgerRefused, LedgerUnavailable
-from batchord.ledger.reader import Reader
+from batchord.ledger.storage.batch_reader import Reader
 from batchord.producer.async_edge import AsyncEdge
 
 #: Seconds for which a wait that has begun bears a Redis that cannot be reached.

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any, Final
 
-from batchord.ledger.schema import BatchKeys
+from batchord.ledger.storage.keys import BatchKeys
 
 Damage = Callable[[Any, BatchKeys], object]
 

@@ -20,8 +20,8 @@ from redis.retry import Retry
 
 from batchord.chains import BatchordError
 from batchord.ledger.errors import SubmitRefused
-from batchord.ledger.reader import PRIORITY_SEPARATOR, PRIORITY_STEPS
 from batchord.ledger.settings import Settings
+from batchord.ledger.storage.batch_reader import PRIORITY_SEPARATOR, PRIORITY_STEPS
 from batchord.producer import Batch, Client
 from tests.openai_server import OpenAIServer
 from tests.waiting import wait_until as wait_until

@@ -8,11 +8,11 @@ import json
 from collections.abc import Iterable, Sequence
 
 from batchord.chains import Usage
-from batchord.ledger.exchange import Keeping, PutOff, Settlement, Wish
+from batchord.ledger.broker.publisher import gather, publish_tasks
+from batchord.ledger.core.message_ids import GATHER
 from batchord.ledger.models import BatchStatus, ItemStatus
-from batchord.ledger.publish import gather, publish_tasks
-from batchord.ledger.reader import Reader
-from batchord.ledger.wire import GATHER
+from batchord.ledger.storage.batch_reader import Reader
+from batchord.ledger.storage.item_leases import Keeping, PutOff, Settlement, Wish
 from batchord.worker.tasks import close_shard
 from tests.ledger_desk import CODES, Desk, Held
 

@@ -6,18 +6,18 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
+from batchord.ledger.broker.celery_app import create_app
+from batchord.ledger.broker.publisher import publish_shards
 from batchord.ledger.budget import Budget
-from batchord.ledger.celery_app import create_app
+from batchord.ledger.core.message_ids import new_batch_id
+from batchord.ledger.core.sharding import Cut
 from batchord.ledger.errors import ResumeRefused, RetryRefused, SubmitRefused
-from batchord.ledger.exchange import Exchange, Settlement
+from batchord.ledger.lifecycle.batch_control import Steering
 from batchord.ledger.models import Item
-from batchord.ledger.publish import publish_shards
-from batchord.ledger.schema import BatchKeys
-from batchord.ledger.shard import Cut
-from batchord.ledger.steering import Steering
-from batchord.ledger.wire import new_batch_id
-from batchord.worker.runtime import Runtime
-from batchord.worker.sweep import Sweep
+from batchord.ledger.storage.item_leases import Exchange, Settlement
+from batchord.ledger.storage.keys import BatchKeys
+from batchord.worker.execution.worker_context import Runtime
+from batchord.worker.maintenance.sweep import Sweep
 from batchord.worker.tasks import commit_if_finalizing
 from tests.harness import Deployment
 from tests.ledger_model import LedgerModel

@@ -4,7 +4,7 @@ from typing import Final
 
 from hypothesis import strategies as st
 
-from batchord.ledger.shard import Cut
+from batchord.ledger.core.sharding import Cut
 
 #: After how many round trips of an operation something happens, and what: see `Machine.happens`.
 Fault = tuple[int, str] | None

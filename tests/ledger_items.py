@@ -6,9 +6,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from batchord.ledger.core.compression import unpack_outcome
+from batchord.ledger.core.json_values import decode
 from batchord.ledger.models import BatchStatus, ItemStatus
-from batchord.ledger.packing import unpack_outcome
-from batchord.ledger.values import decode
 
 S = BatchStatus
 

@@ -13,8 +13,8 @@ from hypothesis.stateful import (
     rule,
 )
 
+from batchord.ledger.core.sharding import Cut
 from batchord.ledger.models import BatchStatus
-from batchord.ledger.shard import Cut
 from tests.ledger_bench import Bench
 from tests.ledger_draws import AMID_RETRY, CUTS, FAULTS, SUBMISSIONS, WINDOWS, Fault, Submission
 from tests.ledger_model import LedgerModel

@@ -4,9 +4,9 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from batchord.ledger.connection import Call
 from batchord.ledger.settings import Settings
-from batchord.ledger.store import Store
+from batchord.ledger.storage.batch_store import Store
+from batchord.ledger.storage.connection import Call
 from tests.ledger_model import LedgerModel
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from batchord.chains import background
-from batchord.chains.run import Run, at, current_run, place, scope
+from batchord.chains.runtime import background
+from batchord.chains.runtime.item_context import Run, at, current_run, place, scope
 
 ROOMS = ("chains", "ledger", "worker")
 #: What copies the context of the code that calls it, unless it is given another.
@@ -29,17 +29,35 @@ STARTERS = {
 }
 #: Those that may: by file and name, why the context of the caller is right there, or harmless.
 ALLOWED = {
-    ("chains/concurrency.py", "create_task"): "an input of a batch runs in its batch's context",
-    ("chains/loop.py", "call_soon_threadsafe"): "the call is the caller's; the rest ends the loop",
-    ("chains/loop.py", "add_done_callback"): "sets an event",
-    ("chains/loop.py", "run_coroutine_threadsafe"): "closes the loop, which runs nothing more",
-    ("chains/collector.py", "add_done_callback"): "forgets or cancels a request",
-    ("chains/shared_request.py", "gather"): "halves of a request, in its own empty context",
-    ("worker/runner.py", "add_done_callback"): "forgets a task",
-    ("worker/desk.py", "gather"): "each item in a copy of the thread's context, which is empty",
-    ("worker/notices.py", "gather"): "webhooks, in the context of their own thread",
+    (
+        "chains/runtime/concurrency.py",
+        "create_task",
+    ): "an input of a batch runs in its batch's context",
+    (
+        "chains/runtime/loop_thread.py",
+        "call_soon_threadsafe",
+    ): "the call is the caller's; the rest ends the loop",
+    ("chains/runtime/loop_thread.py", "add_done_callback"): "sets an event",
+    (
+        "chains/runtime/loop_thread.py",
+        "run_coroutine_threadsafe",
+    ): "closes the loop, which runs nothing more",
+    ("chains/steps/embedding_batcher.py", "add_done_callback"): "forgets or cancels a request",
+    (
+        "chains/steps/embedding_request.py",
+        "gather",
+    ): "halves of a request, in its own empty context",
+    ("worker/execution/item_scheduler.py", "add_done_callback"): "forgets a task",
+    (
+        "worker/provider_batch/item_claims.py",
+        "gather",
+    ): "each item in a copy of the thread's context, which is empty",
+    (
+        "worker/notifications/dispatcher.py",
+        "gather",
+    ): "webhooks, in the context of their own thread",
 }
-#: By function of `batchord.chains.background`: how it is called.
+#: By function of `batchord.chains.runtime.background`: how it is called.
 WAYS = ("spawn", "call_later", "call_at", "call_soon_threadsafe")
 
 _mine: ContextVar[str | None] = ContextVar("mine", default=None)
@@ -51,7 +69,7 @@ def started(path: Path) -> Iterator[tuple[int, str]]:
     ours = {
         alias.asname or alias.name
         for node in ast.walk(tree)
-        if isinstance(node, ast.ImportFrom) and node.module == "batchord.chains.background"
+        if isinstance(node, ast.ImportFrom) and node.module == "batchord.chains.runtime.background"
         for alias in node.names
     }
     for node in ast.walk(tree):
@@ -79,7 +97,9 @@ def test_tasks_and_timers_of_the_process_are_started_in_one_place() -> None:
     known = {
         f"{path}:{line}": name for (path, name), line in found.items() if (path, name) in ALLOWED
     }
-    assert raw == known, "start it through batchord.chains.background, or say in ALLOWED why not"
+    assert raw == known, (
+        "start it through batchord.chains.runtime.background, or say in ALLOWED why not"
+    )
     assert set(ALLOWED) <= set(found), "what is not there any more needs no leave"
 
 

@@ -10,7 +10,7 @@ import pytest
 from batchord.chains import ChainNotFound, register
 from batchord.ledger.errors import SubmitRefused, UnknownBatch
 from batchord.ledger.models import BatchStatus
-from batchord.ledger.reader import Reader
+from batchord.ledger.storage.batch_reader import Reader
 from batchord.producer import Batch, Client
 from tests.conftest import Deploy
 from tests.harness import Deployment, refused

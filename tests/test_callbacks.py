@@ -11,12 +11,12 @@ import pytest
 from celery import chain, chord, group
 
 from batchord.chains import register
-from batchord.ledger.callback import MOST_BYTES, publish_callback
-from batchord.ledger.celery_app import create_app
-from batchord.ledger.crash import VARIABLE
+from batchord.ledger.broker.celery_app import create_app
+from batchord.ledger.core.failpoints import VARIABLE
+from batchord.ledger.lifecycle.completion_callback import MOST_BYTES, publish_callback
 from batchord.ledger.models import BatchStatus
-from batchord.ledger.notices import Notices
-from batchord.ledger.store import Store
+from batchord.ledger.storage.batch_store import Store
+from batchord.ledger.storage.outbox import Notices
 from batchord.producer import Batch
 from chaos.crew import Crew
 from tests.chains_for_tests.reports import note

@@ -6,9 +6,9 @@ import pytest
 
 from batchord.chains import Usage, register
 from batchord.ledger.budget import Budget
-from batchord.ledger.exchange import Exchange, Keeping, Settlement, Wish
 from batchord.ledger.models import BatchStatus, ItemStatus
-from batchord.ledger.store import Store
+from batchord.ledger.storage.batch_store import Store
+from batchord.ledger.storage.item_leases import Exchange, Keeping, Settlement, Wish
 from tests.harness import Deployment
 
 pytestmark = pytest.mark.timeout(60)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from batchord.ledger.schema import PAGE_SIZE
+from batchord.ledger.storage.keys import PAGE_SIZE
 from tests.cli_harness import CHAINS, Running, Shell, results
 from tests.harness import Deployment, lines_of
 from tests.waiting import wait_until
@@ -79,7 +79,7 @@ def test_it_writes_ordered_results_with_their_ids_and_exits_3_if_items_failed(sh
 
 def test_killed_in_the_middle_nothing_of_it_lives_on(shell: Shell) -> None:
     running = _half_way(shell)
-    assert shell.processes("batchord.server")
+    assert shell.processes("batchord.local.server")
     assert shell.processes("valkey")
     assert shell.processes("-m batchord.worker")
 

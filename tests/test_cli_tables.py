@@ -6,7 +6,6 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from rich.console import Console, RenderableType
 
-from batchord import money, render
 from batchord.chains import Usage
 from batchord.ledger.budget import Budget
 from batchord.ledger.models import (
@@ -17,6 +16,7 @@ from batchord.ledger.models import (
     ItemStatus,
     RequestCounts,
 )
+from batchord.output import cost_format, render
 
 LONG = "a long answer that goes on and on " * 9
 ITEMS = [
@@ -125,7 +125,7 @@ def test_a_cost_is_shown_as_far_as_it_is_known_and_beside_its_budget() -> None:
 
     def said(usage: Usage | None, budget: Budget | None = None) -> tuple[list[str], str]:
         one = record.model_copy(update={"usage": usage, "budget": budget})
-        return money.spent(one), money.spent_briefly(one)
+        return cost_format.spent(one), cost_format.spent_briefly(one)
 
     used = Usage(requests=1, input_tokens=1_500, output_tokens=10)
     assert said(None) == ([], "")

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from batchord.producer import Client
-from batchord.worker.flower.stream import STEP
+from batchord.worker.flower.sse import STEP
 from tests.compose import SECRETS, Compose, Host
 from tests.flower_server import Site
 from tests.waiting import wait_until

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from batchord.chains import register
-from batchord.ledger.crash import VARIABLE
+from batchord.ledger.core.failpoints import VARIABLE
 from batchord.ledger.models import BatchStatus
 from batchord.producer import Batch
 from chaos.crew import Crew
@@ -144,7 +144,7 @@ def test_a_retry_that_is_killed_half_begun_ends_with_what_was_there(
         assert batch.wait(20).request_counts.failed == 1
         script = tmp_path / "retrying.py"
         script.write_text(
-            f"from batchord.producer import Client\nClient().retrieve({batch.id!r}).retry_failed()\n"
+            f"from batchord import Client\nClient().retrieve({batch.id!r}).retry_failed()\n"
         )
         assert quick.start_script(script, env=ground.env).wait() == -9
         assert ground.mark.exists()

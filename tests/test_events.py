@@ -9,9 +9,9 @@ import pytest
 
 from batchord.chains import register
 from batchord.ledger.errors import UnknownBatch
-from batchord.ledger.events import BatchEvent, ProgressEvent, StatusEvent
 from batchord.ledger.models import BatchStatus
-from batchord.ledger.schema import EVENTS_KEPT
+from batchord.ledger.storage.events import BatchEvent, ProgressEvent, StatusEvent
+from batchord.ledger.storage.keys import EVENTS_KEPT
 from batchord.producer import Batch
 from chaos.server import Server
 from tests.conftest import Deploy

@@ -19,7 +19,9 @@ from tests.openai_server import OpenAIServer
 
 pytestmark = pytest.mark.timeout(60)
 
-_EMBED = "from batchord.chains import Embed, register\nregister('embed', Embed('test-embedding', dimensions=8))"
+_EMBED = (
+    "from batchord import Embed, register\nregister('embed', Embed('test-embedding', dimensions=8))"
+)
 
 
 @pytest.fixture

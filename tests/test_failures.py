@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
+from batchord.ledger.core.message_ids import gather_task_id, task_id
 from batchord.ledger.models import BatchStatus, ItemStatus
-from batchord.ledger.wire import gather_task_id, task_id
 from batchord.producer import Batch
 from tests.conftest import Deploy
 from tests.flower_server import Flower

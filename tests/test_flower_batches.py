@@ -12,9 +12,9 @@ from urllib.request import urlopen
 
 import pytest
 
-from batchord.ledger.exchange import Exchange
 from batchord.ledger.models import BatchStatus, PauseReason
-from batchord.ledger.store import Store
+from batchord.ledger.storage.batch_store import Store
+from batchord.ledger.storage.item_leases import Exchange
 from batchord.producer import Batch
 from chaos.server import Server
 from tests.conftest import Deploy

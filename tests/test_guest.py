@@ -86,7 +86,7 @@ async def use():
 assert asyncio.run(use()) == [6]
 assert batchord.RemoteRunnable("double", client=client).batch([4]) == [8]
 client.close()
-from batchord.chains.loop import default_loop
+from batchord.chains.runtime.loop_thread import default_loop
 default_loop().stop()
 for _ in range(100):
     if threading.active_count() == 1:

@@ -161,7 +161,7 @@ def test_a_pickle_in_the_queue_is_refused_and_nothing_of_it_runs(
 
 
 def test_messages_that_no_batch_knows_are_dropped(hosts: Deployment, worker: Process) -> None:
-    from batchord.ledger.celery_app import create_app
+    from batchord.ledger.broker.celery_app import create_app
 
     app = create_app(hosts.settings)
     for batch_id in ("batch_" + "0" * 24, "x", "batch_{}"):

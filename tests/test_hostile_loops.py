@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from batchord.chains import Lambda
-from batchord.chains.loop import default_loop
-from batchord.chains.runnable import Runnable
+from batchord.chains.composition.runnable import Runnable
+from batchord.chains.runtime.loop_thread import default_loop
 from batchord.ledger.models import Item
 from batchord.producer import Batch
 from chaos.crew import Crew

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 from batchord.chains import register
+from batchord.ledger.core.message_ids import new_batch_id
 from batchord.ledger.errors import IdempotencyConflict
 from batchord.ledger.models import BatchStatus
-from batchord.ledger.store import Store
-from batchord.ledger.wire import new_batch_id
+from batchord.ledger.storage.batch_store import Store
 from batchord.producer import Client, recording
 from chaos.server import Server
 from tests.conftest import Deploy

@@ -14,9 +14,9 @@ from kombu.connection import Connection
 from kombu.entity import Exchange
 from kombu.messaging import Producer
 
-from batchord.ledger.celery_app import create_app
-from batchord.ledger.reader import PRIORITY_SEPARATOR
-from batchord.ledger.wire import GATHER, RUN_ITEMS
+from batchord.ledger.broker.celery_app import create_app
+from batchord.ledger.core.message_ids import GATHER, RUN_ITEMS
+from batchord.ledger.storage.batch_reader import PRIORITY_SEPARATOR
 from tests.conftest import Deploy
 from tests.harness import Deployment, Process, wait_until
 

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 import pytest
 
 from batchord.chains import register
-from batchord.ledger.exchange import Exchange, Wish
 from batchord.ledger.models import BatchStatus
-from batchord.ledger.store import Store
+from batchord.ledger.storage.batch_store import Store
+from batchord.ledger.storage.item_leases import Exchange, Wish
 from batchord.producer import Batch
-from batchord.worker.keeper import Keeper
+from batchord.worker.execution.checkpointer import Keeper
 from tests.conftest import Deploy
 from tests.harness import Deployment, provider_env, wait_until
 from tests.openai_server import OpenAIServer, Request

@@ -261,10 +261,11 @@ def bench(
     deploy: Deploy, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> Iterator[Bench]:
     """Leases last, the sweep waits for nothing, and pages are so small that there are several."""
-    for module in ("schema", "store", "reader", "steering", "exchange"):
-        monkeypatch.setattr(f"ledger.{module}.PAGE_SIZE", PAGE)
+    rooms = ("storage.keys", "storage.batch_store", "storage.batch_reader", "storage.item_leases")
+    for module in (*rooms, "lifecycle.batch_control"):
+        monkeypatch.setattr(f"batchord.ledger.{module}.PAGE_SIZE", PAGE)
     settings = {"lease": 3600, "sweep_interval": 1e-9, "stall_timeout": 1e-9}
-    caplog.set_level(logging.ERROR, logger="worker")
+    caplog.set_level(logging.ERROR, logger="batchord.worker")
     bench = Bench(deploy(max_attempts=3, submit_timeout=3600, **settings))
     yield bench
     bench.clear()

@@ -5,9 +5,17 @@ from collections.abc import Awaitable, Iterator
 
 import pytest
 
-from batchord.chains.limits import MOST_AHEAD, POLL, Answer, Asked, Limiter, LocalLimiter, RateLimit
-from batchord.ledger.limiter import LedgerLimiter
-from batchord.ledger.store import Store
+from batchord.chains.ratelimit.limits import (
+    MOST_AHEAD,
+    POLL,
+    Answer,
+    Asked,
+    Limiter,
+    LocalLimiter,
+    RateLimit,
+)
+from batchord.ledger.storage.batch_store import Store
+from batchord.ledger.storage.rate_limiter import LedgerLimiter
 from chaos.server import Server
 from tests.conftest import Deploy
 from tests.harness import Deployment, wait_until

@@ -15,10 +15,10 @@ import openai
 import pytest
 from pydantic import BaseModel
 
-from batchord import local_model
 from batchord.chains import Responses
-from batchord.chains.run import scope
-from batchord.local_model import LocalModel, LocalModelError, openai_environment
+from batchord.chains.runtime.item_context import scope
+from batchord.local import local_model
+from batchord.local.local_model import LocalModel, LocalModelError, openai_environment
 from tests.waiting import wait_until
 
 ROOT = Path(local_model.__file__).parents[1]
@@ -141,7 +141,7 @@ def test_no_process_is_left_after_a_stop_and_a_second_start_is_a_new_one() -> No
 def test_no_process_is_left_when_its_parent_is_killed() -> None:
     program = (
         "import threading\n"
-        "from batchord.local_model import LocalModel\n"
+        "from batchord.local.local_model import LocalModel\n"
         "model = LocalModel()\n"
         "model.start()\n"
         "print(model.base_url, flush=True)\n"

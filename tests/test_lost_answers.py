@@ -12,18 +12,18 @@ from typing import Any, Final
 import pytest
 
 from batchord.chains import Usage
-from batchord.ledger.callback import publish_callback
-from batchord.ledger.celery_app import create_app
-from batchord.ledger.connection import Call
-from batchord.ledger.exchange import Exchange, Keeping, PutOff, Settlement, Wish
+from batchord.ledger.broker.celery_app import create_app
+from batchord.ledger.core.message_ids import new_batch_id
+from batchord.ledger.core.sharding import Cut
+from batchord.ledger.lifecycle.batch_control import Steering
+from batchord.ledger.lifecycle.completion_callback import publish_callback
 from batchord.ledger.models import ItemStatus
-from batchord.ledger.notices import Notices, owed
-from batchord.ledger.parts import Parts
 from batchord.ledger.settings import Settings
-from batchord.ledger.shard import Cut
-from batchord.ledger.steering import Steering
-from batchord.ledger.store import Store
-from batchord.ledger.wire import new_batch_id
+from batchord.ledger.storage.batch_store import Store
+from batchord.ledger.storage.connection import Call
+from batchord.ledger.storage.item_leases import Exchange, Keeping, PutOff, Settlement, Wish
+from batchord.ledger.storage.outbox import Notices, owed
+from batchord.ledger.storage.provider_parts import Parts
 from tests.harness import Deployment
 
 #: What a script answers when it is asked again, where that is not the same: it tells whether the

@@ -7,10 +7,10 @@ from typing import Final
 import pytest
 
 from batchord.chains import Usage, register
-from batchord.ledger.exchange import Exchange, Keeping, Settlement, Wish
 from batchord.ledger.models import ItemStatus
-from batchord.ledger.schema import PAGE_SIZE
-from batchord.ledger.store import Store
+from batchord.ledger.storage.batch_store import Store
+from batchord.ledger.storage.item_leases import Exchange, Keeping, Settlement, Wish
+from batchord.ledger.storage.keys import PAGE_SIZE
 from batchord.producer import Batch
 from tests.conftest import Deploy
 from tests.damages import DAMAGES, DEEPER

@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from batchord import openai_lines
-from batchord.chains.request import REQUESTS
+from batchord.chains.steps.raw_request import REQUESTS
+from batchord.commands.options import chain_and_inputs
+from batchord.io import openai_lines
 from batchord.ledger.errors import SubmitRefused
 from batchord.ledger.models import BatchStatus, Item, ItemError, ItemStatus
 from batchord.ledger.settings import Settings
-from batchord.options import chain_and_inputs
 from tests.cli_harness import Shell, results
 from tests.conftest import Deploy
 from tests.harness import Deployment, provider_env

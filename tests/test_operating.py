@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from batchord.chains import register
-from batchord.ledger.celery_app import create_app
+from batchord.ledger.broker.celery_app import create_app
 from batchord.ledger.models import BatchStatus
 from tests.conftest import Deploy
 from tests.harness import wait_until

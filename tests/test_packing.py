@@ -7,8 +7,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from batchord.chains import register
-from batchord.ledger.packing import COMPRESSED_FROM, pack, pack_outcome, unpack, unpack_outcome
-from batchord.ledger.values import decode, encode
+from batchord.ledger.core.compression import (
+    COMPRESSED_FROM,
+    pack,
+    pack_outcome,
+    unpack,
+    unpack_outcome,
+)
+from batchord.ledger.core.json_values import decode, encode
 from tests.harness import Deployment
 
 JSON: Any = st.recursive(

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from batchord.server import EmbeddedServer, ServerError, open_private
+from batchord.local.server import EmbeddedServer, ServerError, open_private
 from tests.harness import connect
 
 pytestmark = pytest.mark.timeout(90)

@@ -8,7 +8,7 @@ import pytest
 from batchord.chains.errors import BatchordError
 from batchord.ledger.errors import UnknownBatch
 from batchord.ledger.models import BatchStatus
-from batchord.ledger.progress import progress_of
+from batchord.ledger.storage.batch_stats import progress_of
 from tests.harness import Deployment, wait_until
 
 

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from batchord.chains import Chat, Prompt, register
-from batchord.ledger.crash import VARIABLE
+from batchord.ledger.core.failpoints import VARIABLE
 from batchord.ledger.models import BatchStatus
 from tests.conftest import Deploy
 from tests.harness import Deployment, provider_env, wait_until

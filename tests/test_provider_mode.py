@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 
 from batchord.chains import Chat, Embed, Lambda, Prompt, Responses, register
-from batchord.chains.offline import why_not_offline
+from batchord.chains.steps.offline_call import why_not_offline
 from batchord.ledger.budget import Budget
 from batchord.ledger.models import BatchStatus, Item, ItemStatus
 from batchord.producer import Batch, RemoteRunnable
-from batchord.worker.lost_replies import LOOKS
+from batchord.worker.provider_batch.lost_replies import LOOKS
 from tests.chains_for_tests.basic import Question, tagged
 from tests.conftest import Deploy
 from tests.harness import Deployment, provider_env, refused, wait_until

@@ -8,7 +8,7 @@ from itertools import pairwise
 import pytest
 
 from batchord import Batch, register
-from batchord.chains.limits import BURST
+from batchord.chains.ratelimit.limits import BURST
 from batchord.ledger.models import BatchStatus
 from tests.conftest import Deploy
 from tests.harness import Deployment, Process, provider_env, wait_until

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 from batchord.chains import register
-from batchord.ledger.exchange import Exchange, Settlement, Wish
 from batchord.ledger.models import BatchStatus, ItemStatus
-from batchord.ledger.reader import PRIORITY_SEPARATOR
-from batchord.ledger.store import Store
+from batchord.ledger.storage.batch_reader import PRIORITY_SEPARATOR
+from batchord.ledger.storage.batch_store import Store
+from batchord.ledger.storage.item_leases import Exchange, Settlement, Wish
 from batchord.producer import Batch
 from chaos.judge import problems_of_the_record
 from tests.conftest import Deploy

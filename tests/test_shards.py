@@ -11,11 +11,17 @@ import pytest
 from celery import group
 
 from batchord.chains import register
-from batchord.ledger.celery_app import create_app
+from batchord.ledger.broker.celery_app import create_app
+from batchord.ledger.broker.publisher import gather, queue_of
+from batchord.ledger.core.message_ids import (
+    GATHER,
+    RUN_ITEMS,
+    gather_task_id,
+    shard_group_id,
+    task_id,
+)
+from batchord.ledger.core.sharding import Shard
 from batchord.ledger.models import BatchStatus
-from batchord.ledger.publish import gather, queue_of
-from batchord.ledger.shard import Shard
-from batchord.ledger.wire import GATHER, RUN_ITEMS, gather_task_id, shard_group_id, task_id
 from tests.conftest import Deploy
 from tests.harness import Deployment, lines_of, wait_until
 

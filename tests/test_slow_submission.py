@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from batchord.chains import register
-from batchord.ledger.store import Store
-from batchord.ledger.wire import new_batch_id
+from batchord.ledger.core.message_ids import new_batch_id
+from batchord.ledger.storage.batch_store import Store
 from batchord.producer import Batch
 from batchord.producer import inputs as inputs_module
 from tests.conftest import Deploy

@@ -11,9 +11,9 @@ import pytest
 from batchord.chains import register
 from batchord.ledger.errors import RetryRefused, UnknownBatch
 from batchord.ledger.models import BatchStatus, ItemStatus
-from batchord.ledger.store import Store
+from batchord.ledger.storage.batch_store import Store
 from batchord.producer import Batch
-from batchord.producer.window import window_seconds
+from batchord.producer.completion_window import window_seconds
 from tests.conftest import Deploy
 from tests.harness import Deployment, lines_of, refused, wait_until
 

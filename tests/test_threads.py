@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 
-from batchord.ledger.celery_app import create_app
-from batchord.ledger.exchange import Wish
-from batchord.worker.courier import Courier
-from batchord.worker.notices import NoticeThread
-from batchord.worker.runtime import Runtime
+from batchord.ledger.broker.celery_app import create_app
+from batchord.ledger.storage.item_leases import Wish
+from batchord.worker.execution.worker_context import Runtime
+from batchord.worker.maintenance.sweep import Sweep
+from batchord.worker.notifications.dispatcher import NoticeThread
+from batchord.worker.provider_batch.poller import Courier
 from batchord.worker.supervisor import Supervisor
-from batchord.worker.sweep import Sweep
 from tests.waiting import wait_until
 
 #: What one round may raise: no error of ours, one that ends threads, one of the system.

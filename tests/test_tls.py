@@ -11,7 +11,7 @@ import trustme
 from pydantic import SecretStr
 
 from batchord.chains import register
-from batchord.ledger.celery_app import create_app
+from batchord.ledger.broker.celery_app import create_app
 from batchord.ledger.errors import LedgerUnavailable
 from batchord.ledger.models import BatchStatus
 from batchord.ledger.settings import Settings

@@ -6,7 +6,7 @@ import time
 import pytest
 
 from batchord.ledger.models import BatchStatus, ItemStatus
-from batchord.ledger.totals import ChainTotals, totals
+from batchord.ledger.storage.chain_totals import ChainTotals, totals
 from tests.harness import Deployment, wait_until
 
 

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 from celery import Celery
 
-from batchord.ledger.celery_app import create_app
-from batchord.ledger.reader import PRIORITY_SEPARATOR
+from batchord.ledger.broker.celery_app import create_app
+from batchord.ledger.storage.batch_reader import PRIORITY_SEPARATOR
 from tests.harness import Deployment, wait_until
 
 pytestmark = pytest.mark.timeout(60)

@@ -14,18 +14,18 @@ import trustme
 from prometheus_client import REGISTRY
 
 from batchord.chains import register
-from batchord.ledger.checkup import checkup
 from batchord.ledger.errors import UnreadableBatch
-from batchord.ledger.exchange import Exchange, Wish
+from batchord.ledger.lifecycle.diagnostics import checkup
 from batchord.ledger.models import BatchStatus, ItemStatus
-from batchord.ledger.overview import Overview
-from batchord.ledger.reader import Reader
 from batchord.ledger.settings import LANES
-from batchord.ledger.store import Store
-from batchord.ledger.totals import totals
+from batchord.ledger.storage.batch_reader import Reader
+from batchord.ledger.storage.batch_search import Overview
+from batchord.ledger.storage.batch_store import Store
+from batchord.ledger.storage.chain_totals import totals
+from batchord.ledger.storage.item_leases import Exchange, Wish
 from batchord.producer import Batch
-from batchord.worker.flower.desk import Desk
 from batchord.worker.flower.metrics import BatchMetrics
+from batchord.worker.flower.queries import Desk
 from tests.conftest import Deploy
 from tests.damages import DAMAGES, DEEPER
 from tests.harness import Deployment, wait_until

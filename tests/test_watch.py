@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 from rich.console import Console, RenderableType
 
-from batchord import details, render
 from batchord.chains import Usage
 from batchord.ledger.models import BatchRecord, BatchStatus, PauseReason, RequestCounts
-from batchord.ledger.progress import FailureGroup, Progress
+from batchord.ledger.storage.batch_stats import FailureGroup, Progress
+from batchord.output import render, status_view
+from batchord.output.watch import Sight, view
 from batchord.producer import Batch
-from batchord.watch import Sight, view
 from chaos.server import Server
 from tests.cli_harness import Shell
 from tests.conftest import Deploy
@@ -255,7 +255,7 @@ def test_the_view_is_whole_however_narrow_it_is(columns: int) -> None:
 def test_details_are_whole_however_narrow_they_are(columns: int) -> None:
     reason = PauseReason(code="insufficient_quota", message="no \x07 money", index=7)
     paused = sight(status=BatchStatus.PAUSED, reason=reason, metadata={"team": "\x1b[1m"})
-    said = shown(details.table(paused.record, paused.progress), columns)
+    said = shown(status_view.table(paused.record, paused.progress), columns)
     for part in (
         f"batch_{'0' * 24}",
         "19,999 of 20,000 (99%)",

@@ -13,9 +13,9 @@ import trustme
 from yarl import URL
 
 from batchord.chains import register
+from batchord.ledger.lifecycle.webhook_policy import BadWebhook, Undelivered, check, checked_url
 from batchord.ledger.settings import Settings
-from batchord.ledger.webhook import BadWebhook, Undelivered, check, checked_url
-from batchord.worker.receiver import is_allowed, send
+from batchord.worker.notifications.webhook_sender import is_allowed, send
 from tests.cli_harness import Shell
 from tests.harness import CHAINS, Deployment, refused
 from tests.webhook_receiver import SECRET, Receiver

@@ -12,10 +12,10 @@ import pytest
 import trustme
 
 from batchord.chains import register
-from batchord.ledger.crash import VARIABLE
+from batchord.ledger.core.failpoints import VARIABLE
+from batchord.ledger.core.message_ids import new_batch_id
 from batchord.ledger.models import BatchStatus
-from batchord.ledger.store import Store
-from batchord.ledger.wire import new_batch_id
+from batchord.ledger.storage.batch_store import Store
 from batchord.producer import Batch
 from chaos.crew import Crew
 from tests.conftest import Deploy
@@ -281,7 +281,7 @@ def test_a_worker_that_is_killed_around_a_try_is_followed_by_another(
     with Crew(deployment, env={**env, VARIABLE: f"{point}:{mark}", "BATCHORD_CHAINS": CHAINS}):
         batch = deployment.client.submit("echo", [1])
         wait_until(mark.exists, what="it is killed")
-        # What it held is anyone's again once it would be over (`batchord.worker.notices.MARGIN`), or now.
+        # What it held is anyone's again once it would be over (`dispatcher.MARGIN`), or now.
         member = f"{batch.id} 1"
         assert deployment.redis.zscore("batchord:notices", member) is not None
         deployment.redis.zadd("batchord:notices", {member: 0})

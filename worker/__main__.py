@@ -1,4 +1,4 @@
-"""`python -P -m batchord.worker ARGS` is `celery -A batchord.worker.app worker ARGS`, imported in a safe order.
+"""Run `celery -A batchord.worker.app worker ARGS` as `python -P -m batchord.worker ARGS`.
 
 So is `python -P -m batchord.worker flower ARGS` for Flower.
 

@@ -1,4 +1,4 @@
-"""The worker's Celery app: `celery -A batchord.worker.app worker` and `celery -A batchord.worker.app flower`."""
+"""The Celery app of workers and Flower: `celery -A batchord.worker.app worker` or `flower`."""
 
 import gc
 import logging
@@ -15,19 +15,19 @@ from celery.worker import state
 from celery.worker.consumer.control import Control
 from celery.worker.control import Panel
 
-from batchord.chains import prices
+from batchord.chains import pricing
 from batchord.chains.errors import BatchordError
-from batchord.chains.loop import LoopDied, configure, default_loop
-from batchord.chains.request import register_requests
-from batchord.ledger import webhook
-from batchord.ledger.celery_app import create_app
-from batchord.ledger.celery_rules import RULES, broken
+from batchord.chains.runtime.loop_thread import LoopDied, configure, default_loop
+from batchord.chains.steps.raw_request import register_requests
+from batchord.ledger.broker.celery_app import create_app
+from batchord.ledger.broker.celery_rules import RULES, broken
+from batchord.ledger.lifecycle import webhook_policy
 from batchord.ledger.settings import Settings
 from batchord.worker.control import with_answers
+from batchord.worker.execution.worker_context import HAND_BACK, Runtime
 from batchord.worker.health import answer_pings
-from batchord.worker.notices import NoticeThread
-from batchord.worker.runtime import HAND_BACK, Runtime
-from batchord.worker.sweep import Sweep
+from batchord.worker.maintenance.sweep import Sweep
+from batchord.worker.notifications.dispatcher import NoticeThread
 from batchord.worker.tasks import register_tasks
 
 logger = logging.getLogger(__name__)
@@ -42,8 +42,8 @@ def create_worker_app(settings: Settings) -> Celery:
     app = create_app(settings, include=settings.chains, set_as_current=True)
     register_requests()
     # Here, so that a pool's children have them too.
-    prices.use(prices.load(settings.prices))
-    webhook.check(settings)
+    pricing.use(pricing.load(settings.prices))
+    webhook_policy.check(settings)
     runtime = Runtime(settings, app=app)
     register_tasks(app, runtime)
     app.steps["consumer"].add(_limit(runtime))
@@ -187,7 +187,7 @@ def _service(runtime: Runtime) -> type[bootsteps.StartStopStep]:
 
 
 def _show_batches_in_flower(app: Celery, settings: Settings) -> None:
-    """Add the Batches tab if it is Flower that `celery -A batchord.worker.app` is about to start."""
+    """Add the Batches tab if `celery -A batchord.worker.app` is about to start Flower."""
     context = click.get_current_context(silent=True)
     if context is not None and context.invoked_subcommand == "flower":
         from batchord.worker import flower

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from celery.utils.functional import maybe_list
 
-from batchord.ledger.wire import GATHER, RUN_ITEMS, batch_of_task, use_cancel
+from batchord.ledger.core.message_ids import GATHER, RUN_ITEMS, batch_of_task, use_cancel
 
 logger = logging.getLogger(__name__)
 

@@ -1,4 +1,4 @@
-"""Whether the worker processes of this machine work: `python -P -m batchord.worker.health` exits with 0.
+"""Check the workers of this machine: `python -P -m batchord.worker.health` exits with 0.
 
 A process answers through the broker on a thread of its own, which says nothing of the event loop
 that its items run on. So the answer to a ping tells of the loop too, and pool children tell the
@@ -13,8 +13,8 @@ from typing import Any, Final
 from celery.worker.control import Panel
 
 from batchord.chains.errors import BatchordError
-from batchord.ledger.loops import Loops
-from batchord.worker.runtime import Runtime
+from batchord.ledger.storage.loop_lags import Loops
+from batchord.worker.execution.worker_context import Runtime
 
 #: Seconds that a loop may be late before its process counts as ill.
 ILL: Final = 5.0
@@ -52,7 +52,7 @@ def problems(app: Any, store: Any) -> list[str]:
 def main() -> None:
     """Print what is wrong, if anything is."""
     from batchord.ledger.settings import Settings
-    from batchord.ledger.store import Store
+    from batchord.ledger.storage.batch_store import Store
     from batchord.worker.app import app
 
     try:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import IO, Final
 
-from batchord.worker.steady import survives
+from batchord.worker.execution.resilient_threads import survives
 
 logger = logging.getLogger(__name__)
 

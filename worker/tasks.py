@@ -6,20 +6,20 @@ from typing import Any
 from celery import Celery, Task
 from celery.exceptions import Ignore, Reject, Retry
 
-from batchord.ledger.crash import crash_point
+from batchord.ledger.broker.publisher import publish_shards
+from batchord.ledger.broker.qos import SLOTS
+from batchord.ledger.core.failpoints import crash_point
+from batchord.ledger.core.message_ids import GATHER, RUN_ITEMS
 from batchord.ledger.models import BatchStatus
-from batchord.ledger.publish import publish_shards
-from batchord.ledger.reader import Reader
-from batchord.ledger.schema import PAGE_SIZE
-from batchord.ledger.unacked import SLOTS
-from batchord.ledger.wire import GATHER, RUN_ITEMS
-from batchord.worker.runtime import Runtime
-from batchord.worker.work import HandedBack
+from batchord.ledger.storage.batch_reader import Reader
+from batchord.ledger.storage.keys import PAGE_SIZE
+from batchord.worker.execution.work_items import HandedBack
+from batchord.worker.execution.worker_context import Runtime
 
 logger = logging.getLogger(__name__)
 
 #: Refuses messages that we have not published.
-REQUEST = "batchord.worker.request:Request"
+REQUEST = "batchord.worker.execution.message_filter:Request"
 
 
 class ItemFailed(Exception):

@@ -7,11 +7,8 @@ from typing import IO
 
 import click
 
-from batchord import details, jsonl, money, openai_lines, render
-from batchord.chains.request import Attempts
-from batchord.ledger.models import Item, ItemStatus, announcements
-from batchord.local import has_server
-from batchord.options import (
+from batchord.chains.steps.raw_request import Attempts
+from batchord.commands.options import (
     How,
     attempts_options,
     chain_and_inputs,
@@ -25,10 +22,14 @@ from batchord.options import (
     submit_options,
     writable,
 )
+from batchord.io import json_lines, openai_lines
+from batchord.ledger.models import Item, ItemStatus, announcements
+from batchord.local.services import has_server
+from batchord.output import cost_format, render, status_view
+from batchord.output.result_writer import Format, Target, format_of, format_options
+from batchord.output.watch import follow
 from batchord.producer import Batch, Client
 from batchord.producer.export import line
-from batchord.target import Format, Target, format_of, format_options
-from batchord.watch import follow
 
 batch_argument = click.argument("batch_id", metavar="ID")
 
@@ -82,11 +83,11 @@ def submit(
 def estimate(chain: str, source: IO[str], chains: str | None, as_json: bool) -> None:
     """Say what a batch of CHAIN over a file of inputs may use; nothing is submitted."""
     client = Client(settings=settings_with(chains))
-    found = client.estimate(chain, jsonl.InputLines(source))
+    found = client.estimate(chain, json_lines.InputLines(source))
     if as_json:
         click.echo(found.model_dump_json())
     else:
-        render.console().print(money.forecast(found), soft_wrap=True)
+        render.console().print(cost_format.forecast(found), soft_wrap=True)
 
 
 def _pair(text: str) -> tuple[str, str]:
@@ -108,9 +109,9 @@ def status(batch_id: str, as_json: bool) -> None:
     batch = Client().retrieve(batch_id)
     record, progress = batch.record(), batch.progress()
     if as_json:
-        click.echo(details.as_json(record, progress))
+        click.echo(status_view.as_json(record, progress))
     else:
-        render.console().print(details.table(record, progress))
+        render.console().print(status_view.table(record, progress))
     sys.exit(exit_code(record) if record.status.ended else 0)
 
 

@@ -2,9 +2,9 @@
 
 import click
 
-from batchord import render
-from batchord.batches import batch_argument
-from batchord.options import budget_of, budget_options, json_option
+from batchord.commands.batches import batch_argument
+from batchord.commands.options import budget_of, budget_options, json_option
+from batchord.output import render
 from batchord.producer import Batch, Client
 
 

@@ -6,8 +6,8 @@ import sys
 
 import click
 
-from batchord import render
-from batchord.options import settings_with
+from batchord.commands.options import settings_with
+from batchord.output import render
 from batchord.producer import Client
 
 

@@ -8,11 +8,11 @@ from json import dumps
 import click
 from rich.text import Text
 
-from batchord import render
-from batchord.ledger.checkup import Grade
-from batchord.options import json_option
+from batchord.commands.options import json_option
+from batchord.ledger.lifecycle.diagnostics import Grade
+from batchord.output import render
 from batchord.producer import Client
-from batchord.producer.window import window_seconds
+from batchord.producer.completion_window import window_seconds
 
 _COLOURS = {Grade.OK: "green", Grade.WARNING: "yellow", Grade.ERROR: "red"}
 

@@ -15,14 +15,9 @@ import click
 from pydantic import SecretStr
 from rich.console import Console
 
-from batchord import local, render
-from batchord.chains import get_chain, prices, registered
-from batchord.chains.request import Attempts
-from batchord.ledger import webhook
-from batchord.ledger.models import BatchRecord, ItemStatus
-from batchord.local import await_workers, has_server, machine
-from batchord.local_model import LocalModel
-from batchord.options import (
+from batchord.chains import get_chain, pricing, registered
+from batchord.chains.steps.raw_request import Attempts
+from batchord.commands.options import (
     How,
     attempts_options,
     chain_and_inputs,
@@ -37,10 +32,16 @@ from batchord.options import (
     worker_options,
     writable,
 )
+from batchord.ledger.lifecycle import webhook_policy
+from batchord.ledger.models import BatchRecord, ItemStatus
+from batchord.local import services
+from batchord.local.local_model import LocalModel
+from batchord.local.server import EmbeddedServer, open_private
+from batchord.local.services import await_workers, has_server, machine
+from batchord.output import render
+from batchord.output.result_writer import Format, Target, format_of, format_options
+from batchord.output.watch import follow
 from batchord.producer import Batch, Client
-from batchord.server import EmbeddedServer, open_private
-from batchord.target import Format, Target, format_of, format_options
-from batchord.watch import follow
 from batchord.worker.supervisor import Supervisor
 
 #: Failed items that are listed after a run; all of them are in the output file.
@@ -108,8 +109,8 @@ def run(
     )
     if settings.chains:
         get_chain(chain)  # raises before anything is started
-    prices.load(settings.prices)  # so does this
-    webhook.check(settings)
+    pricing.load(settings.prices)  # so does this
+    webhook_policy.check(settings)
     out = render.console(stderr=True)
     # With --json, stdout is the record and nothing else.
     report = render.console(stderr=as_json)
@@ -193,8 +194,8 @@ def up(
             "start workers for it with `batchord worker`"
         )
     _require_chains()
-    prices.load(settings.prices)  # raises before anything is started
-    webhook.check(settings)
+    pricing.load(settings.prices)  # raises before anything is started
+    webhook_policy.check(settings)
     out = render.console(stderr=True)
     with ExitStack() as stack:
         stopped = stack.enter_context(_until_told())
@@ -220,7 +221,7 @@ def up(
         if flower_port:
             password = secrets.token_urlsafe(9)
             address = stack.enter_context(
-                local.flower(settings, port=flower_port, password=password)
+                services.flower(settings, port=flower_port, password=password)
             )
             out.print(f"Flower   {address} (user batchord, password {password})", soft_wrap=True)
         out.print("Ctrl-C ends it all; the data stay.")
@@ -243,8 +244,8 @@ def worker(chains: str | None, processes: int, concurrency: int, loglevel: str) 
     settings = settings_with(chains)
     _require_chains()
     url = settings.url()  # raises before anything is started
-    prices.load(settings.prices)
-    webhook.check(settings)
+    pricing.load(settings.prices)
+    webhook_policy.check(settings)
     logging.getLogger("worker").setLevel(loglevel)
     with _until_told() as stopped:
         supervisor = Supervisor(

@@ -9,14 +9,14 @@ from typing import IO, Any, Final, Literal, TypedDict, TypeVar, cast
 
 import click
 
-from batchord import jsonl, openai_lines
-from batchord.chains.request import REQUESTS, Attempts, register_requests
-from batchord.interruptible import interruptible
+from batchord.chains.steps.raw_request import REQUESTS, Attempts, register_requests
+from batchord.io import json_lines, openai_lines
+from batchord.io.interruptible import interruptible
 from batchord.ledger.budget import Budget
 from batchord.ledger.models import BatchRecord, BatchStatus
-from batchord.ledger.schema import PAGE_SIZE
 from batchord.ledger.settings import Settings
-from batchord.local import import_chains
+from batchord.ledger.storage.keys import PAGE_SIZE
+from batchord.local.services import import_chains
 from batchord.producer.submission import DEFAULT_PRIORITY
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -110,7 +110,7 @@ def chain_and_inputs(
     requests: bool,
     model: str | None,
     attempts: Attempts | None = None,
-) -> tuple[str, jsonl.InputLines]:
+) -> tuple[str, json_lines.InputLines]:
     """Return the chain, and what the lines of the source are to it.
 
     `requests`: they are OpenAI's; without a chain they must be. They are checked as a whole.
@@ -126,7 +126,7 @@ def chain_and_inputs(
         )
     if model is not None:
         raise click.UsageError("--model is for requests: a chain has its own model")
-    return chain, jsonl.InputLines(source)
+    return chain, json_lines.InputLines(source)
 
 
 class ItemsPerTask(click.ParamType[Any]):

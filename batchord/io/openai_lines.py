@@ -14,12 +14,12 @@ from typing import IO, Any, Final
 from pydantic import ValidationError
 
 from batchord.chains.errors import BatchordError
-from batchord.chains.request import Attempts, RequestLine
-from batchord.jsonl import InputLines, values
+from batchord.chains.steps.raw_request import Attempts, RequestLine
+from batchord.io.json_lines import InputLines, values
+from batchord.ledger.core.json_values import encode
 from batchord.ledger.errors import SubmitRefused, ValueRejected
 from batchord.ledger.models import Item, ItemStatus
 from batchord.ledger.settings import Settings
-from batchord.ledger.values import encode
 from batchord.producer.inputs import MAX_CUSTOM_ID, is_text
 
 #: OpenAI's codes for requests that have not been made.

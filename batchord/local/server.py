@@ -1,6 +1,6 @@
 """The embedded Valkey of one-machine mode: durable, with a password, on loopback only.
 
-`python -m batchord.server DATA` runs it until stdin closes; see `batchord.child`.
+`python -m batchord.local.server DATA` runs it until stdin closes; see `child_process`.
 """
 
 import fcntl
@@ -17,8 +17,8 @@ from typing import IO
 import click
 
 from batchord.chains.errors import BatchordError
-from batchord.child import Child, ChildError, Service, wait_for_parent
 from batchord.ledger.settings import SERVER_FILE
+from batchord.local.child_process import Child, ChildError, Service, wait_for_parent
 
 _CURE = "pip install 'batchord[local]'"
 _START_TIMEOUT = 60.0  # a long append-only file takes its time to load
@@ -39,7 +39,7 @@ class EmbeddedServer(Service):
     def __init__(self, data: Path, *, announce: bool = False, ephemeral: bool = False) -> None:
         self._announcement = data / SERVER_FILE if announce else None
         arguments = [str(data), *(["--ephemeral"] if ephemeral else [])]
-        self._child = Child("batchord.server", arguments, start_timeout=_START_TIMEOUT)
+        self._child = Child("batchord.local.server", arguments, start_timeout=_START_TIMEOUT)
         self.url = ""
 
     def start(self) -> None:

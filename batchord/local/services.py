@@ -16,13 +16,13 @@ from pydantic import SecretStr
 
 from batchord.chains import get_chain
 from batchord.chains.errors import BatchordError
-from batchord.ledger.celery_app import create_app
+from batchord.ledger.broker.celery_app import create_app
 from batchord.ledger.errors import LedgerUnavailable
-from batchord.ledger.reader import Reader
 from batchord.ledger.settings import NoServer, Settings
-from batchord.ledger.store import Store
-from batchord.local_model import LocalModel
-from batchord.server import EmbeddedServer, open_private
+from batchord.ledger.storage.batch_reader import Reader
+from batchord.ledger.storage.batch_store import Store
+from batchord.local.local_model import LocalModel
+from batchord.local.server import EmbeddedServer, open_private
 from batchord.worker.supervisor import GRACE, Supervisor
 
 #: Seconds that started workers may take until they announce their chains.

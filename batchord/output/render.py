@@ -13,9 +13,10 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from batchord import money, openai_lines
+from batchord.io import openai_lines
 from batchord.ledger.models import BatchRecord, BatchStatus, ChainRecord, Item, ItemStatus
-from batchord.ledger.progress import Progress
+from batchord.ledger.storage.batch_stats import Progress
+from batchord.output import cost_format
 
 #: Columns of a table that goes into a pipe or a file: a row stays one line.
 _PIPE_WIDTH = 1_000
@@ -170,7 +171,7 @@ def batches_table(records: Sequence[BatchRecord], *, width: int = _PIPE_WIDTH) -
             status_of(record.status),
             f"{counts.done}/{counts.total}",
             str(counts.failed),
-            *((_tokens(record), money.cost(record)) if used else ()),
+            *((_tokens(record), cost_format.cost(record)) if used else ()),
             _age(time.time() - record.created_at.timestamp()),
         )
     return table
@@ -189,7 +190,7 @@ def _two_lines(record: BatchRecord) -> Text:
 
 def _tokens(record: BatchRecord) -> str:
     total = None if record.usage is None else record.usage.total_tokens
-    return "" if total is None else money.short(total)
+    return "" if total is None else cost_format.short(total)
 
 
 def chains_table(chains: Iterable[ChainRecord]) -> Table:
@@ -206,7 +207,7 @@ def summary(record: BatchRecord) -> Text:
     parts = [f"{counts.succeeded} succeeded", f"{counts.failed} failed"]
     parts += [f"{n} {name}" for name in ("cancelled", "expired") if (n := getattr(counts, name))]
     parts += filter(None, [at_provider(record)])
-    parts += money.spent(record)
+    parts += cost_format.spent(record)
     if seconds is not None:
         parts.append(f"{seconds:,.1f} s ({rate(record)})")
     text = Text(f"{record.id} ")

@@ -8,9 +8,9 @@ from typing import Any, Literal, NamedTuple, TypeVar
 
 import click
 
-from batchord import openai_lines
+from batchord.commands.options import writable
+from batchord.io import openai_lines
 from batchord.ledger.models import Item
-from batchord.options import writable
 from batchord.producer import Batch
 from batchord.producer.export import NotVectors, replacing, write_lines, write_matrix
 

@@ -8,9 +8,9 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from batchord import money, render
 from batchord.ledger.models import BatchRecord
-from batchord.ledger.progress import MOST_ATTEMPTS, Progress
+from batchord.ledger.storage.batch_stats import MOST_ATTEMPTS, Progress
+from batchord.output import cost_format, render
 
 #: What a program is told beside the record, whose fields the rest are.
 _PROGRESS = {
@@ -65,7 +65,7 @@ def _rows(record: BatchRecord, progress: Progress) -> Iterator[tuple[str, Text |
             for tries, n in progress.attempts.items()
         )
         yield "attempts", ", ".join(f"{n:,} took {tries}" for n, tries in taken)
-    if used := money.spent(record):
+    if used := cost_format.spent(record):
         yield "used", ", ".join(used)
     if record.usage is not None and record.usage.rate_limit_waits:
         held = render.span((record.usage.rate_limit_wait_ms or 0) / 1000)

@@ -14,12 +14,12 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from batchord import money, render
 from batchord.ledger.errors import LedgerUnavailable
 from batchord.ledger.models import BatchRecord
-from batchord.ledger.progress import Progress
+from batchord.ledger.storage.batch_stats import Progress
+from batchord.output import cost_format, render
 from batchord.producer import Batch
-from batchord.producer.steps import PATIENCE
+from batchord.producer.wait_steps import PATIENCE
 
 #: Seconds between two looks at a batch, and between two lines where there is no terminal.
 _LOOK: Final = 0.2
@@ -145,7 +145,7 @@ def _pace(sight: Sight) -> list[str]:
     record, progress = sight.record, sight.progress
     eta = "" if progress.eta is None else f"ETA {render.span(progress.eta)}"
     there = render.at_provider(record)
-    return [render.rate(record, progress), eta, there, money.spent_briefly(record)]
+    return [render.rate(record, progress), eta, there, cost_format.spent_briefly(record)]
 
 
 def _codes(progress: Progress, *, brackets: bool = False) -> str:

@@ -5,13 +5,14 @@ from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 
-from batchord.chains import langchain, provider
+from batchord.chains.composition.function import takes_config
+from batchord.chains.composition.runnable import Step
 from batchord.chains.config import RunnableConfig, filled
 from batchord.chains.errors import set_path
-from batchord.chains.function import takes_config
-from batchord.chains.loop import in_thread
-from batchord.chains.run import current_run
-from batchord.chains.runnable import Step
+from batchord.chains.langchain import inspection
+from batchord.chains.openai import client
+from batchord.chains.runtime.item_context import current_run
+from batchord.chains.runtime.loop_thread import in_thread
 
 _INNER = "_batchord_inner"
 
@@ -48,7 +49,7 @@ class Foreign(Step[Any, Any]):
         )
         self.target = target
         self._is_async = callable(getattr(target, "ainvoke", None)) and not (
-            callable(getattr(target, "invoke", None)) and langchain.is_sync_only(target)
+            callable(getattr(target, "invoke", None)) and inspection.is_sync_only(target)
         )
         methods = (getattr(target, name, None) for name in ("ainvoke", "invoke"))
         self._take_config = [callable(method) and takes_config(method) for method in methods]
@@ -79,24 +80,24 @@ class Foreign(Step[Any, Any]):
         return None
 
     def why_not_metered(self) -> str | None:
-        if not langchain.is_runnable(self.target):
+        if not inspection.is_runnable(self.target):
             return f"{self.name} is a {type(self.target).__name__}, whose usage is unknown"
-        part = langchain.unmetered(self.target)
+        part = inspection.unmetered(self.target)
         return part and f"LangChain reports no usage of the {part} in {self.name}"
 
     @cached_property
-    def _settings(self) -> langchain.Settings | None:
-        return langchain.settings(self.target) if langchain.is_runnable(self.target) else None
+    def _settings(self) -> inspection.Settings | None:
+        return inspection.settings(self.target) if inspection.is_runnable(self.target) else None
 
     async def _run(self, input: Any, config: RunnableConfig, **options: Any) -> Any:
         run = current_run()
         config = filled(options.pop("config", None) or config)
         observer = None
-        if run is not None and langchain.is_runnable(self.target):
-            observer = langchain.observer(run)
-            config["callbacks"] = langchain.with_handler(config.get("callbacks"), observer)
+        if run is not None and inspection.is_runnable(self.target):
+            observer = inspection.observer(run)
+            config["callbacks"] = inspection.with_handler(config.get("callbacks"), observer)
         try:
-            with langchain.inherited(config):
+            with inspection.inherited(config):
                 output = await self._called(input, config, options)
         except Exception as error:
             _note_inner(error, None if observer is None else observer.path(error))
@@ -112,7 +113,7 @@ class Foreign(Step[Any, Any]):
             except NotImplementedError as error:
                 if not callable(getattr(self.target, "invoke", None)):
                     raise
-                if not langchain.lacks_async(error):
+                if not inspection.lacks_async(error):
                     raise
                 self._is_async = False
         output = await in_thread(self.target.invoke, input, **self._options(1, config, options))
@@ -138,4 +139,4 @@ def _raise_broken(output: Any) -> None:
     finish = said.get("finish_reason") if isinstance(said, dict) else None
     if isinstance(finish, str):
         message = {"content": getattr(output, "content", None)}
-        provider.raise_fault({"choices": [{"finish_reason": finish, "message": message}]})
+        client.raise_fault({"choices": [{"finish_reason": finish, "message": message}]})

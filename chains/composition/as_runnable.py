@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
-from batchord.chains.foreign import Foreign, is_foreign
-from batchord.chains.function import Lambda
-from batchord.chains.runnable import Runnable
+from batchord.chains.composition.adapters import Foreign, is_foreign
+from batchord.chains.composition.function import Lambda
+from batchord.chains.composition.runnable import Runnable
 
 
 def coerce(value: Any) -> Runnable[Any, Any]:
@@ -19,7 +19,9 @@ def coerce(value: Any) -> Runnable[Any, Any]:
     if is_foreign(value):
         return Foreign(value)
     if isinstance(value, Mapping):
-        from batchord.chains.parallel import Parallel  # it needs this function for its branches
+        from batchord.chains.composition.parallel import (
+            Parallel,  # it needs this function for its branches
+        )
 
         return Parallel(value)
     if callable(value):

@@ -6,13 +6,13 @@ from contextlib import aclosing
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from batchord.chains.concurrency import as_ended, gated_context
 from batchord.chains.config import RunnableConfig, config_list, max_concurrency
-from batchord.chains.limited import current_batch, of_batch
-from batchord.chains.loop import default_loop
+from batchord.chains.ratelimit.guard import current_batch, of_batch
+from batchord.chains.runtime.concurrency import as_ended, gated_context
+from batchord.chains.runtime.loop_thread import default_loop
 
 if TYPE_CHECKING:
-    from batchord.chains.runnable import Runnable
+    from batchord.chains.composition.runnable import Runnable
 
 In = TypeVar("In")
 Out = TypeVar("Out")

@@ -5,14 +5,14 @@ from contextlib import aclosing, nullcontext
 from functools import partial
 from typing import Any, cast
 
-from batchord.chains.coerce import coerce
-from batchord.chains.concurrency import as_ended, current_gate, gated_context
+from batchord.chains.composition.as_runnable import coerce
+from batchord.chains.composition.parallel import Parallel
+from batchord.chains.composition.runnable import Runnable, Step
 from batchord.chains.config import RunnableConfig, max_concurrency, merged
 from batchord.chains.errors import InvalidInput, PutOff
-from batchord.chains.parallel import Parallel
-from batchord.chains.retry import RetryPolicy, attempts
-from batchord.chains.run import at
-from batchord.chains.runnable import Runnable, Step
+from batchord.chains.runtime.concurrency import as_ended, current_gate, gated_context
+from batchord.chains.runtime.item_context import at
+from batchord.chains.runtime.retry import RetryPolicy, attempts
 
 
 class Derived(Runnable[Any, Any]):

@@ -5,11 +5,11 @@ from collections.abc import Awaitable, Callable
 from types import CellType, CodeType
 from typing import Any, Generic, TypeVar, cast, overload
 
-from batchord.chains import langchain
+from batchord.chains.composition.runnable import Runnable, Step
 from batchord.chains.config import RECURSION_LIMIT, RunnableConfig, filled
-from batchord.chains.loop import in_thread
-from batchord.chains.run import current_run
-from batchord.chains.runnable import Runnable, Step
+from batchord.chains.langchain import inspection
+from batchord.chains.runtime.item_context import current_run
+from batchord.chains.runtime.loop_thread import in_thread
 
 In = TypeVar("In", contravariant=True)
 Out = TypeVar("Out", covariant=True)
@@ -87,9 +87,9 @@ class Lambda(Step[In, Out], Generic[In, Out]):
 
     async def ainvoke(self, input: In, config: RunnableConfig | None = None, **kwargs: Any) -> Out:
         output = await super().ainvoke(input, config, **kwargs)
-        if not isinstance(output, Runnable) and not langchain.is_runnable(output):
+        if not isinstance(output, Runnable) and not inspection.is_runnable(output):
             return output
-        from batchord.chains.coerce import coerce  # it needs this class
+        from batchord.chains.composition.as_runnable import coerce  # it needs this class
 
         left = (config or {}).get("recursion_limit", RECURSION_LIMIT)
         if left <= 0:
@@ -106,13 +106,13 @@ class Lambda(Step[In, Out], Generic[In, Out]):
         if self._takes_config:
             options.setdefault("config", config)
         run = current_run()
-        if run is not None and langchain.is_loaded():
-            handler = langchain.observer(run)
+        if run is not None and inspection.is_loaded():
+            handler = inspection.observer(run)
             config = cast(
                 RunnableConfig,
-                {**config, "callbacks": langchain.with_handler(config.get("callbacks"), handler)},
+                {**config, "callbacks": inspection.with_handler(config.get("callbacks"), handler)},
             )
-        with langchain.inherited(config):
+        with inspection.inherited(config):
             if self._is_async:
                 return cast(Out, await self._func(input, **options))
             output = await in_thread(self._func, input, **options)

@@ -6,7 +6,7 @@ from typing import Any
 from langchain_core.runnables import Runnable as LangChainRunnable
 from langchain_core.runnables import RunnableConfig as LangChainConfig
 
-from batchord.chains.runnable import Runnable
+from batchord.chains.composition.runnable import Runnable
 
 Configs = LangChainConfig | list[LangChainConfig] | None
 

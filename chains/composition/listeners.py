@@ -9,12 +9,12 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
+from batchord.chains.composition.derived import Derived
+from batchord.chains.composition.function import takes_config
+from batchord.chains.composition.runnable import Runnable
 from batchord.chains.config import RunnableConfig, filled
-from batchord.chains.derived import Derived
 from batchord.chains.errors import PutOff
-from batchord.chains.function import takes_config
-from batchord.chains.loop import in_thread
-from batchord.chains.runnable import Runnable
+from batchord.chains.runtime.loop_thread import in_thread
 
 logger = logging.getLogger(__name__)
 

@@ -5,12 +5,12 @@ from contextlib import aclosing
 from functools import partial
 from typing import Any
 
-from batchord.chains.coerce import coerce
-from batchord.chains.concurrency import as_ended, current_gate, gated_context
+from batchord.chains.composition.as_runnable import coerce
+from batchord.chains.composition.runnable import Runnable
 from batchord.chains.config import RunnableConfig, max_concurrency
 from batchord.chains.errors import prefix_step
-from batchord.chains.run import at
-from batchord.chains.runnable import Runnable
+from batchord.chains.runtime.concurrency import as_ended, current_gate, gated_context
+from batchord.chains.runtime.item_context import at
 
 
 class Parallel(Runnable[Any, dict[str, Any]]):

@@ -13,14 +13,14 @@ from collections.abc import (
 )
 from typing import Any, ClassVar, Generic, TypeVar, cast, overload
 
-from batchord.chains import batching
-from batchord.chains.concurrency import current_gate, permit
+from batchord.chains.composition import batching
 from batchord.chains.config import RunnableConfig
 from batchord.chains.errors import set_step
-from batchord.chains.kept import Worded, dump_plain
-from batchord.chains.loop import default_loop
-from batchord.chains.once import once
-from batchord.chains.retry import RetryByType, RetryIf, RetryPolicy
+from batchord.chains.runtime.checkpoints import Worded, dump_plain
+from batchord.chains.runtime.concurrency import current_gate, permit
+from batchord.chains.runtime.durable_step import once
+from batchord.chains.runtime.loop_thread import default_loop
+from batchord.chains.runtime.retry import RetryByType, RetryIf, RetryPolicy
 
 In = TypeVar("In", contravariant=True)
 Out = TypeVar("Out", covariant=True)
@@ -133,7 +133,7 @@ class Runnable(ABC, Generic[In, Out]):
         default, after 1 s, 2 s, 4 s and so on and up to 1 s more. What a person must act on is
         never retried.
         """
-        from batchord.chains.derived import Retrying
+        from batchord.chains.composition.derived import Retrying
 
         found = policy or RetryByType(
             max_attempts=stop_after_attempt,
@@ -155,13 +155,13 @@ class Runnable(ABC, Generic[In, Out]):
         With `exception_key` a fallback's input, a dict, has the last error under that key.
         If all fail, the first error is raised. A call that waits for its provider has not failed.
         """
-        from batchord.chains.derived import Fallbacks
+        from batchord.chains.composition.derived import Fallbacks
 
         return Fallbacks(self, fallbacks, exceptions_to_handle, exception_key)
 
     def bind(self, **kwargs: Any) -> "Runnable[In, Out]":
         """Give these keyword arguments to each call; those of a call itself come before."""
-        from batchord.chains.derived import Bound
+        from batchord.chains.composition.derived import Bound
 
         return Bound(self, kwargs, {})
 
@@ -169,7 +169,7 @@ class Runnable(ABC, Generic[In, Out]):
         self, config: RunnableConfig | None = None, **kwargs: Any
     ) -> "Runnable[In, Out]":
         """Give this config to each call, merged with that of the call itself."""
-        from batchord.chains.derived import Bound
+        from batchord.chains.composition.derived import Bound
 
         return Bound(self, {}, cast(RunnableConfig, {**(config or {}), **kwargs}))
 
@@ -186,31 +186,31 @@ class Runnable(ABC, Generic[In, Out]):
         called where the chain runs: of a registered chain, on the workers. An error of theirs is
         logged.
         """
-        from batchord.chains.listeners import Listened, Listeners
+        from batchord.chains.composition.listeners import Listened, Listeners
 
         return Listened(self, Listeners(on_start=on_start, on_end=on_end, on_error=on_error))
 
     def map(self) -> "Runnable[Sequence[In], list[Out]]":
         """Run each element of an input, a list, through this chain; the output is a list."""
-        from batchord.chains.derived import Each
+        from batchord.chains.composition.derived import Each
 
         return Each(self)
 
     def assign(self, **branches: Any) -> "Runnable[In, dict[str, Any]]":
         """Add to this chain's output, a dict, the outputs of branches that take it."""
-        from batchord.chains.derived import Assign
+        from batchord.chains.composition.derived import Assign
 
         return self | Assign(branches)
 
     def pick(self, keys: str | list[str]) -> "Runnable[In, Any]":
         """Take one value of this chain's output, a dict, or a dict of several."""
-        from batchord.chains.derived import Pick
+        from batchord.chains.composition.derived import Pick
 
         return self | Pick(keys)
 
     def pipe(self, *others: Any, name: str | None = None) -> "Runnable[In, Any]":
         """Run this chain, then the others, as with `|`."""
-        from batchord.chains.sequence import Sequence as Steps
+        from batchord.chains.composition.sequence import Sequence as Steps
 
         return Steps([self, *others], name=name)
 
@@ -227,7 +227,7 @@ class Runnable(ABC, Generic[In, Out]):
     def __or__(self, other: Any) -> "Runnable[In, Any]":
         """This chain, then `other`: a chain, a dict of branches, a function, or anything that has
         `invoke` or `ainvoke`."""
-        from batchord.chains.sequence import Sequence as Steps
+        from batchord.chains.composition.sequence import Sequence as Steps
 
         return Steps([self, other])
 
@@ -237,7 +237,7 @@ class Runnable(ABC, Generic[In, Out]):
         Raises:
             ImportError: langchain-core is not installed.
         """
-        from batchord.chains.langchain_runnable import as_langchain
+        from batchord.chains.composition.langchain_runnable import as_langchain
 
         return as_langchain(self)
 
@@ -266,7 +266,7 @@ class Runnable(ABC, Generic[In, Out]):
         return output
 
     def __ror__(self, other: Any) -> "Runnable[Any, Out]":
-        from batchord.chains.sequence import Sequence as Steps
+        from batchord.chains.composition.sequence import Sequence as Steps
 
         return Steps([other, self])
 

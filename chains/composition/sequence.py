@@ -4,11 +4,11 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
-from batchord.chains.coerce import coerce
+from batchord.chains.composition.as_runnable import coerce
+from batchord.chains.composition.runnable import Runnable
 from batchord.chains.config import RunnableConfig
 from batchord.chains.errors import set_step, step_of
-from batchord.chains.run import at
-from batchord.chains.runnable import Runnable
+from batchord.chains.runtime.item_context import at
 
 
 class Sequence(Runnable[Any, Any]):

@@ -10,11 +10,11 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from uuid import UUID
 
-from batchord.chains import prices
+from batchord.chains import pricing
 from batchord.chains.usage import Usage
 
 if TYPE_CHECKING:
-    from batchord.chains.run import Run
+    from batchord.chains.runtime.item_context import Run
 
 #: LangChain tags the run of a branch with this and the branch's name.
 _BRANCH: Final = "map:key:"
@@ -269,7 +269,7 @@ def usage_of(response: Any, asked: str | None) -> Usage:
     output = response.llm_output or {}
     model = said.get("model_name") or said.get("model") or output.get("model_name") or asked
     used = _reported(told) if told else _reported(output.get("token_usage") or {})
-    return prices.priced(used.model_copy(update={"requests": 1}), str(model or ""))
+    return pricing.priced(used.model_copy(update={"requests": 1}), str(model or ""))
 
 
 def _reported(told: Mapping[str, Any]) -> Usage:

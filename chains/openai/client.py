@@ -1,7 +1,7 @@
 """The edge to the provider: the only place that makes clients and lets errors of the SDK through.
 
 One client per event loop, made on first use from OPENAI_API_KEY and OPENAI_BASE_URL and closed
-when the loop shuts down. It never retries: retries have one owner, `batchord.chains.retry`.
+when the loop shuts down. It never retries: retries have one owner, `batchord.chains.runtime.retry`.
 """
 
 import asyncio
@@ -16,12 +16,12 @@ from weakref import WeakKeyDictionary
 
 import pydantic
 
-from batchord.chains import prices
-from batchord.chains.error_body import fault_in, reason, text_of
+from batchord.chains import pricing
 from batchord.chains.errors import MAX_RAW, ChainError, OperatorNeeded, RetryLater, as_chain_error
-from batchord.chains.limits import RateLimit
-from batchord.chains.once import idempotency_key
-from batchord.chains.run import keeping
+from batchord.chains.openai.error_body import fault_in, reason, text_of
+from batchord.chains.ratelimit.limits import RateLimit
+from batchord.chains.runtime.durable_step import idempotency_key
+from batchord.chains.runtime.item_context import keeping
 from batchord.chains.usage import Usage
 
 if TYPE_CHECKING:
@@ -172,10 +172,10 @@ def raise_fault(body: Any, headers: Mapping[str, str] | None = None) -> None:
     """
     fault = fault_in(body)
     if fault is not None:
-        from batchord.chains import openai_errors
+        from batchord.chains.openai import errors
 
-        after = None if headers is None else openai_errors.retry_after(headers)
-        raise openai_errors.of_fault(fault, text_of(body), after)
+        after = None if headers is None else errors.retry_after(headers)
+        raise errors.of_fault(fault, text_of(body), after)
 
 
 def no_answer(body: Any) -> RetryLater:
@@ -218,7 +218,7 @@ def paid(body: Any, asked: str, *, batch: bool = False) -> Usage:
     """
     named = body.get("model") if isinstance(body, dict) else None
     model = named if isinstance(named, str) and named else str(asked)
-    return prices.priced(_tokens_used(body), model, batch=batch)
+    return pricing.priced(_tokens_used(body), model, batch=batch)
 
 
 def _tokens_used(body: Any) -> Usage:

@@ -10,8 +10,6 @@ from typing import Any
 
 import openai
 
-from batchord.chains.empty_accounts import cannot_pay
-from batchord.chains.error_body import Fault, fault_in, said_in, text_of
 from batchord.chains.errors import (
     MAX_RAW,
     ChainError,
@@ -19,6 +17,8 @@ from batchord.chains.errors import (
     RetryLater,
     mask,
 )
+from batchord.chains.openai.empty_accounts import cannot_pay
+from batchord.chains.openai.error_body import Fault, fault_in, said_in, text_of
 
 #: An error inside of an answer that names no code is as if the provider's own provider had failed.
 _NO_CODE = 502

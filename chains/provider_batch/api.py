@@ -9,7 +9,7 @@ from tempfile import TemporaryFile
 from typing import IO, TYPE_CHECKING, Any, Final, NamedTuple
 
 from batchord.chains.errors import OperatorNeeded
-from batchord.chains.provider import translate
+from batchord.chains.openai.client import translate
 
 if TYPE_CHECKING:
     from openai import OpenAI
@@ -54,7 +54,7 @@ class BatchAPI:
 
     @cached_property
     def _client(self) -> "OpenAI":
-        from openai import OpenAI  # on first use: see `batchord.chains.provider`
+        from openai import OpenAI  # on first use: see `batchord.chains.openai.client`
 
         with _talking():
             return OpenAI(max_retries=0)

@@ -5,8 +5,8 @@ import re
 
 from pydantic import BaseModel, JsonValue, ValidationError
 
-from batchord.chains.error_body import said_in, text_of
 from batchord.chains.errors import MAX_RAW, ChainError, RetryLater, whole_text
+from batchord.chains.openai.error_body import said_in, text_of
 
 _CUSTOM_ID = re.compile(rb'"custom_id"\s*:\s*("(?:[^"\\]|\\.)*")')
 
@@ -90,8 +90,8 @@ def body_of(answer: Answer) -> JsonValue:
 
 def _failure(response: Answered | None, error: LineError | None) -> ChainError:
     if response is not None:
-        from batchord.chains.openai_errors import (
-            of_status,  # on first use: see `batchord.chains.provider`
+        from batchord.chains.openai.errors import (
+            of_status,  # on first use: see `batchord.chains.openai.client`
         )
 
         status = response.status_code

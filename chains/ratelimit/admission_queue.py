@@ -13,15 +13,15 @@ from collections.abc import Hashable, Iterable
 from dataclasses import dataclass
 from typing import Final
 
-from batchord.chains.adaptive import Adaptive, Cohort
-from batchord.chains.background import spawn
-from batchord.chains.limits import (
+from batchord.chains.ratelimit.adaptive import Adaptive, Cohort
+from batchord.chains.ratelimit.limits import (
     LONGEST_COOL_DOWN,
     SHORTEST_COOL_DOWN,
     Asked,
     Limiter,
     RateLimit,
 )
+from batchord.chains.runtime.background import spawn
 
 logger = logging.getLogger(__name__)
 

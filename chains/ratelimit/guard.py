@@ -7,12 +7,12 @@ from contextvars import ContextVar
 from typing import Final, TypeVar
 from weakref import WeakKeyDictionary
 
-from batchord.chains.deadline import Deadline, all_paused, current_deadline
 from batchord.chains.errors import PutOff, RetryLater
-from batchord.chains.limits import Limiter, RateLimit, limiter
-from batchord.chains.retry import IN_PLACE
-from batchord.chains.run import keeping, report_usage
-from batchord.chains.turns import Turns
+from batchord.chains.ratelimit.admission_queue import Turns
+from batchord.chains.ratelimit.limits import Limiter, RateLimit, limiter
+from batchord.chains.runtime.deadline import Deadline, all_paused, current_deadline
+from batchord.chains.runtime.item_context import keeping, report_usage
+from batchord.chains.runtime.retry import IN_PLACE
 from batchord.chains.usage import Usage
 
 T = TypeVar("T")

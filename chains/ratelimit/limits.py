@@ -1,7 +1,7 @@
 """Rate limits of a provider: how many calls, tokens and calls in flight, and who counts them.
 
 A limit is kept by a `Limiter`. In this process it is `LocalLimiter`; a worker installs the
-ledger's, which counts for all workers. `batchord.chains.turns` has the calls that wait.
+ledger's, which counts for all workers. `ratelimit.admission_queue` has the calls that wait.
 """
 
 import os

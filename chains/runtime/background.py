@@ -10,7 +10,7 @@ from collections.abc import Callable, Coroutine
 from contextvars import Context
 from typing import Any, TypeVar
 
-from batchord.chains.shared_loop import ProcessTask
+from batchord.chains.runtime.shared_loop import ProcessTask
 
 T = TypeVar("T")
 

@@ -7,9 +7,9 @@ from contextvars import ContextVar, Token
 from types import TracebackType
 from typing import Self
 
-from batchord.chains.background import call_at
-from batchord.chains.lag import lag_of
-from batchord.chains.run import current_run
+from batchord.chains.runtime.background import call_at
+from batchord.chains.runtime.item_context import current_run
+from batchord.chains.runtime.loop_lag import lag_of
 
 _current: ContextVar["Deadline | None"] = ContextVar("batchord_deadline", default=None)
 
@@ -23,7 +23,7 @@ class Deadline:
     """`asyncio.timeout`, which stands still while a call of the item waits for a rate limit.
 
     With parallel branches, it stands still while any of them waits. Time in which the loop could
-    run nothing does not count either, where that is measured (`batchord.chains.lag`), unless it was the
+    run nothing does not count either, where that is measured (`loop_lag`), unless it was the
     item's own code that blocked it.
     """
 

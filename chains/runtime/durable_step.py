@@ -5,9 +5,9 @@ from collections.abc import Awaitable, Callable, Mapping
 from contextvars import ContextVar
 from typing import Any, Final, Protocol, TypeVar
 
-from batchord.chains.kept import Kept, digest
-from batchord.chains.retry import RetryPolicy, attempts
-from batchord.chains.run import current_run, place
+from batchord.chains.runtime.checkpoints import Kept, digest
+from batchord.chains.runtime.item_context import current_run, place
+from batchord.chains.runtime.retry import RetryPolicy, attempts
 
 T = TypeVar("T")
 

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from contextvars import Context, ContextVar
 from typing import Any
 
-from batchord.chains.kept import Kept
+from batchord.chains.runtime.checkpoints import Kept
 from batchord.chains.usage import Usage
 
 #: Where in the chain the running code is: the labels of steps and the names of branches.

@@ -8,7 +8,7 @@ import asyncio
 import time
 from typing import Final
 
-from batchord.chains.background import call_later
+from batchord.chains.runtime.background import call_later
 
 #: Seconds between two ticks of the loop.
 TICK: Final = 0.1

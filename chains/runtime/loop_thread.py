@@ -10,8 +10,8 @@ from concurrent.futures import ThreadPoolExecutor
 from contextvars import ContextVar, copy_context
 from typing import Any, TypeVar
 
-from batchord.chains.background import call_soon_threadsafe
-from batchord.chains.shared_loop import ProcessTask, SharedLoop
+from batchord.chains.runtime.background import call_soon_threadsafe
+from batchord.chains.runtime.shared_loop import ProcessTask, SharedLoop
 
 T = TypeVar("T")
 

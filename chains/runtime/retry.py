@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Final, TypeVar
 
 from batchord.chains.errors import PutOff, explain
-from batchord.chains.kept import Kept, Tries
+from batchord.chains.runtime.checkpoints import Kept, Tries
 
 T = TypeVar("T")
 

@@ -8,7 +8,7 @@ from types import CodeType, FrameType
 from typing import Any, Final, NoReturn
 
 from batchord.chains.errors import ChainError
-from batchord.chains.run import Run, current_run, run_of
+from batchord.chains.runtime.item_context import Run, current_run, run_of
 
 logger = logging.getLogger(__name__)
 
@@ -36,7 +36,7 @@ class SharedLoop(asyncio.SelectorEventLoop):
     def __init__(self) -> None:
         super().__init__()
         self._ended = False
-        #: Its `batchord.chains.lag.Lag`, where somebody measures it.
+        #: Its `batchord.chains.runtime.loop_lag.Lag`, where somebody measures it.
         self.lag: object = None
         super().set_task_factory(_new_task)
         super().set_exception_handler(_tell)

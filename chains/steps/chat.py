@@ -4,10 +4,10 @@ import json
 from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
-from batchord.chains.asking import Answer, Asking, Reply, StructuredOutput, given
-from batchord.chains.limits import RateLimit
-from batchord.chains.prompt import Message
-from batchord.chains.retry import DEFAULT_RETRY, RetryPolicy
+from batchord.chains.ratelimit.limits import RateLimit
+from batchord.chains.runtime.retry import DEFAULT_RETRY, RetryPolicy
+from batchord.chains.steps.llm_step import Answer, Asking, Reply, StructuredOutput, given
+from batchord.chains.steps.prompt import Message
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI

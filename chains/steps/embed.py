@@ -6,18 +6,18 @@ from collections.abc import Sequence
 from typing import Any, Final
 from weakref import WeakKeyDictionary
 
-from batchord.chains import provider
-from batchord.chains.collector import MAX_INPUTS, Collector, Found, Report
-from batchord.chains.concurrency import current_gate
+from batchord.chains.composition.runnable import Step
 from batchord.chains.config import RunnableConfig
 from batchord.chains.errors import ChainError, InvalidInput
-from batchord.chains.limits import RateLimit
-from batchord.chains.offline import OfflineCall
-from batchord.chains.retry import DEFAULT_RETRY, RetryPolicy
-from batchord.chains.run import report_usage
-from batchord.chains.runnable import Step
+from batchord.chains.openai import client
+from batchord.chains.ratelimit.limits import RateLimit
+from batchord.chains.runtime.concurrency import current_gate
+from batchord.chains.runtime.item_context import report_usage
+from batchord.chains.runtime.retry import DEFAULT_RETRY, RetryPolicy
+from batchord.chains.steps.embedding_batcher import MAX_INPUTS, Collector, Found, Report
+from batchord.chains.steps.offline_call import OfflineCall
+from batchord.chains.steps.vectors import Vector, vectors_of
 from batchord.chains.usage import Usage
-from batchord.chains.vectors import Vector, vectors_of
 
 DEFAULT_MODEL = "text-embedding-3-small"
 #: Vectors that are read on the event loop.
@@ -91,7 +91,7 @@ class Embed(Step[Any, Any], OfflineCall):
 
     def asked_for(self) -> str:
         """The model that requests name."""
-        return provider.model_name(self._model, "OPENAI_EMBEDDING_MODEL", DEFAULT_MODEL)
+        return client.model_name(self._model, "OPENAI_EMBEDDING_MODEL", DEFAULT_MODEL)
 
     def request(self, input: Any) -> dict[str, Any]:
         """The body of a request for this text; not for a list, which an answer would not tell from
@@ -108,7 +108,7 @@ class Embed(Step[Any, Any], OfflineCall):
 
     def read(self, body: Any) -> Vector:
         """The vector that an answer's body has."""
-        provider.raise_fault(body)
+        client.raise_fault(body)
         [found] = vectors_of(body, 1)
         if isinstance(found, ChainError):
             raise found
@@ -147,15 +147,15 @@ class Embed(Step[Any, Any], OfflineCall):
         options = dict(self._options)
         if seconds is not None and type(options.get("timeout", seconds)) in (int, float):
             options["timeout"] = min(options.get("timeout", _SDK_TIMEOUT), seconds)
-        with provider.translate():
-            embeddings = (await provider.client()).embeddings.with_raw_response
+        with client.translate():
+            embeddings = (await client.client()).embeddings.with_raw_response
             raw = await embeddings.create(model=model, input=list(texts), **options)
 
         def read() -> tuple[Found | ChainError, Usage]:
-            body = provider.body_of(raw)
-            used = provider.paid(body, model)
+            body = client.body_of(raw)
+            used = client.paid(body, model)
             try:
-                provider.raise_fault(body, raw.headers)
+                client.raise_fault(body, raw.headers)
                 return vectors_of(body, len(texts)), used
             except ChainError as error:
                 return error, used

@@ -9,16 +9,16 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import nullcontext
 from contextvars import Context
 
-from batchord.chains import limits
-from batchord.chains.background import call_later, spawn
-from batchord.chains.deadline import Deadline, current_deadline
 from batchord.chains.errors import ChainError, RetryLater
-from batchord.chains.limited import current_batch, within
-from batchord.chains.limits import RateLimit
-from batchord.chains.retry import RetryPolicy, attempts
-from batchord.chains.shared_request import Answer, Mode, SharedRequest, Wanted
+from batchord.chains.ratelimit import limits
+from batchord.chains.ratelimit.guard import current_batch, within
+from batchord.chains.ratelimit.limits import RateLimit
+from batchord.chains.runtime.background import call_later, spawn
+from batchord.chains.runtime.deadline import Deadline, current_deadline
+from batchord.chains.runtime.retry import RetryPolicy, attempts
+from batchord.chains.steps.embedding_request import Answer, Mode, SharedRequest, Wanted
+from batchord.chains.steps.vectors import Vector
 from batchord.chains.usage import Usage
-from batchord.chains.vectors import Vector
 
 #: What the API takes in one request.
 MAX_INPUTS = 2_048

@@ -12,10 +12,10 @@ from collections.abc import Awaitable, Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
-from batchord.chains.deadline import Deadline, all_paused
 from batchord.chains.errors import ChainError, PutOff, RetryLater
+from batchord.chains.runtime.deadline import Deadline, all_paused
+from batchord.chains.steps.vectors import UnsoundIndex, Vector, of_length
 from batchord.chains.usage import Usage
-from batchord.chains.vectors import UnsoundIndex, Vector, of_length
 
 #: The text of a probe.
 PROBE: Final = "probe"

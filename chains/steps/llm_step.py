@@ -18,18 +18,19 @@ from typing import (
 
 import pydantic
 
-from batchord.chains import langchain, provider
+from batchord.chains.composition.runnable import Step
 from batchord.chains.config import RunnableConfig
 from batchord.chains.errors import ChainError, InvalidInput, validation_message, whole_text
-from batchord.chains.kept import Worded
-from batchord.chains.limited import within
-from batchord.chains.limits import RateLimit, estimated_tokens
-from batchord.chains.offline import OfflineCall
-from batchord.chains.prompt import Message
-from batchord.chains.retry import RetryPolicy
-from batchord.chains.run import report_usage
-from batchord.chains.runnable import Step
-from batchord.chains.structured import Structure
+from batchord.chains.langchain import inspection
+from batchord.chains.openai import client
+from batchord.chains.ratelimit.guard import within
+from batchord.chains.ratelimit.limits import RateLimit, estimated_tokens
+from batchord.chains.runtime.checkpoints import Worded
+from batchord.chains.runtime.item_context import report_usage
+from batchord.chains.runtime.retry import RetryPolicy
+from batchord.chains.steps.offline_call import OfflineCall
+from batchord.chains.steps.prompt import Message
+from batchord.chains.steps.structured_output import Structure
 from batchord.chains.usage import Usage
 
 if TYPE_CHECKING:
@@ -158,41 +159,41 @@ class Asking(Step[Any, Answer], OfflineCall, Generic[Answer]):
 
     async def _answer(self, request: dict[str, Any], messages: list[Message]) -> Any:
         """Return the body of one answer, and report what it has cost."""
-        with provider.translate():
+        with client.translate():
             # Before the wait: to make the client takes a second, and calls would come in a heap.
-            create = self._create(await provider.client())
+            create = self._create(await client.client())
         arguments = {
             **request,
             # As an argument, the SDK would look each message up in a union of types, to rename
             # nothing: a quarter of what a call costs. `extra_body` it sends as it is.
             self.conversation: [],
             "extra_headers": {
-                **provider.named([request, messages]),
+                **client.named([request, messages]),
                 **(request.get("extra_headers") or {}),
             },
             "extra_body": {self.conversation: messages, **(request.get("extra_body") or {})},
         }
 
         async def call() -> tuple[Any, Usage]:
-            with provider.translate():
+            with client.translate():
                 report_usage(Usage(requests=1))
                 raw = await create(**arguments)
                 # The text is read from the body as it is: the SDK's objects would be made for three
                 # of their fields, and would raise without what was paid for an answer that does not
                 # fit.
-                body = provider.body_of(raw)
-                used = provider.paid(body, request["model"])
+                body = client.body_of(raw)
+                used = client.paid(body, request["model"])
                 report_usage(used)
-                provider.raise_fault(body, raw.headers)
+                client.raise_fault(body, raw.headers)
                 return body, used
 
-        limit = self._limit or provider.shared_cool_down(request["model"])
+        limit = self._limit or client.shared_cool_down(request["model"])
         body, _ = await within(limit, self._size(request, messages), call)
         return body
 
     def _request(self, options: dict[str, Any]) -> dict[str, Any]:
         """The arguments of a request but for the conversation."""
-        request = {"model": provider.model_name(self._model, "OPENAI_MODEL"), **options}
+        request = {"model": client.model_name(self._model, "OPENAI_MODEL"), **options}
         if self._structure is None or self._form_of(self._sent(options)) is not None:
             return request
         form = self._structure.form(self._structured_output)
@@ -237,7 +238,7 @@ class Asking(Step[Any, Answer], OfflineCall, Generic[Answer]):
 
     def read(self, body: Any) -> Any:
         """The output that an answer's body is, or ChainError."""
-        provider.raise_fault(body)
+        client.raise_fault(body)
         reply = self._read(body)
         if self._structure is None:
             return _usable(reply)
@@ -250,7 +251,7 @@ class Asking(Step[Any, Answer], OfflineCall, Generic[Answer]):
 
     def asked_for(self) -> str:
         """The model that requests name."""
-        return provider.model_name(self._model, "OPENAI_MODEL")
+        return client.model_name(self._model, "OPENAI_MODEL")
 
     def why_not_offline(self) -> str | None:
         """Why its requests cannot be lines of a file."""
@@ -267,9 +268,9 @@ class Asking(Step[Any, Answer], OfflineCall, Generic[Answer]):
         try:
             reply = self._reply(body)
         except (LookupError, TypeError, AttributeError):
-            raise provider.no_answer(body) from None
+            raise client.no_answer(body) from None
         if reply.text is not None and not isinstance(reply.text, str):
-            raise provider.no_answer(body)
+            raise client.no_answer(body)
         return reply._replace(text=None if reply.text is None else whole_text(reply.text))
 
     def _larger(self, request: dict[str, Any]) -> dict[str, Any] | None:
@@ -289,7 +290,7 @@ class Asking(Step[Any, Answer], OfflineCall, Generic[Answer]):
     def _messages(self, input: Any) -> list[Message]:
         if isinstance(input, str):
             return [{"role": "user", "content": input}]
-        if (converted := langchain.messages(input)) is not None:
+        if (converted := inspection.messages(input)) is not None:
             return converted
         if isinstance(input, Sequence) and input and all(map(self._is_message, input)):
             return list(input)

@@ -6,13 +6,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence as Steps
 from typing import Any, ClassVar, NamedTuple
 
+from batchord.chains.composition.function import Lambda
+from batchord.chains.composition.parallel import Parallel
+from batchord.chains.composition.runnable import Runnable
+from batchord.chains.composition.sequence import Sequence, through
 from batchord.chains.config import RunnableConfig
 from batchord.chains.errors import BatchordError, set_step
-from batchord.chains.function import Lambda
-from batchord.chains.parallel import Parallel
-from batchord.chains.prompt import Prompt
-from batchord.chains.runnable import Runnable
-from batchord.chains.sequence import Sequence, through
+from batchord.chains.steps.prompt import Prompt
 
 
 class NotOffline(BatchordError):

@@ -10,7 +10,7 @@ from typing import Any, Final, cast
 import pydantic
 from pydantic_core import PydanticCustomError
 
-from batchord.chains import provider
+from batchord.chains.composition.runnable import Step
 from batchord.chains.config import RunnableConfig
 from batchord.chains.errors import (
     MAX_RAW,
@@ -19,12 +19,12 @@ from batchord.chains.errors import (
     as_chain_error,
     validation_message,
 )
-from batchord.chains.limited import within
-from batchord.chains.limits import RateLimit, estimated_tokens
+from batchord.chains.openai import client
+from batchord.chains.ratelimit.guard import within
+from batchord.chains.ratelimit.limits import RateLimit, estimated_tokens
 from batchord.chains.registry import register
-from batchord.chains.retry import DEFAULT_RETRY, RetryPolicy
-from batchord.chains.run import report_usage
-from batchord.chains.runnable import Step
+from batchord.chains.runtime.item_context import report_usage
+from batchord.chains.runtime.retry import DEFAULT_RETRY, RetryPolicy
 from batchord.chains.usage import Usage
 
 #: The chain that every worker has: requests under no limit but what the provider asks for.
@@ -145,8 +145,8 @@ class Request(Step[Any, dict[str, Any]]):
         options = dict(self._options)
         if request.attempts.timeout is not None:
             options["timeout"] = request.attempts.timeout
-        with provider.translate():
-            sdk = await provider.client()
+        with client.translate():
+            sdk = await client.client()
         # With the SDK's client, so that it is there already.
         import httpx2
 
@@ -157,7 +157,7 @@ class Request(Step[Any, dict[str, Any]]):
                     request.path,
                     cast_to=httpx2.Response,
                     body=request.body,
-                    options=cast(Any, {**options, "headers": provider.named(input)}),
+                    options=cast(Any, {**options, "headers": client.named(input)}),
                 )
             except Exception as error:
                 ours = as_chain_error(error)
@@ -166,17 +166,17 @@ class Request(Step[Any, dict[str, Any]]):
                 ours.raw = _refusal(error)
                 raise ours from None
             try:
-                body = provider.json_of(response)
-                used = provider.paid(body, _model(request))
+                body = client.json_of(response)
+                used = client.paid(body, _model(request))
                 report_usage(used)
-                provider.raise_fault(body, response.headers)
+                client.raise_fault(body, response.headers)
                 _raise_incomplete(body)
             except ChainError as error:
                 error.raw = _kept(response, error)
                 raise
             return _answer(response, body), used
 
-        limit = self._limit or provider.cool_down_of(_model(request))
+        limit = self._limit or client.cool_down_of(_model(request))
         answer, _ = await within(limit, _size(request.body), call)
         return answer
 

@@ -8,17 +8,17 @@ from weakref import WeakKeyDictionary
 
 import pydantic
 
-from batchord.chains.coerce import coerce
-from batchord.chains.concurrency import permit
+from batchord.chains.composition.as_runnable import coerce
+from batchord.chains.composition.runnable import Runnable, Step
 from batchord.chains.config import RunnableConfig
 from batchord.chains.errors import ChainError, InvalidInput
-from batchord.chains.kept import digest
-from batchord.chains.loop import in_thread
-from batchord.chains.runnable import Runnable, Step
+from batchord.chains.runtime.checkpoints import digest
+from batchord.chains.runtime.concurrency import permit
+from batchord.chains.runtime.loop_thread import in_thread
 
 if TYPE_CHECKING:
     # numpy takes a while to import, and a chain without a retriever does not need it.
-    from batchord.chains.index import Index, IndexFactory
+    from batchord.chains.steps.vector_index import Index, IndexFactory
 
 
 class Document(pydantic.BaseModel, frozen=True):
@@ -108,7 +108,7 @@ class Retriever(Step[str, list[Document]]):
     def _build(self, vectors: Any) -> "Index":
         import numpy as np
 
-        from batchord.chains.index import FACTORIES
+        from batchord.chains.steps.vector_index import FACTORIES
 
         factory = FACTORIES[self._factory] if isinstance(self._factory, str) else self._factory
         return factory(np.asarray(vectors, dtype=np.float32))

@@ -9,8 +9,8 @@ from typing import Any, Final, Generic, TypeVar
 
 import pydantic
 
-from batchord.chains.kept import digest
 from batchord.chains.output_types import check_recordable, plain
+from batchord.chains.runtime.checkpoints import digest
 
 T = TypeVar("T")
 
@@ -52,7 +52,9 @@ class Structure(Generic[T]):
     @cached_property
     def schema(self) -> dict[str, Any]:
         """The JSON schema that the provider is asked for, in the strict form that it takes."""
-        from openai import pydantic_function_tool  # on first use: see `batchord.chains.provider`
+        from openai import (
+            pydantic_function_tool,  # on first use: see `batchord.chains.openai.client`
+        )
 
         found: Any = pydantic_function_tool(self._model)["function"]["parameters"]
         return dict(strict(found))

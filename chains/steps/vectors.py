@@ -6,8 +6,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from batchord.chains import provider
 from batchord.chains.errors import ChainError
+from batchord.chains.openai import client
 
 Vector = list[float]
 
@@ -39,7 +39,7 @@ def vectors_of(body: Any, texts: int) -> list[Vector | ChainError]:
     """
     data = body.get("data") if isinstance(body, Mapping) else None
     if not isinstance(data, list):
-        raise provider.no_answer(body)
+        raise client.no_answer(body)
     if len(data) != texts:
         raise ChainError(
             f"the provider gave {len(data)} vectors for {texts} texts", code="invalid_output"

@@ -28,9 +28,9 @@ def create_app(
     url = settings.url()
     app = Celery(
         "batchord",
-        amqp="batchord.ledger.transport:AMQP",
+        amqp="batchord.ledger.broker.transport:AMQP",
         broker=url,
-        backend=f"batchord.ledger.backend.LedgerBackend+{url}",
+        backend=f"batchord.ledger.broker.chord_backend.LedgerBackend+{url}",
         set_as_current=set_as_current,
         # Celery's fix-up for Django changes sys.path and connects signals of the whole process.
         fixups=None if set_as_current else (),

@@ -1,6 +1,6 @@
 """Celery settings that would break a batch: what each does to it, and what to set instead.
 
-Chain modules can change the settings of `batchord.worker.app.app`, and `celery worker` has options for
+Chain modules can change the settings of `app.app`, and `celery worker` has options for
 some. A worker refuses these as it starts; `batchord doctor` asks running workers for them.
 Whatever has no rule here works, or changes nothing: docs/operating.md has the list.
 """
@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any, Final
 
+from batchord.ledger.core.message_ids import GATHER, RUN_ITEMS
 from batchord.ledger.settings import Settings
-from batchord.ledger.wire import GATHER, RUN_ITEMS
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,14 +5,20 @@ from collections.abc import Iterable
 from celery import Celery
 from celery.canvas import Signature
 
-from batchord.ledger.crash import crash_point
+from batchord.ledger.broker.qos import SLOTS
+from batchord.ledger.core.failpoints import crash_point
+from batchord.ledger.core.message_ids import (
+    GATHER,
+    RUN_ITEMS,
+    gather_task_id,
+    shard_group_id,
+    task_id,
+)
+from batchord.ledger.core.sharding import Shard
 from batchord.ledger.models import BatchStatus
-from batchord.ledger.reader import Reader
 from batchord.ledger.settings import Settings
-from batchord.ledger.shard import Shard
-from batchord.ledger.store import Store
-from batchord.ledger.unacked import SLOTS
-from batchord.ledger.wire import GATHER, RUN_ITEMS, gather_task_id, shard_group_id, task_id
+from batchord.ledger.storage.batch_reader import Reader
+from batchord.ledger.storage.batch_store import Store
 
 #: A gather goes first: it is short, and others wait for what it publishes. So does what a dead
 #: worker had begun: it has waited for its turn before.

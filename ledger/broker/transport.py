@@ -22,8 +22,8 @@ from kombu.transport import redis as kombu_redis
 from kombu.utils.encoding import bytes_to_str
 from kombu.utils.json import dumps
 
-from batchord.ledger.connection import Packer
-from batchord.ledger.unacked import MALFORMED, MANY, QoS, say_dropped
+from batchord.ledger.broker.qos import MALFORMED, MANY, QoS, say_dropped
+from batchord.ledger.storage.connection import Packer
 
 #: Messages taken in one step at most.
 TAKEN_AT_ONCE: Final = 32

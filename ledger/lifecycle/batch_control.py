@@ -11,17 +11,17 @@ from typing import Final
 from celery import Celery
 
 from batchord.chains import Usage
+from batchord.ledger.broker.publisher import publish_shards, publish_tasks, unsettled_tasks
 from batchord.ledger.budget import Budget, checked
-from batchord.ledger.callback import end_batch
-from batchord.ledger.crash import crash_point
+from batchord.ledger.core.failpoints import crash_point
 from batchord.ledger.errors import LedgerUnavailable, ResumeRefused, RetryRefused, UnknownBatch
+from batchord.ledger.lifecycle.completion_callback import end_batch
 from batchord.ledger.models import BatchRecord, BatchStatus, Mode
-from batchord.ledger.parsing import reading
-from batchord.ledger.parts import Parts
-from batchord.ledger.publish import publish_shards, publish_tasks, unsettled_tasks
-from batchord.ledger.reader import Reader
-from batchord.ledger.schema import EVENTS_KEPT, PAGE_SIZE
-from batchord.ledger.store import Store
+from batchord.ledger.storage.batch_reader import Reader
+from batchord.ledger.storage.batch_store import Store
+from batchord.ledger.storage.keys import EVENTS_KEPT, PAGE_SIZE
+from batchord.ledger.storage.mappers import reading
+from batchord.ledger.storage.provider_parts import Parts
 
 #: How often failed items are moved again because the server went back meanwhile.
 _MOST_MOVES: Final = 10

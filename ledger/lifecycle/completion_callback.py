@@ -10,15 +10,15 @@ from typing import Annotated, Any, Final
 from celery import Celery
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from batchord.ledger.crash import crash_point
+from batchord.ledger.broker.transport import ONCE
+from batchord.ledger.core.failpoints import crash_point
+from batchord.ledger.core.json_values import encode
 from batchord.ledger.errors import SubmitRefused, ValueRejected
 from batchord.ledger.models import BatchRecord
-from batchord.ledger.notices import Notices
-from batchord.ledger.reader import Reader
 from batchord.ledger.settings import Settings
-from batchord.ledger.store import Store
-from batchord.ledger.transport import ONCE
-from batchord.ledger.values import encode
+from batchord.ledger.storage.batch_reader import Reader
+from batchord.ledger.storage.batch_store import Store
+from batchord.ledger.storage.outbox import Notices
 
 logger = logging.getLogger(__name__)
 

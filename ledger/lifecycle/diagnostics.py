@@ -10,13 +10,13 @@ from typing import Any
 
 from celery import Celery
 
-from batchord.ledger.celery_app import create_app
-from batchord.ledger.celery_rules import broken
-from batchord.ledger.loops import Loops
-from batchord.ledger.reader import Reader
-from batchord.ledger.redis_url import database_of, server_of
+from batchord.ledger.broker.celery_app import create_app
+from batchord.ledger.broker.celery_rules import broken
+from batchord.ledger.core.redis_url import database_of, server_of
 from batchord.ledger.settings import Settings
-from batchord.ledger.store import Store
+from batchord.ledger.storage.batch_reader import Reader
+from batchord.ledger.storage.batch_store import Store
+from batchord.ledger.storage.loop_lags import Loops
 
 #: Of maxmemory: above it, submitting more is asking for trouble.
 FULL = 0.8

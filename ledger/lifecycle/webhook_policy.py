@@ -1,7 +1,7 @@
 """Which webhooks may be sent, and with what they are signed.
 
 A URL is refused unless it is https, plainly written, and names a host that the operator has listed;
-where that host's addresses lead is looked at when it is connected to (`batchord.worker.receiver`).
+where that host's addresses lead is looked at when it is connected to (`webhook_sender`).
 """
 
 import base64

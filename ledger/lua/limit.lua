@@ -1,6 +1,6 @@
 -- limit(KEYS rates, places; ARGV rpm, tpm, concurrency, holder, held, correction, era, due, pending,
 --       burst_us, reach_us, most_us, poll_us, hungry_us, lease_us, tokens, ...)
---   -> {era, cooling_us, started, again_us, wait_us, ...}, as `batchord.chains.limits.Answer` has it
+--   -> {era, cooling_us, started, again_us, wait_us, ...}, as `batchord.chains.ratelimit.limits.Answer` has it
 -- Settles what has ended and reserves for what is next. 0: no such limit. The rates are kept as GCRA:
 -- the time at which all that was reserved will have been earned, for requests and for tokens.
 -- What is in flight is an absolute number for each holder, under a lease: a repeated call counts no

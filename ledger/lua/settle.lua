@@ -203,7 +203,7 @@ if limit > 0 and n >= 0 and #ends > 0 then
 end
 
 -- What the batch's statistics learn from this call: a few writes, however many items it carries. The
--- fields are drawn in `batchord.ledger.progress`, which reads them.
+-- fields are drawn in `batchord.ledger.storage.batch_stats`, which reads them.
 local SLOTS, FIRST_WIDTH, CODES, FIRST_INDEXES, MEMORY, MOST_ATTEMPTS = 120, 1000, 50, 5, 30000, 10
 
 -- The slot that is now; they grow twice as wide when a batch has outlasted them.

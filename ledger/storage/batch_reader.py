@@ -7,7 +7,11 @@ import logging
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
-from batchord.ledger.arguments import check_int
+from batchord.ledger.core.arguments import check_int
+from batchord.ledger.core.compression import split_head, unpack
+from batchord.ledger.core.json_values import decode
+from batchord.ledger.core.message_ids import is_batch_id
+from batchord.ledger.core.sharding import Shard
 from batchord.ledger.errors import LedgerRefused, UnknownBatch, UnreadableBatch
 from batchord.ledger.models import (
     BatchRecord,
@@ -16,15 +20,11 @@ from batchord.ledger.models import (
     ChainUse,
     Item,
 )
-from batchord.ledger.overview import Overview
-from batchord.ledger.packing import split_head, unpack
-from batchord.ledger.parsing import item_of, reading, record_of
-from batchord.ledger.progress import Progress
-from batchord.ledger.schema import PAGE_SIZE, page_of
-from batchord.ledger.shard import Shard
-from batchord.ledger.store import Store
-from batchord.ledger.values import decode
-from batchord.ledger.wire import is_batch_id
+from batchord.ledger.storage.batch_search import Overview
+from batchord.ledger.storage.batch_stats import Progress
+from batchord.ledger.storage.batch_store import Store
+from batchord.ledger.storage.keys import PAGE_SIZE, page_of
+from batchord.ledger.storage.mappers import item_of, reading, record_of
 
 logger = logging.getLogger(__name__)
 

@@ -9,14 +9,14 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from batchord.ledger.core.json_values import decode
+from batchord.ledger.core.message_ids import is_batch_id
 from batchord.ledger.errors import UnknownBatch, UnreadableBatch
 from batchord.ledger.models import BatchRecord, BatchStatus, Repair
-from batchord.ledger.parsing import reading, record_of
-from batchord.ledger.progress import Progress, progress_of
-from batchord.ledger.schema import page_of
-from batchord.ledger.store import Store
-from batchord.ledger.values import decode
-from batchord.ledger.wire import is_batch_id
+from batchord.ledger.storage.batch_stats import Progress, progress_of
+from batchord.ledger.storage.batch_store import Store
+from batchord.ledger.storage.keys import page_of
+from batchord.ledger.storage.mappers import reading, record_of
 
 #: Batches that one search looks at; it says where to go on.
 MOST_LOOKED_AT: Final = 2_000

@@ -1,8 +1,8 @@
 """Every transition of batches.
 
-Keys are drawn in `batchord.ledger.schema`, each transition is one script in `ledger/lua/`, and the clock is
-always the server's. Items are claimed and settled in `batchord.ledger.exchange`; reading is in
-`batchord.ledger.reader`.
+Keys are drawn in `storage.keys`, each transition is one script in `ledger/lua/`, and the clock is
+always the server's. Items are claimed and settled in `storage.item_leases`; reading is in
+`batchord.ledger.storage.batch_reader`.
 """
 
 from collections import Counter
@@ -10,12 +10,14 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any, Final, TypeVar
 
-from batchord.ledger.connection import PROMPT, Call, Connection
-from batchord.ledger.crash import crash_point
+from batchord.ledger.core.compression import pack
+from batchord.ledger.core.failpoints import crash_point
+from batchord.ledger.core.sharding import MOST_PER_TASK, SHORT_ITEM, TASK_SECONDS, Cut, Shard
 from batchord.ledger.errors import BatchAborted, InputsLost, SubmitRefused
 from batchord.ledger.models import ChainRecord, Repair
-from batchord.ledger.packing import pack
-from batchord.ledger.schema import (
+from batchord.ledger.settings import LANES, Settings
+from batchord.ledger.storage.connection import PROMPT, Call, Connection
+from batchord.ledger.storage.keys import (
     EVENTS_KEPT,
     PAGE_SIZE,
     SUMMED_IN_META,
@@ -23,8 +25,6 @@ from batchord.ledger.schema import (
     Keys,
     page_of,
 )
-from batchord.ledger.settings import LANES, Settings
-from batchord.ledger.shard import MOST_PER_TASK, SHORT_ITEM, TASK_SECONDS, Cut, Shard
 
 T = TypeVar("T")
 
@@ -59,7 +59,7 @@ class Store(Connection):
     ) -> bool:
         """Begin a batch: it is in the indexes, and expires by itself unless it is sealed.
 
-        `notices`: what its end owes to others, as `batchord.ledger.notices` names it. False, and nothing is
+        `notices`: what its end owes to others, as `storage.outbox` names it. False, and nothing is
         written, if its idempotency key names another batch by now.
         """
         keys = self.keys.batch(batch_id)

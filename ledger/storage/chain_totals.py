@@ -13,9 +13,9 @@ from typing import Any
 from batchord.chains import Usage
 from batchord.ledger.errors import UnreadableBatch
 from batchord.ledger.models import BatchStatus, ItemStatus
-from batchord.ledger.parsing import reading
-from batchord.ledger.schema import SUMMED_IN_META, SUMMED_IN_STATS
-from batchord.ledger.store import Store
+from batchord.ledger.storage.batch_store import Store
+from batchord.ledger.storage.keys import SUMMED_IN_META, SUMMED_IN_STATS
+from batchord.ledger.storage.mappers import reading
 
 _SUMMED = (*SUMMED_IN_META, *SUMMED_IN_STATS)
 _OUTCOMES = (

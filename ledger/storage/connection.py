@@ -15,8 +15,8 @@ from redis.commands.core import Script
 from redis.connection import HiredisRespSerializer
 from redis.retry import Retry
 
+from batchord.ledger.core.redis_url import server_of
 from batchord.ledger.errors import LedgerRefused, LedgerUnreachable
-from batchord.ledger.redis_url import server_of
 from batchord.ledger.settings import Settings
 
 #: Retries of one Redis call: for an app, which wants an answer, and for a worker, which waits out

@@ -9,8 +9,8 @@ from datetime import datetime
 from typing import Literal
 
 from batchord.ledger.models import BatchRecord, BatchStatus, Frozen, RequestCounts
-from batchord.ledger.reader import Reader
-from batchord.ledger.schema import EVENTS_KEPT
+from batchord.ledger.storage.batch_reader import Reader
+from batchord.ledger.storage.keys import EVENTS_KEPT
 
 
 class ProgressEvent(Frozen):

@@ -14,12 +14,12 @@ from types import MappingProxyType
 from typing import Any, Final, Literal, NamedTuple
 
 from batchord.chains.usage import Usage
-from batchord.ledger.connection import Call
+from batchord.ledger.core.compression import pack_outcome, split_head, unpack, unpack_outcome
 from batchord.ledger.errors import LedgerRefused
 from batchord.ledger.models import ItemStatus, PauseReason
-from batchord.ledger.packing import pack_outcome, split_head, unpack, unpack_outcome
-from batchord.ledger.schema import EVENTS_KEPT, PAGE_SIZE, page_of
-from batchord.ledger.store import Store
+from batchord.ledger.storage.batch_store import Store
+from batchord.ledger.storage.connection import Call
+from batchord.ledger.storage.keys import EVENTS_KEPT, PAGE_SIZE, page_of
 
 logger = logging.getLogger(__name__)
 
@@ -63,7 +63,8 @@ class Claim(NamedTuple):
     attempt: int = 0
     input: str = ""
     chain: str = ""
-    #: What steps of earlier attempts have given, as `batchord.chains.kept` has it, and what these have used.
+    #: What steps of earlier attempts have given, and what these have used
+    #: (`batchord.chains.runtime.checkpoints`).
     steps: str = ""
     usage: str = ""
     #: Whether an output of the same chain, settings and input may stand in, of whatever batch.
@@ -91,7 +92,7 @@ class Keeping:
     """What a running item's steps have given since the last word of it, and all it has used."""
 
     wish: Wish
-    #: As `batchord.chains.kept` has it; may be empty.
+    #: As `batchord.chains.runtime.checkpoints` has it; may be empty.
     steps: str
     usage: Usage | None
 

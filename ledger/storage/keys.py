@@ -6,7 +6,7 @@ keys of a batch are in one slot), `P` a page: the items from `P * PAGE_SIZE` on.
 Of one batch:
     NS:{ID}:meta        hash    status, chain, total, counts, timestamps, how far it is published,
                                 and through which `lane`
-    NS:{ID}:in:P        hash    index -> input, JSON text as `batchord.ledger.packing` has it
+    NS:{ID}:in:P        hash    index -> input, JSON text as `core.compression` has it
     NS:{ID}:id:P        hash    index -> custom_id, where the caller gave them
     NS:{ID}:out:P       hash    index -> outcome, likewise; written once
     NS:{ID}:runs        hash    index -> "attempt claimed_ms token" of items claimed, not settled;
@@ -15,7 +15,7 @@ Of one batch:
     NS:{ID}:due         zset    index of an item whose attempt ended without an outcome, scored by
                                 when the next one may start (ms)
     NS:{ID}:kept        hash    index -> what steps of such an item, or of one whose worker died,
-                                have given (`batchord.chains.kept`); "INDEX.ended" -> how many of its starts
+                                have given (`checkpoints`); "INDEX.ended" -> how many of its starts
                                 ended without an outcome; "INDEX.usage" -> what they have used
     NS:{ID}:firsts      hash    in a batch with dedupe: SHA1 of an input -> the first item that was
                                 claimed with it; "INDEX.same" -> that item, for one that waits for
@@ -39,7 +39,7 @@ Of one batch:
                                 "PART.uploading", "PART.creating": who was about to; "PART.closed"
     NS:{ID}:courier     string  the worker that talks with the provider about it now; expires
     NS:{ID}:looked      string  someone has looked at the provider's batches just now; expires
-    NS:{ID}:stats       hash    what `batchord.ledger.progress` draws: failures by code, latency, throughput;
+    NS:{ID}:stats       hash    what `batch_stats` draws: failures by code, latency, throughput;
                                 about 300 fields at most, whatever the batch's size
     NS:{ID}:custom-ids  set     custom_ids seen while submitting, to refuse repeats; gone at seal
 
@@ -49,7 +49,7 @@ Across batches:
                                 by when it is due (ms)
     NS:active           zset    batch id not yet committed, scored by its creation (ms)
     NS:key:SHA256       string  idempotency key (hashed) -> batch id
-    NS:cache:DIGEST     string  an output, by chain, version, settings and input (`batchord.worker.cached`);
+    NS:cache:DIGEST     string  an output, by chain, version, settings and input (`cached_outputs`);
                                 expires
     NS:chains           hash    chain name -> ChainRecord, as the workers announced it
     NS:tasks            set     tasks of users that the workers announced: what `on_complete` may
@@ -57,7 +57,7 @@ Across batches:
     NS:used             hash    chain name -> "batches items input_tokens output_tokens priced_items
                                 cost_nanos", summed up over its completed batches (commit.lua)
     NS:totals           hash    "NAME CHAIN" -> what its batches had come to when they ended, of the
-                                numbers of `batchord.ledger.totals`; and how many "batches.STATUS" there were
+                                numbers of `chain_totals`; and how many "batches.STATUS" there were
     NS:repairs          hash    why -> how many tasks the sweeps have sent again so far
     NS:workers          hash    "host:pid" -> "heard_ms lag_ms": how late the event loop was, of a
                                 process that runs items; expires
@@ -76,7 +76,7 @@ from batchord.chains.usage import Usage
 #: Items per page: bounds every hash and every reply.
 PAGE_SIZE = 1000
 
-#: What is summed up of a chain's batches, by its name in `meta` and in `stats` (`batchord.ledger.totals`).
+#: What is summed up of a chain's batches, by its name in `meta` and in `stats` (`chain_totals`).
 SUMMED_IN_META = (
     *("succeeded", "failed", "cancelled", "expired"),
     *(f"usage.{name}" for name in Usage.model_fields),

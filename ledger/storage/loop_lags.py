@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from batchord.ledger.store import Store
+from batchord.ledger.storage.batch_store import Store
 
 #: Seconds that a process is listed after its last word.
 KEPT: Final = 60.0

@@ -9,6 +9,8 @@ from typing import Any, Final
 
 from batchord.chains import BatchordError, Usage
 from batchord.ledger.budget import budget_of
+from batchord.ledger.core.compression import unpack_outcome
+from batchord.ledger.core.json_values import decode
 from batchord.ledger.errors import LedgerRefused, UnreadableBatch
 from batchord.ledger.models import (
     BatchRecord,
@@ -19,8 +21,6 @@ from batchord.ledger.models import (
     PauseReason,
     RequestCounts,
 )
-from batchord.ledger.packing import unpack_outcome
-from batchord.ledger.values import decode
 
 _USAGE: Final = tuple(Usage.model_fields)
 

@@ -8,8 +8,8 @@ import json
 from typing import Final, NamedTuple
 
 from batchord.ledger.models import BatchRecord
-from batchord.ledger.parsing import record_of
-from batchord.ledger.store import Store
+from batchord.ledger.storage.batch_store import Store
+from batchord.ledger.storage.mappers import record_of
 
 #: The second word of the member that stands for the callback; those of webhooks have a number.
 ON_COMPLETE: Final = "on_complete"

@@ -1,7 +1,7 @@
 """Outputs that later batches may use, in Redis, until their time is over."""
 
-from batchord.ledger.packing import pack, unpack
-from batchord.ledger.store import Store
+from batchord.ledger.core.compression import pack, unpack
+from batchord.ledger.storage.batch_store import Store
 
 
 class OutputCache:

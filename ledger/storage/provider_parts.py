@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from batchord.ledger.schema import PAGE_SIZE, Keys
-from batchord.ledger.shard import Shard
-from batchord.ledger.store import Store
+from batchord.ledger.core.sharding import Shard
+from batchord.ledger.storage.batch_store import Store
+from batchord.ledger.storage.keys import PAGE_SIZE, Keys
 
 #: What is noted of a part, besides its items: who is about to upload it, the provider's file, who
 #: is about to create its batch, the provider's batch, until when (ms) not to try again, how often

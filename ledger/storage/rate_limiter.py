@@ -6,9 +6,17 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, TypeVar
 
-from batchord.chains.limits import BURST, MOST_AHEAD, POLL, REACH, Answer, Asked, RateLimit
+from batchord.chains.ratelimit.limits import (
+    BURST,
+    MOST_AHEAD,
+    POLL,
+    REACH,
+    Answer,
+    Asked,
+    RateLimit,
+)
 from batchord.ledger.errors import LedgerUnavailable
-from batchord.ledger.store import Store
+from batchord.ledger.storage.batch_store import Store
 
 logger = logging.getLogger(__name__)
 

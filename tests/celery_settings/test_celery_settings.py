@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 
 from batchord.chains import register
-from batchord.ledger.checkup import Grade, checkup
-from batchord.ledger.store import Store
+from batchord.ledger.lifecycle.diagnostics import Grade, checkup
+from batchord.ledger.storage.batch_store import Store
 from tests.conftest import Deploy
 from tests.harness import CHAINS, Deployment, Process, wait_until
 

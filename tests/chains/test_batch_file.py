@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from batchord.chains import ChainError, Chat, Embed, InvalidInput, Prompt
-from batchord.chains.batch_file import Answer, answer_of, body_of, request_line
 from batchord.chains.errors import step_of
-from batchord.chains.offline import offline
+from batchord.chains.provider_batch.file_format import Answer, answer_of, body_of, request_line
+from batchord.chains.steps.offline_call import offline
 
 
 def line(**fields: Any) -> bytes:

@@ -19,7 +19,7 @@ from batchord.chains import (
     RetryPolicy,
     explain,
 )
-from batchord.chains.run import scope
+from batchord.chains.runtime.item_context import scope
 from tests.chains.conftest import KEY, until
 from tests.openai_server import OpenAIServer
 

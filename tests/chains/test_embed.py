@@ -16,9 +16,9 @@ from batchord.chains import (
     RetryPolicy,
     Usage,
 )
-from batchord.chains import collector as collecting
-from batchord.chains.run import scope
-from batchord.chains.shared_request import share_out
+from batchord.chains.runtime.item_context import scope
+from batchord.chains.steps import embedding_batcher as collecting
+from batchord.chains.steps.embedding_request import share_out
 from tests import openai_answers as answers
 from tests.chains.conftest import until
 from tests.openai_server import DEFAULT_DIMENSIONS, OpenAIServer

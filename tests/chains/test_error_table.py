@@ -19,7 +19,7 @@ from batchord.chains import (
     Usage,
     explain,
 )
-from batchord.chains.run import scope
+from batchord.chains.runtime.item_context import scope
 from tests.openai_server import OpenAIServer, Request
 
 AT_ONCE = RetryPolicy(initial=0.0)

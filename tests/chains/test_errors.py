@@ -21,7 +21,7 @@ from batchord.chains import (
     explain,
 )
 from batchord.chains.errors import MAX_MESSAGE
-from batchord.chains.openai_errors import retry_after, translation
+from batchord.chains.openai.errors import retry_after, translation
 
 REQUEST = httpx2.Request("POST", "http://127.0.0.1/v1/chat/completions")
 

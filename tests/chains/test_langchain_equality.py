@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from batchord.chains import Runnable, coerce, get_chain
-from batchord.chains.loop import default_loop
+from batchord.chains.runtime.loop_thread import default_loop
 from tests.chains_for_tests import seed
 from tests.openai_server import OpenAIServer
 

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from batchord.chains import Chat, Embed, RateLimit, RetryLater, RetryPolicy
-from batchord.chains.deadline import Deadline
-from batchord.chains.limited import of_batch, within
-from batchord.chains.limits import BURST, Answer, Asked, LocalLimiter, install, limiter
-from batchord.chains.openai_errors import retry_after
+from batchord.chains.openai.errors import retry_after
+from batchord.chains.ratelimit.guard import of_batch, within
+from batchord.chains.ratelimit.limits import BURST, Answer, Asked, LocalLimiter, install, limiter
+from batchord.chains.runtime.deadline import Deadline
 from batchord.chains.usage import Usage
 from tests.chains import virtual_time
 from tests.chains.conftest import until

@@ -10,7 +10,7 @@ from contextvars import ContextVar
 
 import pytest
 
-from batchord.chains.loop import LoopThread, configure, default_loop, in_thread
+from batchord.chains.runtime.loop_thread import LoopThread, configure, default_loop, in_thread
 
 
 @pytest.fixture

@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
-from batchord.chains import ChainError, Chat, Embed, Usage, prices
+from batchord.chains import ChainError, Chat, Embed, Usage, pricing
 from batchord.chains.errors import BadPrices
-from batchord.chains.run import Run, report_usage, scope
+from batchord.chains.runtime.item_context import Run, report_usage, scope
 from tests.openai_server import OpenAIServer
 
 TABLE = """{
@@ -25,9 +25,9 @@ TABLE = """{
 @pytest.fixture(autouse=True)
 def _priced(tmp_path: Path) -> Iterator[None]:
     (tmp_path / "prices.json").write_text(TABLE)
-    prices.use(prices.load(tmp_path / "prices.json"))
+    pricing.use(pricing.load(tmp_path / "prices.json"))
     yield
-    prices.use({})
+    pricing.use({})
 
 
 def used(chain: Any, value: Any) -> Usage:
@@ -53,7 +53,7 @@ def used(chain: Any, value: Any) -> Usage:
 def test_a_model_is_found_by_its_name_or_the_longest_that_it_goes_on_from(
     model: str, per_million: float | None
 ) -> None:
-    cost = prices.priced(Usage(input_tokens=1_000_000), model).cost_usd
+    cost = pricing.priced(Usage(input_tokens=1_000_000), model).cost_usd
     assert cost == per_million
 
 
@@ -135,7 +135,7 @@ def test_sums_are_exact(costs: list[int]) -> None:
 
 @pytest.mark.parametrize("tokens", [-1, 10**30, "many", None, 1.5])
 def test_what_cannot_be_a_count_of_tokens_is_unknown(tokens: Any) -> None:
-    from batchord.chains.provider import paid
+    from batchord.chains.openai.client import paid
 
     usage = paid({"usage": {"prompt_tokens": tokens, "completion_tokens": 1}}, "test-model")
     assert usage.input_tokens is None
@@ -162,7 +162,7 @@ def test_a_table_that_is_none_is_refused_with_what_to_change(
     path = tmp_path / "bad.json"
     path.write_text(text)
     with pytest.raises(BadPrices) as caught:
-        prices.load(path)
+        pricing.load(path)
     message = str(caught.value)
     assert message.startswith(f"BATCHORD_PRICES: {str(path)!r}")
     assert said in message
@@ -172,4 +172,4 @@ def test_a_table_that_is_none_is_refused_with_what_to_change(
 
 def test_a_file_that_is_not_there_is_named() -> None:
     with pytest.raises(BadPrices, match=r"cannot read '/nowhere' \(No such file or directory\)"):
-        prices.load(Path("/nowhere"))
+        pricing.load(Path("/nowhere"))

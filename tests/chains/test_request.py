@@ -7,8 +7,8 @@ import pytest
 
 from batchord.chains import InvalidInput, OperatorNeeded, RetryLater, RetryPolicy, explain
 from batchord.chains.errors import ChainError
-from batchord.chains.request import Request
-from batchord.chains.run import scope
+from batchord.chains.runtime.item_context import scope
+from batchord.chains.steps.raw_request import Request
 from tests.openai_server import OpenAIServer
 
 CHAT = "/v1/chat/completions"

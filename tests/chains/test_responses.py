@@ -7,7 +7,7 @@ import pydantic
 import pytest
 
 from batchord.chains import ChainError, Prompt, RateLimit, Responses, RetryLater, RetryPolicy, Usage
-from batchord.chains.run import scope
+from batchord.chains.runtime.item_context import scope
 from tests.openai_server import OpenAIServer
 
 AT_ONCE = RetryPolicy(initial=0.0)

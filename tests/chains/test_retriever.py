@@ -17,7 +17,7 @@ from batchord.chains import (
     Prompt,
     Retriever,
 )
-from batchord.chains.index import FaissIndex, Floats, NumpyIndex
+from batchord.chains.steps.vector_index import FaissIndex, Floats, NumpyIndex
 from tests.openai_server import OpenAIServer
 
 DOCS = [

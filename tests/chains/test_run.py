@@ -3,7 +3,7 @@
 import asyncio
 
 from batchord.chains import Lambda, Parallel, Usage
-from batchord.chains.run import report_usage, scope
+from batchord.chains.runtime.item_context import report_usage, scope
 
 ONE = Usage(requests=1, input_tokens=10, output_tokens=2)
 

@@ -14,7 +14,7 @@ from langchain_core.runnables import ConfigurableField, RunnableConfig, Runnable
 from langchain_openai import ChatOpenAI
 
 from batchord.chains import Lambda, Parallel, RetryLater, Usage, register
-from batchord.chains.run import report_usage
+from batchord.chains.runtime.item_context import report_usage
 
 
 class Person(pydantic.BaseModel, strict=True):

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from batchord.chains.coerce import coerce
+from batchord.chains.composition.as_runnable import coerce
 from batchord.ledger.errors import ItemNotSucceeded
 from batchord.producer import RemoteRunnable
 from tests.chains_for_tests.parity import ROWS, Row, registered_as

@@ -28,7 +28,7 @@ from langchain_core.runnables import (
 from langgraph.graph import END, START, StateGraph
 
 from batchord.chains import Lambda, Registry
-from batchord.chains.langchain_objects import dump, load
+from batchord.chains.langchain.objects import dump, load
 from batchord.ledger.budget import Budget
 from batchord.ledger.errors import IdempotencyConflict, ItemNotSucceeded, SubmitRefused
 from batchord.ledger.models import BatchStatus

@@ -3,7 +3,7 @@
 import pytest
 
 from batchord.chains.errors import OperatorNeeded
-from batchord.chains.openai_errors import of_status
+from batchord.chains.openai.errors import of_status
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,8 @@ import pydantic
 import pytest
 
 from batchord.chains import Chat, Embed, Responses, RetryPolicy, Runnable, explain
-from batchord.chains.coerce import coerce
-from batchord.chains.request import Request
+from batchord.chains.composition.as_runnable import coerce
+from batchord.chains.steps.raw_request import Request
 from tests.providers.behaviours import Raw, changed, choice, content, cut, encoded, says, sends
 from tests.providers.rows import Row
 from tests.providers.server import MisbehavingServer

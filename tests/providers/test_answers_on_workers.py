@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 
 from batchord.chains import Chat, register
-from batchord.chains.request import register_requests
-from batchord.chains.retry import RetryPolicy
+from batchord.chains.runtime.retry import RetryPolicy
+from batchord.chains.steps.raw_request import register_requests
+from batchord.io.openai_lines import line
 from batchord.ledger.models import Item
-from batchord.openai_lines import line
 from batchord.producer import Batch
 from tests.conftest import Deploy
 from tests.harness import Deployment, provider_env

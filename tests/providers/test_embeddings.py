@@ -13,8 +13,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from batchord.chains import ChainError, Embed, RetryPolicy
-from batchord.chains.deadline import Deadline
-from batchord.chains.run import scope
+from batchord.chains.runtime.deadline import Deadline
+from batchord.chains.runtime.item_context import scope
 from tests import openai_answers as answers
 from tests.openai_answers import JsonObject
 from tests.openai_server import OpenAIServer

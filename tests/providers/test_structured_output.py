@@ -12,7 +12,7 @@ import pydantic
 import pytest
 
 from batchord.chains import Chat, Responses, Runnable
-from batchord.chains.structured import Structure
+from batchord.chains.steps.structured_output import Structure
 from tests.openai_answers import JsonObject, messages_of, request_text
 from tests.providers.behaviours import Raw
 from tests.providers.server import MisbehavingServer

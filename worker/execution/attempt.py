@@ -11,7 +11,6 @@ from dataclasses import replace
 from typing import Any, Final, NamedTuple
 
 from batchord.chains import ChainNotFound, RegisteredChain, get_chain
-from batchord.chains.deadline import Deadline
 from batchord.chains.errors import (
     OperatorNeeded,
     PutOff,
@@ -20,20 +19,21 @@ from batchord.chains.errors import (
     bounded_raw,
     explain,
 )
-from batchord.chains.kept import Kept
-from batchord.chains.langchain_objects import dump
-from batchord.chains.retry import RetryPolicy
-from batchord.chains.run import Run
-from batchord.chains.shared_loop import ProcessTask
+from batchord.chains.langchain.objects import dump
+from batchord.chains.runtime.checkpoints import Kept
+from batchord.chains.runtime.deadline import Deadline
+from batchord.chains.runtime.item_context import Run
+from batchord.chains.runtime.retry import RetryPolicy
+from batchord.chains.runtime.shared_loop import ProcessTask
 from batchord.chains.usage import Usage
+from batchord.ledger.core.compression import split_head, with_head
+from batchord.ledger.core.json_values import encode
 from batchord.ledger.errors import ValueRejected
-from batchord.ledger.exchange import Claim
 from batchord.ledger.models import ItemError, ItemStatus
-from batchord.ledger.packing import split_head, with_head
 from batchord.ledger.settings import Settings
-from batchord.ledger.values import encode
-from batchord.worker.cached import CachedOutputs, name_of
-from batchord.worker.told import config_of, input_of
+from batchord.ledger.storage.item_leases import Claim
+from batchord.worker.execution.cached_outputs import CachedOutputs, name_of
+from batchord.worker.execution.item_input import config_of, input_of
 
 #: What an item has used whose outcome was paid for elsewhere: known, and not unknown.
 _FREE: Final = Usage(requests=0, cost_nanos=0)

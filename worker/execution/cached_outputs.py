@@ -8,10 +8,10 @@ from concurrent.futures import Executor
 from typing import TypeVar
 
 from batchord.chains import RegisteredChain
-from batchord.chains.kept import digest
-from batchord.ledger.cache import OutputCache
+from batchord.chains.runtime.checkpoints import digest
 from batchord.ledger.errors import LedgerUnavailable
-from batchord.ledger.exchange import Claim
+from batchord.ledger.storage.item_leases import Claim
+from batchord.ledger.storage.output_cache import OutputCache
 
 logger = logging.getLogger(__name__)
 

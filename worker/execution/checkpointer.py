@@ -4,10 +4,10 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from batchord.chains.background import call_later, call_soon_threadsafe
-from batchord.chains.kept import Kept
-from batchord.chains.run import Run, item_name
-from batchord.ledger.exchange import Claim, Keeping, Wish
+from batchord.chains.runtime.background import call_later, call_soon_threadsafe
+from batchord.chains.runtime.checkpoints import Kept
+from batchord.chains.runtime.item_context import Run, item_name
+from batchord.ledger.storage.item_leases import Claim, Keeping, Wish
 
 #: Seconds after which what a step has given is kept: most items have ended by then, and need not.
 BEHIND: Final = 0.02

@@ -6,12 +6,12 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 
-from batchord.chains.background import call_at
+from batchord.chains.runtime.background import call_at
 from batchord.ledger.errors import LedgerRefused, concerns_all
-from batchord.ledger.exchange import Exchange, Keeping, PutOff, Refused, Wish
 from batchord.ledger.models import ItemError, PauseReason
-from batchord.worker.leases import Leases
-from batchord.worker.work import Work
+from batchord.ledger.storage.item_leases import Exchange, Keeping, PutOff, Refused, Wish
+from batchord.worker.execution.lease_heartbeat import Leases
+from batchord.worker.execution.work_items import Work
 
 logger = logging.getLogger(__name__)
 

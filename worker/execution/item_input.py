@@ -5,8 +5,8 @@ from typing import Any
 
 from batchord.chains import RegisteredChain
 from batchord.chains.config import RunnableConfig
-from batchord.chains.langchain_objects import load
-from batchord.ledger.exchange import Claim
+from batchord.chains.langchain.objects import load
+from batchord.ledger.storage.item_leases import Claim
 
 
 def input_of(chain: RegisteredChain, claim: Claim) -> Any:

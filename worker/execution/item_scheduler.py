@@ -1,6 +1,7 @@
 """All items that a process runs: one limit for all tasks, one round trip for many items.
 
-Everything here happens on the process's event loop; `batchord.worker.mail` talks to the ledger beside it.
+Everything here happens on the process's event loop; `ledger_batcher` talks to the ledger
+beside it.
 """
 
 import asyncio
@@ -11,22 +12,30 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Final, cast
 
-from batchord.chains.background import call_later, spawn
-from batchord.chains.limited import of_batch
-from batchord.chains.run import scope
-from batchord.ledger.cache import OutputCache
-from batchord.ledger.exchange import Claim, Exchange, Receipt, Wish
+from batchord.chains.ratelimit.guard import of_batch
+from batchord.chains.runtime.background import call_later, spawn
+from batchord.chains.runtime.item_context import scope
 from batchord.ledger.models import ItemStatus
 from batchord.ledger.settings import Settings
-from batchord.worker.aside import Alarms, Aside
-from batchord.worker.attempt import Tools, attempt
-from batchord.worker.cached import CachedOutputs
-from batchord.worker.keeper import Keeper, keeping
-from batchord.worker.leases import Leases
-from batchord.worker.mail import HELD, Answers, Mail
-from batchord.worker.pace import Pace
-from batchord.worker.report import Report
-from batchord.worker.work import Finished, HandedBack, Slot, Wanted, Work, log, log_settled
+from batchord.ledger.storage.item_leases import Claim, Exchange, Receipt, Wish
+from batchord.ledger.storage.output_cache import OutputCache
+from batchord.worker.execution.attempt import Tools, attempt
+from batchord.worker.execution.cached_outputs import CachedOutputs
+from batchord.worker.execution.checkpointer import Keeper, keeping
+from batchord.worker.execution.deferral import Alarms, Aside
+from batchord.worker.execution.lease_heartbeat import Leases
+from batchord.worker.execution.ledger_batcher import HELD, Answers, Mail
+from batchord.worker.execution.task_report import Report
+from batchord.worker.execution.throughput import Pace
+from batchord.worker.execution.work_items import (
+    Finished,
+    HandedBack,
+    Slot,
+    Wanted,
+    Work,
+    log,
+    log_settled,
+)
 
 logger = logging.getLogger(__name__)
 

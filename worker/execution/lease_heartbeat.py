@@ -6,9 +6,9 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable
 from functools import partial
 
-from batchord.ledger.exchange import Exchange, Wish
 from batchord.ledger.models import ItemStatus
-from batchord.worker.steady import survives
+from batchord.ledger.storage.item_leases import Exchange, Wish
+from batchord.worker.execution.resilient_threads import survives
 
 #: Renewals per lease: a process that misses three in a row counts as dead.
 RENEWALS = 4

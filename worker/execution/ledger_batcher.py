@@ -9,12 +9,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final, NamedTuple, TypeVar
 
-from batchord.ledger.crash import crash_point
-from batchord.ledger.exchange import Claim, Exchange, Keeping, Receipt
-from batchord.worker.aside import Aside, put_aside
-from batchord.worker.keeper import Keeper
-from batchord.worker.leases import Leases
-from batchord.worker.work import Finished, Wanted
+from batchord.ledger.core.failpoints import crash_point
+from batchord.ledger.storage.item_leases import Claim, Exchange, Keeping, Receipt
+from batchord.worker.execution.checkpointer import Keeper
+from batchord.worker.execution.deferral import Aside, put_aside
+from batchord.worker.execution.lease_heartbeat import Leases
+from batchord.worker.execution.work_items import Finished, Wanted
 
 #: Settlements and claims of one round trip at most, so that none is long on its way.
 MOST_AT_ONCE: Final = 1000

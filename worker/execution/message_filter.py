@@ -6,7 +6,7 @@ from typing import Any
 from celery.exceptions import InvalidTaskError
 from celery.worker import request, state
 
-from batchord.ledger.wire import is_run, use_cancel
+from batchord.ledger.core.message_ids import is_run, use_cancel
 
 logger = logging.getLogger(__name__)
 

@@ -3,7 +3,7 @@
 from collections import Counter
 from dataclasses import dataclass, field
 
-from batchord.ledger.exchange import Verdict
+from batchord.ledger.storage.item_leases import Verdict
 
 
 @dataclass(slots=True)

@@ -14,13 +14,13 @@ from dataclasses import dataclass
 from types import FrameType
 from typing import Final, NoReturn
 
-from batchord.chains.background import call_soon_threadsafe
-from batchord.chains.lag import Lag
-from batchord.chains.loop import LoopThread
-from batchord.chains.run import Run, place_of, run_of
-from batchord.chains.runnable import Step
-from batchord.chains.shared_loop import running_code
-from batchord.worker.steady import survives
+from batchord.chains.composition.runnable import Step
+from batchord.chains.runtime.background import call_soon_threadsafe
+from batchord.chains.runtime.item_context import Run, place_of, run_of
+from batchord.chains.runtime.loop_lag import Lag
+from batchord.chains.runtime.loop_thread import LoopThread
+from batchord.chains.runtime.shared_loop import running_code
+from batchord.worker.execution.resilient_threads import survives
 
 logger = logging.getLogger(__name__)
 

@@ -7,9 +7,9 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from batchord.ledger.exchange import Keeping, Settlement, Wish
-from batchord.worker.attempt import Ended
-from batchord.worker.report import Report
+from batchord.ledger.storage.item_leases import Keeping, Settlement, Wish
+from batchord.worker.execution.attempt import Ended
+from batchord.worker.execution.task_report import Report
 
 logger = logging.getLogger(__name__)
 

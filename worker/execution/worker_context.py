@@ -7,25 +7,25 @@ import threading
 
 from celery import Celery
 
-from batchord.chains import limits
-from batchord.chains.background import call_soon_threadsafe
-from batchord.chains.loop import default_loop
-from batchord.chains.run import item_name
-from batchord.ledger.cache import OutputCache
-from batchord.ledger.callback import end_batch
-from batchord.ledger.connection import PATIENT
+from batchord.chains.ratelimit import limits
+from batchord.chains.runtime.background import call_soon_threadsafe
+from batchord.chains.runtime.item_context import item_name
+from batchord.chains.runtime.loop_thread import default_loop
+from batchord.ledger.broker.publisher import publish_due, publish_shards
 from batchord.ledger.errors import UnknownBatch
-from batchord.ledger.exchange import Exchange, Wish
-from batchord.ledger.limiter import LedgerLimiter
-from batchord.ledger.loops import Loops
+from batchord.ledger.lifecycle.completion_callback import end_batch
 from batchord.ledger.models import BatchRecord, ItemStatus
-from batchord.ledger.publish import publish_due, publish_shards
 from batchord.ledger.settings import Settings
-from batchord.ledger.store import Store
-from batchord.worker.leases import Leases
-from batchord.worker.report import Report
-from batchord.worker.runner import Runner
-from batchord.worker.watchdog import EXIT_CODE, Blocked, Watchdog, exit_now
+from batchord.ledger.storage.batch_store import Store
+from batchord.ledger.storage.connection import PATIENT
+from batchord.ledger.storage.item_leases import Exchange, Wish
+from batchord.ledger.storage.loop_lags import Loops
+from batchord.ledger.storage.output_cache import OutputCache
+from batchord.ledger.storage.rate_limiter import LedgerLimiter
+from batchord.worker.execution.item_scheduler import Runner
+from batchord.worker.execution.lease_heartbeat import Leases
+from batchord.worker.execution.task_report import Report
+from batchord.worker.execution.watchdog import EXIT_CODE, Blocked, Watchdog, exit_now
 
 logger = logging.getLogger(__name__)
 

@@ -15,9 +15,9 @@ def install(app: Celery, settings: Settings) -> None:
     # Here, as workers import this package's parent and have no use for a web server.
     from flower import urls
 
-    from batchord.worker.flower.desk import Desk
-    from batchord.worker.flower.loader import BatchLink, Loader
+    from batchord.worker.flower.queries import Desk
     from batchord.worker.flower.routes import routes
+    from batchord.worker.flower.template_loader import BatchLink, Loader
 
     if "template_loader" in urls.settings:
         return

@@ -15,6 +15,7 @@ from tornado.iostream import StreamClosedError
 from tornado.web import HTTPError, authenticated
 
 from batchord.chains.errors import BatchordError
+from batchord.ledger.core.message_ids import task_id, use_cancel
 from batchord.ledger.errors import (
     LedgerUnavailable,
     ResumeRefused,
@@ -24,9 +25,8 @@ from batchord.ledger.errors import (
     concerns_all,
 )
 from batchord.ledger.models import BatchStatus
-from batchord.ledger.wire import task_id, use_cancel
-from batchord.worker.flower.desk import CHUNK, MOST, PAGE, Action, Desk
-from batchord.worker.flower.stream import Stream
+from batchord.worker.flower.queries import CHUNK, MOST, PAGE, Action, Desk
+from batchord.worker.flower.sse import Stream
 
 P = ParamSpec("P")
 T = TypeVar("T")

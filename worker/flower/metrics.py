@@ -18,9 +18,9 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from batchord.chains.errors import BatchordError
 from batchord.ledger.errors import UnreadableBatch
 from batchord.ledger.models import BatchRecord, Repair
-from batchord.ledger.progress import Progress
-from batchord.ledger.totals import ChainTotals
-from batchord.worker.flower.desk import Desk
+from batchord.ledger.storage.batch_stats import Progress
+from batchord.ledger.storage.chain_totals import ChainTotals
+from batchord.worker.flower.queries import Desk
 
 logger = logging.getLogger(__name__)
 

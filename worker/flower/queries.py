@@ -12,17 +12,17 @@ from typing import Any, Final, Literal, ParamSpec, TypeVar
 
 from celery import Celery
 
+from batchord.ledger.core.message_ids import is_batch_id
 from batchord.ledger.errors import UnknownBatch
-from batchord.ledger.loops import Loops
+from batchord.ledger.lifecycle.batch_control import Steering
 from batchord.ledger.models import BatchRecord, BatchStatus, Item, ItemStatus
-from batchord.ledger.overview import Overview
-from batchord.ledger.progress import FailureGroup, Progress
-from batchord.ledger.reader import Reader
 from batchord.ledger.settings import Settings
-from batchord.ledger.steering import Steering
-from batchord.ledger.store import Store
-from batchord.ledger.totals import ChainTotals, totals
-from batchord.ledger.wire import is_batch_id
+from batchord.ledger.storage.batch_reader import Reader
+from batchord.ledger.storage.batch_search import Overview
+from batchord.ledger.storage.batch_stats import FailureGroup, Progress
+from batchord.ledger.storage.batch_store import Store
+from batchord.ledger.storage.chain_totals import ChainTotals, totals
+from batchord.ledger.storage.loop_lags import Loops
 
 #: Batches of one page, and of one answer of the API.
 PAGE: Final = 25

@@ -6,8 +6,8 @@ from typing import Any, Final
 from tornado.web import StaticFileHandler, url
 
 from batchord.worker.flower import handlers
-from batchord.worker.flower.desk import Desk
 from batchord.worker.flower.metrics import BatchMetrics, Metrics
+from batchord.worker.flower.queries import Desk
 
 _STATIC: Final = Path(__file__).parent / "static"
 

@@ -13,8 +13,18 @@ import time
 from celery import Celery
 
 from batchord.chains.errors import BatchordError
-from batchord.ledger.crash import crash_point
+from batchord.ledger.broker.publisher import (
+    FIRST,
+    gather,
+    publish_due,
+    publish_shards,
+    publish_tasks,
+    unsettled_tasks,
+)
+from batchord.ledger.core.failpoints import crash_point
+from batchord.ledger.core.sharding import Shard
 from batchord.ledger.errors import UnknownBatch, concerns_all
+from batchord.ledger.lifecycle.batch_control import Steering
 from batchord.ledger.models import (
     BatchRecord,
     BatchStatus,
@@ -23,21 +33,11 @@ from batchord.ledger.models import (
     Repair,
     announcements,
 )
-from batchord.ledger.publish import (
-    FIRST,
-    gather,
-    publish_due,
-    publish_shards,
-    publish_tasks,
-    unsettled_tasks,
-)
-from batchord.ledger.reader import Reader
-from batchord.ledger.shard import Shard
-from batchord.ledger.steering import Steering
-from batchord.worker.courier import Courier
-from batchord.worker.leases import RENEWALS
-from batchord.worker.runtime import Runtime
-from batchord.worker.steady import place_of
+from batchord.ledger.storage.batch_reader import Reader
+from batchord.worker.execution.lease_heartbeat import RENEWALS
+from batchord.worker.execution.resilient_threads import place_of
+from batchord.worker.execution.worker_context import Runtime
+from batchord.worker.provider_batch.poller import Courier
 from batchord.worker.tasks import commit_if_finalizing
 
 logger = logging.getLogger(__name__)

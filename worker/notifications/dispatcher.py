@@ -18,13 +18,19 @@ from celery import Celery
 from kombu.exceptions import OperationalError
 
 from batchord.chains.errors import BatchordError
-from batchord.ledger.callback import publish_callback
-from batchord.ledger.crash import crash_point
+from batchord.ledger.core.failpoints import crash_point
 from batchord.ledger.errors import concerns_all
+from batchord.ledger.lifecycle.completion_callback import publish_callback
+from batchord.ledger.lifecycle.webhook_policy import (
+    BadWebhook,
+    Undelivered,
+    checked_url,
+    deployment_url,
+    signers,
+)
 from batchord.ledger.models import BatchRecord
-from batchord.ledger.notices import ON_COMPLETE, Notice, Notices
-from batchord.ledger.webhook import BadWebhook, Undelivered, checked_url, deployment_url, signers
-from batchord.worker.runtime import Runtime
+from batchord.ledger.storage.outbox import ON_COMPLETE, Notice, Notices
+from batchord.worker.execution.worker_context import Runtime
 
 logger = logging.getLogger(__name__)
 
@@ -164,7 +170,7 @@ class NoticeThread:
 
     async def _send(self, notice: Notice) -> int:
         # On first use: most deployments have no webhooks, and it takes a quarter of their start.
-        from batchord.worker.receiver import send
+        from batchord.worker.notifications.webhook_sender import send
 
         settings = self._settings
         url = checked_url(notice.url or self._url or "", settings)

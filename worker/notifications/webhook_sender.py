@@ -17,7 +17,7 @@ import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
 from yarl import URL
 
-from batchord.ledger.webhook import Undelivered
+from batchord.ledger.lifecycle.webhook_policy import Undelivered
 
 #: Not for everyone though `ipaddress` takes them for public, in this Python or an older one: a
 #: cloud's metadata, protocol assignments, and the relay of 6to4.

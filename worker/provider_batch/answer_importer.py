@@ -5,22 +5,23 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any, Final
 
-from batchord.chains import RegisteredChain, provider
-from batchord.chains.batch_file import Answer, LineError, answer_of, body_of
+from batchord.chains import RegisteredChain
 from batchord.chains.errors import ChainError, set_step
-from batchord.chains.offline import Offline
-from batchord.chains.run import report_usage
+from batchord.chains.openai import client
+from batchord.chains.provider_batch.file_format import Answer, LineError, answer_of, body_of
+from batchord.chains.runtime.item_context import report_usage
+from batchord.chains.steps.offline_call import Offline
 from batchord.chains.usage import Usage
-from batchord.ledger.crash import crash_point
-from batchord.ledger.exchange import Claim
-from batchord.ledger.parts import Part, Parts
-from batchord.ledger.reader import Reader
-from batchord.ledger.schema import page_of
-from batchord.ledger.shard import Shard
-from batchord.worker.attempt import Ended
-from batchord.worker.desk import Desk, pages
-from batchord.worker.outbox import NotNow, index_of
-from batchord.worker.told import config_of
+from batchord.ledger.core.failpoints import crash_point
+from batchord.ledger.core.sharding import Shard
+from batchord.ledger.storage.batch_reader import Reader
+from batchord.ledger.storage.item_leases import Claim
+from batchord.ledger.storage.keys import page_of
+from batchord.ledger.storage.provider_parts import Part, Parts
+from batchord.worker.execution.attempt import Ended
+from batchord.worker.execution.item_input import config_of
+from batchord.worker.provider_batch.item_claims import Desk, pages
+from batchord.worker.provider_batch.request_file import NotNow, index_of
 
 logger = logging.getLogger(__name__)
 
@@ -127,7 +128,7 @@ class Inbox:
         except ChainError as error:
             set_step(error, self._plan.label)
             raise
-        report_usage(provider.paid(body, self._plan.call.asked_for(), batch=True))
+        report_usage(client.paid(body, self._plan.call.asked_for(), batch=True))
         return await self._plan.output(body, config_of(claim))
 
     def _goes_live(self, ended: Ended | None) -> bool:

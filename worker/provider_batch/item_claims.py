@@ -9,20 +9,20 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Final, NamedTuple
 
-from batchord.chains.background import spawn
-from batchord.chains.limited import of_batch
-from batchord.chains.loop import default_loop
-from batchord.chains.run import Run, item_name, scope
+from batchord.chains.ratelimit.guard import of_batch
+from batchord.chains.runtime.background import spawn
+from batchord.chains.runtime.item_context import Run, item_name, scope
+from batchord.chains.runtime.loop_thread import default_loop
 from batchord.chains.usage import Usage
-from batchord.ledger.cache import OutputCache
-from batchord.ledger.exchange import Claim, Exchange, Keeping, Receipt, Wish
-from batchord.ledger.schema import PAGE_SIZE
-from batchord.ledger.shard import Shard
-from batchord.worker.attempt import Ended, Runs, Tools, attempt
-from batchord.worker.cached import CachedOutputs
-from batchord.worker.mail import HELD
-from batchord.worker.runtime import Runtime
-from batchord.worker.work import log_settled, settlement_of
+from batchord.ledger.core.sharding import Shard
+from batchord.ledger.storage.item_leases import Claim, Exchange, Keeping, Receipt, Wish
+from batchord.ledger.storage.keys import PAGE_SIZE
+from batchord.ledger.storage.output_cache import OutputCache
+from batchord.worker.execution.attempt import Ended, Runs, Tools, attempt
+from batchord.worker.execution.cached_outputs import CachedOutputs
+from batchord.worker.execution.ledger_batcher import HELD
+from batchord.worker.execution.work_items import log_settled, settlement_of
+from batchord.worker.execution.worker_context import Runtime
 
 logger = logging.getLogger(__name__)
 

@@ -8,11 +8,11 @@ the provider has of the part is cancelled.
 import logging
 from typing import Final
 
-from batchord.chains.batch_api import ENDED, BatchAPI, ProviderBatch
 from batchord.chains.errors import ChainError, RetryLater
-from batchord.ledger.parts import Part, Parts
-from batchord.ledger.store import Store
-from batchord.worker.outbox import NotNow
+from batchord.chains.provider_batch.api import ENDED, BatchAPI, ProviderBatch
+from batchord.ledger.storage.batch_store import Store
+from batchord.ledger.storage.provider_parts import Part, Parts
+from batchord.worker.provider_batch.request_file import NotNow
 
 logger = logging.getLogger(__name__)
 

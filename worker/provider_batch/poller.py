@@ -12,11 +12,11 @@ from functools import partial
 
 from celery import Celery
 
-from batchord.ledger.parts import Parts
-from batchord.worker.consignment import Consignment
-from batchord.worker.leases import RENEWALS
-from batchord.worker.runtime import Runtime
-from batchord.worker.steady import survives
+from batchord.ledger.storage.provider_parts import Parts
+from batchord.worker.execution.lease_heartbeat import RENEWALS
+from batchord.worker.execution.resilient_threads import survives
+from batchord.worker.execution.worker_context import Runtime
+from batchord.worker.provider_batch.reconciler import Consignment
 
 
 class Courier:

@@ -9,21 +9,21 @@ from typing import Final
 from celery import Celery
 
 from batchord.chains import get_chain
-from batchord.chains.batch_api import ENDED, BatchAPI, ProviderBatch
 from batchord.chains.errors import ChainError, ChainNotFound, RetryLater, explain
-from batchord.chains.offline import NotOffline, Offline, offline
-from batchord.ledger.crash import crash_point
-from batchord.ledger.exchange import Exchange
+from batchord.chains.provider_batch.api import ENDED, BatchAPI, ProviderBatch
+from batchord.chains.steps.offline_call import NotOffline, Offline, offline
+from batchord.ledger.broker.publisher import publish_shards
+from batchord.ledger.core.failpoints import crash_point
+from batchord.ledger.lifecycle.batch_control import Steering
 from batchord.ledger.models import BatchStatus, PauseReason
-from batchord.ledger.parts import Field, Part, Parts
-from batchord.ledger.publish import publish_shards
-from batchord.ledger.reader import Reader
-from batchord.ledger.steering import Steering
-from batchord.worker.desk import Desk
-from batchord.worker.inbox import Inbox
-from batchord.worker.lost_replies import LostReplies
-from batchord.worker.outbox import NotNow, OperatorWanted, Outbox
-from batchord.worker.runtime import Runtime
+from batchord.ledger.storage.batch_reader import Reader
+from batchord.ledger.storage.item_leases import Exchange
+from batchord.ledger.storage.provider_parts import Field, Part, Parts
+from batchord.worker.execution.worker_context import Runtime
+from batchord.worker.provider_batch.answer_importer import Inbox
+from batchord.worker.provider_batch.item_claims import Desk
+from batchord.worker.provider_batch.lost_replies import LostReplies
+from batchord.worker.provider_batch.request_file import NotNow, OperatorWanted, Outbox
 from batchord.worker.tasks import close_shard
 
 logger = logging.getLogger(__name__)

@@ -6,16 +6,16 @@ from tempfile import TemporaryFile
 from typing import IO, Any, Final, NamedTuple
 
 from batchord.chains import RegisteredChain
-from batchord.chains.batch_file import request_line
-from batchord.chains.offline import Offline
-from batchord.ledger.crash import crash_point
-from batchord.ledger.exchange import Claim
+from batchord.chains.provider_batch.file_format import request_line
+from batchord.chains.steps.offline_call import Offline
+from batchord.ledger.core.failpoints import crash_point
 from batchord.ledger.models import ItemError, PauseReason
-from batchord.ledger.parts import Part, Parts
 from batchord.ledger.settings import Settings
-from batchord.worker.attempt import failed
-from batchord.worker.desk import Desk, Ran, pages
-from batchord.worker.told import config_of, input_of
+from batchord.ledger.storage.item_leases import Claim
+from batchord.ledger.storage.provider_parts import Part, Parts
+from batchord.worker.execution.attempt import failed
+from batchord.worker.execution.item_input import config_of, input_of
+from batchord.worker.provider_batch.item_claims import Desk, Ran, pages
 
 _INDEX: Final = re.compile(r"[0-9]{1,10}")
 #: Items whose requests are in memory at a time.

@@ -1,0 +1,1 @@
+"""Read and write files and pipes: JSON lines, OpenAI's batch files."""

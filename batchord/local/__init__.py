@@ -1,0 +1,1 @@
+"""One-machine mode: the embedded server, a local model, and their processes."""

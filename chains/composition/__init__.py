@@ -1,0 +1,1 @@
+"""Compose steps into chains: what every chain can do, sequences, branches, functions, adapters."""

@@ -1,0 +1,1 @@
+"""What LangChain's objects tell, and how they travel; imports nothing of LangChain's by itself."""

@@ -1,0 +1,1 @@
+"""Run an item: the event loop, its context, deadlines, retries and checkpoints."""

@@ -1,0 +1,1 @@
+"""The steps of chains: prompts, language models, embeddings, retrieval, raw requests."""

@@ -1,0 +1,1 @@
+"""Celery on Redis: the app, the transport, the chord backend, publishing."""

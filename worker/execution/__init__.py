@@ -1,0 +1,1 @@
+"""Run items: the scheduler, leases, attempts, checkpoints, and what watches over them."""

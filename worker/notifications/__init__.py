@@ -1,0 +1,1 @@
+"""Deliver the outbox: callbacks and webhooks."""
