@@ -11,12 +11,11 @@ from batchord.chains.errors import (
     BatchordError,
     ChainError,
     ChainNotFound,
-    ErrorInfo,
     InvalidInput,
     OperatorNeeded,
     RetryLater,
-    explain,
 )
+from batchord.chains.explain import ErrorInfo, explain
 from batchord.chains.ratelimit.limits import RateLimit
 from batchord.chains.registry import RegisteredChain, Registry, get_chain, register, registered
 from batchord.chains.runtime.item_context import report_usage

@@ -12,7 +12,8 @@ import pydantic
 
 from batchord.chains.composition.as_runnable import coerce
 from batchord.chains.composition.runnable import Runnable
-from batchord.chains.errors import ChainNotFound, InvalidInput, validation_message
+from batchord.chains.errors import ChainNotFound, InvalidInput
+from batchord.chains.explain import validation_message
 from batchord.chains.runtime.retry import RetryPolicy
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")

@@ -8,7 +8,7 @@ from typing import Any
 from batchord.chains.composition.function import takes_config
 from batchord.chains.composition.runnable import Step
 from batchord.chains.config import RunnableConfig, filled
-from batchord.chains.errors import set_path
+from batchord.chains.explain import set_path
 from batchord.chains.langchain import inspection
 from batchord.chains.openai import client
 from batchord.chains.runtime.item_context import current_run

@@ -9,7 +9,8 @@ from batchord.chains.composition.as_runnable import coerce
 from batchord.chains.composition.parallel import Parallel
 from batchord.chains.composition.runnable import Runnable, Step
 from batchord.chains.config import RunnableConfig, max_concurrency, merged
-from batchord.chains.errors import InvalidInput, PutOff
+from batchord.chains.errors import InvalidInput
+from batchord.chains.explain import PutOff
 from batchord.chains.runtime.concurrency import as_ended, current_gate, gated_context
 from batchord.chains.runtime.item_context import at
 from batchord.chains.runtime.retry import RetryPolicy, attempts

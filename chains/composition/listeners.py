@@ -13,7 +13,7 @@ from batchord.chains.composition.derived import Derived
 from batchord.chains.composition.function import takes_config
 from batchord.chains.composition.runnable import Runnable
 from batchord.chains.config import RunnableConfig, filled
-from batchord.chains.errors import PutOff
+from batchord.chains.explain import PutOff
 from batchord.chains.runtime.loop_thread import in_thread
 
 logger = logging.getLogger(__name__)

@@ -17,7 +17,8 @@ from weakref import WeakKeyDictionary
 import pydantic
 
 from batchord.chains import pricing
-from batchord.chains.errors import MAX_RAW, ChainError, OperatorNeeded, RetryLater, as_chain_error
+from batchord.chains.errors import ChainError, OperatorNeeded, RetryLater
+from batchord.chains.explain import MAX_RAW, as_chain_error
 from batchord.chains.openai.error_body import fault_in, reason, text_of
 from batchord.chains.ratelimit.limits import RateLimit
 from batchord.chains.runtime.durable_step import idempotency_key

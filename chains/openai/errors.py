@@ -10,13 +10,8 @@ from typing import Any
 
 import openai
 
-from batchord.chains.errors import (
-    MAX_RAW,
-    ChainError,
-    OperatorNeeded,
-    RetryLater,
-    mask,
-)
+from batchord.chains.errors import ChainError, OperatorNeeded, RetryLater
+from batchord.chains.explain import MAX_RAW, mask
 from batchord.chains.openai.empty_accounts import cannot_pay
 from batchord.chains.openai.error_body import Fault, fault_in, said_in, text_of
 

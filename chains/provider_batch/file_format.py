@@ -5,7 +5,8 @@ import re
 
 from pydantic import BaseModel, JsonValue, ValidationError
 
-from batchord.chains.errors import MAX_RAW, ChainError, RetryLater, whole_text
+from batchord.chains.errors import ChainError, RetryLater
+from batchord.chains.explain import MAX_RAW, whole_text
 from batchord.chains.openai.error_body import said_in, text_of
 
 _CUSTOM_ID = re.compile(rb'"custom_id"\s*:\s*("(?:[^"\\]|\\.)*")')

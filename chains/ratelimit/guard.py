@@ -7,7 +7,8 @@ from contextvars import ContextVar
 from typing import Final, TypeVar
 from weakref import WeakKeyDictionary
 
-from batchord.chains.errors import PutOff, RetryLater
+from batchord.chains.errors import RetryLater
+from batchord.chains.explain import PutOff
 from batchord.chains.ratelimit.admission_queue import Turns
 from batchord.chains.ratelimit.limits import Limiter, RateLimit, limiter
 from batchord.chains.runtime.deadline import Deadline, all_paused, current_deadline

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from typing import Final, TypeVar
 
-from batchord.chains.errors import PutOff, explain
+from batchord.chains.explain import PutOff, explain
 from batchord.chains.runtime.checkpoints import Kept, Tries
 
 T = TypeVar("T")

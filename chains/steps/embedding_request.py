@@ -12,7 +12,8 @@ from collections.abc import Awaitable, Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
-from batchord.chains.errors import ChainError, PutOff, RetryLater
+from batchord.chains.errors import ChainError, RetryLater
+from batchord.chains.explain import PutOff
 from batchord.chains.runtime.deadline import Deadline, all_paused
 from batchord.chains.steps.vectors import UnsoundIndex, Vector, of_length
 from batchord.chains.usage import Usage

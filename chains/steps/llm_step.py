@@ -20,7 +20,8 @@ import pydantic
 
 from batchord.chains.composition.runnable import Step
 from batchord.chains.config import RunnableConfig
-from batchord.chains.errors import ChainError, InvalidInput, validation_message, whole_text
+from batchord.chains.errors import ChainError, InvalidInput
+from batchord.chains.explain import validation_message, whole_text
 from batchord.chains.langchain import inspection
 from batchord.chains.openai import client
 from batchord.chains.ratelimit.guard import within

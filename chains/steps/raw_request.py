@@ -12,13 +12,8 @@ from pydantic_core import PydanticCustomError
 
 from batchord.chains.composition.runnable import Step
 from batchord.chains.config import RunnableConfig
-from batchord.chains.errors import (
-    MAX_RAW,
-    ChainError,
-    InvalidInput,
-    as_chain_error,
-    validation_message,
-)
+from batchord.chains.errors import ChainError, InvalidInput
+from batchord.chains.explain import MAX_RAW, as_chain_error, validation_message
 from batchord.chains.openai import client
 from batchord.chains.ratelimit.guard import within
 from batchord.chains.ratelimit.limits import RateLimit, estimated_tokens

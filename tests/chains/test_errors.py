@@ -20,7 +20,7 @@ from batchord.chains import (
     RetryLater,
     explain,
 )
-from batchord.chains.errors import MAX_MESSAGE
+from batchord.chains.explain import MAX_MESSAGE
 from batchord.chains.openai.errors import retry_after, translation
 
 REQUEST = httpx2.Request("POST", "http://127.0.0.1/v1/chat/completions")

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from batchord.chains import ChainError, ErrorInfo, OperatorNeeded, RetryLater, explain
-from batchord.chains.errors import MAX_MESSAGE, MAX_RAW, as_chain_error
+from batchord.chains.explain import MAX_MESSAGE, MAX_RAW, as_chain_error
 from batchord.ledger.models import ItemError
 
 

@@ -11,14 +11,8 @@ from dataclasses import replace
 from typing import Any, Final, NamedTuple
 
 from batchord.chains import ChainNotFound, RegisteredChain, get_chain
-from batchord.chains.errors import (
-    OperatorNeeded,
-    PutOff,
-    RetryLater,
-    as_chain_error,
-    bounded_raw,
-    explain,
-)
+from batchord.chains.errors import OperatorNeeded, RetryLater
+from batchord.chains.explain import PutOff, as_chain_error, bounded_raw, explain
 from batchord.chains.langchain.objects import dump
 from batchord.chains.runtime.checkpoints import Kept
 from batchord.chains.runtime.deadline import Deadline

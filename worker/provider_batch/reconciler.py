@@ -9,7 +9,8 @@ from typing import Final
 from celery import Celery
 
 from batchord.chains import get_chain
-from batchord.chains.errors import ChainError, ChainNotFound, RetryLater, explain
+from batchord.chains.errors import ChainError, ChainNotFound, RetryLater
+from batchord.chains.explain import explain
 from batchord.chains.provider_batch.api import ENDED, BatchAPI, ProviderBatch
 from batchord.chains.steps.offline_call import NotOffline, Offline, offline
 from batchord.ledger.broker.publisher import publish_shards
