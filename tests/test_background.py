@@ -85,12 +85,12 @@ def started(path: Path) -> Iterator[tuple[int, str]]:
 
 
 def test_tasks_and_timers_of_the_process_are_started_in_one_place() -> None:
-    root = Path(background.__file__).parent.parent
+    root = Path(__file__).parents[1]
     files = [path for room in ROOMS for path in sorted((root / room).rglob("*.py"))]
     found = {
         (str(path.relative_to(root)), name): line
         for path in files
-        if path != Path(background.__file__)
+        if path != Path(background.__file__).resolve()
         for line, name in started(path)
     }
     raw = {f"{path}:{line}": name for (path, name), line in found.items()}

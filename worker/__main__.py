@@ -3,8 +3,7 @@
 So is `python -P -m batchord.worker flower ARGS` for Flower.
 
 Celery puts the working directory in front of `sys.path` while it looks for the app, where a user's
-own `worker/` or `chains/` would shadow ours. Here ours are imported first and the working directory
-comes last: a user's modules are found and none shadows ours.
+`celery/` or `redis.py` would shadow a library. Here the libraries are imported first.
 """
 
 import os
@@ -16,10 +15,10 @@ import time
 
 def main() -> None:
     """Run one Celery worker, or Flower, until it is told to stop."""
+    from batchord.ledger.core.working_directory import add_working_directory
     from batchord.worker.app import app
 
-    if os.getcwd() not in sys.path:
-        sys.path.append(os.getcwd())
+    add_working_directory()
     grace = os.environ.get("BATCHORD_SUPERVISED")
     if grace:
         threading.Thread(

@@ -17,6 +17,7 @@ from pydantic import SecretStr
 from batchord.chains import get_chain
 from batchord.chains.errors import BatchordError
 from batchord.ledger.broker.celery_app import create_app
+from batchord.ledger.core.working_directory import add_working_directory
 from batchord.ledger.errors import LedgerUnavailable
 from batchord.ledger.settings import NoServer, Settings
 from batchord.ledger.storage.batch_reader import Reader
@@ -39,8 +40,7 @@ def import_chains(modules: tuple[str, ...]) -> None:
     Raises:
         LocalError: one cannot be imported; the message says why.
     """
-    if os.getcwd() not in sys.path:
-        sys.path.append(os.getcwd())
+    add_working_directory()
     for module in modules:
         try:
             importlib.import_module(module)

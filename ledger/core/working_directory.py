@@ -1,0 +1,23 @@
+"""Find a user's modules in the working directory, so that none shadows a library or Batchord."""
+
+import os
+import sys
+from pathlib import Path
+
+import batchord
+
+
+def add_working_directory() -> None:
+    """Put the working directory on `sys.path`: behind the libraries, before a checkout of Batchord.
+
+    A checkout has folders named `chains`, `ledger`, `producer` and `worker`. An editable install
+    puts the checkout on `sys.path`, where these folders must not hide modules of a user's project.
+    """
+    here = os.getcwd()
+    if here in sys.path:
+        return
+    checkout = Path(batchord.__file__).parents[1]
+    if (checkout / "pyproject.toml").exists() and str(checkout) in sys.path:
+        sys.path.insert(sys.path.index(str(checkout)), here)
+    else:
+        sys.path.append(here)
