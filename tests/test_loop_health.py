@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from batchord.ledger.lifecycle.diagnostics import Grade, checkup
+from batchord.worker.control import ILL
 from batchord.worker.flower.metrics import BatchMetrics
 from batchord.worker.flower.queries import Desk
-from batchord.worker.health import ILL
 from tests.conftest import Deploy
 from tests.harness import CHAINS, Deployment, wait_until
 

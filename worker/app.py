@@ -23,9 +23,8 @@ from batchord.ledger.broker.celery_app import create_app
 from batchord.ledger.broker.celery_rules import RULES, broken
 from batchord.ledger.lifecycle import webhook_policy
 from batchord.ledger.settings import Settings
-from batchord.worker.control import with_answers
+from batchord.worker.control import answer_pings, with_answers
 from batchord.worker.execution.worker_context import HAND_BACK, Runtime
-from batchord.worker.health import answer_pings
 from batchord.worker.maintenance.sweep import Sweep
 from batchord.worker.notifications.dispatcher import NoticeThread
 from batchord.worker.tasks import register_tasks

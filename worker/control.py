@@ -1,4 +1,4 @@
-"""Celery's remote control where it is about tasks of batches: the answer names what does it."""
+"""Answer Celery's remote control where it is about tasks of batches, or about the event loop."""
 
 import logging
 from collections.abc import Callable, Iterable, Mapping
@@ -6,14 +6,18 @@ from functools import partial
 from typing import Any, Final
 
 from celery.utils.functional import maybe_list
+from celery.worker.control import Panel
 
 from batchord.ledger.core.message_ids import GATHER, RUN_ITEMS, batch_of_task, use_cancel
+from batchord.worker.execution.worker_context import Runtime
 
 logger = logging.getLogger(__name__)
 
 #: `handler(state, **arguments)` returns the reply, which is `{"ok": ...}` or `{"error": ...}`.
 Handler = Callable[..., Any]
 
+#: Seconds that a loop may be late before its process counts as ill.
+ILL: Final = 5.0
 _DEADLINE: Final = "set BATCHORD_ITEM_TIMEOUT, or register the chain with a timeout"
 
 
@@ -51,3 +55,17 @@ def _time_limit(celerys: Handler, state: Any, task_name: Any = None, **options: 
     if task_name in (RUN_ITEMS, GATHER):
         return {"error": f"{task_name} takes no time limit: {_DEADLINE}"}
     return celerys(state, task_name=task_name, **options)
+
+
+def answer_pings(runtime: Runtime) -> None:
+    """Have this worker's answer to `celery inspect ping` be an error while its loop is blocked."""
+
+    def ping(state: Any, **_: Any) -> Mapping[str, str]:
+        """Answer pong, or an error that says how long the event loop has been blocked."""
+        watchdog = runtime.watchdog
+        late = 0.0 if watchdog is None else watchdog.lag.now()
+        if late > ILL:
+            return {"error": f"event loop blocked for {late:.1f} s"}
+        return {"ok": "pong"}
+
+    Panel.data["ping"] = ping

@@ -7,33 +7,14 @@ ledger how late theirs are.
 
 import socket
 import sys
-from collections.abc import Mapping
 from typing import Any, Final
-
-from celery.worker.control import Panel
 
 from batchord.chains.errors import BatchordError
 from batchord.ledger.storage.loop_lags import Loops
-from batchord.worker.execution.worker_context import Runtime
+from batchord.worker.control import ILL
 
-#: Seconds that a loop may be late before its process counts as ill.
-ILL: Final = 5.0
 #: Seconds that a process has to answer.
 ANSWERS: Final = 10.0
-
-
-def answer_pings(runtime: Runtime) -> None:
-    """Have this worker's answer to `celery inspect ping` be an error while its loop is blocked."""
-
-    def ping(state: Any, **_: Any) -> Mapping[str, str]:
-        """Answer pong, or an error that says how long the event loop has been blocked."""
-        watchdog = runtime.watchdog
-        late = 0.0 if watchdog is None else watchdog.lag.now()
-        if late > ILL:
-            return {"error": f"event loop blocked for {late:.1f} s"}
-        return {"ok": "pong"}
-
-    Panel.data["ping"] = ping
 
 
 def problems(app: Any, store: Any) -> list[str]:

@@ -20,9 +20,9 @@ from batchord.commands.options import (
     model_option,
     settings_with,
     submit_options,
-    writable,
 )
 from batchord.io import json_lines, openai_lines
+from batchord.io.paths import writable
 from batchord.ledger.models import Item, ItemStatus, announcements
 from batchord.local.services import has_server
 from batchord.output import cost_format, render, status_view

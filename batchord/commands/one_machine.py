@@ -30,8 +30,8 @@ from batchord.commands.options import (
     settings_with,
     submit_options,
     worker_options,
-    writable,
 )
+from batchord.io.paths import writable
 from batchord.ledger.lifecycle import webhook_policy
 from batchord.ledger.models import BatchRecord, ItemStatus
 from batchord.local import services

@@ -4,7 +4,6 @@ import os
 import sys
 from collections.abc import Callable
 from functools import wraps
-from pathlib import Path
 from typing import IO, Any, Final, Literal, TypedDict, TypeVar, cast
 
 import click
@@ -61,17 +60,6 @@ def attempts_options(command: F) -> F:
     ):
         command_with_options = option(command_with_options)
     return cast(F, command_with_options)
-
-
-def writable(context: click.Context, option: click.Parameter, path: Path | None) -> Path | None:
-    """Refuse now what could not be written after hours of work."""
-    if path is None:
-        return None
-    if not path.parent.is_dir():
-        raise click.BadParameter(f"there is no folder {str(path.parent)!r}: make it first")
-    if not os.access(path.parent, os.W_OK) or (path.exists() and not path.is_file()):
-        raise click.BadParameter(f"{str(path)!r} cannot be replaced: name another file")
-    return path
 
 
 class Inputs(click.File):

@@ -8,8 +8,8 @@ from typing import Any, Literal, NamedTuple, TypeVar
 
 import click
 
-from batchord.commands.options import writable
 from batchord.io import openai_lines
+from batchord.io.paths import writable
 from batchord.ledger.models import Item
 from batchord.producer import Batch
 from batchord.producer.export import NotVectors, replacing, write_lines, write_matrix

@@ -4,8 +4,6 @@ import os
 import sys
 from pathlib import Path
 
-import batchord
-
 
 def add_working_directory() -> None:
     """Put the working directory on `sys.path`: behind the libraries, before a checkout of Batchord.
@@ -16,7 +14,7 @@ def add_working_directory() -> None:
     here = os.getcwd()
     if here in sys.path:
         return
-    checkout = Path(batchord.__file__).parents[1]
+    checkout = Path(__file__).parents[3]
     if (checkout / "pyproject.toml").exists() and str(checkout) in sys.path:
         sys.path.insert(sys.path.index(str(checkout)), here)
     else:
