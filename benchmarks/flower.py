@@ -22,8 +22,8 @@ from urllib.request import urlopen
 from batchord import Client, register
 from batchord.ledger.core.sharding import Cut
 from batchord.ledger.models import ItemStatus
-from batchord.ledger.storage.batch_store import Store
-from batchord.ledger.storage.item_leases import Exchange, Settlement, Wish
+from batchord.ledger.storage.batch_store import BatchStore
+from batchord.ledger.storage.item_leases import ClaimRequest, ItemLeases, Settlement
 from chaos.server import Server, free_port
 
 LIMIT_MS: Final = 100
@@ -47,8 +47,8 @@ def fill(client: Client, batches: int) -> None:
 def run_one(client: Client, items: int) -> str:
     """Submit a large batch, and have its items end as a worker has them; return its id."""
     batch = client.submit("noop", range(items), custom_ids=(f"row-{n}" for n in range(items)))
-    store = Store(client.settings)
-    keys, exchange = store.keys.batch(batch.id), Exchange(store)
+    store = BatchStore(client.settings)
+    keys, exchange = store.keys.batch(batch.id), ItemLeases(store)
     with store.redis.pipeline(transaction=False) as pipe:
         for shard in range(items // _CUT.shard_items):
             start = shard * _CUT.shard_items
@@ -56,7 +56,7 @@ def run_one(client: Client, items: int) -> str:
         pipe.execute()
     for start in range(0, items, PAGE):
         page = range(start, start + PAGE)
-        exchange.swap([], [Wish(batch_id=batch.id, index=n, token="t") for n in page])
+        exchange.swap([], [ClaimRequest(batch_id=batch.id, index=n, token="t") for n in page])
         exchange.swap([_ended(batch.id, n) for n in page], [])
     return batch.id
 

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Final, ParamSpec, TypeVar
 
-from batchord.ledger.storage.batch_reader import Reader
+from batchord.ledger.storage.batch_reader import BatchReader
 from batchord.producer.event_listener import EventListener
 
 #: Threads for short calls. The event loop's default executor is the application's: name look-ups
@@ -26,7 +26,7 @@ class AsyncEdge:
     loops at once.
     """
 
-    def __init__(self, reader: Reader) -> None:
+    def __init__(self, reader: BatchReader) -> None:
         self._reader = reader
         self._lock = threading.Lock()
         self._pid = 0

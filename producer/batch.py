@@ -9,11 +9,11 @@ from typing import Any, Final
 from batchord.ledger.budget import Budget
 from batchord.ledger.core.arguments import check_codes, check_int, check_timeout
 from batchord.ledger.errors import BatchPaused, ItemNotSucceeded, UnknownBatch
-from batchord.ledger.lifecycle.batch_control import Steering
+from batchord.ledger.lifecycle.batch_control import BatchControl
 from batchord.ledger.models import BatchRecord, BatchStatus, Item, ItemStatus, RequestCounts
-from batchord.ledger.storage.batch_reader import Reader
+from batchord.ledger.storage.batch_reader import BatchReader
 from batchord.ledger.storage.batch_stats import Progress
-from batchord.ledger.storage.events import BatchEvent, News
+from batchord.ledger.storage.events import BatchEvent, EventReader
 from batchord.ledger.storage.keys import PAGE_SIZE
 from batchord.producer.async_edge import AsyncEdge
 from batchord.producer.export import Exported, Format, write_lines, write_matrix
@@ -48,7 +48,9 @@ class Batch:
     Redis cannot be reached; what has begun to wait bears that for a minute first.
     """
 
-    def __init__(self, batch_id: str, reader: Reader, steering: Steering, edge: AsyncEdge) -> None:
+    def __init__(
+        self, batch_id: str, reader: BatchReader, steering: BatchControl, edge: AsyncEdge
+    ) -> None:
         self.id = batch_id
         self._reader = reader
         self._steering = steering
@@ -273,7 +275,7 @@ class Batch:
                 yield from self._await_news(place, raise_if_paused)
 
     def _events(self) -> PagedSteps[BatchEvent]:
-        news = News(self._reader, self.id)
+        news = EventReader(self._reader, self.id)
         while True:
             yield Page((yield from ask(PATIENCE, news.look)))
             if news.ended:

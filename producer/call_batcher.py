@@ -19,7 +19,7 @@ class _Call(NamedTuple):
     ended: asyncio.Future[Any]
 
 
-class Gathering:
+class CallBatcher:
     """Collects calls for `seconds` after the first one, and runs them as one batch.
 
     Each event loop has batches of its own.

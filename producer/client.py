@@ -10,12 +10,12 @@ from batchord.chains.config import RunnableConfig
 from batchord.ledger.broker.celery_app import create_app
 from batchord.ledger.budget import Budget
 from batchord.ledger.core.arguments import check_time
-from batchord.ledger.lifecycle.batch_control import Steering
+from batchord.ledger.lifecycle.batch_control import BatchControl
 from batchord.ledger.lifecycle.diagnostics import Finding, checkup
 from batchord.ledger.models import BatchRecord, ChainRecord
 from batchord.ledger.settings import Settings
-from batchord.ledger.storage.batch_reader import Reader
-from batchord.ledger.storage.batch_store import Store
+from batchord.ledger.storage.batch_reader import BatchReader
+from batchord.ledger.storage.batch_store import BatchStore
 from batchord.producer.async_edge import AsyncEdge
 from batchord.producer.batch import Batch
 from batchord.producer.completion_window import Window
@@ -46,10 +46,10 @@ class Client:
         if redis_url is not None:
             settings = settings.model_copy(update={"redis_url": SecretStr(redis_url)})
         self.settings = settings
-        self._store = Store(settings)
-        self._reader = Reader(self._store)
+        self._store = BatchStore(settings)
+        self._reader = BatchReader(self._store)
         self._app = create_app(settings)
-        self._steering = Steering(self._app, self._store)
+        self._steering = BatchControl(self._app, self._store)
         self._edge = AsyncEdge(self._reader)
 
     def __enter__(self) -> "Client":

@@ -5,7 +5,7 @@ from typing import Any, Final, Literal
 
 from batchord.ledger.models import ChainUse, Frozen
 from batchord.ledger.settings import Settings
-from batchord.ledger.storage.batch_reader import Reader
+from batchord.ledger.storage.batch_reader import BatchReader
 from batchord.producer.inputs import blocks, check_for
 
 #: Characters of an input that make a token, where nothing better is known.
@@ -27,7 +27,9 @@ class Estimate(Frozen):
     batches: int = 0
 
 
-def estimate(reader: Reader, settings: Settings, chain: str, inputs: Iterable[Any]) -> Estimate:
+def estimate(
+    reader: BatchReader, settings: Settings, chain: str, inputs: Iterable[Any]
+) -> Estimate:
     """Count the inputs, checked as they are at a submit, and scale what is known to them."""
     items = characters = 0
     for block in blocks(inputs, None, check_for(chain, reader), settings):

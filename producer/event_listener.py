@@ -7,7 +7,7 @@ from typing import Final, NamedTuple
 
 from batchord.chains.errors import BatchordError
 from batchord.ledger.errors import UnreadableBatch
-from batchord.ledger.storage.batch_reader import WAIT_STEP, Reader, stream_place
+from batchord.ledger.storage.batch_reader import WAIT_STEP, BatchReader, stream_place
 
 #: Longest time in seconds until the thread sees a waiter that has joined while it listens.
 _JOIN: Final = 0.2
@@ -43,7 +43,7 @@ class EventListener:
     The thread runs while there are waiters, and ends with the last one.
     """
 
-    def __init__(self, reader: Reader) -> None:
+    def __init__(self, reader: BatchReader) -> None:
         self._reader = reader
         self._lock = threading.Lock()
         self._waiters: set[_Waiter] = set()

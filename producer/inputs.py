@@ -13,7 +13,7 @@ from batchord.ledger.core.compression import with_head
 from batchord.ledger.core.json_values import decode, encode
 from batchord.ledger.errors import SubmitRefused, ValueRejected
 from batchord.ledger.settings import Settings
-from batchord.ledger.storage.batch_reader import Reader
+from batchord.ledger.storage.batch_reader import BatchReader
 from batchord.ledger.storage.keys import PAGE_SIZE
 
 #: A block is written when it holds so many bytes, or fills its page.
@@ -44,7 +44,7 @@ class Block:
         return self.size >= BLOCK_BYTES or self.stop % PAGE_SIZE == 0
 
 
-def check_for(chain: str, reader: Reader) -> Check:
+def check_for(chain: str, reader: BatchReader) -> Check:
     """Return what checks an input against the chain's declared type.
 
     The chain registered in this process decides if there is one, else what the workers announced.
@@ -77,7 +77,7 @@ def _anything(text: str) -> None:
     """Accept any JSON."""
 
 
-def live_only(chain: str, reader: Reader) -> str | None:
+def live_only(chain: str, reader: BatchReader) -> str | None:
     """Return why the chain cannot run in provider mode; None: it can."""
     here = registered().get(chain)
     if here is not None:
@@ -86,7 +86,7 @@ def live_only(chain: str, reader: Reader) -> str | None:
     return None if announced is None else announced.live_only
 
 
-def uncached(chain: str, reader: Reader) -> str | None:
+def uncached(chain: str, reader: BatchReader) -> str | None:
     """Return why a batch of the chain may not take outputs from the cache; None: it may."""
     here = registered().get(chain)
     if here is not None:
@@ -95,7 +95,7 @@ def uncached(chain: str, reader: Reader) -> str | None:
     return None if announced is None else announced.uncached
 
 
-def unmetered(chain: str, reader: Reader) -> str | None:
+def unmetered(chain: str, reader: BatchReader) -> str | None:
     """Return why a batch of the chain may not have a budget; None: it may."""
     here = registered().get(chain)
     if here is not None:
@@ -104,7 +104,7 @@ def unmetered(chain: str, reader: Reader) -> str | None:
     return None if announced is None else announced.unmetered
 
 
-def inputs_per_call(chain: str, reader: Reader) -> int:
+def inputs_per_call(chain: str, reader: BatchReader) -> int:
     """Return how many inputs one call of the chain's provider takes; 1 for most."""
     here = registered().get(chain)
     if here is not None:

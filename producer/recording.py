@@ -26,8 +26,8 @@ from batchord.ledger.errors import (
     UnknownBatch,
 )
 from batchord.ledger.models import BatchRecord, BatchStatus
-from batchord.ledger.storage.batch_reader import Reader
-from batchord.ledger.storage.batch_store import Store
+from batchord.ledger.storage.batch_reader import BatchReader
+from batchord.ledger.storage.batch_store import BatchStore
 from batchord.producer.inputs import Block
 
 logger = logging.getLogger(__name__)
@@ -68,8 +68,8 @@ class Opening:
 class Recording:
     """One batch while it is written. Use `alive` around all of it."""
 
-    store: Store
-    reader: Reader
+    store: BatchStore
+    reader: BatchReader
     batch_id: str
     opening: Opening
     #: The blocks that were written last, the oldest first.

@@ -13,7 +13,7 @@ from batchord.chains.langchain.objects import load
 from batchord.ledger.errors import BatchPaused, IdempotencyConflict
 from batchord.ledger.models import Item, ItemStatus
 from batchord.producer.batch import Batch, not_succeeded
-from batchord.producer.call_batcher import Gathering
+from batchord.producer.call_batcher import CallBatcher
 from batchord.producer.callbacks import CallerRuns
 from batchord.producer.client import Client
 from batchord.producer.pickled import client_of, state_of
@@ -101,7 +101,7 @@ class RemoteRunnable(_Base):
         kind = self._output_type
         self._adapter: TypeAdapter[Any] | None = None if kind is None else TypeAdapter(kind)
         self._gathering = (
-            None if self._gather_calls is None else Gathering(self._gather_calls, self._gathered)
+            None if self._gather_calls is None else CallBatcher(self._gather_calls, self._gathered)
         )
 
     def _gathered(

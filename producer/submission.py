@@ -20,8 +20,8 @@ from batchord.ledger.errors import SubmitRefused
 from batchord.ledger.lifecycle.completion_callback import checked as checked_callback
 from batchord.ledger.lifecycle.webhook_policy import BadWebhook, checked_url
 from batchord.ledger.settings import Settings
-from batchord.ledger.storage.batch_reader import Reader
-from batchord.ledger.storage.batch_store import Store
+from batchord.ledger.storage.batch_reader import BatchReader
+from batchord.ledger.storage.batch_store import BatchStore
 from batchord.ledger.storage.keys import PAGE_SIZE
 from batchord.ledger.storage.outbox import owed
 from batchord.producer.completion_window import Window, window_seconds
@@ -169,7 +169,7 @@ def _check_many(name: str, values: Any) -> None:
         )
 
 
-def submit(app: Celery, store: Store, what: Submission) -> str:
+def submit(app: Celery, store: BatchStore, what: Submission) -> str:
     """Record the batch and publish its first shards; return its id.
 
     Order: inputs, seal, messages. A crash before the seal leaves a batch that never ran and is
@@ -177,7 +177,7 @@ def submit(app: Celery, store: Store, what: Submission) -> str:
     never exist.
     """
     what.check()
-    reader = Reader(store)
+    reader = BatchReader(store)
     callback = None
     if what.on_complete is not None:
         callback = checked_callback(what.on_complete, reader, store.settings)
@@ -232,7 +232,7 @@ def _accept(app: Celery, recording: Recording, cut: Cut, window: float | None) -
             return
 
 
-def _cut(what: Submission, reader: Reader, settings: Settings) -> Cut:
+def _cut(what: Submission, reader: BatchReader, settings: Settings) -> Cut:
     """How the batch is cut into shards and tasks."""
     items_per_task = None if what.items_per_task == "auto" else what.items_per_task
     per_call = inputs_per_call(what.chain, reader)
@@ -256,7 +256,7 @@ def _cut(what: Submission, reader: Reader, settings: Settings) -> Cut:
     )
 
 
-def _opening(store: Store, what: Submission, notices: dict[str, str], config: str) -> Opening:
+def _opening(store: BatchStore, what: Submission, notices: dict[str, str], config: str) -> Opening:
     """What the batch is opened with."""
     fields = {"chain": what.chain, "lane": str(store.quiet_lane())}
     if what.metadata:

@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any, Final, Generic, NamedTuple, ParamSpec, TypeVar
 
 from batchord.ledger.errors import LedgerRefused, LedgerUnavailable
-from batchord.ledger.storage.batch_reader import Reader
+from batchord.ledger.storage.batch_reader import BatchReader
 from batchord.producer.async_edge import AsyncEdge
 
 #: Seconds for which a wait that has begun bears a Redis that cannot be reached.
@@ -81,7 +81,7 @@ def patiently(seconds: float, step: Step) -> Steps[Any]:
 class Waits:
     """Carries out steps: blocking, or awaiting beside the caller's event loop."""
 
-    def __init__(self, reader: Reader, edge: AsyncEdge) -> None:
+    def __init__(self, reader: BatchReader, edge: AsyncEdge) -> None:
         self._reader = reader
         self._edge = edge
 

@@ -11,8 +11,8 @@ from batchord.chains import Usage
 from batchord.ledger.broker.publisher import gather, publish_tasks
 from batchord.ledger.core.message_ids import GATHER
 from batchord.ledger.models import BatchStatus, ItemStatus
-from batchord.ledger.storage.batch_reader import Reader
-from batchord.ledger.storage.item_leases import Keeping, PutOff, Settlement, Wish
+from batchord.ledger.storage.batch_reader import BatchReader
+from batchord.ledger.storage.item_leases import Checkpoint, ClaimRequest, Deferral, Settlement
 from batchord.worker.tasks import close_shard
 from tests.ledger_desk import CODES, Desk, Held
 
@@ -53,7 +53,7 @@ class Bench(Desk):
         token = f"token-{next(self._tokens)}"
         items = range(kwargs["index"], kwargs["index"] + kwargs["count"])
         verdicts = self.claim(batch_id, shard, [(index, token) for index in items], alone=alone)
-        if set(verdicts) == {"settled"} and Reader(self.store).complete(batch_id, shard):
+        if set(verdicts) == {"settled"} and BatchReader(self.store).complete(batch_id, shard):
             self._send_gather(shard)
         mine = [one for one in self.held if one.token == token]
         if mine and ends:
@@ -68,14 +68,22 @@ class Bench(Desk):
     def claim(
         self, batch_id: str, shard: int, items: Iterable[tuple[int, str]], *, alone: bool
     ) -> list[str]:
-        wishes = [
-            Wish(batch_id=batch_id, index=index, token=token, alone=alone) for index, token in items
+        claim_requests = [
+            ClaimRequest(batch_id=batch_id, index=index, token=token, alone=alone)
+            for index, token in items
         ]
-        _, claims = self.exchange.swap([], wishes)
-        for wish, claim in zip(wishes, claims, strict=True):
+        _, claims = self.item_leases.swap([], claim_requests)
+        for claim_request, claim in zip(claim_requests, claims, strict=True):
             if claim.verdict in ("run", "lost", "suspect", "same"):
                 used = json.loads(claim.usage)["input_tokens"] if claim.usage else 0
-                now = Held(shard, wish.index, wish.token, claim.attempt, claim.verdict, used)
+                now = Held(
+                    shard,
+                    claim_request.index,
+                    claim_request.token,
+                    claim.attempt,
+                    claim.verdict,
+                    used,
+                )
                 if claim.verdict == "same":
                     error = json.loads(claim.outcome).get("error")
                     now.ends = error["code"] if error else "succeed"
@@ -89,7 +97,7 @@ class Bench(Desk):
 
     def settle(self, some: Iterable[Held], how: str) -> None:
         """Have these executions end; `how`: succeed, stop as the batch does, or an error's code."""
-        stopped = self.exchange.stopping([self.batch_id]).get(self.batch_id)
+        stopped = self.item_leases.stopping([self.batch_id]).get(self.batch_id)
         settlements, shards = [], []
         for one in some:
             status, error, code = ItemStatus.SUCCEEDED, "", ""
@@ -116,7 +124,7 @@ class Bench(Desk):
         self.tell(settlements)
 
     def tell(self, settlements: Sequence[Settlement]) -> None:
-        receipts, _ = self.exchange.swap(settlements, [])
+        receipts, _ = self.item_leases.swap(settlements, [])
         for one, receipt in zip(settlements, receipts, strict=True):
             if receipt.shard_complete:
                 self._send_gather(one.shard)
@@ -125,25 +133,29 @@ class Bench(Desk):
 
     def keep(self, some: Sequence[Held]) -> None:
         """A step of theirs has ended: what it has given and used is kept."""
-        keepings = []
+        checkpoints = []
         for one in some:
             one.used += 1
             usage = Usage(requests=1, input_tokens=one.used)
-            keepings.append(Keeping(wish=self.wish(one), steps='key "output"\n', usage=usage))
-        self.exchange.keep(keepings)
+            checkpoints.append(
+                Checkpoint(
+                    claim_request=self.claim_request(one), steps='key "output"\n', usage=usage
+                )
+            )
+        self.item_leases.keep(checkpoints)
 
     def put_off(self, some: Sequence[Held]) -> None:
         """Their providers are busy for a long time; who copies an outcome asks none."""
         some = [one for one in some if one.verdict != "same"]
         self.keep(some)
-        self.exchange.put_off([PutOff(self.wish(one), 3600) for one in some])
+        self.item_leases.put_off([Deferral(self.claim_request(one), 3600) for one in some])
 
-    def wish(self, one: Held) -> Wish:
-        return Wish(batch_id=self.batch_id, index=one.index, token=one.token)
+    def claim_request(self, one: Held) -> ClaimRequest:
+        return ClaimRequest(batch_id=self.batch_id, index=one.index, token=one.token)
 
     def release(self, some: Sequence[Held], *, requeue: bool) -> None:
         self.keep(some)
-        self.exchange.release(map(self.wish, some))
+        self.item_leases.release(map(self.claim_request, some))
         for one in some if requeue else ():
             self.publish_again(one)
 

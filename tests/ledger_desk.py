@@ -12,11 +12,11 @@ from batchord.ledger.budget import Budget
 from batchord.ledger.core.message_ids import new_batch_id
 from batchord.ledger.core.sharding import Cut
 from batchord.ledger.errors import ResumeRefused, RetryRefused, SubmitRefused
-from batchord.ledger.lifecycle.batch_control import Steering
+from batchord.ledger.lifecycle.batch_control import BatchControl
 from batchord.ledger.models import Item
-from batchord.ledger.storage.item_leases import Exchange, Settlement
+from batchord.ledger.storage.item_leases import ItemLeases, Settlement
 from batchord.ledger.storage.keys import BatchKeys
-from batchord.worker.execution.worker_context import Runtime
+from batchord.worker.execution.worker_context import WorkerContext
 from batchord.worker.maintenance.sweep import Sweep
 from batchord.worker.tasks import commit_if_finalizing
 from tests.harness import Deployment
@@ -63,12 +63,12 @@ class Desk:
         self.redis = deployment.redis
         self.app = create_app(settings)
         self.store = WatchedStore(settings)
-        self.exchange = Exchange(self.store)
+        self.item_leases = ItemLeases(self.store)
         self.reader = deployment.client._reader
-        self.steering = Steering(self.app, self.store)
+        self.steering = BatchControl(self.app, self.store)
         # What a sweep must wait for is over at once; whose lease is over is the test's to say.
         hasty = {"lease": 1e-6, "sweep_interval": 1e-9, "stall_timeout": 1e-9}
-        self._runtime = Runtime(settings.model_copy(update=hasty), app=self.app)
+        self._runtime = WorkerContext(settings.model_copy(update=hasty), app=self.app)
         self._runtime.store = self.store
         self._sweep = Sweep(self.app, self._runtime)
         self._tokens = itertools.count()

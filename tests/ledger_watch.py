@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from batchord.ledger.settings import Settings
-from batchord.ledger.storage.batch_store import Store
+from batchord.ledger.storage.batch_store import BatchStore
 from batchord.ledger.storage.connection import Call
 from tests.ledger_model import LedgerModel
 
@@ -14,7 +14,7 @@ class Died(Exception):
     """The process that talked to the ledger is no more."""
 
 
-class WatchedStore(Store):
+class WatchedStore(BatchStore):
     """The real store, for all processes of a test."""
 
     def __init__(self, settings: Settings) -> None:

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import redis
 
 from batchord.ledger.settings import Settings
-from batchord.ledger.storage.batch_store import Store
+from batchord.ledger.storage.batch_store import BatchStore
 from batchord.ledger.storage.connection import Call
 
 #: Key -> what `DUMP` gives of it, and its time to live in ms; 0: none.
@@ -22,7 +22,7 @@ class Point(NamedTuple):
     back: int
 
 
-class RewindingStore(Store):
+class RewindingStore(BatchStore):
     """The real store. Each state that the server had while it was used is known."""
 
     def __init__(

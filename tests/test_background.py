@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from batchord.chains.runtime import background
-from batchord.chains.runtime.item_context import Run, at, current_run, place, scope
+from batchord.chains.runtime.item_context import ItemContext, at, current_run, place, scope
 
 ROOMS = ("chains", "ledger", "worker")
 #: What copies the context of the code that calls it, unless it is given another.
@@ -115,7 +115,7 @@ async def seen_from(way: str) -> tuple[object, ...]:
         look()
 
     token = _mine.set("an item's own")
-    with scope(Run()), at("one of its steps"):
+    with scope(ItemContext()), at("one of its steps"):
         match way:
             case "spawn":
                 await background.spawn(look_in_task())
@@ -135,8 +135,8 @@ def test_what_is_started_there_sees_nothing_of_the_item(way: str) -> None:
 
 
 def test_a_run_begins_at_the_head_of_its_chain_wherever_it_is_begun() -> None:
-    with scope(Run()), at("outer"):
-        with scope(Run()):
+    with scope(ItemContext()), at("outer"):
+        with scope(ItemContext()):
             assert place() == ()
             with at("inner"):
                 assert place() == ("inner",)

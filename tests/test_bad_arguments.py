@@ -10,7 +10,7 @@ import pytest
 from batchord.chains import ChainNotFound, register
 from batchord.ledger.errors import SubmitRefused, UnknownBatch
 from batchord.ledger.models import BatchStatus
-from batchord.ledger.storage.batch_reader import Reader
+from batchord.ledger.storage.batch_reader import BatchReader
 from batchord.producer import Batch, Client
 from tests.conftest import Deploy
 from tests.harness import Deployment, refused
@@ -95,7 +95,7 @@ def _retrieve(batch_id: Any, _: Batch, client: Client) -> Batch:
     return client.retrieve(batch_id)
 
 
-def _reader(client: Client) -> Reader:
+def _reader(client: Client) -> BatchReader:
     return client._reader
 
 

@@ -15,8 +15,8 @@ from batchord.ledger.broker.celery_app import create_app
 from batchord.ledger.core.failpoints import VARIABLE
 from batchord.ledger.lifecycle.completion_callback import MOST_BYTES, publish_callback
 from batchord.ledger.models import BatchStatus
-from batchord.ledger.storage.batch_store import Store
-from batchord.ledger.storage.outbox import Notices
+from batchord.ledger.storage.batch_store import BatchStore
+from batchord.ledger.storage.outbox import Outbox
 from batchord.producer import Batch
 from chaos.crew import Crew
 from tests.chains_for_tests.reports import note
@@ -129,7 +129,7 @@ def test_an_immutable_signature_is_called_as_it_is(waiting: Deployment) -> None:
 
 def test_many_who_publish_at_once_publish_once(waiting: Deployment) -> None:
     batch = committed(waiting)
-    app, store = create_app(waiting.settings), Store(waiting.settings)
+    app, store = create_app(waiting.settings), BatchStore(waiting.settings)
     with ThreadPoolExecutor(16) as pool:
         list(pool.map(lambda _: publish_callback(app, store, batch.id), range(64)))
     assert len(published(waiting)) == 1
@@ -139,7 +139,7 @@ def test_many_who_publish_at_once_publish_once(waiting: Deployment) -> None:
 def committed(deployment: Deployment) -> Batch:
     """A batch that has ended, by someone who died before it published what that calls."""
     batch = deployment.client.submit("echo", [1], on_complete=note.s("path").set(queue=ELSEWHERE))
-    store = Store(deployment.settings)
+    store = BatchStore(deployment.settings)
     key = store.keys.batch(batch.id).notices
     signature = deployment.redis.hget(key, "on_complete")
     # Ended without it; then as the commit and no more would have left it.
@@ -193,7 +193,7 @@ def test_a_second_end_after_a_retry_calls_it_no_more(quick: Deployment, tmp_path
 def test_a_purged_batch_owes_nothing(quick: Deployment) -> None:
     batch = committed(quick)
     assert quick.client.purge(batch.id)
-    assert Notices(Store(quick.settings)).callback(batch.id) is None
+    assert Outbox(BatchStore(quick.settings)).callback(batch.id) is None
     quick.start_worker()
     wait_until(lambda: not owed(quick), what="the index forgets it")
     assert published(quick) == []

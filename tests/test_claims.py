@@ -7,19 +7,19 @@ import pytest
 from batchord.chains import Usage, register
 from batchord.ledger.budget import Budget
 from batchord.ledger.models import BatchStatus, ItemStatus
-from batchord.ledger.storage.batch_store import Store
-from batchord.ledger.storage.item_leases import Exchange, Keeping, Settlement, Wish
+from batchord.ledger.storage.batch_store import BatchStore
+from batchord.ledger.storage.item_leases import Checkpoint, ClaimRequest, ItemLeases, Settlement
 from tests.harness import Deployment
 
 pytestmark = pytest.mark.timeout(60)
 
 
 @pytest.fixture
-def exchange(deployment: Deployment) -> Iterator[Exchange]:
+def item_leases(deployment: Deployment) -> Iterator[ItemLeases]:
     """What a worker asks the ledger with."""
     register("echo", str, replace=True)
-    store = Store(deployment.settings)
-    yield Exchange(store)
+    store = BatchStore(deployment.settings)
+    yield ItemLeases(store)
     store.close()
 
 
@@ -40,48 +40,49 @@ def settlement(
 
 
 def test_of_two_claims_in_one_call_one_gets_the_item(
-    deployment: Deployment, exchange: Exchange
+    deployment: Deployment, item_leases: ItemLeases
 ) -> None:
     batch = deployment.client.submit("echo", [1, 2])
-    wishes = [
-        Wish(batch_id=batch.id, index=index, token=token)
+    claim_requests = [
+        ClaimRequest(batch_id=batch.id, index=index, token=token)
         for token in ("one", "two")
         for index in (0, 1)
     ]
-    _, claims = exchange.swap([], wishes)
+    _, claims = item_leases.swap([], claim_requests)
     assert [claim.verdict for claim in claims] == ["run", "run", "held", "held"]
 
 
 def test_a_late_outcome_is_refused_though_it_is_the_same(
-    deployment: Deployment, exchange: Exchange
+    deployment: Deployment, item_leases: ItemLeases
 ) -> None:
     batch = deployment.client.submit("echo", [1])
     for token in ("late", "second"):
-        _, [claim] = exchange.swap([], [Wish(batch_id=batch.id, index=0, token=token)])
+        _, [claim] = item_leases.swap([], [ClaimRequest(batch_id=batch.id, index=0, token=token)])
         assert claim.verdict == "run"
         leases = f"batchord:{{{batch.id}}}:leases"
         if token == "late":
             deployment.redis.zadd(leases, {0: 1})  # it is over
-    [receipt], _ = exchange.swap([settlement(batch.id, "second", 2)], [])
+    [receipt], _ = item_leases.swap([settlement(batch.id, "second", 2)], [])
     assert receipt.recorded
     # A call that is repeated because its answer was lost is told the same once more.
-    [again], _ = exchange.swap([settlement(batch.id, "second", 2)], [])
+    [again], _ = item_leases.swap([settlement(batch.id, "second", 2)], [])
     assert again.recorded
-    [late], _ = exchange.swap([settlement(batch.id, "late", 1)], [])
+    [late], _ = item_leases.swap([settlement(batch.id, "late", 1)], [])
     assert not late.recorded
 
 
 def test_a_budget_stops_what_has_not_begun_and_never_a_batch_whose_rest_runs(
-    deployment: Deployment, exchange: Exchange
+    deployment: Deployment, item_leases: ItemLeases
 ) -> None:
     for begun, stopped in ((3, BatchStatus.PAUSED), (4, BatchStatus.IN_PROGRESS)):
         batch = deployment.client.submit("echo", [1, 2, 3, 4], budget=Budget(tokens=10**15))
-        exchange.swap(
-            [], [Wish(batch_id=batch.id, index=index, token="one") for index in range(begun)]
+        item_leases.swap(
+            [],
+            [ClaimRequest(batch_id=batch.id, index=index, token="one") for index in range(begun)],
         )
         for index, tokens in enumerate((10**15 - 1, 1)):
             assert batch.status is BatchStatus.IN_PROGRESS
-            exchange.swap([settlement(batch.id, "one", 1, index=index, tokens=tokens)], [])
+            item_leases.swap([settlement(batch.id, "one", 1, index=index, tokens=tokens)], [])
         assert batch.status is stopped
         usage = batch.record().usage
         assert usage is not None
@@ -90,26 +91,26 @@ def test_a_budget_stops_what_has_not_begun_and_never_a_batch_whose_rest_runs(
 
 
 def test_a_number_that_no_counter_holds_breaks_nothing(
-    deployment: Deployment, exchange: Exchange
+    deployment: Deployment, item_leases: ItemLeases
 ) -> None:
     batch = deployment.client.submit("echo", [1])
-    exchange.swap([], [Wish(batch_id=batch.id, index=0, token="one")])
-    [receipt], _ = exchange.swap([settlement(batch.id, "one", 1, tokens=10**30)], [])
+    item_leases.swap([], [ClaimRequest(batch_id=batch.id, index=0, token="one")])
+    [receipt], _ = item_leases.swap([settlement(batch.id, "one", 1, tokens=10**30)], [])
     assert (receipt.recorded, receipt.shard_complete) == (True, True)
     assert batch.request_counts.done == 1
 
 
 def test_what_an_item_that_is_handed_back_has_used_is_counted_once(
-    deployment: Deployment, exchange: Exchange
+    deployment: Deployment, item_leases: ItemLeases
 ) -> None:
     batch = deployment.client.submit("echo", [1])
-    wish = Wish(batch_id=batch.id, index=0, token="one")
-    exchange.swap([], [wish])
-    used = Keeping(wish=wish, steps="", usage=Usage(requests=2))
+    claim_request = ClaimRequest(batch_id=batch.id, index=0, token="one")
+    item_leases.swap([], [claim_request])
+    used = Checkpoint(claim_request=claim_request, steps="", usage=Usage(requests=2))
     for released in (1, 0):
         # The answers were lost, and the calls are repeated.
-        exchange.keep([used])
-        assert exchange.release([wish]) == released
+        item_leases.keep([used])
+        assert item_leases.release([claim_request]) == released
     assert batch.record().usage == Usage(requests=2)
-    _, [claim] = exchange.swap([], [Wish(batch_id=batch.id, index=0, token="two")])
+    _, [claim] = item_leases.swap([], [ClaimRequest(batch_id=batch.id, index=0, token="two")])
     assert Usage.model_validate_json(claim.usage) == Usage(requests=2)

@@ -13,8 +13,8 @@ from urllib.request import urlopen
 import pytest
 
 from batchord.ledger.models import BatchStatus, PauseReason
-from batchord.ledger.storage.batch_store import Store
-from batchord.ledger.storage.item_leases import Exchange
+from batchord.ledger.storage.batch_store import BatchStore
+from batchord.ledger.storage.item_leases import ItemLeases
 from batchord.producer import Batch
 from chaos.server import Server
 from tests.conftest import Deploy
@@ -378,10 +378,10 @@ def test_a_pause_of_the_whole_batch_is_told_by_whose_words_it_is(
     flowers: Flowers, deployment: Deployment, origin: dict[str, Any], shown: bool
 ) -> None:
     batch = deployment.client.submit("nap", [{"seconds": 30, "value": n} for n in range(20)])
-    store = Store(deployment.settings)
+    store = BatchStore(deployment.settings)
     # As a courier does in provider mode, whose reasons name no item.
     reason = PauseReason(code="server_error", message=f"no: {CANARY}", **origin)
-    Exchange(store).pause(batch.id, reason)
+    ItemLeases(store).pause(batch.id, reason)
     told = {
         name: flowers[name].json(f"/batch/{batch.id}/data")["reason"]
         for name in ("plain", "reader")

@@ -14,7 +14,7 @@ from batchord.chains import register
 from batchord.ledger.core.message_ids import new_batch_id
 from batchord.ledger.errors import IdempotencyConflict
 from batchord.ledger.models import BatchStatus
-from batchord.ledger.storage.batch_store import Store
+from batchord.ledger.storage.batch_store import BatchStore
 from batchord.producer import Client, recording
 from chaos.server import Server
 from tests.conftest import Deploy
@@ -149,7 +149,7 @@ def test_a_key_whose_producer_died_before_it_wrote_is_taken_over(
     monkeypatch.setattr(recording, "_OPEN_GRACE", 0.2)
     register("echo", _echo, replace=True)
     dead = new_batch_id()
-    store = Store(deployment.settings)
+    store = BatchStore(deployment.settings)
     assert store.take_key("key", dead) == dead
     store.close()
     batch = deployment.client.submit("echo", [1], idempotency_key="key")

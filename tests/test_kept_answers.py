@@ -10,10 +10,10 @@ import pytest
 
 from batchord.chains import register
 from batchord.ledger.models import BatchStatus
-from batchord.ledger.storage.batch_store import Store
-from batchord.ledger.storage.item_leases import Exchange, Wish
+from batchord.ledger.storage.batch_store import BatchStore
+from batchord.ledger.storage.item_leases import ClaimRequest, ItemLeases
 from batchord.producer import Batch
-from batchord.worker.execution.checkpointer import Keeper
+from batchord.worker.execution.checkpointer import Checkpointer
 from tests.conftest import Deploy
 from tests.harness import Deployment, provider_env, wait_until
 from tests.openai_server import OpenAIServer, Request
@@ -132,13 +132,13 @@ def test_however_an_attempt_ends_what_it_was_answered_a_moment_ago_is_found_agai
 
 def test_what_could_not_be_kept_goes_once_more_and_is_kept_once(deployment: Deployment) -> None:
     batch = deployment.client.submit("three-steps", ["text"])
-    store = Store(deployment.settings)
-    exchange = Exchange(store)
-    wish = Wish(batch_id=batch.id, index=0, token="first")
+    store = BatchStore(deployment.settings)
+    exchange = ItemLeases(store)
+    wish = ClaimRequest(batch_id=batch.id, index=0, token="first")
     _, [claim] = exchange.swap([], [wish])
     assert claim.verdict == "run"
 
-    async def give(keeper: Keeper) -> None:
+    async def give(keeper: Checkpointer) -> None:
         run = keeper.begin(wish, claim)
         assert run.kept is not None
         run.kept.put("one", "1")
@@ -156,9 +156,9 @@ def test_what_could_not_be_kept_goes_once_more_and_is_kept_once(deployment: Depl
         keeper.sent()
         assert keeper.take() == []
 
-    asyncio.run(give(Keeper(lambda: None)))
+    asyncio.run(give(Checkpointer(lambda: None)))
     exchange.release([wish])
-    _, [claim] = exchange.swap([], [Wish(batch_id=batch.id, index=0, token="second")])
+    _, [claim] = exchange.swap([], [ClaimRequest(batch_id=batch.id, index=0, token="second")])
     assert claim.steps == "one 1\ntwo 2\n"
     store.close()
     batch.cancel()

@@ -126,7 +126,7 @@ class Machine(ProducerRules):
     def beat(self, which: set[int]) -> None:
         held = {one.index: one.token for one in self.some_of(self.bench.held, which)}
         if held:
-            self.bench.exchange.beat(self.bench.batch_id, held)
+            self.bench.item_leases.beat(self.bench.batch_id, held)
 
     @some_run
     @rule(which=SOME, requeue=st.booleans())

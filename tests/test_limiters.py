@@ -8,13 +8,13 @@ import pytest
 from batchord.chains.ratelimit.limits import (
     MOST_AHEAD,
     POLL,
-    Answer,
-    Asked,
     Limiter,
     LocalLimiter,
     RateLimit,
+    ReserveAnswer,
+    ReserveRequest,
 )
-from batchord.ledger.storage.batch_store import Store
+from batchord.ledger.storage.batch_store import BatchStore
 from batchord.ledger.storage.rate_limiter import LedgerLimiter
 from chaos.server import Server
 from tests.conftest import Deploy
@@ -31,13 +31,13 @@ def limiter(request: pytest.FixtureRequest) -> Iterator[Limiter]:
         yield local
         return
     deployment: Deployment = request.getfixturevalue("deploy")(lease=LEASE)
-    store = Store(deployment.settings)
+    store = BatchStore(deployment.settings)
     yield LedgerLimiter(store)
     store.close()
 
 
-def run(call: Awaitable[Answer]) -> Answer:
-    async def main() -> Answer:
+def run(call: Awaitable[ReserveAnswer]) -> ReserveAnswer:
+    async def main() -> ReserveAnswer:
         return await call
 
     return asyncio.run(main())
@@ -53,106 +53,117 @@ def near(seconds: float) -> object:
 
 def test_a_burst_goes_at_once_and_then_places_in_time_follow(limiter: Limiter) -> None:
     limit = RateLimit("key", rpm=1200)
-    first = run(limiter.reserve(limit, Asked("a", 0, tokens=[1] * 20)))
+    first = run(limiter.reserve(limit, ReserveRequest("a", 0, tokens=[1] * 20)))
     # 12 are 1% of 1200; those that come within a tenth of a second have places.
     assert first.waits[:12] == [0.0] * 12
     assert 2 <= len(first.waits[12:]) <= 3
     # Another one gets one place, however far that is, and then no more.
-    second = run(limiter.reserve(limit, Asked("b", 0, tokens=[1] * 5)))
+    second = run(limiter.reserve(limit, ReserveRequest("b", 0, tokens=[1] * 5)))
     assert len(second.waits) == 1
     assert second.waits[0] == near(first.waits[-1] + 0.05)
-    assert run(limiter.reserve(limit, Asked("b", 0, pending=1, tokens=[1]))).waits == []
+    assert run(limiter.reserve(limit, ReserveRequest("b", 0, pending=1, tokens=[1]))).waits == []
     # What has come may go.
-    assert run(limiter.reserve(limit, Asked("a", 12, due=2))).started == 2
+    assert run(limiter.reserve(limit, ReserveRequest("a", 12, due=2))).started == 2
 
 
 def test_no_place_is_further_ahead_than_a_minute(limiter: Limiter) -> None:
     limit = RateLimit("key", rpm=1)
-    assert run(limiter.reserve(limit, Asked("a", 0, tokens=[1]))).waits == [0.0]
-    assert run(limiter.reserve(limit, Asked("b", 0, tokens=[1]))).waits == [near(MOST_AHEAD)]
-    third = run(limiter.reserve(limit, Asked("c", 0, tokens=[1])))
+    assert run(limiter.reserve(limit, ReserveRequest("a", 0, tokens=[1]))).waits == [0.0]
+    assert run(limiter.reserve(limit, ReserveRequest("b", 0, tokens=[1]))).waits == [
+        near(MOST_AHEAD)
+    ]
+    third = run(limiter.reserve(limit, ReserveRequest("c", 0, tokens=[1])))
     assert (third.waits, third.again) == ([], near(60))
 
 
 def test_tokens_are_owed_and_given_back(limiter: Limiter) -> None:
     limit = RateLimit("key", tpm=6_000)
     # Ten seconds' worth: it goes, and is owed.
-    assert run(limiter.reserve(limit, Asked("a", 0, tokens=[1000]))).waits == [0.0]
-    later = run(limiter.reserve(limit, Asked("b", 0, tokens=[100])))
+    assert run(limiter.reserve(limit, ReserveRequest("a", 0, tokens=[1000]))).waits == [0.0]
+    later = run(limiter.reserve(limit, ReserveRequest("b", 0, tokens=[100])))
     assert (later.waits, later.again) == ([], near((10 - 0.1) / 2))
     # It has used 10 of the 1000.
-    assert run(limiter.reserve(limit, Asked("a", 0, correction=-990, tokens=[100]))).waits == [
-        near(0.1)
-    ]
+    assert run(
+        limiter.reserve(limit, ReserveRequest("a", 0, correction=-990, tokens=[100]))
+    ).waits == [near(0.1)]
     # And one has used more than was reserved for it.
-    late = run(limiter.reserve(limit, Asked("a", 0, correction=2000, tokens=[1])))
+    late = run(limiter.reserve(limit, ReserveRequest("a", 0, correction=2000, tokens=[1])))
     assert (late.waits, late.again) == ([], near((20 + 1.1 - 0.6 - 0.1) / 2))
 
 
 def test_requests_and_tokens_are_reserved_in_one_step(limiter: Limiter) -> None:
     limit = RateLimit("key", rpm=600, tpm=6_000)
     # Tokens stop the third; it takes no request either.
-    assert run(limiter.reserve(limit, Asked("a", 0, tokens=[30, 30, 1000]))).waits == [0.0, 0.0]
-    small = run(limiter.reserve(limit, Asked("a", 2, correction=-60, tokens=[0] * 4)))
+    assert run(limiter.reserve(limit, ReserveRequest("a", 0, tokens=[30, 30, 1000]))).waits == [
+        0.0,
+        0.0,
+    ]
+    small = run(limiter.reserve(limit, ReserveRequest("a", 2, correction=-60, tokens=[0] * 4)))
     assert small.waits == [0.0] * 4
 
 
 def test_a_cool_down_holds_for_all_and_voids_the_places_in_time(limiter: Limiter) -> None:
     limit = RateLimit("key", rpm=60)
-    before = run(limiter.reserve(limit, Asked("a", 0, tokens=[1, 1])))
+    before = run(limiter.reserve(limit, ReserveRequest("a", 0, tokens=[1, 1])))
     assert before.waits == [0.0, near(1.0)]
     cool(limiter, limit, 0.3)
     cool(limiter, limit, 0.1)  # the later end holds
-    asked = Asked("a", 1, era=before.era, due=1, tokens=[1])
+    asked = ReserveRequest("a", 1, era=before.era, due=1, tokens=[1])
     during = run(limiter.reserve(limit, asked))
     assert (during.started, list(during.waits), during.cooling) == (0, [], near(0.3))
-    wait_until(lambda: not run(limiter.reserve(limit, Asked("c", 0))).cooling, what="it is over")
+    wait_until(
+        lambda: not run(limiter.reserve(limit, ReserveRequest("c", 0))).cooling, what="it is over"
+    )
     after = run(limiter.reserve(limit, asked))
     assert after.era != before.era
     assert after.started == 0, "its place was void"
     assert after.waits == [0.0], "and what it had cost was given back"
-    assert run(limiter.reserve(RateLimit("other"), Asked("a", 0, tokens=[1]))).waits == [0.0]
+    assert run(limiter.reserve(RateLimit("other"), ReserveRequest("a", 0, tokens=[1]))).waits == [
+        0.0
+    ]
 
 
 def test_calls_in_flight_are_counted_under_a_lease(limiter: Limiter) -> None:
     limit = RateLimit("key", concurrency=3)
-    assert len(run(limiter.reserve(limit, Asked("a", 0, tokens=[1] * 5))).waits) == 3
-    full = run(limiter.reserve(limit, Asked("b", 0, tokens=[1])))
+    assert len(run(limiter.reserve(limit, ReserveRequest("a", 0, tokens=[1] * 5))).waits) == 3
+    full = run(limiter.reserve(limit, ReserveRequest("b", 0, tokens=[1])))
     assert (full.waits, full.again) == ([], POLL)
     # One has ended: the number is absolute, and may be told twice.
     for _ in range(2):
-        run(limiter.reserve(limit, Asked("a", 2)))
-    assert run(limiter.reserve(limit, Asked("b", 0, tokens=[1, 1]))).waits == [0.0]
+        run(limiter.reserve(limit, ReserveRequest("a", 2)))
+    assert run(limiter.reserve(limit, ReserveRequest("b", 0, tokens=[1, 1]))).waits == [0.0]
     # `a` says no more.
     wait_until(
-        lambda: len(run(limiter.reserve(limit, Asked("b", 1, tokens=[1] * 5))).waits) == 2,
+        lambda: len(run(limiter.reserve(limit, ReserveRequest("b", 1, tokens=[1] * 5))).waits) == 2,
         what="the places of the dead are free",
     )
 
 
 def test_a_free_place_goes_to_the_process_that_has_fewest(deployment: Deployment) -> None:
-    store = Store(deployment.settings)
+    store = BatchStore(deployment.settings)
     limiter, limit = LedgerLimiter(store), RateLimit("key", concurrency=4)
-    assert len(run(limiter.reserve(limit, Asked("a", 0, tokens=[1] * 4))).waits) == 4
-    assert run(limiter.reserve(limit, Asked("b", 0, tokens=[1]))).waits == []
-    assert run(limiter.reserve(limit, Asked("a", 3, tokens=[1]))).waits == []
-    assert run(limiter.reserve(limit, Asked("b", 0, tokens=[1] * 2))).waits == [0.0]
-    assert run(limiter.reserve(limit, Asked("a", 2, tokens=[1]))).waits == []
-    assert run(limiter.reserve(limit, Asked("b", 1, tokens=[1] * 2))).waits == [0.0]
+    assert len(run(limiter.reserve(limit, ReserveRequest("a", 0, tokens=[1] * 4))).waits) == 4
+    assert run(limiter.reserve(limit, ReserveRequest("b", 0, tokens=[1]))).waits == []
+    assert run(limiter.reserve(limit, ReserveRequest("a", 3, tokens=[1]))).waits == []
+    assert run(limiter.reserve(limit, ReserveRequest("b", 0, tokens=[1] * 2))).waits == [0.0]
+    assert run(limiter.reserve(limit, ReserveRequest("a", 2, tokens=[1]))).waits == []
+    assert run(limiter.reserve(limit, ReserveRequest("b", 1, tokens=[1] * 2))).waits == [0.0]
     # They have the same now, and each keeps what it has.
-    assert run(limiter.reserve(limit, Asked("a", 1, tokens=[1]))).waits == [0.0]
+    assert run(limiter.reserve(limit, ReserveRequest("a", 1, tokens=[1]))).waits == [0.0]
     store.close()
 
 
 def test_while_the_ledger_is_away_calls_wait(
     server: Server, deploy: Deploy, caplog: pytest.LogCaptureFixture
 ) -> None:
-    store = Store(deploy(url=server.url).settings)
+    store = BatchStore(deploy(url=server.url).settings)
     server.kill()
 
-    async def ask() -> Answer:
+    async def ask() -> ReserveAnswer:
         asking = asyncio.create_task(
-            LedgerLimiter(store).reserve(RateLimit("key", rpm=60), Asked("a", 0, tokens=[1]))
+            LedgerLimiter(store).reserve(
+                RateLimit("key", rpm=60), ReserveRequest("a", 0, tokens=[1])
+            )
         )
         noticed = "rate limits wait for the ledger"
         await asyncio.to_thread(wait_until, lambda: noticed in caplog.text, "it has noticed")
@@ -168,5 +179,7 @@ def test_a_burst_is_whole_however_long_the_machine_has_been_up(uptime: float) ->
     for step in range(100):
         now = uptime + step * 0.0137
         limiter = LocalLimiter(clock=lambda now=now: now)  # type: ignore[misc]
-        answer = run(limiter.reserve(RateLimit("key", rpm=1200), Asked("a", 0, tokens=[1] * 20)))
+        answer = run(
+            limiter.reserve(RateLimit("key", rpm=1200), ReserveRequest("a", 0, tokens=[1] * 20))
+        )
         assert answer.waits == [0.0] * 12 + [0.05, 0.1]

@@ -14,7 +14,7 @@ import pytest
 from batchord.ledger.lifecycle.diagnostics import Grade, checkup
 from batchord.worker.control import ILL
 from batchord.worker.flower.metrics import BatchMetrics
-from batchord.worker.flower.queries import Desk
+from batchord.worker.flower.queries import Queries
 from tests.conftest import Deploy
 from tests.harness import CHAINS, Deployment, wait_until
 
@@ -44,7 +44,7 @@ def _doctor(deployment: Deployment) -> str:
 
 
 def _metric(deployment: Deployment) -> str:
-    metrics = BatchMetrics(Desk(deployment.client._app, deployment.settings))
+    metrics = BatchMetrics(Queries(deployment.client._app, deployment.settings))
     asyncio.run(metrics.look())
     [lag] = [each for each in metrics.collect() if each.name == "batchord_loop_lag_seconds"]
     [sample] = lag.samples

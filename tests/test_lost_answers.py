@@ -15,15 +15,21 @@ from batchord.chains import Usage
 from batchord.ledger.broker.celery_app import create_app
 from batchord.ledger.core.message_ids import new_batch_id
 from batchord.ledger.core.sharding import Cut
-from batchord.ledger.lifecycle.batch_control import Steering
+from batchord.ledger.lifecycle.batch_control import BatchControl
 from batchord.ledger.lifecycle.completion_callback import publish_callback
 from batchord.ledger.models import ItemStatus
 from batchord.ledger.settings import Settings
-from batchord.ledger.storage.batch_store import Store
+from batchord.ledger.storage.batch_store import BatchStore
 from batchord.ledger.storage.connection import Call
-from batchord.ledger.storage.item_leases import Exchange, Keeping, PutOff, Settlement, Wish
-from batchord.ledger.storage.outbox import Notices, owed
-from batchord.ledger.storage.provider_parts import Parts
+from batchord.ledger.storage.item_leases import (
+    Checkpoint,
+    ClaimRequest,
+    Deferral,
+    ItemLeases,
+    Settlement,
+)
+from batchord.ledger.storage.outbox import Outbox, owed
+from batchord.ledger.storage.provider_parts import ProviderParts
 from tests.harness import Deployment
 
 #: What a script answers when it is asked again, where that is not the same: it tells whether the
@@ -55,7 +61,7 @@ OTHERS: Final = {
 }
 
 
-class TwiceStore(Store):
+class TwiceStore(BatchStore):
     """The real store; each call of a script is made twice, and kept."""
 
     def __init__(self, settings: Settings, look: Callable[[], str]) -> None:
@@ -117,10 +123,10 @@ CUT = Cut(items_per_task=1, items_per_slot=1, shard_tasks=2, shard_items=2, wind
 class Life:
     """One batch of five items, and what may befall it."""
 
-    def __init__(self, deployment: Deployment, store: Store) -> None:
+    def __init__(self, deployment: Deployment, store: BatchStore) -> None:
         self.store, self.redis = store, deployment.redis
         self.app = create_app(deployment.settings)
-        self.exchange, self.steering = Exchange(store), Steering(self.app, store)
+        self.item_leases, self.steering = ItemLeases(store), BatchControl(self.app, store)
         self.id, self.key = new_batch_id(), "key"
         self._tokens = 0
         self._attempts: dict[str, int] = {}
@@ -144,26 +150,28 @@ class Life:
             assert shard is not None
             self.store.shard_published(self.id, shard.number)
 
-    def claim(self, *indexes: int) -> list[Wish]:
-        wishes = []
+    def claim(self, *indexes: int) -> list[ClaimRequest]:
+        claim_requests = []
         for index in indexes:
             self._tokens += 1
-            wishes.append(Wish(batch_id=self.id, index=index, token=f"t{self._tokens}", alone=True))
-        _, claims = self.exchange.swap([], wishes)
+            claim_requests.append(
+                ClaimRequest(batch_id=self.id, index=index, token=f"t{self._tokens}", alone=True)
+            )
+        _, claims = self.item_leases.swap([], claim_requests)
         assert {claim.verdict for claim in claims} == {"run"}
-        for wish, claim in zip(wishes, claims, strict=True):
-            self._attempts[wish.token] = claim.attempt
-        return wishes
+        for claim_request, claim in zip(claim_requests, claims, strict=True):
+            self._attempts[claim_request.token] = claim.attempt
+        return claim_requests
 
-    def settle(self, wish: Wish, *, fails: bool = False) -> None:
+    def settle(self, claim_request: ClaimRequest, *, fails: bool = False) -> None:
         status = ItemStatus.FAILED if fails else ItemStatus.SUCCEEDED
         error = ',"error":{"code":"bug","message":"","retryable":true}' if fails else ""
         told = Settlement(
             batch_id=self.id,
-            index=wish.index,
-            token=wish.token,
-            shard=wish.index // 2,
-            attempt=self._attempts[wish.token],
+            index=claim_request.index,
+            token=claim_request.token,
+            shard=claim_request.index // 2,
+            attempt=self._attempts[claim_request.token],
             status=status,
             outcome=f'{{"status":"{status}"{error}}}',
             code="bug" if fails else "",
@@ -171,7 +179,7 @@ class Life:
             usage={"requests": 1, "input_tokens": 1},
             busy=0.001,
         )
-        self.exchange.swap([told], [])
+        self.item_leases.swap([told], [])
 
     def gather(self, *shards: int) -> None:
         for shard in shards:
@@ -181,7 +189,7 @@ class Life:
         assert self.store.commit(self.id, total=5, key=self.key)
 
     def notify(self) -> None:
-        notices = Notices(self.store)
+        notices = Outbox(self.store)
         publish_callback(self.app, self.store, self.id)
         for member in notices.due(limit=9):
             notice = notices.take(member, hold=60.0, tries=3)
@@ -201,23 +209,25 @@ def completed(life: Life) -> None:
     life.steering.pause(life.id)
     life.steering.resume(life.id)
     first, second, third = life.claim(0, 1, 2)
-    life.exchange.beat(life.id, {first.index: first.token})
-    life.exchange.keep([Keeping(wish=first, steps='key "x"\n', usage=Usage(requests=1))])
-    life.exchange.release([second])
-    life.exchange.abandon(life.claim(3))
-    life.exchange.put_off([PutOff(wish=third, seconds=0.0)])
+    life.item_leases.beat(life.id, {first.index: first.token})
+    life.item_leases.keep(
+        [Checkpoint(claim_request=first, steps='key "x"\n', usage=Usage(requests=1))]
+    )
+    life.item_leases.release([second])
+    life.item_leases.abandon(life.claim(3))
+    life.item_leases.put_off([Deferral(claim_request=third, seconds=0.0)])
     assert life.store.come_due(life.id, limit=9) == [2]
     life.store.note(life.id, "in_progress")
     life.settle(first, fails=True)
-    for wish in life.claim(1, 2, 3, 4):
-        life.settle(wish)
+    for claim_request in life.claim(1, 2, 3, 4):
+        life.settle(claim_request)
     life.gather(0, 1, 2)
     life.commit()
     life.notify()
     assert life.steering.retry_failed(life.id) == 1
     life.redis.hdel(life.store.keys.batch(life.id).meta, "publishing_until")
-    [wish] = life.claim(0)
-    life.settle(wish)
+    [claim_request] = life.claim(0)
+    life.settle(claim_request)
     life.gather(0)
     life.commit()
     life.store.free_key("another", life.id)
@@ -237,7 +247,7 @@ def cancelled(life: Life) -> None:
 def expired(life: Life) -> None:
     """In provider mode, with a part that is out, until its window is over."""
     life.submit(mode="provider")
-    parts = Parts(life.store)
+    parts = ProviderParts(life.store)
     assert parts.hold(life.id, "us", 3600)
     assert parts.extend(life.id, 0, 0, 5)
     assert parts.note(life.id, 0, "file", "file-1") == "file-1"

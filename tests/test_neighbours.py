@@ -8,8 +8,8 @@ import pytest
 
 from batchord.chains import Usage, register
 from batchord.ledger.models import ItemStatus
-from batchord.ledger.storage.batch_store import Store
-from batchord.ledger.storage.item_leases import Exchange, Keeping, Settlement, Wish
+from batchord.ledger.storage.batch_store import BatchStore
+from batchord.ledger.storage.item_leases import Checkpoint, ClaimRequest, ItemLeases, Settlement
 from batchord.ledger.storage.keys import PAGE_SIZE
 from batchord.producer import Batch
 from tests.conftest import Deploy
@@ -46,14 +46,14 @@ OF_A_PAGE: Final = {
 
 
 @pytest.fixture
-def exchange(deployment: Deployment) -> Iterator[Exchange]:
-    store = Store(deployment.settings)
-    yield Exchange(store)
+def item_leases(deployment: Deployment) -> Iterator[ItemLeases]:
+    store = BatchStore(deployment.settings)
+    yield ItemLeases(store)
     store.close()
 
 
-def _wish(batch: Batch, index: int) -> Wish:
-    return Wish(batch_id=batch.id, index=index, token="one")
+def _wish(batch: Batch, index: int) -> ClaimRequest:
+    return ClaimRequest(batch_id=batch.id, index=index, token="one")
 
 
 def _settlement(batch: Batch, index: int, shard: int = 0) -> Settlement:
@@ -71,23 +71,25 @@ def _settlement(batch: Batch, index: int, shard: int = 0) -> Settlement:
 
 @pytest.mark.parametrize("name", ALL)
 def test_a_call_that_fails_has_its_error_and_the_others_their_answers(
-    deployment: Deployment, exchange: Exchange, name: str
+    deployment: Deployment, item_leases: ItemLeases, name: str
 ) -> None:
     register("echo", lambda value: value, replace=True)
     damaged = deployment.client.submit("echo", range(PAGE_SIZE + 10))
     neighbour = deployment.client.submit("echo", range(10))
     both = (damaged, neighbour)
-    _, begun = exchange.swap([], [_wish(batch, index) for batch in both for index in (0, 1)])
+    _, begun = item_leases.swap([], [_wish(batch, index) for batch in both for index in (0, 1)])
     assert {claim.verdict for claim in begun} == {"run"}
-    store = Store(deployment.settings)
+    store = BatchStore(deployment.settings)
     keys = store.keys.batch(damaged.id)
     ALL[name](deployment.redis, keys)
 
     usage = Usage(requests=1)
-    keepings = [Keeping(wish=_wish(batch, 0), steps="step", usage=usage) for batch in both]
+    checkpoints = [
+        Checkpoint(claim_request=_wish(batch, 0), steps="step", usage=usage) for batch in both
+    ]
     settlements = [_settlement(batch, 1) for batch in both]
-    wishes = [_wish(damaged, 2), _wish(neighbour, 2), _wish(damaged, PAGE_SIZE + 2)]
-    receipts, claims = exchange.swap(settlements, wishes, keepings)
+    claim_requests = [_wish(damaged, 2), _wish(neighbour, 2), _wish(damaged, PAGE_SIZE + 2)]
+    receipts, claims = item_leases.swap(settlements, claim_requests, checkpoints)
 
     fails = FAILS.get(name, set())
     assert (receipts[0].error is not None) == ("settle" in fails)
@@ -99,12 +101,12 @@ def test_a_call_that_fails_has_its_error_and_the_others_their_answers(
     assert deployment.redis.hget(store.keys.batch(neighbour.id).kept, "0") == "step"
     if name in OF_A_PAGE:
         assert (claims[2].verdict, claims[2].input) == ("run", str(PAGE_SIZE + 2))
-    assert set(exchange.keep(keepings)) == ({damaged.id} if "keep" in fails else set())
+    assert set(item_leases.keep(checkpoints)) == ({damaged.id} if "keep" in fails else set())
     # What else goes for many batches at a time.
-    exchange.beat_all({batch.id: {0: "one"} for batch in both})
-    assert exchange.beat_all({neighbour.id: {0: "one", 5: "one"}}) == {neighbour.id: [5]}
-    exchange.stopping([damaged.id, neighbour.id])
-    assert exchange.release([_wish(damaged, 0), _wish(neighbour, 0)]) >= 1
+    item_leases.beat_all({batch.id: {0: "one"} for batch in both})
+    assert item_leases.beat_all({neighbour.id: {0: "one", 5: "one"}}) == {neighbour.id: [5]}
+    item_leases.stopping([damaged.id, neighbour.id])
+    assert item_leases.release([_wish(damaged, 0), _wish(neighbour, 0)]) >= 1
     store.close()
     deployment.redis.delete(*deployment.keys_of(damaged))
     store.forget(damaged.id)
@@ -123,7 +125,7 @@ def test_a_worker_starts_the_items_beside_damaged_batches_once(
         damaged[name] = deployment.client.submit("journal", inputs)
         inputs = [_input(tmp_path, f"{len(damaged)} {i}") for i in range(3)]
         neighbours.append(deployment.client.submit("journal", inputs))
-    store = Store(deployment.settings)
+    store = BatchStore(deployment.settings)
     for name, batch in damaged.items():
         ALL[name](deployment.redis, store.keys.batch(batch.id))
 

@@ -13,8 +13,8 @@ import pytest
 from batchord.chains import register
 from batchord.ledger.models import BatchStatus, ItemStatus
 from batchord.ledger.storage.batch_reader import PRIORITY_SEPARATOR
-from batchord.ledger.storage.batch_store import Store
-from batchord.ledger.storage.item_leases import Exchange, Settlement, Wish
+from batchord.ledger.storage.batch_store import BatchStore
+from batchord.ledger.storage.item_leases import ClaimRequest, ItemLeases, Settlement
 from batchord.producer import Batch
 from chaos.judge import problems_of_the_record
 from tests.conftest import Deploy
@@ -148,9 +148,9 @@ def test_a_lost_gather_is_sent_again(quick: Deployment) -> None:
 
 def settle_by_hand(deployment: Deployment, batch: Batch, count: int) -> None:
     """Claim and settle items as a worker would, without Celery."""
-    store = Store(deployment.settings)
-    exchange = Exchange(store)
-    wishes = [Wish(batch_id=batch.id, index=i, token="token") for i in range(count)]
+    store = BatchStore(deployment.settings)
+    exchange = ItemLeases(store)
+    wishes = [ClaimRequest(batch_id=batch.id, index=i, token="token") for i in range(count)]
     _, claims = exchange.swap([], wishes)
     assert {claim.verdict for claim in claims} == {"run"}
     settlements = [

@@ -12,9 +12,9 @@ import pytest
 from batchord.chains import register
 from batchord.ledger.broker.celery_app import create_app
 from batchord.ledger.errors import BatchAborted, InputsLost, UnknownBatch
-from batchord.ledger.lifecycle.batch_control import Steering
+from batchord.ledger.lifecycle.batch_control import BatchControl
 from batchord.ledger.lifecycle.completion_callback import callback_task_id
-from batchord.ledger.storage.batch_reader import Reader
+from batchord.ledger.storage.batch_reader import BatchReader
 from batchord.producer import Batch, recording
 from batchord.producer import inputs as inputs_module
 from batchord.producer.submission import Submission, submit
@@ -170,10 +170,10 @@ def test_a_retry_goes_on_where_the_server_is(rig: Rig, point: Point) -> None:
         closing(create_app(rig.deployment.settings)) as app,
     ):
         patch.setattr("batchord.ledger.storage.batch_store._SHARDS_AT_ONCE", 2)
-        assert Steering(app, store).retry_failed(batch.id) == 3
+        assert BatchControl(app, store).retry_failed(batch.id) == 3
         assert store.struck, "the server did not go back"
     batch.wait(60)
-    reader = Reader(rig.deployment.client._store)
+    reader = BatchReader(rig.deployment.client._store)
     assert [len(reader.history(batch.id, n)) for n in range(6)] == [1, 0, 1, 0, 1, 0]
     assert batch.request_counts.failed == 3
     assert [item.index for item in batch.results()] == list(range(6))

@@ -10,7 +10,7 @@ import pytest
 
 from batchord.chains import register
 from batchord.ledger.core.message_ids import new_batch_id
-from batchord.ledger.storage.batch_store import Store
+from batchord.ledger.storage.batch_store import BatchStore
 from batchord.producer import Batch
 from batchord.producer import inputs as inputs_module
 from tests.conftest import Deploy
@@ -97,7 +97,7 @@ def test_it_is_not_taken_for_dead_and_loses_nothing(
 
 def test_what_a_dead_producer_has_left_expires(deploy: Deploy) -> None:
     deployment = deploy(result_ttl=TTL, submit_timeout=0.1)
-    store = Store(deployment.settings)
+    store = BatchStore(deployment.settings)
     batch_id = new_batch_id()
     assert store.take_key("key", batch_id) == batch_id
     assert store.open(batch_id, {"chain": "echo"}, key="key", notices={"webhook": "https://x"})

@@ -11,7 +11,7 @@ import pytest
 from batchord.chains import register
 from batchord.ledger.errors import RetryRefused, UnknownBatch
 from batchord.ledger.models import BatchStatus, ItemStatus
-from batchord.ledger.storage.batch_store import Store
+from batchord.ledger.storage.batch_store import BatchStore
 from batchord.producer import Batch
 from batchord.producer.completion_window import window_seconds
 from tests.conftest import Deploy
@@ -270,7 +270,7 @@ def test_a_retry_that_died_half_way_ends_all_the_same(quick: Deployment, tmp_pat
     batch = quick.client.submit("mend", [{"value": i, "until": str(mended)} for i in range(5)])
     batch.wait(10)
     worker.kill()
-    store = Store(quick.settings)
+    store = BatchStore(quick.settings)
     assert store.reopen(batch.id, total=5, key=None)
     store.redis.hset(store.keys.batch(batch.id).meta, "retrying_until", 1)  # long ago
     store.close()

@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 
 from batchord.ledger.broker.celery_app import create_app
-from batchord.ledger.storage.item_leases import Wish
-from batchord.worker.execution.worker_context import Runtime
+from batchord.ledger.storage.item_leases import ClaimRequest
+from batchord.worker.execution.worker_context import WorkerContext
 from batchord.worker.maintenance.sweep import Sweep
-from batchord.worker.notifications.dispatcher import NoticeThread
-from batchord.worker.provider_batch.poller import Courier
+from batchord.worker.notifications.dispatcher import Dispatcher
+from batchord.worker.provider_batch.poller import Poller
 from batchord.worker.supervisor import Supervisor
 from tests.waiting import wait_until
 
@@ -38,31 +38,31 @@ class Trouble:
 
 
 @pytest.fixture
-def runtime(deployment: Any) -> Runtime:
+def runtime(deployment: Any) -> WorkerContext:
     settings = deployment.settings.model_copy(update={"lease": 0.2, "sweep_interval": 0.05})
-    return Runtime(settings, app=create_app(settings))
+    return WorkerContext(settings, app=create_app(settings))
 
 
-def of_leases(runtime: Runtime, patch: pytest.MonkeyPatch) -> Iterator[Trouble]:
+def of_leases(runtime: WorkerContext, patch: pytest.MonkeyPatch) -> Iterator[Trouble]:
     leases = runtime.leases
-    trouble = Trouble(leases._exchange.beat_all)
-    patch.setattr(leases._exchange, "beat_all", trouble)
-    leases.hold([Wish(batch_id="batch_" + "0" * 24, index=0, token="t")])
+    trouble = Trouble(leases._item_leases.beat_all)
+    patch.setattr(leases._item_leases, "beat_all", trouble)
+    leases.hold([ClaimRequest(batch_id="batch_" + "0" * 24, index=0, token="t")])
     yield trouble
     leases.stop()
 
 
-def of_stopping(runtime: Runtime, patch: pytest.MonkeyPatch) -> Iterator[Trouble]:
+def of_stopping(runtime: WorkerContext, patch: pytest.MonkeyPatch) -> Iterator[Trouble]:
     leases = runtime.leases
-    trouble = Trouble(leases._exchange.stopping)
-    patch.setattr(leases._exchange, "stopping", trouble)
-    patch.setattr(leases._exchange, "beat_all", lambda *_: {})
-    leases.hold([Wish(batch_id="batch_" + "0" * 24, index=0, token="t")])
+    trouble = Trouble(leases._item_leases.stopping)
+    patch.setattr(leases._item_leases, "stopping", trouble)
+    patch.setattr(leases._item_leases, "beat_all", lambda *_: {})
+    leases.hold([ClaimRequest(batch_id="batch_" + "0" * 24, index=0, token="t")])
     yield trouble
     leases.stop()
 
 
-def of_sweep(runtime: Runtime, patch: pytest.MonkeyPatch) -> Iterator[Trouble]:
+def of_sweep(runtime: WorkerContext, patch: pytest.MonkeyPatch) -> Iterator[Trouble]:
     sweep = Sweep(runtime._app, runtime)
     trouble = Trouble(sweep.turn)
     patch.setattr(sweep, "turn", trouble)
@@ -71,8 +71,8 @@ def of_sweep(runtime: Runtime, patch: pytest.MonkeyPatch) -> Iterator[Trouble]:
     sweep.stop()
 
 
-def of_notices(runtime: Runtime, patch: pytest.MonkeyPatch) -> Iterator[Trouble]:
-    notices = NoticeThread(runtime._app, runtime)
+def of_notices(runtime: WorkerContext, patch: pytest.MonkeyPatch) -> Iterator[Trouble]:
+    notices = Dispatcher(runtime._app, runtime)
     trouble = Trouble(notices._notices.due)
     patch.setattr(notices._notices, "due", trouble)
     notices.start()
@@ -80,8 +80,8 @@ def of_notices(runtime: Runtime, patch: pytest.MonkeyPatch) -> Iterator[Trouble]
     notices.stop()
 
 
-def of_courier(runtime: Runtime, patch: pytest.MonkeyPatch) -> Iterator[Trouble]:
-    courier = Courier(runtime._app, runtime)
+def of_courier(runtime: WorkerContext, patch: pytest.MonkeyPatch) -> Iterator[Trouble]:
+    courier = Poller(runtime._app, runtime)
     trouble = Trouble(lambda _: None)
     patch.setattr(courier, "_look", trouble)
     for number in range(len(RAISED) + 1):
@@ -90,7 +90,7 @@ def of_courier(runtime: Runtime, patch: pytest.MonkeyPatch) -> Iterator[Trouble]
     courier.stop()
 
 
-def of_supervisor(runtime: Runtime, patch: pytest.MonkeyPatch) -> Iterator[Trouble]:
+def of_supervisor(runtime: WorkerContext, patch: pytest.MonkeyPatch) -> Iterator[Trouble]:
     trouble = Trouble(_idle)
     patch.setattr("batchord.worker.supervisor.subprocess.Popen", trouble)
     patch.setattr("batchord.worker.supervisor._BACKOFF", (0.05, 0.2))
@@ -111,7 +111,7 @@ _Popen = subprocess.Popen
     "thread", [of_leases, of_stopping, of_sweep, of_notices, of_courier, of_supervisor]
 )
 def test_a_round_that_fails_costs_no_thread(
-    runtime: Runtime,
+    runtime: WorkerContext,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
     thread: Callable[..., Iterator[Trouble]],

@@ -18,14 +18,14 @@ from batchord.ledger.errors import UnreadableBatch
 from batchord.ledger.lifecycle.diagnostics import checkup
 from batchord.ledger.models import BatchStatus, ItemStatus
 from batchord.ledger.settings import LANES
-from batchord.ledger.storage.batch_reader import Reader
-from batchord.ledger.storage.batch_search import Overview
-from batchord.ledger.storage.batch_store import Store
+from batchord.ledger.storage.batch_reader import BatchReader
+from batchord.ledger.storage.batch_search import BatchSearch
+from batchord.ledger.storage.batch_store import BatchStore
 from batchord.ledger.storage.chain_totals import totals
-from batchord.ledger.storage.item_leases import Exchange, Wish
+from batchord.ledger.storage.item_leases import ClaimRequest, ItemLeases
 from batchord.producer import Batch
 from batchord.worker.flower.metrics import BatchMetrics
-from batchord.worker.flower.queries import Desk
+from batchord.worker.flower.queries import Queries
 from tests.conftest import Deploy
 from tests.damages import DAMAGES, DEEPER
 from tests.harness import Deployment, wait_until
@@ -40,7 +40,7 @@ class Bench:
     """A batch of each damage, and a sound one before and behind all of them."""
 
     deployment: Deployment
-    store: Store
+    store: BatchStore
     damaged: dict[str, Batch]
     older: Batch
     younger: Batch
@@ -64,9 +64,11 @@ def bench(deploy_for_module: Deploy) -> Iterator[Bench]:
 
     older = submit()
     damaged = {name: submit() for name in DAMAGES | DEEPER}
-    bench = Bench(deployment, Store(deployment.settings), damaged, older, submit())
-    exchange = Exchange(bench.store)
-    exchange.swap([], [Wish(batch_id=older.id, index=index, token="one") for index in (0, 1)])
+    bench = Bench(deployment, BatchStore(deployment.settings), damaged, older, submit())
+    exchange = ItemLeases(bench.store)
+    exchange.swap(
+        [], [ClaimRequest(batch_id=older.id, index=index, token="one") for index in (0, 1)]
+    )
     exchange.swap([settlement(older.id, "one", 1)], [])
     for name, damage in (DAMAGES | DEEPER).items():
         damage(deployment.redis, bench.store.keys.batch(damaged[name].id))
@@ -77,7 +79,7 @@ def bench(deploy_for_module: Deploy) -> Iterator[Bench]:
     bench.store.close()
 
 
-def _delete(deployment: Deployment, store: Store, batches: Any) -> None:
+def _delete(deployment: Deployment, store: BatchStore, batches: Any) -> None:
     for batch in batches:
         deployment.redis.delete(*deployment.keys_of(batch))
         store.forget(batch.id)
@@ -103,19 +105,19 @@ def _ended_before(bench: Bench) -> None:
 
 def _search(**query: Any) -> Callable[[Bench], None]:
     def search(bench: Bench) -> None:
-        found = Overview(bench.store).find(limit=100, **query)
+        found = BatchSearch(bench.store).find(limit=100, **query)
         assert {record.id for record, _ in found.batches} >= bench.sound
 
     return search
 
 
 def _totals(bench: Bench) -> None:
-    found = totals(bench.store, Reader(bench.store).active())["echo"]
+    found = totals(bench.store, BatchReader(bench.store).active())["echo"]
     assert found.outcomes[ItemStatus.SUCCEEDED] == 1
 
 
 def _metrics(bench: Bench) -> None:
-    metrics = BatchMetrics(Desk(bench.deployment.client._app, bench.deployment.settings))
+    metrics = BatchMetrics(Queries(bench.deployment.client._app, bench.deployment.settings))
     try:
         metrics._look_at_all()
         found = {
@@ -126,7 +128,7 @@ def _metrics(bench: Bench) -> None:
     finally:
         REGISTRY.unregister(metrics)
     assert found["batchord_up",] == 1
-    told = {each.batch_id for each in Reader(bench.store).unreadable()}
+    told = {each.batch_id for each in BatchReader(bench.store).unreadable()}
     assert found["batchord_unreadable_batches",] >= len(told) == len(DAMAGES)
     assert found["batchord_items", "echo", "running"] >= 1
     assert found["batchord_outcomes_total", "echo", "succeeded"] == 1
@@ -150,12 +152,12 @@ def _stopping(bench: Bench) -> None:
     # An item of it runs.
     assert bench.younger.status is BatchStatus.IN_PROGRESS
     stopped = bench.deployment.client.submit("echo", [1])
-    exchange = Exchange(bench.store)
-    exchange.swap([], [Wish(batch_id=stopped.id, index=0, token="one")])
+    exchange = ItemLeases(bench.store)
+    exchange.swap([], [ClaimRequest(batch_id=stopped.id, index=0, token="one")])
     assert stopped.cancel() is BatchStatus.CANCELLING
     every = [batch.id for batch in (*bench.damaged.values(), stopped, bench.younger)]
     assert exchange.stopping(every) == {stopped.id: ItemStatus.CANCELLED}
-    exchange.release([Wish(batch_id=stopped.id, index=0, token="one")])
+    exchange.release([ClaimRequest(batch_id=stopped.id, index=0, token="one")])
     assert stopped.cancel() is BatchStatus.CANCELLED
 
 
@@ -164,13 +166,13 @@ def _renew(bench: Bench) -> None:
     leases = bench.store.keys.batch(bench.older.id).leases
     before = bench.deployment.redis.zscore(leases, "1")
     time.sleep(0.002)
-    assert Exchange(bench.store).beat_all(held)[bench.older.id] == []
+    assert ItemLeases(bench.store).beat_all(held)[bench.older.id] == []
     assert bench.deployment.redis.zscore(leases, "1") > before
 
 
 def _events(bench: Bench) -> None:
-    places = Reader(bench.store).last_events([*bench.unreadable, bench.younger.id])
-    assert places[bench.younger.id] == Reader(bench.store).last_event(bench.younger.id)
+    places = BatchReader(bench.store).last_events([*bench.unreadable, bench.younger.id])
+    assert places[bench.younger.id] == BatchReader(bench.store).last_event(bench.younger.id)
 
 
 def _itself(bench: Bench) -> None:
@@ -221,7 +223,7 @@ def test_the_sweep_skips_damaged_batches_and_says_so_once(deploy: Deploy) -> Non
     damaged = {name: deployment.client.submit("echo", [1]) for name in DAMAGES}
     younger = deployment.client.submit("echo", [1, 2])
     deployment.lose_messages()
-    store = Store(deployment.settings)
+    store = BatchStore(deployment.settings)
     for name, damage in DAMAGES.items():
         damage(deployment.redis, store.keys.batch(damaged[name].id))
 
@@ -235,7 +237,7 @@ def test_the_sweep_skips_damaged_batches_and_says_so_once(deploy: Deploy) -> Non
 
 
 #: What has been done to what a batch that has ended owes to others.
-NOTICES: Final[dict[str, Callable[[Any, Store, str], object]]] = {
+NOTICES: Final[dict[str, Callable[[Any, BatchStore, str], object]]] = {
     "of another type": lambda redis, store, id_: _text(redis, store.keys.batch(id_).notices),
     "garbled batch": lambda redis, store, id_: redis.hset(
         store.keys.batch(id_).notices, mapping={"1": "{"}
@@ -267,7 +269,7 @@ def test_a_damaged_notice_keeps_no_other_from_being_told(deploy: Deploy, tmp_pat
     with Receiver(authority) as receiver:
         deployment = deploy(sweep_interval=0.1, webhook_hosts=(receiver.place,))
         register("echo", lambda value: value, replace=True)
-        store = Store(deployment.settings)
+        store = BatchStore(deployment.settings)
         ended = []
         for _ in range(len(NOTICES) + 1):
             batch = deployment.client.submit("echo", [1], webhook=receiver.url("told"))
@@ -301,7 +303,7 @@ def test_who_waits_for_a_sound_batch_hears_nothing_of_a_damaged_one(
     """One connection listens for all coroutines that wait."""
     register("echo", lambda value: value, replace=True)
     sound, damaged = (deployment.client.submit("echo", [1]) for _ in range(2))
-    store = Store(deployment.settings)
+    store = BatchStore(deployment.settings)
 
     async def wait() -> None:
         waiting = [asyncio.create_task(batch.await_()) for batch in (sound, damaged)]

@@ -15,7 +15,7 @@ from batchord.ledger.errors import UnknownBatch
 from batchord.ledger.lifecycle.diagnostics import Finding, Grade, checkup
 from batchord.ledger.models import ChainRecord
 from batchord.ledger.settings import Settings
-from batchord.ledger.storage.batch_store import Store
+from batchord.ledger.storage.batch_store import BatchStore
 from chaos.server import free_port
 from tests.cli_harness import Shell
 from tests.harness import Deployment, connect, wait_until
@@ -41,7 +41,7 @@ def server() -> Iterator[str]:
 
 def grades(url: str, **settings: Any) -> dict[str, Finding]:
     """What the doctor finds, by the first word of it."""
-    store = Store(Settings(redis_url=SecretStr(url), **settings))
+    store = BatchStore(Settings(redis_url=SecretStr(url), **settings))
     found = {finding.what.split()[0]: finding for finding in checkup(store)}
     store.close()
     return found
@@ -86,7 +86,7 @@ def test_a_visibility_timeout_below_the_items_deadline_is_named(server: str) -> 
 
 
 def test_a_visibility_timeout_below_a_chains_own_deadline_is_named(server: str) -> None:
-    store = Store(Settings(redis_url=SecretStr(server)))
+    store = BatchStore(Settings(redis_url=SecretStr(server)))
     store.announce([ChainRecord(name="slow", timeout=50.0, input_schema={}, output_schema={})])
     store.close()
     assert grades(server, item_timeout=5, visibility_timeout=60)["visibility"].grade is Grade.OK

@@ -15,7 +15,7 @@ from batchord.chains import register
 from batchord.ledger.core.failpoints import VARIABLE
 from batchord.ledger.core.message_ids import new_batch_id
 from batchord.ledger.models import BatchStatus
-from batchord.ledger.storage.batch_store import Store
+from batchord.ledger.storage.batch_store import BatchStore
 from batchord.producer import Batch
 from chaos.crew import Crew
 from tests.conftest import Deploy
@@ -354,7 +354,7 @@ def test_a_receiver_that_is_slow_holds_up_neither_batches_nor_the_sweep(
         requests(receiver, path, 1)
         # The sweep takes back what a dead producer has begun.
         begun = new_batch_id()
-        store = Store(deployment.settings)
+        store = BatchStore(deployment.settings)
         assert store.open(begun, {"chain": "echo"}, key=None)
         wait_until(lambda: not deployment.redis.exists(store.keys.batch(begun).meta), what="swept")
         assert deployment.client.submit("echo", [2]).outputs() == [2]

@@ -24,9 +24,9 @@ from batchord.ledger.broker.celery_rules import RULES, broken
 from batchord.ledger.lifecycle import webhook_policy
 from batchord.ledger.settings import Settings
 from batchord.worker.control import answer_pings, with_answers
-from batchord.worker.execution.worker_context import HAND_BACK, Runtime
+from batchord.worker.execution.worker_context import HAND_BACK, WorkerContext
 from batchord.worker.maintenance.sweep import Sweep
-from batchord.worker.notifications.dispatcher import NoticeThread
+from batchord.worker.notifications.dispatcher import Dispatcher
 from batchord.worker.tasks import register_tasks
 
 logger = logging.getLogger(__name__)
@@ -43,7 +43,7 @@ def create_worker_app(settings: Settings) -> Celery:
     # Here, so that a pool's children have them too.
     pricing.use(pricing.load(settings.prices))
     webhook_policy.check(settings)
-    runtime = Runtime(settings, app=app)
+    runtime = WorkerContext(settings, app=app)
     register_tasks(app, runtime)
     app.steps["consumer"].add(_limit(runtime))
     app.steps["consumer"].add(Answers)
@@ -58,7 +58,7 @@ class Worker(CeleryWorker):
     """A Celery worker whose soft shutdown ends with the last running item, or hands it back."""
 
     #: Set by `create_worker_app`.
-    runtime: Runtime
+    runtime: WorkerContext
 
     def on_before_init(self, quiet: bool = False, **options: Any) -> None:
         """End the program if a setting or an option would break batches.
@@ -120,7 +120,7 @@ def _pool_name(pool: Any) -> str:
     return names.get(name, name)
 
 
-def _one_slot_a_child(runtime: Runtime) -> None:
+def _one_slot_a_child(runtime: WorkerContext) -> None:
     """A pool's child runs one task, and its items one by one: the concurrency counts children."""
 
     def begin(**_: Any) -> None:
@@ -129,7 +129,7 @@ def _one_slot_a_child(runtime: Runtime) -> None:
     worker_process_init.connect(begin, weak=False)
 
 
-def _limit(runtime: Runtime) -> type[bootsteps.StartStopStep]:
+def _limit(runtime: WorkerContext) -> type[bootsteps.StartStopStep]:
     class Limit(bootsteps.StartStopStep):
         """Tells each new connection's channel how much work this process has room for."""
 
@@ -153,7 +153,7 @@ class Answers(bootsteps.StartStopStep):
                 step.box.node.handlers = with_answers(Panel.data)
 
 
-def _service(runtime: Runtime) -> type[bootsteps.StartStopStep]:
+def _service(runtime: WorkerContext) -> type[bootsteps.StartStopStep]:
     class Service(bootsteps.StartStopStep):
         """What a worker does beside its tasks, from start to shutdown."""
 
@@ -162,7 +162,7 @@ def _service(runtime: Runtime) -> type[bootsteps.StartStopStep]:
         def __init__(self, parent: Any, **kwargs: Any) -> None:
             super().__init__(parent, **kwargs)
             self._sweep = Sweep(parent.app, runtime)
-            self._notices = NoticeThread(parent.app, runtime)
+            self._notices = Dispatcher(parent.app, runtime)
 
         def start(self, parent: Any) -> None:
             runtime.slots = parent.concurrency

@@ -9,7 +9,7 @@ from celery.utils.functional import maybe_list
 from celery.worker.control import Panel
 
 from batchord.ledger.core.message_ids import GATHER, RUN_ITEMS, batch_of_task, use_cancel
-from batchord.worker.execution.worker_context import Runtime
+from batchord.worker.execution.worker_context import WorkerContext
 
 logger = logging.getLogger(__name__)
 
@@ -57,7 +57,7 @@ def _time_limit(celerys: Handler, state: Any, task_name: Any = None, **options: 
     return celerys(state, task_name=task_name, **options)
 
 
-def answer_pings(runtime: Runtime) -> None:
+def answer_pings(runtime: WorkerContext) -> None:
     """Have this worker's answer to `celery inspect ping` be an error while its loop is blocked."""
 
     def ping(state: Any, **_: Any) -> Mapping[str, str]:

@@ -10,7 +10,7 @@ import sys
 from typing import Any, Final
 
 from batchord.chains.errors import BatchordError
-from batchord.ledger.storage.loop_lags import Loops
+from batchord.ledger.storage.loop_lags import LoopLags
 from batchord.worker.control import ILL
 
 #: Seconds that a process has to answer.
@@ -25,7 +25,7 @@ def problems(app: Any, store: Any) -> list[str]:
     if not replies:
         return ["no worker process answers"]
     found = [f"{name}: {reply}" for name, reply in replies.items() if "ok" not in reply]
-    loops = Loops(store).all().items()
+    loops = LoopLags(store).all().items()
     ours = [(name, lag) for name, lag in loops if name.startswith(f"{host}:") and lag > ILL]
     return [*found, *(f"{name}: event loop blocked for {lag:.1f} s" for name, lag in ours)]
 
@@ -33,11 +33,11 @@ def problems(app: Any, store: Any) -> list[str]:
 def main() -> None:
     """Print what is wrong, if anything is."""
     from batchord.ledger.settings import Settings
-    from batchord.ledger.storage.batch_store import Store
+    from batchord.ledger.storage.batch_store import BatchStore
     from batchord.worker.app import app
 
     try:
-        found = problems(app, Store(Settings()))
+        found = problems(app, BatchStore(Settings()))
     except BatchordError as error:
         found = [str(error)]
     if found:

@@ -11,10 +11,10 @@ from batchord.ledger.broker.qos import SLOTS
 from batchord.ledger.core.failpoints import crash_point
 from batchord.ledger.core.message_ids import GATHER, RUN_ITEMS
 from batchord.ledger.models import BatchStatus
-from batchord.ledger.storage.batch_reader import Reader
+from batchord.ledger.storage.batch_reader import BatchReader
 from batchord.ledger.storage.keys import PAGE_SIZE
 from batchord.worker.execution.work_items import HandedBack
-from batchord.worker.execution.worker_context import Runtime
+from batchord.worker.execution.worker_context import WorkerContext
 
 logger = logging.getLogger(__name__)
 
@@ -30,7 +30,7 @@ class ItemPutOff(Exception):
     """Items wait for another attempt; as with ItemFailed, no more than the codes is told."""
 
 
-def register_tasks(app: Celery, runtime: Runtime) -> None:
+def register_tasks(app: Celery, runtime: WorkerContext) -> None:
     """Add the two tasks to the app."""
 
     @app.task(name=RUN_ITEMS, bind=True, throws=(ItemFailed,), Request=REQUEST)
@@ -52,14 +52,14 @@ def register_tasks(app: Celery, runtime: Runtime) -> None:
             raise Ignore
         if report.refused:
             # An earlier delivery has settled them, and may have died before it sent the gather.
-            self.request.shard_complete = Reader(runtime.store).complete(batch_id, shard)
+            self.request.shard_complete = BatchReader(runtime.store).complete(batch_id, shard)
 
     @app.task(name=GATHER, Request=REQUEST)
     def gather(batch_id: str, shard: int) -> None:
         close_shard(app, runtime, batch_id, shard)
 
 
-def close_shard(app: Celery, runtime: Runtime, batch_id: str, shard: int) -> None:
+def close_shard(app: Celery, runtime: WorkerContext, batch_id: str, shard: int) -> None:
     """Close a shard, publish the next ones, and commit the batch after the last."""
     missing = runtime.store.gather(batch_id, shard)
     fields: dict[str, Any] = {"batch": batch_id, "shard": shard}
@@ -73,9 +73,9 @@ def close_shard(app: Celery, runtime: Runtime, batch_id: str, shard: int) -> Non
     commit_if_finalizing(runtime, batch_id)
 
 
-def commit_if_finalizing(runtime: Runtime, batch_id: str) -> bool:
+def commit_if_finalizing(runtime: WorkerContext, batch_id: str) -> bool:
     """End the batch if each of its items has an outcome; once, whoever comes first."""
-    record = Reader(runtime.store).record(batch_id)
+    record = BatchReader(runtime.store).record(batch_id)
     if record.status is not BatchStatus.FINALIZING:
         return False
     done = runtime.end(record)

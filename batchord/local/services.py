@@ -20,8 +20,8 @@ from batchord.ledger.broker.celery_app import create_app
 from batchord.ledger.core.working_directory import add_working_directory
 from batchord.ledger.errors import LedgerUnavailable
 from batchord.ledger.settings import NoServer, Settings
-from batchord.ledger.storage.batch_reader import Reader
-from batchord.ledger.storage.batch_store import Store
+from batchord.ledger.storage.batch_reader import BatchReader
+from batchord.ledger.storage.batch_store import BatchStore
 from batchord.local.local_model import LocalModel
 from batchord.local.server import EmbeddedServer, open_private
 from batchord.worker.supervisor import GRACE, Supervisor
@@ -55,7 +55,7 @@ def has_server(settings: Settings) -> bool:
     if settings.redis_url is not None:
         return True
     try:
-        Store(settings).ping()
+        BatchStore(settings).ping()
     except (NoServer, LedgerUnavailable):
         # An `up` that was killed could not take its announcement back.
         return False
@@ -64,7 +64,7 @@ def has_server(settings: Settings) -> bool:
 
 def has_workers(settings: Settings, chain: str) -> bool:
     """Whether workers answer, and have announced the chain."""
-    if Reader(Store(settings)).chain(chain) is None:
+    if BatchReader(BatchStore(settings)).chain(chain) is None:
         return False
     return bool(create_app(settings).control.ping(timeout=1.0))
 
@@ -118,7 +118,7 @@ def await_workers(settings: Settings, chain: str, supervisor: Supervisor, log: P
     Raises:
         LocalError: all have exited, or it took too long; with the end of their log.
     """
-    reader = Reader(Store(settings))
+    reader = BatchReader(BatchStore(settings))
     for _ in supervisor.ticks(_START_TIMEOUT):
         if reader.chain(chain) is not None:
             return

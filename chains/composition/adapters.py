@@ -24,7 +24,7 @@ def is_foreign(value: Any) -> bool:
     return callable(getattr(value, "ainvoke", None)) or callable(getattr(value, "invoke", None))
 
 
-class Foreign(Step[Any, Any]):
+class Adapter(Step[Any, Any]):
     """The object as one step: `ainvoke` if it has that, else `invoke` in a thread.
 
     `invoke` is also called where `ainvoke` only says that it is not implemented. The config is

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from batchord.chains.composition.adapters import Foreign, is_foreign
+from batchord.chains.composition.adapters import Adapter, is_foreign
 from batchord.chains.composition.function import Lambda
 from batchord.chains.composition.runnable import Runnable
 
@@ -17,7 +17,7 @@ def coerce(value: Any) -> Runnable[Any, Any]:
     if isinstance(value, Runnable):
         return value
     if is_foreign(value):
-        return Foreign(value)
+        return Adapter(value)
     if isinstance(value, Mapping):
         from batchord.chains.composition.parallel import (
             Parallel,  # it needs this function for its branches

@@ -14,7 +14,7 @@ from batchord.chains import pricing
 from batchord.chains.usage import Usage
 
 if TYPE_CHECKING:
-    from batchord.chains.runtime.item_context import Run
+    from batchord.chains.runtime.item_context import ItemContext
 
 #: LangChain tags the run of a branch with this and the branch's name.
 _BRANCH: Final = "map:key:"
@@ -173,7 +173,7 @@ def with_handler(callbacks: Any, handler: Any) -> Any:
     return manager
 
 
-def observer(run: "Run") -> Any:
+def observer(run: "ItemContext") -> Any:
     """Return a callback handler that counts usage for the run, and notes where errors begin."""
     return _observer_class()(run)
 
@@ -200,7 +200,7 @@ class _Place(NamedTuple):
 class _Observing:
     """Notes of the runs within one call of a Runnable."""
 
-    def __init__(self, run: "Run") -> None:
+    def __init__(self, run: "ItemContext") -> None:
         self._run = run
         self._places: dict[UUID, _Place] = {}
         #: Branches fail beside each other.

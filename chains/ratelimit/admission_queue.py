@@ -17,9 +17,9 @@ from batchord.chains.ratelimit.adaptive import Adaptive, Cohort
 from batchord.chains.ratelimit.limits import (
     LONGEST_COOL_DOWN,
     SHORTEST_COOL_DOWN,
-    Asked,
     Limiter,
     RateLimit,
+    ReserveRequest,
 )
 from batchord.chains.runtime.background import spawn
 
@@ -49,7 +49,7 @@ class _Call:
     reserved: int = 0
 
 
-class Turns:
+class AdmissionQueue:
     """The calls of one event loop under one limit.
 
     A task asks the limiter, for many calls at a time, and lives while calls wait or are in flight.
@@ -236,7 +236,7 @@ class Turns:
             self._waiting = {call.batch: calls_of_batch, **self._waiting}
 
     async def _ask(self, due: list[_Call], wanted: list[_Call]) -> None:
-        asked = Asked(
+        asked = ReserveRequest(
             self._holder,
             self._held,
             self._correction,

@@ -9,7 +9,7 @@ from weakref import WeakKeyDictionary
 
 from batchord.chains.errors import RetryLater
 from batchord.chains.explain import PutOff
-from batchord.chains.ratelimit.admission_queue import Turns
+from batchord.chains.ratelimit.admission_queue import AdmissionQueue
 from batchord.chains.ratelimit.limits import Limiter, RateLimit, limiter
 from batchord.chains.runtime.deadline import Deadline, all_paused, current_deadline
 from batchord.chains.runtime.item_context import keeping, report_usage
@@ -105,14 +105,14 @@ def _wait(seconds: float) -> Usage:
     return Usage(rate_limit_waits=1, rate_limit_wait_ms=int(seconds * 1000))
 
 
-_turns: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[tuple[Limiter, RateLimit], Turns]] = (
-    WeakKeyDictionary()
-)
+_turns: WeakKeyDictionary[
+    asyncio.AbstractEventLoop, dict[tuple[Limiter, RateLimit], AdmissionQueue]
+] = WeakKeyDictionary()
 
 
-def _turns_of(limit: RateLimit) -> Turns:
+def _turns_of(limit: RateLimit) -> AdmissionQueue:
     mine = _turns.setdefault(asyncio.get_running_loop(), {})
     key = limiter(), limit
     if key not in mine:
-        mine[key] = Turns(*key)
+        mine[key] = AdmissionQueue(*key)
     return mine[key]

@@ -66,7 +66,7 @@ def estimated_tokens(texts: Iterable[str]) -> int:
     return sum(map(len, texts)) // 4 + 1
 
 
-class Asked(NamedTuple):
+class ReserveRequest(NamedTuple):
     """What one who makes calls under a limit tells the limiter, and asks of it."""
 
     #: Names who asks, from call to call.
@@ -84,7 +84,7 @@ class Asked(NamedTuple):
     tokens: Sequence[int] = ()
 
 
-class Answer(NamedTuple):
+class ReserveAnswer(NamedTuple):
     """The limiter's answer; all times are seconds from now."""
 
     #: Places in time of another era are void.
@@ -105,7 +105,7 @@ class Limiter(Protocol):
     #: Seconds for which calls in flight are believed without news of who makes them.
     lease: float
 
-    async def reserve(self, limit: RateLimit, asked: Asked) -> Answer:
+    async def reserve(self, limit: RateLimit, asked: ReserveRequest) -> ReserveAnswer:
         """Settle what has ended and reserve for what is next, in one step.
 
         With nothing that is asked for it only settles, and renews the lease of what is in flight.
@@ -143,7 +143,7 @@ class LocalLimiter:
         self._lock = threading.Lock()
         self._keys: dict[str, _Counts] = {}
 
-    async def reserve(self, limit: RateLimit, asked: Asked) -> Answer:
+    async def reserve(self, limit: RateLimit, asked: ReserveRequest) -> ReserveAnswer:
         with self._lock:
             return self._reserve(limit, asked, self._keys.setdefault(limit.key, _Counts()))
 
@@ -156,7 +156,7 @@ class LocalLimiter:
                 counts.requests = min(counts.requests, until)
                 counts.tokens = min(counts.tokens, until)
 
-    def _reserve(self, limit: RateLimit, asked: Asked, counts: _Counts) -> Answer:
+    def _reserve(self, limit: RateLimit, asked: ReserveRequest, counts: _Counts) -> ReserveAnswer:
         now = self._clock()
         per_request = 60 / limit.rpm if limit.rpm else 0.0
         per_token = 60 / limit.tpm if limit.tpm else 0.0
@@ -165,7 +165,7 @@ class LocalLimiter:
         counts.tokens += asked.correction * per_token
         free = self._free(limit, asked, counts, now)
         if counts.cool > now:
-            return Answer(counts.era, cooling=counts.cool - now)
+            return ReserveAnswer(counts.era, cooling=counts.cool - now)
         due, pending = (asked.due, asked.pending) if asked.era == counts.era else (0, 0)
         started = min(due, free)
         free -= started
@@ -192,9 +192,9 @@ class LocalLimiter:
             waits.append(wait)
         begun = started + sum(wait == 0 for wait in waits)
         counts.held[asked.holder] = asked.held + begun, now + self.lease
-        return Answer(counts.era, 0.0, started, waits, max(again, 0.005))
+        return ReserveAnswer(counts.era, 0.0, started, waits, max(again, 0.005))
 
-    def _free(self, limit: RateLimit, asked: Asked, counts: _Counts, now: float) -> int:
+    def _free(self, limit: RateLimit, asked: ReserveRequest, counts: _Counts, now: float) -> int:
         """How many more calls may be in flight."""
         counts.held = {
             holder: (held, until)

@@ -37,12 +37,13 @@ class Worded:
     text: str
 
 
-class Kept:
+class Checkpoints:
     """The outputs of one item's steps, and how often their calls were tried.
 
     An output is used once: a step that makes the same call twice has made two. What this attempt
     has given is not for itself but for the next one; `on_news` is told when there is some, and
-    `news` is what the next attempt's `Kept` is made from, put behind what this one was made from.
+    `news` is what the next attempt's `Checkpoints` is made from, put behind what this one was made
+    from.
     """
 
     def __init__(self, item: str, text: str = "", on_news: Callable[[], None] | None = None):

@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from contextvars import ContextVar
 from typing import Any, Final, Protocol, TypeVar
 
-from batchord.chains.runtime.checkpoints import Kept, digest
+from batchord.chains.runtime.checkpoints import Checkpoints, digest
 from batchord.chains.runtime.item_context import current_run, place
 from batchord.chains.runtime.retry import RetryPolicy, attempts
 
@@ -59,7 +59,7 @@ async def once(
 
 
 async def _called(
-    kept: Kept, key: str | None, policy: RetryPolicy | None, call: Callable[[], Awaitable[T]]
+    kept: Checkpoints, key: str | None, policy: RetryPolicy | None, call: Callable[[], Awaitable[T]]
 ) -> T:
     # A call without a key has no name either: not that of the step that makes it.
     token = _call.set(None if key is None else (kept.item, key, kept.begin(key)))
@@ -69,7 +69,7 @@ async def _called(
         _call.reset(token)
 
 
-def _keep(kept: Kept, key: str | None, text: str | None) -> None:
+def _keep(kept: Checkpoints, key: str | None, text: str | None) -> None:
     if key is not None and text is not None:
         kept.put(key, text)
 

@@ -7,15 +7,15 @@ from contextlib import contextmanager
 from contextvars import Context, ContextVar
 from typing import Any
 
-from batchord.chains.runtime.checkpoints import Kept
+from batchord.chains.runtime.checkpoints import Checkpoints
 from batchord.chains.usage import Usage
 
 #: Where in the chain the running code is: the labels of steps and the names of branches.
 _place: ContextVar[tuple[str, ...]] = ContextVar("batchord_place", default=())
-_current: ContextVar["Run | None"] = ContextVar("batchord_run", default=None)
+_current: ContextVar["ItemContext | None"] = ContextVar("batchord_run", default=None)
 
 
-class Run:
+class ItemContext:
     """The run of one item; `usage` is None until a step has reported some.
 
     `kept` and `usage`: what earlier attempts have left, where somebody keeps that. `name` is
@@ -23,7 +23,7 @@ class Run:
     """
 
     def __init__(
-        self, *, kept: Kept | None = None, usage: Usage | None = None, name: str = ""
+        self, *, kept: Checkpoints | None = None, usage: Usage | None = None, name: str = ""
     ) -> None:
         self._lock = threading.Lock()
         self._usage = usage
@@ -75,12 +75,12 @@ def item_name(batch_id: str, index: int) -> str:
 
 
 @contextmanager
-def scope(run: Run | None = None) -> Iterator[Run]:
+def scope(run: ItemContext | None = None) -> Iterator[ItemContext]:
     """Collect what is reported inside, also from tasks and threads that are started inside.
 
     The code inside stands at the head of its chain, wherever the code outside stands.
     """
-    run = Run() if run is None else run
+    run = ItemContext() if run is None else run
     token, before = _current.set(run), _place.set(())
     try:
         yield run
@@ -89,12 +89,12 @@ def scope(run: Run | None = None) -> Iterator[Run]:
         _current.reset(token)
 
 
-def current_run() -> Run | None:
+def current_run() -> ItemContext | None:
     """The run that this code belongs to, or None."""
     return _current.get()
 
 
-def run_of(context: Context) -> Run | None:
+def run_of(context: Context) -> ItemContext | None:
     """The run that code in this context belongs to, or None."""
     return context.get(_current)
 

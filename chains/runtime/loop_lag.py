@@ -16,7 +16,7 @@ TICK: Final = 0.1
 SLACK: Final = 0.2
 
 
-class Lag:
+class LoopLag:
     """Ticks on one event loop, and sums up the time in which it could run nothing."""
 
     def __init__(self) -> None:
@@ -48,7 +48,7 @@ class Lag:
         call_later(TICK, self._tick)
 
 
-def lag_of(loop: asyncio.AbstractEventLoop) -> Lag | None:
+def lag_of(loop: asyncio.AbstractEventLoop) -> LoopLag | None:
     """The loop's lag, where it is measured."""
     found = getattr(loop, "lag", None)
-    return found if isinstance(found, Lag) else None
+    return found if isinstance(found, LoopLag) else None

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Final, TypeVar
 
 from batchord.chains.explain import PutOff, explain
-from batchord.chains.runtime.checkpoints import Kept, Tries
+from batchord.chains.runtime.checkpoints import Checkpoints, Tries
 
 T = TypeVar("T")
 
@@ -129,7 +129,7 @@ async def attempts(
     policy: RetryPolicy | None,
     call: Callable[[], Awaitable[T]],
     *,
-    kept: Kept | None = None,
+    kept: Checkpoints | None = None,
     key: str | None = None,
 ) -> T:
     """Make the call until it succeeds or the policy gives up; then raises the last error.

@@ -8,7 +8,7 @@ from types import CodeType, FrameType
 from typing import Any, Final, NoReturn
 
 from batchord.chains.errors import ChainError
-from batchord.chains.runtime.item_context import Run, current_run, run_of
+from batchord.chains.runtime.item_context import ItemContext, current_run, run_of
 
 logger = logging.getLogger(__name__)
 
@@ -93,7 +93,7 @@ class ProcessTask(asyncio.Task[Any]):
     """A task of the process itself, or of one item: code of another item cannot cancel it."""
 
     #: The item's run, if it is an item's.
-    run: Run | None = None
+    run: ItemContext | None = None
     #: Whether the process has cancelled it, and not its own item.
     stopped = False
 
@@ -153,12 +153,12 @@ def _context_of(handle: object) -> Context | None:
     return found if isinstance(found, Context) else None
 
 
-def _run_of_handle(handle: object) -> Run | None:
+def _run_of_handle(handle: object) -> ItemContext | None:
     context = _context_of(handle)
     return None if context is None else run_of(context)
 
 
-def _named(run: Run | None) -> str:
+def _named(run: ItemContext | None) -> str:
     return f" {run.name}" if run is not None and run.name else ""
 
 

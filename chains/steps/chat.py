@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from batchord.chains.ratelimit.limits import RateLimit
 from batchord.chains.runtime.retry import DEFAULT_RETRY, RetryPolicy
-from batchord.chains.steps.llm_step import Answer, Asking, Reply, StructuredOutput, given
+from batchord.chains.steps.llm_step import Answer, LLMStep, Reply, StructuredOutput, given
 from batchord.chains.steps.prompt import Message
 
 if TYPE_CHECKING:
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 Model = TypeVar("Model")
 
 
-class Chat(Asking[Answer]):
+class Chat(LLMStep[Answer]):
     """A chat model: text or messages in, text out, or an `output_type` as pydantic reads it.
 
     Messages are `{"role": ..., "content": ...}`, or LangChain's messages or prompt value.

@@ -14,7 +14,7 @@ from batchord.chains.ratelimit.limits import RateLimit
 from batchord.chains.runtime.concurrency import current_gate
 from batchord.chains.runtime.item_context import report_usage
 from batchord.chains.runtime.retry import DEFAULT_RETRY, RetryPolicy
-from batchord.chains.steps.embedding_batcher import MAX_INPUTS, Collector, Found, Report
+from batchord.chains.steps.embedding_batcher import MAX_INPUTS, EmbeddingBatcher, Found, Report
 from batchord.chains.steps.offline_call import OfflineCall
 from batchord.chains.steps.vectors import Vector, vectors_of
 from batchord.chains.usage import Usage
@@ -67,7 +67,7 @@ class Embed(Step[Any, Any], OfflineCall):
         }
         self._lock = threading.Lock()
         #: By gate, or by event loop where there is no gate: a future belongs to one loop.
-        self._collectors: WeakKeyDictionary[object, Collector] = WeakKeyDictionary()
+        self._collectors: WeakKeyDictionary[object, EmbeddingBatcher] = WeakKeyDictionary()
 
     async def _run(self, input: Any, config: RunnableConfig, **options: Any) -> Any:
         vectors = await self._vectors(self._texts(input))
@@ -129,13 +129,15 @@ class Embed(Step[Any, Any], OfflineCall):
                 raise answer.error
         return [answer.vector for answer in answers if answer.vector is not None]
 
-    def _collector(self) -> Collector:
+    def _collector(self) -> EmbeddingBatcher:
         gate = current_gate()
         key: object = gate or asyncio.get_running_loop()
         with self._lock:
             collector = self._collectors.get(key)
             if collector is None:
-                collector = Collector(self._send, gate=gate, retry=self._retry, limit=self._limit)
+                collector = EmbeddingBatcher(
+                    self._send, gate=gate, retry=self._retry, limit=self._limit
+                )
                 self._collectors[key] = collector
             return collector
 

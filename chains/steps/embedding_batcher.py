@@ -16,7 +16,7 @@ from batchord.chains.ratelimit.limits import RateLimit
 from batchord.chains.runtime.background import call_later, spawn
 from batchord.chains.runtime.deadline import Deadline, current_deadline
 from batchord.chains.runtime.retry import RetryPolicy, attempts
-from batchord.chains.steps.embedding_request import Answer, Mode, SharedRequest, Wanted
+from batchord.chains.steps.embedding_request import Answer, EmbeddingRequest, Mode, Wanted
 from batchord.chains.steps.vectors import Vector
 from batchord.chains.usage import Usage
 
@@ -40,13 +40,13 @@ def estimated_tokens(text: str) -> int:
     return len(text.encode(errors="replace")) // 3 + 1
 
 
-class Collector:
+class EmbeddingBatcher:
     """Collects the texts of one event loop.
 
     A request is made when it is full or `WINDOW` is over. Each attempt at it holds a permit of
     `gate`; the waits between attempts hold none. If a request fails for what may be the fault of
-    one text, `SharedRequest` finds that text, so that no other fails. A request that nobody waits
-    for any more is cancelled.
+    one text, `EmbeddingRequest` finds that text, so that no other fails. A request that nobody
+    waits for any more is cancelled.
     """
 
     def __init__(
@@ -113,7 +113,7 @@ class Collector:
 
     async def _serve(self, wanted: Sequence[Wanted]) -> None:
         try:
-            await SharedRequest(self._ask).serve(wanted)
+            await EmbeddingRequest(self._ask).serve(wanted)
         finally:
             for one in wanted:  # the loop is shutting down: nobody may wait for ever
                 if not one.answer.done():

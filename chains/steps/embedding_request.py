@@ -65,7 +65,7 @@ Ask = Callable[
 ]
 
 
-class SharedRequest:
+class EmbeddingRequest:
     """Answers texts that were collected for one request, each with its vector or its own error.
 
     While texts whose fault it is are searched for, the deadlines of all the texts stand still.

@@ -57,7 +57,7 @@ class Reply(NamedTuple):
     said: str | None = None
 
 
-class Asking(Step[Any, Answer], OfflineCall, Generic[Answer]):
+class LLMStep(Step[Any, Answer], OfflineCall, Generic[Answer]):
     """A language model as a step; a subclass knows one of the APIs that it is asked through."""
 
     takes_options = True

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar, overload
 
 from batchord.chains.ratelimit.limits import RateLimit
 from batchord.chains.runtime.retry import DEFAULT_RETRY, RetryPolicy
-from batchord.chains.steps.llm_step import Answer, Asking, Reply, StructuredOutput, given
+from batchord.chains.steps.llm_step import Answer, LLMStep, Reply, StructuredOutput, given
 from batchord.chains.steps.prompt import Message
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ Model = TypeVar("Model")
 _FINISH: Final = {"max_output_tokens": "length"}
 
 
-class Responses(Asking[Answer]):
+class Responses(LLMStep[Answer]):
     """A language model through the Responses API: text or messages in, text or `output_type` out.
 
     All is as with `Chat`, also the errors; `max_output_tokens` is the limit on an answer, and

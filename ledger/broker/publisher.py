@@ -17,15 +17,15 @@ from batchord.ledger.core.message_ids import (
 from batchord.ledger.core.sharding import Shard
 from batchord.ledger.models import BatchStatus
 from batchord.ledger.settings import Settings
-from batchord.ledger.storage.batch_reader import Reader
-from batchord.ledger.storage.batch_store import Store
+from batchord.ledger.storage.batch_reader import BatchReader
+from batchord.ledger.storage.batch_store import BatchStore
 
 #: A gather goes first: it is short, and others wait for what it publishes. So does what a dead
 #: worker had begun: it has waited for its turn before.
 FIRST = 0
 
 
-def publish_shards(app: Celery, store: Store, batch_id: str, *, most: int = 64) -> None:
+def publish_shards(app: Celery, store: BatchStore, batch_id: str, *, most: int = 64) -> None:
     """Publish what the batch's window has room for, `most` shards of it.
 
     Called after the seal, after each gather and by the sweep. A crash anywhere leaves the shard
@@ -40,12 +40,12 @@ def publish_shards(app: Celery, store: Store, batch_id: str, *, most: int = 64) 
         store.shard_published(batch_id, shard.number)
 
 
-def unsettled_tasks(store: Store, batch_id: str, shard: Shard) -> list[range]:
+def unsettled_tasks(store: BatchStore, batch_id: str, shard: Shard) -> list[range]:
     """Return the tasks of a shard that carry an item without an outcome.
 
     Not one that was put off: it is published when its time has come.
     """
-    reader = Reader(store)
+    reader = BatchReader(store)
     items = reader.items_at(batch_id, range(shard.start, shard.stop))
     put_off = reader.put_off(batch_id)
     return shard.tasks_of(
@@ -53,13 +53,13 @@ def unsettled_tasks(store: Store, batch_id: str, shard: Shard) -> list[range]:
     )
 
 
-def publish_due(app: Celery, store: Store, batch_id: str, *, most: int = 1000) -> int:
+def publish_due(app: Celery, store: BatchStore, batch_id: str, *, most: int = 1000) -> int:
     """Publish again what was put off and whose time has come; return how many tasks.
 
     Called when it is due by who has put it off, and by the sweep. Who dies in between leaves items
     that nothing stands for in the queue: the sweep finds those too.
     """
-    reader = Reader(store)
+    reader = BatchReader(store)
     if reader.status(batch_id) is not BatchStatus.IN_PROGRESS:
         return 0
     due = set(store.come_due(batch_id, limit=most))
@@ -74,7 +74,7 @@ def publish_due(app: Celery, store: Store, batch_id: str, *, most: int = 1000) -
 
 def publish_tasks(
     app: Celery,
-    store: Store,
+    store: BatchStore,
     batch_id: str,
     shard: Shard,
     tasks: Iterable[range],

@@ -17,27 +17,27 @@ from batchord.ledger.core.failpoints import crash_point
 from batchord.ledger.errors import LedgerUnavailable, ResumeRefused, RetryRefused, UnknownBatch
 from batchord.ledger.lifecycle.completion_callback import end_batch
 from batchord.ledger.models import BatchRecord, BatchStatus, Mode
-from batchord.ledger.storage.batch_reader import Reader
-from batchord.ledger.storage.batch_store import Store
+from batchord.ledger.storage.batch_reader import BatchReader
+from batchord.ledger.storage.batch_store import BatchStore
 from batchord.ledger.storage.keys import EVENTS_KEPT, PAGE_SIZE
 from batchord.ledger.storage.mappers import reading
-from batchord.ledger.storage.provider_parts import Parts
+from batchord.ledger.storage.provider_parts import ProviderParts
 
 #: How often failed items are moved again because the server went back meanwhile.
 _MOST_MOVES: Final = 10
 
 
-class Steering:
+class BatchControl:
     """What may be done to a sealed batch. Each call returns its status afterwards.
 
     Raises:
         UnknownBatch: there is no such batch.
     """
 
-    def __init__(self, app: Celery, store: Store) -> None:
+    def __init__(self, app: Celery, store: BatchStore) -> None:
         self._app = app
         self._store = store
-        self._reader = Reader(store)
+        self._reader = BatchReader(store)
 
     def pause(self, batch_id: str) -> BatchStatus:
         """Let no new item start until the batch is resumed; what runs may end."""
@@ -83,7 +83,7 @@ class Steering:
         In provider mode what the provider has answered comes first: it is paid for.
         """
         record = self._reader.record(batch_id)
-        if record.mode is Mode.PROVIDER and any(Parts(self._store).out(batch_id)):
+        if record.mode is Mode.PROVIDER and any(ProviderParts(self._store).out(batch_id)):
             return False
         total = record.request_counts.total
         running = 0

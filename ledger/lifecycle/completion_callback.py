@@ -16,9 +16,9 @@ from batchord.ledger.core.json_values import encode
 from batchord.ledger.errors import SubmitRefused, ValueRejected
 from batchord.ledger.models import BatchRecord
 from batchord.ledger.settings import Settings
-from batchord.ledger.storage.batch_reader import Reader
-from batchord.ledger.storage.batch_store import Store
-from batchord.ledger.storage.outbox import Notices
+from batchord.ledger.storage.batch_reader import BatchReader
+from batchord.ledger.storage.batch_store import BatchStore
+from batchord.ledger.storage.outbox import Outbox
 
 logger = logging.getLogger(__name__)
 
@@ -65,7 +65,7 @@ class Callback(BaseModel):
     subtask_type: None = None
 
 
-def checked(signature: object, reader: Reader, settings: Settings) -> str:
+def checked(signature: object, reader: BatchReader, settings: Settings) -> str:
     """Return the signature as JSON text.
 
     Raises:
@@ -95,7 +95,7 @@ def checked(signature: object, reader: Reader, settings: Settings) -> str:
     return callback.model_dump_json()
 
 
-def end_batch(app: Celery, store: Store, record: BatchRecord) -> bool:
+def end_batch(app: Celery, store: BatchStore, record: BatchRecord) -> bool:
     """Commit a batch whose items all have an outcome, once; True for the caller that did it.
 
     Then its callback is published; should that fail, or should we die, the workers do it soon.
@@ -111,13 +111,13 @@ def end_batch(app: Celery, store: Store, record: BatchRecord) -> bool:
     return True
 
 
-def publish_callback(app: Celery, store: Store, batch_id: str) -> bool:
+def publish_callback(app: Celery, store: BatchStore, batch_id: str) -> bool:
     """Publish what the ended batch calls, if it has not been; once, whoever comes first.
 
     The message and the record that it is published are one write (`publish_once.lua`): a crash
     before it leaves what the workers look for, and after it nothing is left to do.
     """
-    notices = Notices(store)
+    notices = Outbox(store)
     text = notices.callback(batch_id)
     if text is None:
         return False

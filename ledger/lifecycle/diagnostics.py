@@ -14,9 +14,9 @@ from batchord.ledger.broker.celery_app import create_app
 from batchord.ledger.broker.celery_rules import broken
 from batchord.ledger.core.redis_url import database_of, server_of
 from batchord.ledger.settings import Settings
-from batchord.ledger.storage.batch_reader import Reader
-from batchord.ledger.storage.batch_store import Store
-from batchord.ledger.storage.loop_lags import Loops
+from batchord.ledger.storage.batch_reader import BatchReader
+from batchord.ledger.storage.batch_store import BatchStore
+from batchord.ledger.storage.loop_lags import LoopLags
 
 #: Of maxmemory: above it, submitting more is asking for trouble.
 FULL = 0.8
@@ -53,7 +53,7 @@ class Finding:
     cure: str = ""
 
 
-def checkup(store: Store) -> list[Finding]:
+def checkup(store: BatchStore) -> list[Finding]:
     """Look at everything; the worst is not sorted first, as later findings explain earlier ones.
 
     Raises:
@@ -71,10 +71,10 @@ def checkup(store: Store) -> list[Finding]:
         _memory(info),
         _persistence(info),
         _clock(ahead),
-        _redelivery(store.settings, Reader(store)),
+        _redelivery(store.settings, BatchReader(store)),
         *celery,
-        *_unreadable(Reader(store)),
-        _workers(Reader(store)),
+        *_unreadable(BatchReader(store)),
+        _workers(BatchReader(store)),
         _loops(store),
     ]
 
@@ -135,7 +135,7 @@ def _clock(ahead: float) -> Finding:
     return Finding(Grade.OK, what)
 
 
-def _redelivery(settings: Settings, reader: Reader) -> Finding:
+def _redelivery(settings: Settings, reader: BatchReader) -> Finding:
     timeouts = [chain.timeout for chain in reader.chains().values() if chain.timeout is not None]
     longest = max([settings.item_timeout, *timeouts])
     what = f"visibility timeout {settings.visibility_timeout} s, longest item {longest:g} s"
@@ -164,7 +164,7 @@ def _celery(app: Celery, settings: Settings) -> list[Finding]:
     return found or [Finding(Grade.OK, f"Celery's settings fit in {len(running)} workers")]
 
 
-def _unreadable(reader: Reader) -> list[Finding]:
+def _unreadable(reader: BatchReader) -> list[Finding]:
     found = reader.unreadable()
     if not found:
         return [Finding(Grade.OK, "every batch that has not ended can be read")]
@@ -182,7 +182,7 @@ def _unreadable(reader: Reader) -> list[Finding]:
     ]
 
 
-def _workers(reader: Reader) -> Finding:
+def _workers(reader: BatchReader) -> Finding:
     chains = reader.chains()
     if not chains:
         return Finding(
@@ -191,8 +191,8 @@ def _workers(reader: Reader) -> Finding:
     return Finding(Grade.OK, f"chains: {', '.join(chains)}")
 
 
-def _loops(store: Store) -> Finding:
-    loops = Loops(store).all()
+def _loops(store: BatchStore) -> Finding:
+    loops = LoopLags(store).all()
     late = {name: lag for name, lag in loops.items() if lag > LATE}
     if late:
         named = ", ".join(f"{name} ({lag:.1f} s)" for name, lag in late.items())

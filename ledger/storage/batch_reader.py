@@ -20,9 +20,9 @@ from batchord.ledger.models import (
     ChainUse,
     Item,
 )
-from batchord.ledger.storage.batch_search import Overview
+from batchord.ledger.storage.batch_search import BatchSearch
 from batchord.ledger.storage.batch_stats import Progress
-from batchord.ledger.storage.batch_store import Store
+from batchord.ledger.storage.batch_store import BatchStore
 from batchord.ledger.storage.keys import PAGE_SIZE, page_of
 from batchord.ledger.storage.mappers import item_of, reading, record_of
 
@@ -42,10 +42,10 @@ def stream_place(place: str) -> tuple[int, int]:
     return int(milliseconds), int(number or 0)
 
 
-class Reader:
+class BatchReader:
     """Answers about batches and items as the ledger has them now."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: BatchStore) -> None:
         self._store = store
         self._keys = store.keys
         # The replies of redis-py are typed for sync and async clients at once; this one is sync.
@@ -104,7 +104,7 @@ class Reader:
             UnknownBatch: there is none.
             UnreadableBatch: it is damaged.
         """
-        return Overview(self._store).one(batch_id)[1]
+        return BatchSearch(self._store).one(batch_id)[1]
 
     def status(self, batch_id: str) -> BatchStatus:
         """Return only the status, in O(1)."""

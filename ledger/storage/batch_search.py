@@ -14,7 +14,7 @@ from batchord.ledger.core.message_ids import is_batch_id
 from batchord.ledger.errors import UnknownBatch, UnreadableBatch
 from batchord.ledger.models import BatchRecord, BatchStatus, Repair
 from batchord.ledger.storage.batch_stats import Progress, progress_of
-from batchord.ledger.storage.batch_store import Store
+from batchord.ledger.storage.batch_store import BatchStore
 from batchord.ledger.storage.keys import page_of
 from batchord.ledger.storage.mappers import reading, record_of
 
@@ -26,7 +26,7 @@ _CHUNK: Final = 500
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class SearchResult:
     """What a search has found so far."""
 
     batches: list[tuple[BatchRecord, Progress]]
@@ -37,10 +37,10 @@ class Found:
     active: int
 
 
-class Overview:
+class BatchSearch:
     """Looks at batches; it borrows the store's connection."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: BatchStore) -> None:
         self._store = store
         self._keys = store.keys
         # The replies of redis-py are typed for sync and async clients at once; this one is sync.
@@ -94,7 +94,7 @@ class Overview:
         after: str | None = None,
         statuses: Collection[BatchStatus] = (),
         text: str = "",
-    ) -> Found:
+    ) -> SearchResult:
         """Return up to `limit` sealed batches, newest first, those behind batch `after` if given.
 
         `statuses`: only these; none are all. `text`: only those in whose id, chain or metadata it
@@ -113,9 +113,9 @@ class Overview:
             total, active = pipe.execute()
         if is_batch_id(text):
             batches = self.of([text])
-            return Found(batches, None, total, active)
+            return SearchResult(batches, None, total, active)
         wanted, last, more = self._scan(index, start, limit, frozenset(statuses), text.casefold())
-        return Found(self.of(wanted), last if more else None, total, active)
+        return SearchResult(self.of(wanted), last if more else None, total, active)
 
     def _scan(
         self, index: str, start: int, limit: int, statuses: frozenset[BatchStatus], text: str

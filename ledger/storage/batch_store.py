@@ -16,7 +16,7 @@ from batchord.ledger.core.sharding import MOST_PER_TASK, SHORT_ITEM, TASK_SECOND
 from batchord.ledger.errors import BatchAborted, InputsLost, SubmitRefused
 from batchord.ledger.models import ChainRecord, Repair
 from batchord.ledger.settings import LANES, Settings
-from batchord.ledger.storage.connection import PROMPT, Call, Connection
+from batchord.ledger.storage.connection import PROMPT, Call, RedisConnection
 from batchord.ledger.storage.keys import (
     EVENTS_KEPT,
     PAGE_SIZE,
@@ -40,7 +40,7 @@ def _chunks(values: Iterable[T], size: int) -> Iterator[list[T]]:
         yield some
 
 
-class Store(Connection):
+class BatchStore(RedisConnection):
     """Every write to the ledger but those of a running item."""
 
     def __init__(self, settings: Settings, *, retries: int = PROMPT) -> None:

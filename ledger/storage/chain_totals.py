@@ -13,7 +13,7 @@ from typing import Any
 from batchord.chains import Usage
 from batchord.ledger.errors import UnreadableBatch
 from batchord.ledger.models import BatchStatus, ItemStatus
-from batchord.ledger.storage.batch_store import Store
+from batchord.ledger.storage.batch_store import BatchStore
 from batchord.ledger.storage.keys import SUMMED_IN_META, SUMMED_IN_STATS
 from batchord.ledger.storage.mappers import reading
 
@@ -41,7 +41,7 @@ class ChainTotals:
     retried: int
 
 
-def totals(store: Store, live: Sequence[str]) -> dict[str, ChainTotals]:
+def totals(store: BatchStore, live: Sequence[str]) -> dict[str, ChainTotals]:
     """Return the totals of each chain that workers have announced or that has had a batch.
 
     `live`: the batches that have not ended; one that has ended since is counted as well, and one

@@ -130,7 +130,7 @@ class Call(NamedTuple):
     args: Sequence[str | int | float | bytes]
 
 
-class Connection:
+class RedisConnection:
     """Redis, and our scripts on it. Safe to share between threads; connects at its first call.
 
     Raises:

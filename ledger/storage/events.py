@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Literal
 
 from batchord.ledger.models import BatchRecord, BatchStatus, Frozen, RequestCounts
-from batchord.ledger.storage.batch_reader import Reader
+from batchord.ledger.storage.batch_reader import BatchReader
 from batchord.ledger.storage.keys import EVENTS_KEPT
 
 
@@ -34,14 +34,14 @@ class StatusEvent(Frozen):
 BatchEvent = ProgressEvent | StatusEvent
 
 
-class News:
+class EventReader:
     """What is new of one batch, for one watcher: look, wait, look.
 
     The first look tells where the batch stands; each later one what has changed since, which may
     be nothing. Many items that end between two looks are one event.
     """
 
-    def __init__(self, reader: Reader, batch_id: str) -> None:
+    def __init__(self, reader: BatchReader, batch_id: str) -> None:
         self._reader = reader
         self._id = batch_id
         #: Where in the stream the next wait begins; None before the first look.

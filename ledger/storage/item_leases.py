@@ -17,7 +17,7 @@ from batchord.chains.usage import Usage
 from batchord.ledger.core.compression import pack_outcome, split_head, unpack, unpack_outcome
 from batchord.ledger.errors import LedgerRefused
 from batchord.ledger.models import ItemStatus, PauseReason
-from batchord.ledger.storage.batch_store import Store
+from batchord.ledger.storage.batch_store import BatchStore
 from batchord.ledger.storage.connection import Call
 from batchord.ledger.storage.keys import EVENTS_KEPT, PAGE_SIZE, page_of
 
@@ -36,7 +36,7 @@ Refused = dict[str, LedgerRefused]
 
 
 @dataclass(slots=True, kw_only=True)  # frozen ones take thrice as long to make
-class Wish:
+class ClaimRequest:
     """An item that someone wants to run: `token` names that execution."""
 
     batch_id: str
@@ -75,7 +75,7 @@ class Claim(NamedTuple):
     first: int | None = None
     error: LedgerRefused | None = None
     #: The wish, if it may run; and the item's custom_id, None if its batch has none.
-    wish: Wish | None = None
+    claim_request: ClaimRequest | None = None
     custom_id: str | None = None
     #: The config of the caller as JSON, or nothing; and where `input` has objects of LangChain's.
     config: str = ""
@@ -88,19 +88,19 @@ class Claim(NamedTuple):
 
 
 @dataclass(slots=True, kw_only=True)
-class Keeping:
+class Checkpoint:
     """What a running item's steps have given since the last word of it, and all it has used."""
 
-    wish: Wish
+    claim_request: ClaimRequest
     #: As `batchord.chains.runtime.checkpoints` has it; may be empty.
     steps: str
     usage: Usage | None
 
 
-class PutOff(NamedTuple):
+class Deferral(NamedTuple):
     """An item whose attempt ended without an outcome; the next may start in `seconds`."""
 
-    wish: Wish
+    claim_request: ClaimRequest
     seconds: float
 
 
@@ -125,7 +125,7 @@ class Settlement:
     busy: float = 0.0
 
 
-class Receipt(NamedTuple):
+class SettleResult(NamedTuple):
     """What became of a settlement: refused if another execution holds or has settled the item."""
 
     recorded: bool
@@ -140,10 +140,10 @@ class Receipt(NamedTuple):
     error: LedgerRefused | None = None
 
 
-class Exchange:
+class ItemLeases:
     """Claims, renews, settles and releases items; it borrows the store's connection."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: BatchStore) -> None:
         self._store = store
         self._keys = store.keys
         self._lease_ms = int(store.settings.lease * 1000)
@@ -151,9 +151,9 @@ class Exchange:
     def swap(
         self,
         settlements: Sequence[Settlement],
-        wishes: Sequence[Wish],
-        keepings: Sequence[Keeping] = (),
-    ) -> tuple[list[Receipt], list[Claim]]:
+        claim_requests: Sequence[ClaimRequest],
+        checkpoints: Sequence[Checkpoint] = (),
+    ) -> tuple[list[SettleResult], list[Claim]]:
         """Record what ended and claim what is next; the answers are in the order of the asked.
 
         What is damaged of one batch costs the others nothing: its receipts and claims have an
@@ -162,23 +162,25 @@ class Exchange:
         Raises:
             LedgerUnavailable: nobody knows what was recorded and claimed.
         """
-        settling, claiming = _by_page(settlements), _by_page(wishes)
+        settling, claiming = _by_page(settlements), _by_page(claim_requests)
         # Kept first: an item that is settled keeps nothing more.
-        keeping = self._keep(keepings)
-        calls = list(keeping.values())
+        checkpoint = self._keep(checkpoints)
+        calls = list(checkpoint.values())
         calls += [self._settle(page, [settlements[i] for i in at]) for page, at in settling.items()]
-        calls += [self._claim(page, [wishes[i] for i in at]) for page, at in claiming.items()]
+        calls += [
+            self._claim(page, [claim_requests[i] for i in at]) for page, at in claiming.items()
+        ]
         answers = self._store.run_each(calls)
-        _told_of(keeping, answers)
-        answers = answers[len(keeping) :]
-        receipts: dict[int, Receipt] = {}
+        _told_of(checkpoint, answers)
+        answers = answers[len(checkpoint) :]
+        receipts: dict[int, SettleResult] = {}
         for places, answer in zip(settling.values(), answers, strict=False):
             if isinstance(answer, LedgerRefused):
-                receipts.update(dict.fromkeys(places, Receipt(False, False, error=answer)))
+                receipts.update(dict.fromkeys(places, SettleResult(False, False, error=answer)))
                 continue
             *recorded, room, let_go = answer
             for place, n in zip(places, recorded, strict=True):
-                receipts[place] = Receipt(n > 0, n == 2, bool(room), bool(let_go))
+                receipts[place] = SettleResult(n > 0, n == 2, bool(room), bool(let_go))
         claims: dict[int, Claim] = {}
         for places, answer in zip(claiming.values(), answers[len(settling) :], strict=False):
             if isinstance(answer, LedgerRefused):
@@ -186,10 +188,12 @@ class Exchange:
                 continue
             chain, cache, config, *verdicts = answer
             for place, one in zip(places, verdicts, strict=True):
-                claims[place] = _claimed(wishes[place], chain, config, one, cache=bool(cache))
+                claims[place] = _claimed(
+                    claim_requests[place], chain, config, one, cache=bool(cache)
+                )
         return (
             [receipts[i] for i in range(len(settlements))],
-            [claims[i] for i in range(len(wishes))],
+            [claims[i] for i in range(len(claim_requests))],
         )
 
     def beat(self, batch_id: str, held: Mapping[int, str]) -> list[int]:
@@ -218,30 +222,34 @@ class Exchange:
         heard = zip(calls, answers, strict=True)
         return {batch_id: each for batch_id, each in heard if batch_id not in refused}, refused
 
-    def release(self, wishes: Iterable[Wish]) -> int:
+    def release(self, claim_requests: Iterable[ClaimRequest]) -> int:
         """Hand items back as if they had not been claimed; return how many were still held.
 
         The leases of those of a damaged batch run out.
         """
-        return self._by_batch("release", wishes)
+        return self._by_batch("release", claim_requests)
 
-    def abandon(self, wishes: Iterable[Wish]) -> int:
+    def abandon(self, claim_requests: Iterable[ClaimRequest]) -> int:
         """End the leases of what this process cannot go on with, as if it had not been started.
 
         The sweep brings it back. Return how many were still held.
         """
-        return self._by_batch("abandon", wishes)
+        return self._by_batch("abandon", claim_requests)
 
-    def keep(self, keepings: Sequence[Keeping]) -> Refused:
+    def keep(self, checkpoints: Sequence[Checkpoint]) -> Refused:
         """Keep what steps have given, for the item's next attempt."""
-        return self._run_each(self._keep(keepings))[1]
+        return self._run_each(self._keep(checkpoints))[1]
 
-    def put_off(self, items: Sequence[PutOff]) -> Refused:
+    def put_off(self, items: Sequence[Deferral]) -> Refused:
         """Give the items' leases back and let none be claimed before its time."""
         calls = {}
         by_batch: dict[str, list[str | int]] = defaultdict(list)
-        for wish, seconds in items:
-            by_batch[wish.batch_id] += (wish.index, wish.token, int(seconds * 1000))
+        for claim_request, seconds in items:
+            by_batch[claim_request.batch_id] += (
+                claim_request.index,
+                claim_request.token,
+                int(seconds * 1000),
+            )
         for batch_id, args in by_batch.items():
             keys = self._keys.batch(batch_id)
             names = [keys.runs, keys.leases, keys.kept, keys.due]
@@ -269,10 +277,10 @@ class Exchange:
             if isinstance(end, str) and end in _ENDS
         }
 
-    def _by_batch(self, script: str, wishes: Iterable[Wish]) -> int:
+    def _by_batch(self, script: str, claim_requests: Iterable[ClaimRequest]) -> int:
         by_batch: dict[str, list[str | int]] = defaultdict(list)
-        for wish in wishes:
-            by_batch[wish.batch_id] += (wish.index, wish.token)
+        for claim_request in claim_requests:
+            by_batch[claim_request.batch_id] += (claim_request.index, claim_request.token)
         calls = {}
         for batch_id, args in by_batch.items():
             keys = self._keys.batch(batch_id)
@@ -280,7 +288,7 @@ class Exchange:
         answers, _ = self._run_each(calls)
         return sum(map(int, answers.values()))
 
-    def _claim(self, page: tuple[str, int], wishes: Iterable[Wish]) -> Call:
+    def _claim(self, page: tuple[str, int], claim_requests: Iterable[ClaimRequest]) -> Call:
         batch_id, number = page
         keys = self._keys.batch(batch_id)
         names = [
@@ -295,8 +303,12 @@ class Exchange:
             keys.ids(number),
         ]
         args: list[str | int] = [self._lease_ms, self._store.settings.max_attempts, PAGE_SIZE]
-        for wish in wishes:
-            args += (wish.index, wish.token, int(wish.alone) + 2 * int(wish.answered))
+        for claim_request in claim_requests:
+            args += (
+                claim_request.index,
+                claim_request.token,
+                int(claim_request.alone) + 2 * int(claim_request.answered),
+            )
         return Call("claim", names, args)
 
     def _settle(self, page: tuple[str, int], settlements: Iterable[Settlement]) -> Call:
@@ -323,13 +335,18 @@ class Exchange:
             args += _usage_args(one.usage)
         return Call("settle", names, args)
 
-    def _keep(self, keepings: Sequence[Keeping]) -> dict[str, Call]:
+    def _keep(self, checkpoints: Sequence[Checkpoint]) -> dict[str, Call]:
         by_batch: dict[str, list[str | int]] = defaultdict(list)
-        for one in keepings:
-            args = by_batch[one.wish.batch_id]
+        for one in checkpoints:
+            args = by_batch[one.claim_request.batch_id]
             usage = {} if one.usage is None else one.usage.counts()
             counts = {name: n for name, n in usage.items() if abs(n) <= _LARGEST}
-            args += (one.wish.index, one.wish.token, one.steps, json.dumps(counts))
+            args += (
+                one.claim_request.index,
+                one.claim_request.token,
+                one.steps,
+                json.dumps(counts),
+            )
         calls = {}
         for batch_id, args in by_batch.items():
             keys = self._keys.batch(batch_id)
@@ -358,7 +375,7 @@ def _usage_args(usage: Mapping[str, int]) -> list[str | int]:
     ]
 
 
-def _by_page(asked: Sequence[Wish | Settlement]) -> dict[tuple[str, int], list[int]]:
+def _by_page(asked: Sequence[ClaimRequest | Settlement]) -> dict[tuple[str, int], list[int]]:
     """The places of what was asked, by batch and page: a call is about one page."""
     pages: dict[tuple[str, int], list[int]] = defaultdict(list)
     for place, one in enumerate(asked):
@@ -366,7 +383,9 @@ def _by_page(asked: Sequence[Wish | Settlement]) -> dict[tuple[str, int], list[i
     return pages
 
 
-def _claimed(wish: Wish, chain: str, config: str, answer: Sequence[str], *, cache: bool) -> Claim:
+def _claimed(
+    claim_request: ClaimRequest, chain: str, config: str, answer: Sequence[str], *, cache: bool
+) -> Claim:
     match answer:
         case ["run", attempt, text, custom_id, *kept]:
             head, text = _split(_read(unpack, text))
@@ -379,7 +398,7 @@ def _claimed(wish: Wish, chain: str, config: str, answer: Sequence[str], *, cach
                 steps=steps,
                 usage=usage,
                 cache=cache,
-                wish=wish,
+                claim_request=claim_request,
                 custom_id=custom_id or None,
                 config=head.get("config", config),
                 types=head.get("types", {}),

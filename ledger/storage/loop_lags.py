@@ -2,16 +2,16 @@
 
 from typing import Final
 
-from batchord.ledger.storage.batch_store import Store
+from batchord.ledger.storage.batch_store import BatchStore
 
 #: Seconds that a process is listed after its last word.
 KEPT: Final = 60.0
 
 
-class Loops:
+class LoopLags:
     """Tells, and reads, the lag of each process that runs items."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: BatchStore) -> None:
         self._store = store
 
     def tell(self, process: str, lag: float) -> None:

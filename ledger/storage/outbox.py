@@ -8,14 +8,14 @@ import json
 from typing import Final, NamedTuple
 
 from batchord.ledger.models import BatchRecord
-from batchord.ledger.storage.batch_store import Store
+from batchord.ledger.storage.batch_store import BatchStore
 from batchord.ledger.storage.mappers import record_of
 
 #: The second word of the member that stands for the callback; those of webhooks have a number.
 ON_COMPLETE: Final = "on_complete"
 
 
-class Notice(NamedTuple):
+class OutboxEntry(NamedTuple):
     """One try of telling that a batch has ended."""
 
     member: str
@@ -30,15 +30,15 @@ class Notice(NamedTuple):
 
 
 def owed(*, callback: str | None, webhook: str | None) -> dict[str, str]:
-    """Return what a batch shall do at its end, as `Store.open` takes it."""
+    """Return what a batch shall do at its end, as `BatchStore.open` takes it."""
     both = {ON_COMPLETE: callback, "webhook": webhook}
     return {name: value for name, value in both.items() if value is not None}
 
 
-class Notices:
+class Outbox:
     """What ended batches still owe."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: BatchStore) -> None:
         self._store = store
         self._index = store.keys.notices
 
@@ -74,7 +74,7 @@ class Notices:
         with self._store.talking():
             self._store.redis.zadd(self._index, {member: due}, xx=True)
 
-    def take(self, member: str, *, hold: float, tries: int) -> Notice | None:
+    def take(self, member: str, *, hold: float, tries: int) -> OutboxEntry | None:
         """Take a due notice for one try, which counts from now on; None if there is none to do.
 
         Nobody else takes it for `hold` seconds. After so many `tries` it is gone; whoever finds
@@ -89,16 +89,16 @@ class Notices:
         flat = json.loads(meta)
         fields = dict(zip(flat[::2], flat[1::2], strict=True))
         record = record_of(batch_id, fields, running=0, put_off=0)
-        return Notice(member, record, int(end), int(nth), url or None)
+        return OutboxEntry(member, record, int(end), int(nth), url or None)
 
-    def done(self, notice: Notice) -> None:
+    def done(self, notice: OutboxEntry) -> None:
         """It has been told, or nobody will hear it."""
         self._end(notice, -1)
 
-    def put_off(self, notice: Notice, seconds: float) -> None:
+    def put_off(self, notice: OutboxEntry, seconds: float) -> None:
         """The try has failed; the next one is due then."""
         self._end(notice, int(seconds * 1000))
 
-    def _end(self, notice: Notice, wait_ms: int) -> None:
+    def _end(self, notice: OutboxEntry, wait_ms: int) -> None:
         names = [self._store.keys.batch(notice.record.id).notices, self._index]
         self._store.run("notice_end", names, notice.member, notice.end, notice.tries, wait_ms)

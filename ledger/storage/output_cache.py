@@ -1,13 +1,13 @@
 """Outputs that later batches may use, in Redis, until their time is over."""
 
 from batchord.ledger.core.compression import pack, unpack
-from batchord.ledger.storage.batch_store import Store
+from batchord.ledger.storage.batch_store import BatchStore
 
 
 class OutputCache:
     """Outputs as JSON by a digest of what has made them; it borrows the store's connection."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: BatchStore) -> None:
         self._store = store
 
     def get(self, digest: str) -> str | None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from batchord.ledger.core.sharding import Shard
-from batchord.ledger.storage.batch_store import Store
+from batchord.ledger.storage.batch_store import BatchStore
 from batchord.ledger.storage.keys import PAGE_SIZE, Keys
 
 #: What is noted of a part, besides its items: who is about to upload it, the provider's file, who
@@ -31,7 +31,7 @@ Field = Literal[
 
 
 @dataclass(frozen=True, kw_only=True)
-class Part:
+class ProviderPart:
     """A run of items that are sent to the provider together."""
 
     number: int
@@ -60,16 +60,16 @@ class Part:
     closed: bool = False
 
 
-class Parts:
+class ProviderParts:
     """The parts of batches in the ledger; it borrows the store's connection."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: BatchStore) -> None:
         self._store = store
         self._keys: Keys = store.keys
         # The replies of redis-py are typed for sync and async clients at once; this one is sync.
         self._redis: Any = store.redis
 
-    def all(self, batch_id: str) -> list[Part]:
+    def all(self, batch_id: str) -> list[ProviderPart]:
         """Return the parts of the batch in order."""
         with self._store.talking():
             found = self._redis.hgetall(self._keys.batch(batch_id).parts)
@@ -107,7 +107,7 @@ class Parts:
         """Record how many requests the provider has answered whose answers are not here yet."""
         self._store.run("part_progress", [self._keys.batch(batch_id).meta], done)
 
-    def shards(self, batch_id: str, part: Part) -> list[Shard]:
+    def shards(self, batch_id: str, part: ProviderPart) -> list[Shard]:
         """Return the shards of a part in order."""
         numbers = range(part.first_shard, part.next_shard)
         with self._store.talking():
@@ -118,7 +118,7 @@ class Parts:
             found.append(Shard(number, start, stop, per_task))
         return found
 
-    def out(self, batch_id: str) -> Iterator[Part]:
+    def out(self, batch_id: str) -> Iterator[ProviderPart]:
         """Yield the parts that are not over."""
         return (part for part in self.all(batch_id) if not part.closed)
 
@@ -134,9 +134,9 @@ class Parts:
             return bool(self._redis.set(name, 1, nx=True, px=max(1, int(seconds * 1000))))
 
 
-def _part_of(number: int, found: dict[str, str]) -> Part:
+def _part_of(number: int, found: dict[str, str]) -> ProviderPart:
     start, stop, first, following, begun = map(int, found[str(number)].split())
-    return Part(
+    return ProviderPart(
         number=number,
         start=start,
         stop=stop,

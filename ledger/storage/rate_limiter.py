@@ -11,12 +11,12 @@ from batchord.chains.ratelimit.limits import (
     MOST_AHEAD,
     POLL,
     REACH,
-    Answer,
-    Asked,
     RateLimit,
+    ReserveAnswer,
+    ReserveRequest,
 )
 from batchord.ledger.errors import LedgerUnavailable
-from batchord.ledger.storage.batch_store import Store
+from batchord.ledger.storage.batch_store import BatchStore
 
 logger = logging.getLogger(__name__)
 
@@ -35,21 +35,23 @@ class LedgerLimiter:
     it cannot be reached, calls wait.
     """
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: BatchStore) -> None:
         self._store = store
         self.lease = store.settings.lease
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="limits")
 
-    async def reserve(self, limit: RateLimit, asked: Asked) -> Answer:
+    async def reserve(self, limit: RateLimit, asked: ReserveRequest) -> ReserveAnswer:
         answer: list[Any] = await self._patiently(lambda: self._reserve(limit, asked))
         era, cooling, started, again, *waits = map(int, answer)
-        return Answer(era, cooling / 1e6, started, [wait / 1e6 for wait in waits], again / 1e6)
+        return ReserveAnswer(
+            era, cooling / 1e6, started, [wait / 1e6 for wait in waits], again / 1e6
+        )
 
     async def cool_down(self, limit: RateLimit, seconds: float) -> None:
         key = self._store.keys.rates(limit.key)
         await self._patiently(lambda: self._store.run("cool_down", [key], int(seconds * 1e6)))
 
-    def _reserve(self, limit: RateLimit, asked: Asked) -> Any:
+    def _reserve(self, limit: RateLimit, asked: ReserveRequest) -> Any:
         keys = self._store.keys
         times = (BURST, REACH, MOST_AHEAD, POLL, HUNGRY, self.lease)
         return self._store.run(

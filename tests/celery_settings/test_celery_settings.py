@@ -6,7 +6,7 @@ import pytest
 
 from batchord.chains import register
 from batchord.ledger.lifecycle.diagnostics import Grade, checkup
-from batchord.ledger.storage.batch_store import Store
+from batchord.ledger.storage.batch_store import BatchStore
 from tests.conftest import Deploy
 from tests.harness import CHAINS, Deployment, Process, wait_until
 
@@ -124,7 +124,7 @@ def test_doctor_names_what_was_changed_since_the_start(deployment: Deployment) -
         "register('changes', changes)\n"
     )
     deployment.start_worker(env={"BATCHORD_CHAINS": "changes_later"})
-    store = Store(deployment.settings)
+    store = BatchStore(deployment.settings)
 
     def says(words: str, grade: Grade) -> bool:
         # A worker that is busy may answer too late to be heard.

@@ -12,7 +12,14 @@ import pytest
 from batchord.chains import Chat, Embed, RateLimit, RetryLater, RetryPolicy
 from batchord.chains.openai.errors import retry_after
 from batchord.chains.ratelimit.guard import of_batch, within
-from batchord.chains.ratelimit.limits import BURST, Answer, Asked, LocalLimiter, install, limiter
+from batchord.chains.ratelimit.limits import (
+    BURST,
+    LocalLimiter,
+    ReserveAnswer,
+    ReserveRequest,
+    install,
+    limiter,
+)
 from batchord.chains.runtime.deadline import Deadline
 from batchord.chains.usage import Usage
 from tests.chains import virtual_time
@@ -253,12 +260,12 @@ class Recorder:
     lease = 15.0
 
     def __init__(self) -> None:
-        self.asked: list[Asked] = []
+        self.asked: list[ReserveRequest] = []
         self.cooled: list[float] = []
 
-    async def reserve(self, limit: RateLimit, asked: Asked) -> Answer:
+    async def reserve(self, limit: RateLimit, asked: ReserveRequest) -> ReserveAnswer:
         self.asked.append(asked)
-        return Answer(0, 0.0, asked.due, [0.0] * len(asked.tokens))
+        return ReserveAnswer(0, 0.0, asked.due, [0.0] * len(asked.tokens))
 
     async def cool_down(self, limit: RateLimit, seconds: float) -> None:
         self.cooled.append(seconds)

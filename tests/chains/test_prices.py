@@ -12,7 +12,7 @@ from pydantic import BaseModel
 
 from batchord.chains import ChainError, Chat, Embed, Usage, pricing
 from batchord.chains.errors import BadPrices
-from batchord.chains.runtime.item_context import Run, report_usage, scope
+from batchord.chains.runtime.item_context import ItemContext, report_usage, scope
 from tests.openai_server import OpenAIServer
 
 TABLE = """{
@@ -119,7 +119,7 @@ def test_a_sum_with_an_unknown_cost_is_unknown() -> None:
     assert known.cost_usd == 5e-9
     assert (known + unknown).cost_usd is None
     assert (known + Usage(requests=1)).cost_usd == 5e-9
-    run = Run()
+    run = ItemContext()
     with scope(run):
         report_usage(Usage(input_tokens=3, cost_nanos=7))
         report_usage(Usage(input_tokens=3))  # a step of someone's own, which knows no price

@@ -14,9 +14,9 @@ from batchord.chains import ChainNotFound, RegisteredChain, get_chain
 from batchord.chains.errors import OperatorNeeded, RetryLater
 from batchord.chains.explain import PutOff, as_chain_error, bounded_raw, explain
 from batchord.chains.langchain.objects import dump
-from batchord.chains.runtime.checkpoints import Kept
+from batchord.chains.runtime.checkpoints import Checkpoints
 from batchord.chains.runtime.deadline import Deadline
-from batchord.chains.runtime.item_context import Run
+from batchord.chains.runtime.item_context import ItemContext
 from batchord.chains.runtime.retry import RetryPolicy
 from batchord.chains.runtime.shared_loop import ProcessTask
 from batchord.chains.usage import Usage
@@ -49,7 +49,7 @@ _CHAIN: Final = "chain"
 StopsAs = Callable[[], ItemStatus | None]
 
 
-class Ended(NamedTuple):
+class AttemptResult(NamedTuple):
     """How an attempt ended."""
 
     #: The outcome without its output, a JSON object.
@@ -82,7 +82,7 @@ class _Problem(NamedTuple):
     """What kept an item from its output."""
 
     error: ItemError
-    #: It is no outcome: see `Ended`.
+    #: It is no outcome: see `AttemptResult`.
     aside: bool = False
     put_off: float | None = None
 
@@ -102,8 +102,8 @@ async def whole_chain(chain: RegisteredChain, claim: Claim) -> Any:
 
 
 async def attempt(
-    claim: Claim, tools: Tools, stops_as: StopsAs, run: Run, runs: Runs = whole_chain
-) -> Ended:
+    claim: Claim, tools: Tools, stops_as: StopsAs, run: ItemContext, runs: Runs = whole_chain
+) -> AttemptResult:
     """Run one attempt.
 
     `run` collects what its calls use, and is the caller's, who may need it if there is no outcome.
@@ -143,8 +143,8 @@ async def attempt(
 
 
 async def _attempt(
-    chain: RegisteredChain, claim: Claim, tools: Tools, run: Run, runs: Runs
-) -> Ended:
+    chain: RegisteredChain, claim: Claim, tools: Tools, run: ItemContext, runs: Runs
+) -> AttemptResult:
     started = time.perf_counter()
     name = name_of(chain, claim) if claim.cache else None
     if name is not None and (known := await tools.cached.get(name)) is not None:
@@ -163,7 +163,7 @@ async def _attempt(
 
 
 async def _run(
-    chain: RegisteredChain, claim: Claim, settings: Settings, run: Run, runs: Runs
+    chain: RegisteredChain, claim: Claim, settings: Settings, run: ItemContext, runs: Runs
 ) -> tuple[Any, _Problem | None]:
     """Run the chain under the item's deadline; whatever it raises is the item's error."""
     seconds = chain.timeout or settings.item_timeout
@@ -201,7 +201,9 @@ class ItemTimedOut(RetryLater):
         )
 
 
-def _aside(error: BaseException, policy: RetryPolicy | None, kept: Kept | None) -> dict[str, Any]:
+def _aside(
+    error: BaseException, policy: RetryPolicy | None, kept: Checkpoints | None
+) -> dict[str, Any]:
     """Whether this is no outcome, and in how many seconds the item is tried again.
 
     A step may ask for that, as its own RetryPolicy says. A provider that is busy and says for how
@@ -287,7 +289,7 @@ async def _uncancel(task: asyncio.Task[Any] | None) -> None:
         await asyncio.sleep(0)
 
 
-def _same(claim: Claim, first: int) -> Ended:
+def _same(claim: Claim, first: int) -> AttemptResult:
     """The outcome of the item that has the same input; it was paid for there."""
     found = json.loads(claim.outcome)
     status = ItemStatus(found["status"])
@@ -303,12 +305,12 @@ def _same(claim: Claim, first: int) -> Ended:
 
 def _ended(
     status: ItemStatus, output: str, usage: Usage | None, busy: float, *, more: str = ""
-) -> Ended:
+) -> AttemptResult:
     used = "" if usage is None else f',"usage":{_json_of(usage)}'
     head, output = split_head(output)
     objects = f',"types":{json.dumps(head["types"])}' if head else ""
     outcome = f'{{"status":"{status.value}"{used}{more}{objects}}}'
-    return Ended(outcome=outcome, output=output, status=status, usage=usage, busy=busy)
+    return AttemptResult(outcome=outcome, output=output, status=status, usage=usage, busy=busy)
 
 
 def _json_of(usage: Usage) -> str:
@@ -322,14 +324,16 @@ def failed(
     busy: float = 0.0,
     *,
     more: Mapping[str, Any] | None = None,
-) -> Ended:
+) -> AttemptResult:
     """An attempt that ended with this error."""
     fields: dict[str, Any] = {"status": "failed", "error": error.model_dump(exclude_none=True)}
     fields |= more or {}
     if usage is not None:
         fields["usage"] = usage.counts()
     outcome = json.dumps(fields, ensure_ascii=False)
-    return Ended(outcome=outcome, status=ItemStatus.FAILED, error=error, usage=usage, busy=busy)
+    return AttemptResult(
+        outcome=outcome, status=ItemStatus.FAILED, error=error, usage=usage, busy=busy
+    )
 
 
 def _explained(error: BaseException, attempts: int) -> _Problem:

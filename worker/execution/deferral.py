@@ -9,9 +9,15 @@ from typing import Final, NamedTuple
 from batchord.chains.runtime.background import call_at
 from batchord.ledger.errors import LedgerRefused, concerns_all
 from batchord.ledger.models import ItemError, PauseReason
-from batchord.ledger.storage.item_leases import Exchange, Keeping, PutOff, Refused, Wish
-from batchord.worker.execution.lease_heartbeat import Leases
-from batchord.worker.execution.work_items import Work
+from batchord.ledger.storage.item_leases import (
+    Checkpoint,
+    ClaimRequest,
+    Deferral,
+    ItemLeases,
+    Refused,
+)
+from batchord.worker.execution.lease_heartbeat import LeaseHeartbeat
+from batchord.worker.execution.work_items import TaskState
 
 logger = logging.getLogger(__name__)
 
@@ -20,20 +26,23 @@ LONG: Final = 1.0
 SHORT: Final = 0.05
 
 
-class Aside(NamedTuple):
+class DeferredItem(NamedTuple):
     """An item that is put aside, and what its steps have given."""
 
-    work: Work
-    wish: Wish
+    work: TaskState
+    claim_request: ClaimRequest
     error: ItemError
-    keeping: Keeping
+    checkpoint: Checkpoint
     #: Seconds until its next attempt; None: its batch pauses until a person has acted on the key,
     #: the quota, the model.
     seconds: float | None = None
 
 
 def put_aside(
-    exchange: Exchange, leases: Leases, items: Sequence[Aside], keepings: Sequence[Keeping]
+    item_leases: ItemLeases,
+    leases: LeaseHeartbeat,
+    items: Sequence[DeferredItem],
+    checkpoints: Sequence[Checkpoint],
 ) -> Refused:
     """Have the items wait, and pause the batches of those that wait for a person.
 
@@ -43,22 +52,26 @@ def put_aside(
     Raises:
         LedgerUnavailable: the leases of all run out, and they are started again.
     """
-    refused = _pause(exchange, [one for one in items if one.seconds is None])
-    refused |= exchange.keep(keepings)
-    leases.drop(one.wish for one in items)
+    refused = _pause(item_leases, [one for one in items if one.seconds is None])
+    refused |= item_leases.keep(checkpoints)
+    leases.drop(one.claim_request for one in items)
     # What is handed back may be claimed at once: not where the pause has failed.
-    waiting = [one for one in items if one.wish.batch_id not in refused]
-    exchange.release(one.wish for one in waiting if one.seconds is None)
-    put_off = [PutOff(one.wish, one.seconds) for one in waiting if one.seconds is not None]
-    return refused | exchange.put_off(put_off)
+    waiting = [one for one in items if one.claim_request.batch_id not in refused]
+    item_leases.release(one.claim_request for one in waiting if one.seconds is None)
+    put_off = [
+        Deferral(one.claim_request, one.seconds) for one in waiting if one.seconds is not None
+    ]
+    return refused | item_leases.put_off(put_off)
 
 
-def _pause(exchange: Exchange, tripped: Sequence[Aside]) -> Refused:
+def _pause(item_leases: ItemLeases, tripped: Sequence[DeferredItem]) -> Refused:
     refused: Refused = {}
-    for batch_id, one in {one.wish.batch_id: one for one in reversed(tripped)}.items():
-        reason = PauseReason(code=one.error.code, message=one.error.message, index=one.wish.index)
+    for batch_id, one in {one.claim_request.batch_id: one for one in reversed(tripped)}.items():
+        reason = PauseReason(
+            code=one.error.code, message=one.error.message, index=one.claim_request.index
+        )
         try:
-            exchange.pause(batch_id, reason)
+            item_leases.pause(batch_id, reason)
         except LedgerRefused as error:
             if concerns_all(error):
                 raise

@@ -26,9 +26,9 @@ def config_of(claim: Claim) -> RunnableConfig:
     """
     config: RunnableConfig = json.loads(claim.config or "{}")
     item: dict[str, Any] = {"batchord_attempt": claim.attempt}
-    if claim.wish is not None:
-        item["batchord_batch_id"] = claim.wish.batch_id
-        item["batchord_index"] = claim.wish.index
+    if claim.claim_request is not None:
+        item["batchord_batch_id"] = claim.claim_request.batch_id
+        item["batchord_index"] = claim.claim_request.index
     if claim.custom_id is not None:
         item["batchord_custom_id"] = claim.custom_id
     config["metadata"] = {**config.get("metadata", {}), **item}

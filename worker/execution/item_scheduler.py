@@ -17,22 +17,22 @@ from batchord.chains.runtime.background import call_later, spawn
 from batchord.chains.runtime.item_context import scope
 from batchord.ledger.models import ItemStatus
 from batchord.ledger.settings import Settings
-from batchord.ledger.storage.item_leases import Claim, Exchange, Receipt, Wish
+from batchord.ledger.storage.item_leases import Claim, ClaimRequest, ItemLeases, SettleResult
 from batchord.ledger.storage.output_cache import OutputCache
 from batchord.worker.execution.attempt import Tools, attempt
 from batchord.worker.execution.cached_outputs import CachedOutputs
-from batchord.worker.execution.checkpointer import Keeper, keeping
-from batchord.worker.execution.deferral import Alarms, Aside
-from batchord.worker.execution.lease_heartbeat import Leases
-from batchord.worker.execution.ledger_batcher import HELD, Answers, Mail
-from batchord.worker.execution.task_report import Report
-from batchord.worker.execution.throughput import Pace
+from batchord.worker.execution.checkpointer import Checkpointer, checkpoint
+from batchord.worker.execution.deferral import Alarms, DeferredItem
+from batchord.worker.execution.lease_heartbeat import LeaseHeartbeat
+from batchord.worker.execution.ledger_batcher import HELD, BatchedAnswers, LedgerBatcher
+from batchord.worker.execution.task_report import TaskReport
+from batchord.worker.execution.throughput import Throughput
 from batchord.worker.execution.work_items import (
-    Finished,
+    CompletedItem,
     HandedBack,
+    PendingItem,
     Slot,
-    Wanted,
-    Work,
+    TaskState,
     log,
     log_settled,
 )
@@ -46,7 +46,7 @@ LEAD: Final = 0.05
 HUNGRY: Final = 0.2
 
 
-class Runner:
+class ItemScheduler:
     """Runs items of any number of tasks, at most `slots` in flight, those of all batches by turns.
 
     An item is claimed when it gets its slot and not before, so that what waits is nobody's.
@@ -56,8 +56,8 @@ class Runner:
 
     def __init__(
         self,
-        exchange: Exchange,
-        leases: Leases,
+        item_leases: ItemLeases,
+        leases: LeaseHeartbeat,
         settings: Settings,
         cache: OutputCache,
         *,
@@ -69,22 +69,22 @@ class Runner:
         self._on_room = on_room
         self._slots = slots
         self._free = slots
-        self._pace = Pace()
+        self._pace = Throughput()
         #: Slots' work that has ended in tasks that have not.
         self._ended_early = 0.0
         #: Works with waiting items, by batch; the batch that is served next stands first.
-        self._waiting: dict[str, deque[Work]] = {}
+        self._waiting: dict[str, deque[TaskState]] = {}
         #: Items on their last start run one at a time, and nothing else beside them: what kills its
         #: process then is found out, and nobody is blamed for it.
-        self._suspects: deque[Wanted] = deque()
-        self._on_last_start: Wish | None = None
+        self._suspects: deque[PendingItem] = deque()
+        self._on_last_start: ClaimRequest | None = None
         #: What runs is cut short then, so that a suspect need not wait for the slowest.
         self._drains: asyncio.TimerHandle | None = None
         self._drain_seconds = settings.last_start_wait
         self._cut: set[asyncio.Task[None]] = set()
         self._giving_back: asyncio.Task[None] | None = None
-        self._keeper = Keeper(self._ask)
-        self._mail = Mail(exchange, leases, self._keeper)
+        self._checkpointer = Checkpointer(self._ask)
+        self._ledger_batcher = LedgerBatcher(item_leases, leases, self._checkpointer)
         self._asking: asyncio.Task[None] | None = None
         #: What runs, by batch, and what becomes of it once its batch has been stopped.
         self._attempts: dict[str, set[asyncio.Task[None]]] = defaultdict(set)
@@ -92,7 +92,7 @@ class Runner:
         self._begun: set[asyncio.Task[None]] = set()
         #: Set once the worker is about to end; what was claimed then goes back.
         self._closing = False
-        self._handed_back: list[Wanted] = []
+        self._handed_back: list[PendingItem] = []
         self._publisher = ThreadPoolExecutor(1, thread_name_prefix="publish")
         self._alarms = Alarms(lambda batch_id: self._publisher.submit(on_due, batch_id))
         threads = ThreadPoolExecutor(2, thread_name_prefix="encode")
@@ -108,7 +108,7 @@ class Runner:
             return 0.0
         return self._slots + self._ended_early + max(1.0, LEAD * self._pace.per_second)
 
-    async def run(self, batch_id: str, shard: int, items: range, slots: int) -> Report:
+    async def run(self, batch_id: str, shard: int, items: range, slots: int) -> TaskReport:
         """Run each of the items, in `slots` places in flight, and return what became of them.
 
         Raises:
@@ -116,12 +116,12 @@ class Runner:
             LedgerUnavailable: for the items concerned nothing is recorded; their leases run out.
         """
         if not items:
-            return Report()
+            return TaskReport()
         if self._closing:
             raise HandedBack
-        ended: asyncio.Future[Report] = asyncio.get_running_loop().create_future()
+        ended: asyncio.Future[TaskReport] = asyncio.get_running_loop().create_future()
         per_slot = -(-len(items) // max(1, slots))
-        work = Work(batch_id, shard, deque(items), per_slot, len(items), ended)
+        work = TaskState(batch_id, shard, deque(items), per_slot, len(items), ended)
         self._waiting.setdefault(batch_id, deque()).append(work)
         self._fill()
         try:
@@ -167,7 +167,7 @@ class Runner:
         if self._giving_back is not None:
             await asyncio.wait([self._giving_back], timeout=1)
         mine, self._handed_back = self._handed_back, []
-        await self._mail.hand_back(mine)
+        await self._ledger_batcher.hand_back(mine)
         for one in mine:
             self._item_ended(one.slot.work, HandedBack())
 
@@ -188,7 +188,9 @@ class Runner:
             slot = Slot(work, count)
             self._free -= 1
             for _ in range(count):
-                self._mail.wanted.append(Wanted(slot, work.wish(work.waiting.popleft())))
+                self._ledger_batcher.wanted.append(
+                    PendingItem(slot, work.claim_request(work.waiting.popleft()))
+                )
             if not work.waiting:
                 works.popleft()
             if works:
@@ -236,7 +238,7 @@ class Runner:
                 mine, self._handed_back = self._handed_back, []
                 error: Exception = HandedBack()
                 try:
-                    await self._mail.hand_back(mine)
+                    await self._ledger_batcher.hand_back(mine)
                 except Exception as raised:  # noqa: BLE001
                     error = raised  # their leases run out
                 for one in mine:
@@ -245,26 +247,28 @@ class Runner:
             self._giving_back = None
             self._fill()
 
-    def _start_alone(self, suspect: Wanted) -> None:
+    def _start_alone(self, suspect: PendingItem) -> None:
         self._free -= 1
-        self._on_last_start = replace(suspect.wish, alone=True)
-        self._mail.wanted.append(Wanted(Slot(suspect.slot.work, 1), self._on_last_start))
+        self._on_last_start = replace(suspect.claim_request, alone=True)
+        self._ledger_batcher.wanted.append(
+            PendingItem(Slot(suspect.slot.work, 1), self._on_last_start)
+        )
 
     def _ask(self) -> None:
-        if self._asking is None and self._mail.waits:
+        if self._asking is None and self._ledger_batcher.waits:
             self._asking = spawn(self._keep_asking())
 
     async def _keep_asking(self) -> None:
         try:
-            while self._mail.waits:
-                self._heard(await self._mail.round_trip())
+            while self._ledger_batcher.waits:
+                self._heard(await self._ledger_batcher.round_trip())
                 # What is over at once goes with the next round trip: fewer of them, fuller ones.
                 await asyncio.sleep(0)
                 await asyncio.sleep(0)
         finally:
             self._asking = None
 
-    def _heard(self, answers: Answers) -> None:
+    def _heard(self, answers: BatchedAnswers) -> None:
         for aside, error in answers.aside:
             self._put_aside(aside, error)
         if answers.unanswered is not None:
@@ -274,106 +278,121 @@ class Runner:
             self._settled(one, receipt)
         # What waits for an item with the same input has left its batch's window.
         left = {
-            each.wish.batch_id
+            each.claim_request.batch_id
             for each, claim in answers.claimed
             if claim.verdict == "held" and claim.first is not None
         }
-        for batch_id in left | {one.wish.batch_id for one, told in answers.settled if told.room}:
+        for batch_id in left | {
+            one.claim_request.batch_id for one, told in answers.settled if told.room
+        }:
             self._publisher.submit(self._on_room, batch_id)
-        for batch_id in {one.wish.batch_id for one, told in answers.settled if told.let_go}:
+        for batch_id in {
+            one.claim_request.batch_id for one, told in answers.settled if told.let_go
+        }:
             self._alarms.set(batch_id, 0)
         if self._free and not self._waiting:
-            for batch_id in left | {one.wish.batch_id for one, _ in answers.settled}:
+            for batch_id in left | {one.claim_request.batch_id for one, _ in answers.settled}:
                 self._alarms.set(batch_id, HUNGRY)
         for each, claim in answers.claimed:
-            self._claimed(each.slot, each.wish, claim)
+            self._claimed(each.slot, each.claim_request, claim)
 
-    def _put_aside(self, one: Aside, error: Exception | None) -> None:
+    def _put_aside(self, one: DeferredItem, error: Exception | None) -> None:
         if one.seconds is None:
             one.work.report.refused["stopped"] += 1
         else:
             one.work.report.put_off[one.error.code] += 1
-            self._alarms.set(one.wish.batch_id, one.seconds)
-            log(one.wish, "item put off", code=one.error.code, seconds=round(one.seconds, 1))
+            self._alarms.set(one.claim_request.batch_id, one.seconds)
+            log(
+                one.claim_request,
+                "item put off",
+                code=one.error.code,
+                seconds=round(one.seconds, 1),
+            )
         self._item_ended(one.work, error)
 
     def _unanswered(
-        self, finished: Iterable[Finished], wanted: Iterable[Wanted], error: Exception
+        self, finished: Iterable[CompletedItem], wanted: Iterable[PendingItem], error: Exception
     ) -> None:
         """Nobody knows what was recorded: the tasks fail, and the sweep looks after the items."""
         for one in finished:
-            self._leases.drop([one.wish])
+            self._leases.drop([one.claim_request])
             self._item_ended(one.work, error)
         for each in wanted:
-            self._end_turn(each.wish)
+            self._end_turn(each.claim_request)
             self._item_ended(each.slot.work, error)
             self._leave(each.slot)
 
-    def _claimed(self, slot: Slot, wish: Wish, claim: Claim) -> None:
+    def _claimed(self, slot: Slot, claim_request: ClaimRequest, claim: Claim) -> None:
         if claim.verdict == "suspect" and not self._closing:
             # It has cost all but one of its processes: it gives its slot to others until its turn.
-            self._suspects.append(Wanted(slot, wish))
+            self._suspects.append(PendingItem(slot, claim_request))
             self._leave(slot)
             return
         if claim.verdict not in HELD:
-            self._end_turn(wish)
-            self._leases.drop([wish])  # of a suspect whose batch was stopped meanwhile
+            self._end_turn(claim_request)
+            self._leases.drop([claim_request])  # of a suspect whose batch was stopped meanwhile
             slot.work.report.refused[claim.verdict] += 1
             self._item_ended(slot.work, claim.error)
             self._leave(slot)
             return
         if self._closing:
-            self._handed_back.append(Wanted(slot, wish))
+            self._handed_back.append(PendingItem(slot, claim_request))
             return
-        task = spawn(self._attempt(slot, wish, claim))
+        task = spawn(self._attempt(slot, claim_request, claim))
         self._begun.add(task)
         task.add_done_callback(self._begun.discard)
 
-    async def _attempt(self, slot: Slot, wish: Wish, claim: Claim) -> None:
+    async def _attempt(self, slot: Slot, claim_request: ClaimRequest, claim: Claim) -> None:
         task = cast("asyncio.Task[None]", asyncio.current_task())
 
         def stops_as() -> ItemStatus | None:
-            return self._stopped.get(wish.batch_id)
+            return self._stopped.get(claim_request.batch_id)
 
         # In here: a task that is cancelled before its first step never comes to its `except`.
-        self._attempts[wish.batch_id].add(task)
-        run = self._keeper.begin(wish, claim)
+        self._attempts[claim_request.batch_id].add(task)
+        run = self._checkpointer.begin(claim_request, claim)
         try:
-            with scope(run), of_batch(wish.batch_id):
+            with scope(run), of_batch(claim_request.batch_id):
                 ended = await attempt(claim, self._tools, stops_as, run)
             if ended.aside and ended.error is not None:
-                kept = keeping(wish, run)
-                self._mail.aside.append(Aside(slot.work, wish, ended.error, kept, ended.put_off))
+                kept = checkpoint(claim_request, run)
+                self._ledger_batcher.aside.append(
+                    DeferredItem(slot.work, claim_request, ended.error, kept, ended.put_off)
+                )
             else:
                 if ended.error is not None and ended.error.retryable:
-                    self._keeper.leave(wish, run)  # what else has failed begins anew
-                self._mail.finished.append(Finished(slot.work, wish, claim.attempt, ended))
+                    self._checkpointer.leave(claim_request, run)  # what else has failed begins anew
+                self._ledger_batcher.finished.append(
+                    CompletedItem(slot.work, claim_request, claim.attempt, ended)
+                )
         except BaseException as error:
             # Cancelled by the process: it is about to end, or another item must run alone.
             if self._closing or task in self._cut:
-                self._handed_back.append(Wanted(slot, wish, keeping(wish, run)))
+                self._handed_back.append(
+                    PendingItem(slot, claim_request, checkpoint(claim_request, run))
+                )
                 if not self._closing:
                     self._give_back()
                 return
-            self._leases.drop([wish])
+            self._leases.drop([claim_request])
             self._item_ended(slot.work, error)
             raise
         finally:
             self._cut.discard(task)
-            self._keeper.end(run)
-            self._forget(wish.batch_id, task)
-            self._end_turn(wish)
+            self._checkpointer.end(run)
+            self._forget(claim_request.batch_id, task)
+            self._end_turn(claim_request)
             self._leave(slot)
 
-    def _item_ended(self, work: Work, error: BaseException | None = None) -> None:
+    def _item_ended(self, work: TaskState, error: BaseException | None = None) -> None:
         share = 1 / work.per_slot
         work.ended_early += share
         self._ended_early += share
         work.item_ended(error)
 
-    def _end_turn(self, wish: Wish) -> None:
+    def _end_turn(self, claim_request: ClaimRequest) -> None:
         """The next suspect may start, if this was the one that ran."""
-        if wish is self._on_last_start:
+        if claim_request is self._on_last_start:
             self._on_last_start = None
 
     def _leave(self, slot: Slot) -> None:
@@ -384,7 +403,7 @@ class Runner:
             self._fill()
         self._ask()
 
-    def _settled(self, one: Finished, receipt: Receipt) -> None:
+    def _settled(self, one: CompletedItem, receipt: SettleResult) -> None:
         if receipt.error is not None:
             self._item_ended(one.work, receipt.error)
             return
@@ -396,5 +415,5 @@ class Runner:
         else:
             report.failed[code] += 1
         report.shard_complete = report.shard_complete or receipt.shard_complete
-        log_settled(one.wish, one.attempt, one.ended, recorded=receipt.recorded)
+        log_settled(one.claim_request, one.attempt, one.ended, recorded=receipt.recorded)
         self._item_ended(one.work)

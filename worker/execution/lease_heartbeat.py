@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from functools import partial
 
 from batchord.ledger.models import ItemStatus
-from batchord.ledger.storage.item_leases import Exchange, Wish
+from batchord.ledger.storage.item_leases import ClaimRequest, ItemLeases
 from batchord.worker.execution.resilient_threads import survives
 
 #: Renewals per lease: a process that misses three in a row counts as dead.
@@ -20,7 +20,7 @@ WATCH = 1.0
 OnStop = Callable[[dict[str, ItemStatus]], None]
 
 
-class Leases:
+class LeaseHeartbeat:
     """Renews the leases of everything this process runs, in one thread.
 
     One thread for all, and not the items' own, so that a slow item is held however busy the loop
@@ -29,14 +29,14 @@ class Leases:
 
     def __init__(
         self,
-        exchange: Exchange,
+        item_leases: ItemLeases,
         *,
         lease: float,
         on_stop: OnStop,
         on_beat: Callable[[], object] = lambda: None,
     ) -> None:
         """`on_beat` is called in the thread at each renewal."""
-        self._exchange = exchange
+        self._item_leases = item_leases
         self._interval = lease / RENEWALS
         self._on_stop = on_stop
         self._on_beat = on_beat
@@ -46,7 +46,7 @@ class Leases:
         self._closed = False
         self._thread: threading.Thread | None = None
 
-    def hold(self, items: Iterable[Wish]) -> None:
+    def hold(self, items: Iterable[ClaimRequest]) -> None:
         """Keep the items' leases alive from now on."""
         with self._lock:
             for item in items:
@@ -58,7 +58,7 @@ class Leases:
                 self._thread = threading.Thread(target=self._beat, name="leases", daemon=True)
                 self._thread.start()
 
-    def drop(self, items: Iterable[Wish]) -> None:
+    def drop(self, items: Iterable[ClaimRequest]) -> None:
         """Let the items' leases run out, where they are still these executions'."""
         with self._lock:
             for item in items:
@@ -72,13 +72,13 @@ class Leases:
         """End the thread; what is still held runs out."""
         self._stop.set()
 
-    def close(self) -> list[Wish]:
+    def close(self) -> list[ClaimRequest]:
         """Renew nothing from now on; return what is held."""
         with self._lock:
             self._closed = True
             self._stop.set()
             return [
-                Wish(batch_id=batch_id, index=index, token=token)
+                ClaimRequest(batch_id=batch_id, index=index, token=token)
                 for batch_id, items in self._held.items()
                 for index, token in items.items()
             ]
@@ -96,10 +96,12 @@ class Leases:
                 survives("leases", partial(self._renew, held))
 
     def _look(self, batch_ids: list[str]) -> None:
-        self._on_stop(self._exchange.stopping(batch_ids))
+        self._on_stop(self._item_leases.stopping(batch_ids))
 
     def _renew(self, held: dict[str, dict[int, str]]) -> None:
-        for batch_id, lost in self._exchange.beat_all(held).items():
+        for batch_id, lost in self._item_leases.beat_all(held).items():
             items = held[batch_id]
             # Their settle will be refused: another execution holds them by now.
-            self.drop(Wish(batch_id=batch_id, index=index, token=items[index]) for index in lost)
+            self.drop(
+                ClaimRequest(batch_id=batch_id, index=index, token=items[index]) for index in lost
+            )

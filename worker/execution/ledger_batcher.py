@@ -10,11 +10,11 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Final, NamedTuple, TypeVar
 
 from batchord.ledger.core.failpoints import crash_point
-from batchord.ledger.storage.item_leases import Claim, Exchange, Keeping, Receipt
-from batchord.worker.execution.checkpointer import Keeper
-from batchord.worker.execution.deferral import Aside, put_aside
-from batchord.worker.execution.lease_heartbeat import Leases
-from batchord.worker.execution.work_items import Finished, Wanted
+from batchord.ledger.storage.item_leases import Checkpoint, Claim, ItemLeases, SettleResult
+from batchord.worker.execution.checkpointer import Checkpointer
+from batchord.worker.execution.deferral import DeferredItem, put_aside
+from batchord.worker.execution.lease_heartbeat import LeaseHeartbeat
+from batchord.worker.execution.work_items import CompletedItem, PendingItem
 
 #: Settlements and claims of one round trip at most, so that none is long on its way.
 MOST_AT_ONCE: Final = 1000
@@ -28,38 +28,40 @@ T = TypeVar("T")
 class Unanswered(NamedTuple):
     """What nobody knows the ledger's answer to."""
 
-    finished: Sequence[Finished]
-    wanted: Sequence[Wanted]
+    finished: Sequence[CompletedItem]
+    wanted: Sequence[PendingItem]
     error: Exception
 
 
-class Answers(NamedTuple):
+class BatchedAnswers(NamedTuple):
     """What the ledger has said."""
 
-    aside: Sequence[tuple[Aside, Exception | None]] = ()
-    settled: Sequence[tuple[Finished, Receipt]] = ()
-    claimed: Sequence[tuple[Wanted, Claim]] = ()
+    aside: Sequence[tuple[DeferredItem, Exception | None]] = ()
+    settled: Sequence[tuple[CompletedItem, SettleResult]] = ()
+    claimed: Sequence[tuple[PendingItem, Claim]] = ()
     unanswered: Unanswered | None = None
 
 
-class Mail:
+class LedgerBatcher:
     """Collects what goes with the next round trip, and makes it. Used on the loop alone."""
 
-    def __init__(self, exchange: Exchange, leases: Leases, keeper: Keeper) -> None:
-        self._exchange = exchange
+    def __init__(
+        self, item_leases: ItemLeases, leases: LeaseHeartbeat, checkpointer: Checkpointer
+    ) -> None:
+        self._item_leases = item_leases
         self._leases = leases
-        self._keeper = keeper
-        self.finished: list[Finished] = []
-        self.wanted: list[Wanted] = []
-        self.aside: list[Aside] = []
+        self._checkpointer = checkpointer
+        self.finished: list[CompletedItem] = []
+        self.wanted: list[PendingItem] = []
+        self.aside: list[DeferredItem] = []
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="ledger")
 
     @property
     def waits(self) -> bool:
         """Whether there is something to tell or to ask."""
-        return bool(self.finished or self.wanted or self.aside or self._keeper.any_due)
+        return bool(self.finished or self.wanted or self.aside or self._checkpointer.any_due)
 
-    async def round_trip(self) -> Answers:
+    async def round_trip(self) -> BatchedAnswers:
         """Tell and ask what there is by now, or as much of it as goes at once.
 
         Never raises: what went wrong belongs to the tasks that wait for these items.
@@ -68,55 +70,63 @@ class Mail:
         aside = await self._put_aside() if self.aside else []
         finished, self.finished = _split(self.finished)
         wanted, self.wanted = _split(self.wanted)
-        keepings = self._keeper.take()
+        checkpoints = self._checkpointer.take()
         try:
             receipts, claims = await asyncio.get_running_loop().run_in_executor(
-                self._thread, self._swap, finished, wanted, keepings
+                self._thread, self._swap, finished, wanted, checkpoints
             )
         except Exception as error:  # noqa: BLE001
-            self._keeper.not_sent(keepings)
-            return Answers(aside, unanswered=Unanswered(finished, wanted, error))
-        self._keeper.sent()
-        return Answers(
+            self._checkpointer.not_sent(checkpoints)
+            return BatchedAnswers(aside, unanswered=Unanswered(finished, wanted, error))
+        self._checkpointer.sent()
+        return BatchedAnswers(
             aside,
             list(zip(finished, receipts, strict=True)),
             list(zip(wanted, claims, strict=True)),
         )
 
-    async def hand_back(self, mine: Sequence[Wanted]) -> None:
+    async def hand_back(self, mine: Sequence[PendingItem]) -> None:
         """Release what is held, as if it had never come here; what its steps have given is kept."""
-        self._leases.drop(one.wish for one in mine)
-        keepings = [*self._keeper.take(), *(one.keeping for one in mine if one.keeping is not None)]
+        self._leases.drop(one.claim_request for one in mine)
+        checkpoints = [
+            *self._checkpointer.take(),
+            *(one.checkpoint for one in mine if one.checkpoint is not None),
+        ]
         await asyncio.get_running_loop().run_in_executor(
-            self._thread, self._release, mine, keepings
+            self._thread, self._release, mine, checkpoints
         )
 
-    def _release(self, mine: Iterable[Wanted], keepings: Sequence[Keeping]) -> None:
-        self._exchange.keep(keepings)
-        self._exchange.release(one.wish for one in mine)
+    def _release(self, mine: Iterable[PendingItem], checkpoints: Sequence[Checkpoint]) -> None:
+        self._item_leases.keep(checkpoints)
+        self._item_leases.release(one.claim_request for one in mine)
 
-    async def _put_aside(self) -> list[tuple[Aside, Exception | None]]:
+    async def _put_aside(self) -> list[tuple[DeferredItem, Exception | None]]:
         aside, self.aside = self.aside, []
-        keepings = [*self._keeper.take(), *(one.keeping for one in aside)]
+        checkpoints = [*self._checkpointer.take(), *(one.checkpoint for one in aside)]
         refused: Mapping[str, Exception] = {}
         try:
             refused = await asyncio.get_running_loop().run_in_executor(
-                self._thread, put_aside, self._exchange, self._leases, aside, keepings
+                self._thread, put_aside, self._item_leases, self._leases, aside, checkpoints
             )
-            self._keeper.sent()
+            self._checkpointer.sent()
         except Exception as raised:  # noqa: BLE001
-            self._keeper.not_sent(keepings)
-            refused = {one.wish.batch_id: raised for one in aside}
-        return [(one, refused.get(one.wish.batch_id)) for one in aside]
+            self._checkpointer.not_sent(checkpoints)
+            refused = {one.claim_request.batch_id: raised for one in aside}
+        return [(one, refused.get(one.claim_request.batch_id)) for one in aside]
 
     def _swap(
-        self, finished: Sequence[Finished], wanted: Sequence[Wanted], keepings: Sequence[Keeping]
-    ) -> tuple[list[Receipt], list[Claim]]:
+        self,
+        finished: Sequence[CompletedItem],
+        wanted: Sequence[PendingItem],
+        checkpoints: Sequence[Checkpoint],
+    ) -> tuple[list[SettleResult], list[Claim]]:
         """Ask the ledger, in its thread; leases are renewed from the claim to the settlement."""
         if finished:
             crash_point("before-settle")
-        receipts, claims = self._exchange.swap(
-            [one.settlement() for one in finished], [one.wish for one in wanted], keepings
+        receipts, claims = self._item_leases.swap(
+            [one.settlement() for one in finished],
+            [one.claim_request for one in wanted],
+            checkpoints,
         )
         if finished:
             crash_point("after-settle")
@@ -124,9 +134,11 @@ class Mail:
             crash_point("last-settle")
         if any(claim.verdict == "run" for claim in claims):
             crash_point("after-claim")
-        self._leases.drop(one.wish for one in finished)
+        self._leases.drop(one.claim_request for one in finished)
         self._leases.hold(
-            one.wish for one, claim in zip(wanted, claims, strict=True) if claim.verdict in HELD
+            one.claim_request
+            for one, claim in zip(wanted, claims, strict=True)
+            if claim.verdict in HELD
         )
         return receipts, claims
 

@@ -7,7 +7,7 @@ from batchord.ledger.storage.item_leases import Verdict
 
 
 @dataclass(slots=True)
-class Report:
+class TaskReport:
     """Counts of a task's items; it is complete when each item is in it once."""
 
     #: Items that succeeded here.

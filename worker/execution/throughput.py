@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable
 
 
-class Pace:
+class Throughput:
     """Items per second, over about the last half second."""
 
     #: Seconds after which what happened counts for a third.

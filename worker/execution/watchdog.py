@@ -16,8 +16,8 @@ from typing import Final, NoReturn
 
 from batchord.chains.composition.runnable import Step
 from batchord.chains.runtime.background import call_soon_threadsafe
-from batchord.chains.runtime.item_context import Run, place_of, run_of
-from batchord.chains.runtime.loop_lag import Lag
+from batchord.chains.runtime.item_context import ItemContext, place_of, run_of
+from batchord.chains.runtime.loop_lag import LoopLag
 from batchord.chains.runtime.loop_thread import LoopThread
 from batchord.chains.runtime.shared_loop import running_code
 from batchord.worker.execution.resilient_threads import survives
@@ -40,7 +40,7 @@ FUNCTIONS: Final = 8
 class Blocked:
     """What the loop's thread is at while it does not turn; names only, nothing of an input."""
 
-    run: Run | None
+    run: ItemContext | None
     step: str
     functions: str
 
@@ -61,7 +61,7 @@ class Watchdog:
         self._loop = loop
         self._limit = limit
         self._on_dead = on_dead
-        self.lag = Lag()
+        self.lag = LoopLag()
         #: What blocks the loop now, since when, and for how long this thread has seen it.
         self._blocked: Blocked | None = None
         self._since = 0.0

@@ -7,9 +7,9 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from batchord.ledger.storage.item_leases import Keeping, Settlement, Wish
-from batchord.worker.execution.attempt import Ended
-from batchord.worker.execution.task_report import Report
+from batchord.ledger.storage.item_leases import Checkpoint, ClaimRequest, Settlement
+from batchord.worker.execution.attempt import AttemptResult
+from batchord.worker.execution.task_report import TaskReport
 
 logger = logging.getLogger(__name__)
 
@@ -19,7 +19,7 @@ class HandedBack(Exception):
 
 
 @dataclass(eq=False, slots=True)
-class Work:
+class TaskState:
     """The items of one task: those that wait for a slot, and what became of the others."""
 
     batch_id: str
@@ -29,17 +29,17 @@ class Work:
     per_slot: int
     #: Items that have not ended.
     left: int
-    ended: asyncio.Future[Report]
+    ended: asyncio.Future[TaskReport]
     #: Names this execution: a redelivery has the same task id, and another token.
     token: str = field(default_factory=lambda: secrets.token_hex(8))
-    report: Report = field(default_factory=Report)
+    report: TaskReport = field(default_factory=TaskReport)
     error: BaseException | None = None
     #: Slots' work that has ended while other items of the task have not.
     ended_early: float = 0.0
 
-    def wish(self, index: int) -> Wish:
+    def claim_request(self, index: int) -> ClaimRequest:
         """The item as the ledger is asked for it."""
-        return Wish(batch_id=self.batch_id, index=index, token=self.token)
+        return ClaimRequest(batch_id=self.batch_id, index=index, token=self.token)
 
     def item_ended(self, error: BaseException | None = None) -> None:
         """One item less; the last one wakes the task."""
@@ -56,39 +56,41 @@ class Work:
 class Slot:
     """A place in flight: one item, or as many as one call of the chain's provider takes."""
 
-    work: Work
+    work: TaskState
     #: Items in it that have not ended.
     left: int
 
 
-class Wanted(NamedTuple):
+class PendingItem(NamedTuple):
     """An item that has got its slot, to be claimed."""
 
     slot: Slot
-    wish: Wish
+    claim_request: ClaimRequest
     #: What its steps have given, if it ran and was cut short.
-    keeping: Keeping | None = None
+    checkpoint: Checkpoint | None = None
 
 
-class Finished(NamedTuple):
+class CompletedItem(NamedTuple):
     """An item whose attempt has ended, to be settled."""
 
-    work: Work
-    wish: Wish
+    work: TaskState
+    claim_request: ClaimRequest
     attempt: int
-    ended: Ended
+    ended: AttemptResult
 
     def settlement(self) -> Settlement:
         """As the ledger is told."""
-        return settlement_of(self.wish, self.work.shard, self.attempt, self.ended)
+        return settlement_of(self.claim_request, self.work.shard, self.attempt, self.ended)
 
 
-def settlement_of(wish: Wish, shard: int, attempt: int, ended: Ended) -> Settlement:
+def settlement_of(
+    claim_request: ClaimRequest, shard: int, attempt: int, ended: AttemptResult
+) -> Settlement:
     """How the ledger is told that this attempt has ended so."""
     return Settlement(
-        batch_id=wish.batch_id,
-        index=wish.index,
-        token=wish.token,
+        batch_id=claim_request.batch_id,
+        index=claim_request.index,
+        token=claim_request.token,
         shard=shard,
         attempt=attempt,
         status=ended.status,
@@ -100,15 +102,17 @@ def settlement_of(wish: Wish, shard: int, attempt: int, ended: Ended) -> Settlem
     )
 
 
-def log_settled(wish: Wish, attempt: int, ended: Ended, *, recorded: bool) -> None:
+def log_settled(
+    claim_request: ClaimRequest, attempt: int, ended: AttemptResult, *, recorded: bool
+) -> None:
     """Say in the log what became of a settlement."""
     what = "item settled" if recorded else "late outcome refused"
-    log(wish, what, attempt=attempt, status=ended.status.value, code=ended.code)
+    log(claim_request, what, attempt=attempt, status=ended.status.value, code=ended.code)
 
 
-def log(wish: Wish, what: str, **more: object) -> None:
+def log(claim_request: ClaimRequest, what: str, **more: object) -> None:
     """Say in the log what became of an item; never a word of what is in it."""
     if not logger.isEnabledFor(logging.INFO):
         return
-    fields = {"batch": wish.batch_id, "item": wish.index, **more}
+    fields = {"batch": claim_request.batch_id, "item": claim_request.index, **more}
     logger.info("%s %s", what, " ".join(f"{k}={v}" for k, v in fields.items()), extra=fields)

@@ -16,15 +16,15 @@ from batchord.ledger.errors import UnknownBatch
 from batchord.ledger.lifecycle.completion_callback import end_batch
 from batchord.ledger.models import BatchRecord, ItemStatus
 from batchord.ledger.settings import Settings
-from batchord.ledger.storage.batch_store import Store
+from batchord.ledger.storage.batch_store import BatchStore
 from batchord.ledger.storage.connection import PATIENT
-from batchord.ledger.storage.item_leases import Exchange, Wish
-from batchord.ledger.storage.loop_lags import Loops
+from batchord.ledger.storage.item_leases import ClaimRequest, ItemLeases
+from batchord.ledger.storage.loop_lags import LoopLags
 from batchord.ledger.storage.output_cache import OutputCache
 from batchord.ledger.storage.rate_limiter import LedgerLimiter
-from batchord.worker.execution.item_scheduler import Runner
-from batchord.worker.execution.lease_heartbeat import Leases
-from batchord.worker.execution.task_report import Report
+from batchord.worker.execution.item_scheduler import ItemScheduler
+from batchord.worker.execution.lease_heartbeat import LeaseHeartbeat
+from batchord.worker.execution.task_report import TaskReport
 from batchord.worker.execution.watchdog import EXIT_CODE, Blocked, Watchdog, exit_now
 
 logger = logging.getLogger(__name__)
@@ -35,7 +35,7 @@ DEFAULT_SLOTS = 32
 HAND_BACK = 5.0
 
 
-class Runtime:
+class WorkerContext:
     """The sync edge of a process's work; it connects to nothing before the first item."""
 
     def __init__(self, settings: Settings, *, app: Celery) -> None:
@@ -44,20 +44,20 @@ class Runtime:
         self.slots = DEFAULT_SLOTS
         #: Whether items run in the process that takes the messages.
         self.in_process = False
-        self.store = Store(settings, retries=PATIENT)
-        self._exchange = Exchange(self.store)
-        self.leases = Leases(
-            self._exchange, lease=settings.lease, on_stop=self._stop, on_beat=self._tell_lag
+        self.store = BatchStore(settings, retries=PATIENT)
+        self._item_leases = ItemLeases(self.store)
+        self.leases = LeaseHeartbeat(
+            self._item_leases, lease=settings.lease, on_stop=self._stop, on_beat=self._tell_lag
         )
-        self._loops = Loops(self.store)
+        self._loops = LoopLags(self.store)
         #: Of the process that runs items, once it has begun to.
         self.watchdog: Watchdog | None = None
         #: Set when a batch has been ended here: others are to be told.
         self.ended = threading.Event()
         self._lock = threading.Lock()
-        self._runner: Runner | None = None
+        self._runner: ItemScheduler | None = None
 
-    def run_items(self, batch_id: str, shard: int, items: range, slots: int) -> Report:
+    def run_items(self, batch_id: str, shard: int, items: range, slots: int) -> TaskReport:
         """Run one attempt of each item and record its outcome; return what became of them.
 
         `slots`: how many places in flight the items take.
@@ -125,7 +125,7 @@ class Runtime:
         words.join(HAND_BACK)
         exit_now()
 
-    def _last_words(self, held: list[Wish], blocked: Blocked | None) -> None:
+    def _last_words(self, held: list[ClaimRequest], blocked: Blocked | None) -> None:
         logger.critical(
             "the event loop has not turned for %.1f s (BATCHORD_LOOP_TIMEOUT): this process exits "
             "with code %d; blocked by %s",
@@ -137,11 +137,11 @@ class Runtime:
         if guilty is None:
             return  # it may be any of them: each loses an attempt, as when a process is killed
         innocent = [one for one in held if item_name(one.batch_id, one.index) != guilty]
-        count = self._exchange.abandon(innocent)
+        count = self._item_leases.abandon(innocent)
         logger.warning("%d other items run elsewhere, at no cost to them", count)
 
     @property
-    def runner(self) -> Runner:
+    def runner(self) -> ItemScheduler:
         """The process's runner, made at the first use: a pool may have forked before."""
         with self._lock:
             if self._runner is None:
@@ -151,8 +151,8 @@ class Runtime:
                     default_loop(), limit=self.settings.loop_timeout, on_dead=self.give_up
                 )
                 self.watchdog.start()
-                self._runner = Runner(
-                    self._exchange,
+                self._runner = ItemScheduler(
+                    self._item_leases,
                     self.leases,
                     self.settings,
                     OutputCache(self.store),

@@ -15,13 +15,13 @@ def install(app: Celery, settings: Settings) -> None:
     # Here, as workers import this package's parent and have no use for a web server.
     from flower import urls
 
-    from batchord.worker.flower.queries import Desk
+    from batchord.worker.flower.queries import Queries
     from batchord.worker.flower.routes import routes
     from batchord.worker.flower.template_loader import BatchLink, Loader
 
     if "template_loader" in urls.settings:
         return
     # In front of Flower's: `/metrics` is answered by our subclass, and its last one takes all.
-    urls.handlers[:0] = routes(Desk(app, settings))
+    urls.handlers[:0] = routes(Queries(app, settings))
     urls.settings["template_loader"] = Loader(urls.settings["template_path"])
     urls.settings["ui_modules"] = {"BatchLink": BatchLink}

@@ -25,8 +25,8 @@ from batchord.ledger.errors import (
     concerns_all,
 )
 from batchord.ledger.models import BatchStatus
-from batchord.worker.flower.queries import CHUNK, MOST, PAGE, Action, Desk
-from batchord.worker.flower.sse import Stream
+from batchord.worker.flower.queries import CHUNK, MOST, PAGE, Action, Queries
+from batchord.worker.flower.sse import EventStream
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -59,11 +59,11 @@ def _status_of(error: BatchordError) -> int:
 class _AtTheDesk:
     """What all handlers of ours share; mixed into one of Flower's."""
 
-    desk: Desk
+    desk: Queries
     application: Any
     get_argument: Callable[..., Any]
 
-    def initialize(self, desk: Desk) -> None:
+    def initialize(self, desk: Queries) -> None:
         self.desk = desk
 
     async def ask(self, what: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
@@ -175,7 +175,7 @@ class BatchesEvents(_Events):
 
     @authenticated
     async def get(self) -> None:
-        await Stream(self, self.find, _live_ones, self.places).run()
+        await EventStream(self, self.find, _live_ones, self.places).run()
 
 
 class BatchEvents(_Events):
@@ -184,7 +184,7 @@ class BatchEvents(_Events):
     @authenticated
     async def get(self, batch_id: str) -> None:
         look = partial(self.batch, batch_id)
-        await Stream(self, look, lambda _: [batch_id], self.places).run()
+        await EventStream(self, look, lambda _: [batch_id], self.places).run()
 
 
 def _live_ones(found: dict[str, Any]) -> list[str]:

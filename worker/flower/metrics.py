@@ -20,7 +20,7 @@ from batchord.ledger.errors import UnreadableBatch
 from batchord.ledger.models import BatchRecord, Repair
 from batchord.ledger.storage.batch_stats import Progress
 from batchord.ledger.storage.chain_totals import ChainTotals
-from batchord.worker.flower.queries import Desk
+from batchord.worker.flower.queries import Queries
 
 logger = logging.getLogger(__name__)
 
@@ -111,7 +111,7 @@ Look = list[tuple[BatchRecord, Progress]]
 class BatchMetrics:
     """A collector: it tells of the latest look, so that collecting never waits for Redis."""
 
-    def __init__(self, desk: Desk) -> None:
+    def __init__(self, desk: Queries) -> None:
         self._desk = desk
         self._overview = desk.overview
         self._look: Look = []

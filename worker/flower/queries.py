@@ -14,15 +14,15 @@ from celery import Celery
 
 from batchord.ledger.core.message_ids import is_batch_id
 from batchord.ledger.errors import UnknownBatch
-from batchord.ledger.lifecycle.batch_control import Steering
+from batchord.ledger.lifecycle.batch_control import BatchControl
 from batchord.ledger.models import BatchRecord, BatchStatus, Item, ItemStatus
 from batchord.ledger.settings import Settings
-from batchord.ledger.storage.batch_reader import Reader
-from batchord.ledger.storage.batch_search import Overview
+from batchord.ledger.storage.batch_reader import BatchReader
+from batchord.ledger.storage.batch_search import BatchSearch
 from batchord.ledger.storage.batch_stats import FailureGroup, Progress
-from batchord.ledger.storage.batch_store import Store
+from batchord.ledger.storage.batch_store import BatchStore
 from batchord.ledger.storage.chain_totals import ChainTotals, totals
-from batchord.ledger.storage.loop_lags import Loops
+from batchord.ledger.storage.loop_lags import LoopLags
 
 #: Batches of one page, and of one answer of the API.
 PAGE: Final = 25
@@ -50,16 +50,16 @@ _IN_LIST: Final = {"rate", "eta", "cost_usd", "restarts", "retried"}
 _IN_DETAIL: Final = _IN_LIST | {"latency_p50", "latency_p95", "throughput", "attempts"}
 
 
-class Desk:
+class Queries:
     """Answers and acts for Flower. Its methods block, but for `ask`; making one is silent."""
 
     def __init__(self, app: Celery, settings: Settings) -> None:
-        self._store = store = Store(settings)
+        self._store = store = BatchStore(settings)
         self.payloads = settings.flower_payloads
-        self.overview = Overview(store)
-        self.reader = Reader(store)
-        self.loops = Loops(store)
-        self._steering = Steering(app, store)
+        self.overview = BatchSearch(store)
+        self.reader = BatchReader(store)
+        self.loops = LoopLags(store)
+        self._steering = BatchControl(app, store)
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="batches")
 
     async def ask(self, what: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
@@ -99,7 +99,7 @@ class Desk:
         """Do it, and return what to tell: the status then, and how many items run again.
 
         Raises:
-            UnknownBatch, RetryRefused, ResumeRefused: as `Steering` does.
+            UnknownBatch, RetryRefused, ResumeRefused: as `BatchControl` does.
         """
         if not is_batch_id(batch_id):
             raise UnknownBatch(batch_id)

@@ -7,12 +7,12 @@ from tornado.web import StaticFileHandler, url
 
 from batchord.worker.flower import handlers
 from batchord.worker.flower.metrics import BatchMetrics, Metrics
-from batchord.worker.flower.queries import Desk
+from batchord.worker.flower.queries import Queries
 
 _STATIC: Final = Path(__file__).parent / "static"
 
 
-def routes(desk: Desk) -> list[Any]:
+def routes(desk: Queries) -> list[Any]:
     """Return the handlers of the Batches tab, all at one desk."""
     at = {"desk": desk}
     return [

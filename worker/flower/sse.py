@@ -34,7 +34,7 @@ _NOT_FOUND: Final = 404
 Look = Callable[[], Awaitable[dict[str, Any]]]
 
 
-class Stream:
+class EventStream:
     """Pushes to one page, until it goes away.
 
     `look` finds what the page shows, `ids` the batches in it, and `places` where their events

@@ -24,7 +24,7 @@ from batchord.ledger.broker.publisher import (
 from batchord.ledger.core.failpoints import crash_point
 from batchord.ledger.core.sharding import Shard
 from batchord.ledger.errors import UnknownBatch, concerns_all
-from batchord.ledger.lifecycle.batch_control import Steering
+from batchord.ledger.lifecycle.batch_control import BatchControl
 from batchord.ledger.models import (
     BatchRecord,
     BatchStatus,
@@ -33,11 +33,11 @@ from batchord.ledger.models import (
     Repair,
     announcements,
 )
-from batchord.ledger.storage.batch_reader import Reader
+from batchord.ledger.storage.batch_reader import BatchReader
 from batchord.worker.execution.lease_heartbeat import RENEWALS
 from batchord.worker.execution.resilient_threads import place_of
-from batchord.worker.execution.worker_context import Runtime
-from batchord.worker.provider_batch.poller import Courier
+from batchord.worker.execution.worker_context import WorkerContext
+from batchord.worker.provider_batch.poller import Poller
 from batchord.worker.tasks import commit_if_finalizing
 
 logger = logging.getLogger(__name__)
@@ -53,13 +53,13 @@ _OWN_TASKS = ("batchord.", "celery.")
 class Sweep:
     """Repairs every batch that is not committed, once in `Settings.sweep_interval` seconds."""
 
-    def __init__(self, app: Celery, runtime: Runtime) -> None:
+    def __init__(self, app: Celery, runtime: WorkerContext) -> None:
         self._app = app
         self._runtime = runtime
         self._store = runtime.store
-        self._reader = Reader(runtime.store)
-        self._steering = Steering(app, runtime.store)
-        self._courier = Courier(app, runtime)
+        self._reader = BatchReader(runtime.store)
+        self._steering = BatchControl(app, runtime.store)
+        self._courier = Poller(app, runtime)
         self._settings = runtime.settings
         self._owner = f"{socket.gethostname()}:{os.getpid()}"
         self._chains: list[ChainRecord] = []

@@ -29,8 +29,8 @@ from batchord.ledger.lifecycle.webhook_policy import (
     signers,
 )
 from batchord.ledger.models import BatchRecord
-from batchord.ledger.storage.outbox import ON_COMPLETE, Notice, Notices
-from batchord.worker.execution.worker_context import Runtime
+from batchord.ledger.storage.outbox import ON_COMPLETE, Outbox, OutboxEntry
+from batchord.worker.execution.worker_context import WorkerContext
 
 logger = logging.getLogger(__name__)
 
@@ -45,13 +45,13 @@ MARGIN: Final = 15.0
 DAMAGED: Final = 300.0
 
 
-class NoticeThread:
+class Dispatcher:
     """Does what is due each `Settings.sweep_interval`, and at once when a batch has ended here."""
 
-    def __init__(self, app: Celery, runtime: Runtime) -> None:
+    def __init__(self, app: Celery, runtime: WorkerContext) -> None:
         self._app = app
         self._store = runtime.store
-        self._notices = Notices(runtime.store)
+        self._notices = Outbox(runtime.store)
         self._settings = runtime.settings
         self._url = deployment_url(runtime.settings)
         self._signers = signers(runtime.settings.webhook_secret)
@@ -96,7 +96,7 @@ class NoticeThread:
             runner.run(self._tell_all(taken))
         return bool(due)
 
-    def _taken(self, member: str) -> Notice | None:
+    def _taken(self, member: str) -> OutboxEntry | None:
         """As `_take`; what is damaged of one batch is put off, and holds up no other's."""
         try:
             return self._take(member)
@@ -108,7 +108,7 @@ class NoticeThread:
             self._notices.leave(member, DAMAGED)
             return None
 
-    def _take(self, member: str) -> Notice | None:
+    def _take(self, member: str) -> OutboxEntry | None:
         """Take what is a webhook, for one try; do now what is a callback, or for nobody."""
         batch_id, what = member.split(" ", 1)
         if what == ON_COMPLETE:
@@ -125,7 +125,7 @@ class NoticeThread:
             return None
         return notice
 
-    async def _tell_all(self, notices: list[Notice]) -> None:
+    async def _tell_all(self, notices: list[OutboxEntry]) -> None:
         """Make one try of each, side by side; all to their end, whatever becomes of one.
 
         The next try of a notice whose end could not be noted is due once its hold is over.
@@ -146,7 +146,7 @@ class NoticeThread:
             logger.error("callback dropped batch=%s: %s", batch_id, type(error).__name__)
             self._notices.forget(member)
 
-    async def _tell(self, notice: Notice) -> None:
+    async def _tell(self, notice: OutboxEntry) -> None:
         """Make one try, and note what came of it.
 
         The ledger is asked on this loop, and not in a thread for which the process would have to
@@ -168,7 +168,7 @@ class NoticeThread:
         logger.info("webhook sent %s answer=%s", told, status)
         self._notices.done(notice)
 
-    async def _send(self, notice: Notice) -> int:
+    async def _send(self, notice: OutboxEntry) -> int:
         # On first use: most deployments have no webhooks, and it takes a quarter of their start.
         from batchord.worker.notifications.webhook_sender import send
 

@@ -14,13 +14,13 @@ from batchord.chains.steps.offline_call import Offline
 from batchord.chains.usage import Usage
 from batchord.ledger.core.failpoints import crash_point
 from batchord.ledger.core.sharding import Shard
-from batchord.ledger.storage.batch_reader import Reader
+from batchord.ledger.storage.batch_reader import BatchReader
 from batchord.ledger.storage.item_leases import Claim
 from batchord.ledger.storage.keys import page_of
-from batchord.ledger.storage.provider_parts import Part, Parts
-from batchord.worker.execution.attempt import Ended
+from batchord.ledger.storage.provider_parts import ProviderPart, ProviderParts
+from batchord.worker.execution.attempt import AttemptResult
 from batchord.worker.execution.item_input import config_of
-from batchord.worker.provider_batch.item_claims import Desk, pages
+from batchord.worker.provider_batch.item_claims import ItemClaims, pages
 from batchord.worker.provider_batch.request_file import NotNow, index_of
 
 logger = logging.getLogger(__name__)
@@ -37,7 +37,7 @@ _SILENCE: Final = {
 _NO_ANSWER: Final = ("no_answer", "the provider's batch ended without an answer to it")
 
 
-class Inbox:
+class AnswerImporter:
     """Settles what the provider has answered; unless `live`, also what it has not.
 
     With `live`, what a live call may do better is left without an outcome. Reading a file again is
@@ -45,7 +45,14 @@ class Inbox:
     """
 
     def __init__(
-        self, desk: Desk, parts: Parts, reader: Reader, *, batch_id: str, plan: Offline, live: bool
+        self,
+        desk: ItemClaims,
+        parts: ProviderParts,
+        reader: BatchReader,
+        *,
+        batch_id: str,
+        plan: Offline,
+        live: bool,
     ) -> None:
         self._desk = desk
         self._parts = parts
@@ -54,7 +61,7 @@ class Inbox:
         self._plan = plan
         self._live = live
 
-    def take(self, part: Part, lines: Iterable[bytes]) -> None:
+    def take(self, part: ProviderPart, lines: Iterable[bytes]) -> None:
         """Settle what these lines answer.
 
         Raises:
@@ -82,7 +89,7 @@ class Inbox:
         if held:
             raise NotNow
 
-    def take_silence(self, part: Part, status: str) -> None:
+    def take_silence(self, part: ProviderPart, status: str) -> None:
         """Settle what has got no answer, now that the provider's batch has ended so."""
         code, message = _SILENCE.get(status, _NO_ANSWER)
         shards = self._parts.shards(self._batch_id, part)
@@ -131,7 +138,7 @@ class Inbox:
         report_usage(client.paid(body, self._plan.call.asked_for(), batch=True))
         return await self._plan.output(body, config_of(claim))
 
-    def _goes_live(self, ended: Ended | None) -> bool:
+    def _goes_live(self, ended: AttemptResult | None) -> bool:
         error = None if ended is None else ended.error
         if not self._live or ended is None or error is None or error.step != self._plan.label:
             return False

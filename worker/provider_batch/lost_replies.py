@@ -10,8 +10,8 @@ from typing import Final
 
 from batchord.chains.errors import ChainError, RetryLater
 from batchord.chains.provider_batch.api import ENDED, BatchAPI, ProviderBatch
-from batchord.ledger.storage.batch_store import Store
-from batchord.ledger.storage.provider_parts import Part, Parts
+from batchord.ledger.storage.batch_store import BatchStore
+from batchord.ledger.storage.provider_parts import ProviderPart, ProviderParts
 from batchord.worker.provider_batch.request_file import NotNow
 
 logger = logging.getLogger(__name__)
@@ -26,14 +26,16 @@ _PATIENCE: Final = 300.0
 class LostReplies:
     """What became of calls for the parts of one batch whose reply may be lost."""
 
-    def __init__(self, api: BatchAPI, parts: Parts, store: Store, batch_id: str, poll: float):
+    def __init__(
+        self, api: BatchAPI, parts: ProviderParts, store: BatchStore, batch_id: str, poll: float
+    ):
         self._api = api
         self._parts = parts
         self._store = store
         self._id = batch_id
         self._poll = poll
 
-    def find(self, part: Part) -> str | None:
+    def find(self, part: ProviderPart) -> str | None:
         """Return the provider's batch of a part that may have been created, and note it.
 
         None: after all the looks there is none. One that shows later is for `cancel_orphans`.
@@ -57,7 +59,7 @@ class LostReplies:
         self._parts.forget(self._id, part.number, "looks")
         return None
 
-    def cancel_orphans(self, part: Part) -> None:
+    def cancel_orphans(self, part: ProviderPart) -> None:
         """Cancel what the provider has of the part besides its noted batch."""
         if not part.again:
             return
@@ -70,7 +72,7 @@ class LostReplies:
             # The answers of the noted batch do not wait for it.
             logger.warning("orphans not looked for batch=%s: %s", self._id, error.code)
 
-    def put_off(self, part: Part, error: RetryLater) -> None:
+    def put_off(self, part: ProviderPart, error: RetryLater) -> None:
         """Call for the part again when the provider wants it, or after a wait that doubles."""
         wait = min(_PATIENCE, self._poll * 2.0 ** min(part.setbacks, 20))
         self.wait(part, wait if error.after is None else error.after)
@@ -79,7 +81,7 @@ class LostReplies:
             # It was refused: nothing was created that could show later.
             self._parts.forget(self._id, part.number, "creating")
 
-    def wait(self, part: Part, seconds: float) -> None:
+    def wait(self, part: ProviderPart, seconds: float) -> None:
         """Do nothing about the part for so long."""
         due = self._store.now() + seconds
         self._parts.set(self._id, part.number, "not_before", int(due * 1000))

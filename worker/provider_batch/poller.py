@@ -12,20 +12,20 @@ from functools import partial
 
 from celery import Celery
 
-from batchord.ledger.storage.provider_parts import Parts
+from batchord.ledger.storage.provider_parts import ProviderParts
 from batchord.worker.execution.lease_heartbeat import RENEWALS
 from batchord.worker.execution.resilient_threads import survives
-from batchord.worker.execution.worker_context import Runtime
-from batchord.worker.provider_batch.reconciler import Consignment
+from batchord.worker.execution.worker_context import WorkerContext
+from batchord.worker.provider_batch.reconciler import Reconciler
 
 
-class Courier:
+class Poller:
     """Takes care of batches in provider mode, one after the other, as the sweep names them."""
 
-    def __init__(self, app: Celery, runtime: Runtime) -> None:
+    def __init__(self, app: Celery, runtime: WorkerContext) -> None:
         self._app = app
         self._runtime = runtime
-        self._parts = Parts(runtime.store)
+        self._parts = ProviderParts(runtime.store)
         self._named: dict[str, None] = {}
         self._lock = threading.Lock()
         self._wake = threading.Event()
@@ -62,7 +62,7 @@ class Courier:
     def _look(self, batch_id: str) -> None:
         with self._held(batch_id) as held:
             if held is not None:
-                Consignment(self._app, self._runtime, batch_id, held).turn()
+                Reconciler(self._app, self._runtime, batch_id, held).turn()
 
     @contextmanager
     def _held(self, batch_id: str) -> Iterator[threading.Event | None]:

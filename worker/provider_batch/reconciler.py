@@ -15,16 +15,16 @@ from batchord.chains.provider_batch.api import ENDED, BatchAPI, ProviderBatch
 from batchord.chains.steps.offline_call import NotOffline, Offline, offline
 from batchord.ledger.broker.publisher import publish_shards
 from batchord.ledger.core.failpoints import crash_point
-from batchord.ledger.lifecycle.batch_control import Steering
+from batchord.ledger.lifecycle.batch_control import BatchControl
 from batchord.ledger.models import BatchStatus, PauseReason
-from batchord.ledger.storage.batch_reader import Reader
-from batchord.ledger.storage.item_leases import Exchange
-from batchord.ledger.storage.provider_parts import Field, Part, Parts
-from batchord.worker.execution.worker_context import Runtime
-from batchord.worker.provider_batch.answer_importer import Inbox
-from batchord.worker.provider_batch.item_claims import Desk
+from batchord.ledger.storage.batch_reader import BatchReader
+from batchord.ledger.storage.item_leases import ItemLeases
+from batchord.ledger.storage.provider_parts import Field, ProviderPart, ProviderParts
+from batchord.worker.execution.worker_context import WorkerContext
+from batchord.worker.provider_batch.answer_importer import AnswerImporter
+from batchord.worker.provider_batch.item_claims import ItemClaims
 from batchord.worker.provider_batch.lost_replies import LostReplies
-from batchord.worker.provider_batch.request_file import NotNow, OperatorWanted, Outbox
+from batchord.worker.provider_batch.request_file import NotNow, OperatorWanted, RequestFileBuilder
 from batchord.worker.tasks import close_shard
 
 logger = logging.getLogger(__name__)
@@ -35,23 +35,25 @@ _NO_ROOM: Final = "token_limit_exceeded"
 _PATIENCE: Final = 3600.0
 
 
-class Consignment:
+class Reconciler:
     """A batch, its parts and their provider, for one turn of the worker that holds it.
 
     Order: noted, done, and what came of it noted. A crash between leaves the first note alone, and
     whoever comes next looks at the provider whether it was done.
     """
 
-    def __init__(self, app: Celery, runtime: Runtime, batch_id: str, lost: threading.Event) -> None:
+    def __init__(
+        self, app: Celery, runtime: WorkerContext, batch_id: str, lost: threading.Event
+    ) -> None:
         self._app = app
         self._runtime = runtime
         self._settings = runtime.settings
         self._id = batch_id
         self._lost = lost
         self._token = secrets.token_hex(8)
-        self._parts = Parts(runtime.store)
-        self._reader = Reader(runtime.store)
-        self._steering = Steering(app, runtime.store)
+        self._parts = ProviderParts(runtime.store)
+        self._reader = BatchReader(runtime.store)
+        self._steering = BatchControl(app, runtime.store)
         self._record = self._reader.record(batch_id)
 
     @cached_property
@@ -75,7 +77,7 @@ class Consignment:
         if self._record.status.ended or self._record.status is BatchStatus.VALIDATING:
             return
         with BatchAPI() as self._api:
-            self._desk = Desk(self._runtime, self._id)
+            self._desk = ItemClaims(self._runtime, self._id)
             store, poll = self._runtime.store, self._settings.provider_poll
             self._lost_replies = LostReplies(self._api, self._parts, store, self._id, poll)
             try:
@@ -117,7 +119,7 @@ class Consignment:
         if self._record.status is BatchStatus.IN_PROGRESS:
             self._begin(self._parts.all(self._id))
 
-    def _begin(self, known: list[Part]) -> None:
+    def _begin(self, known: list[ProviderPart]) -> None:
         """Send what is in no part yet."""
         total = self._record.request_counts.total
         start = known[-1].stop if known else 0
@@ -132,7 +134,7 @@ class Consignment:
             if len(known) == number:
                 raise NotNow
 
-    def _send(self, part: Part) -> None:
+    def _send(self, part: ProviderPart) -> None:
         """Go on with a part that has no batch at the provider, as far as is known."""
         if self._stopping and not part.creating:
             self._close(part)
@@ -147,7 +149,7 @@ class Consignment:
         elif self._record.status is BatchStatus.IN_PROGRESS:
             self._post(part.number, part.start, part)
 
-    def _post(self, number: int, start: int, part: Part | None) -> None:
+    def _post(self, number: int, start: int, part: ProviderPart | None) -> None:
         """Send the part; if the provider has no time for it now, send it later."""
         try:
             self._try_to_post(number, start, part)
@@ -157,7 +159,7 @@ class Consignment:
                 self._lost_replies.put_off(known[number], error)
             raise
 
-    def _try_to_post(self, number: int, start: int, part: Part | None) -> None:
+    def _try_to_post(self, number: int, start: int, part: ProviderPart | None) -> None:
         """Build, upload and create; nothing that may have been done before is done blindly."""
         file_id = None if part is None else part.file_id
         if file_id is None:
@@ -180,13 +182,15 @@ class Consignment:
             # We stood still meanwhile, and someone else has sent it.
             self._api.cancel(created.id)
 
-    def _upload(self, number: int, start: int, part: Part | None) -> str | None:
+    def _upload(self, number: int, start: int, part: ProviderPart | None) -> str | None:
         name = f"{self._id}-part-{number}.jsonl"
         if part is not None and part.uploading:
             found = self._api.find_file(name, part.begun)
             if found is not None:
                 return self._note(number, "file", found)
-        outbox = Outbox(self._desk, self._parts, self._settings, batch_id=self._id, plan=self._plan)
+        outbox = RequestFileBuilder(
+            self._desk, self._parts, self._settings, batch_id=self._id, plan=self._plan
+        )
         total = self._record.request_counts.total
         built = outbox.build(number, start, total, part)
         with built.file:
@@ -211,7 +215,7 @@ class Consignment:
         if self._lost.is_set() or self._reader.status(self._id) is not BatchStatus.IN_PROGRESS:
             raise NotNow
 
-    def _follow(self, part: Part, provider_batch: str) -> None:
+    def _follow(self, part: ProviderPart, provider_batch: str) -> None:
         """Look how the provider's batch stands; take what it has answered once it has ended."""
         self._lost_replies.cancel_orphans(part)
         found = self._api.retrieve(provider_batch)
@@ -224,7 +228,7 @@ class Consignment:
             self._refused(part, found)
             return
         live = self._record.provider_retry == "live" and not self._stopping
-        inbox = Inbox(
+        inbox = AnswerImporter(
             *(self._desk, self._parts, self._reader),
             batch_id=self._id,
             plan=self._plan,
@@ -237,7 +241,7 @@ class Consignment:
         logger.info("taken batch=%s part=%s status=%s", self._id, part.number, found.status)
         self._close(part)
 
-    def _refused(self, part: Part, found: ProviderBatch) -> None:
+    def _refused(self, part: ProviderPart, found: ProviderBatch) -> None:
         """The provider has run nothing of it: it is sent once more, later or when someone acted."""
         if self._stopping:
             self._close(part)
@@ -254,7 +258,7 @@ class Consignment:
             error = ChainError(message, code=found.code or "bad_request")
             self._pause(PauseReason(code=error.code, message=explain(error).message))
 
-    def _close(self, part: Part) -> None:
+    def _close(self, part: ProviderPart) -> None:
         """The part is over: its complete shards are closed, and what is missing runs live.
 
         In this order: once all is dealt the sweep mends what a crash leaves, and a batch that has
@@ -272,5 +276,5 @@ class Consignment:
         publish_shards(self._app, self._runtime.store, self._id)
 
     def _pause(self, reason: PauseReason) -> None:
-        Exchange(self._runtime.store).pause(self._id, reason)
+        ItemLeases(self._runtime.store).pause(self._id, reason)
         logger.warning("batch paused batch=%s code=%s", self._id, reason.code)

@@ -12,10 +12,10 @@ from batchord.ledger.core.failpoints import crash_point
 from batchord.ledger.models import ItemError, PauseReason
 from batchord.ledger.settings import Settings
 from batchord.ledger.storage.item_leases import Claim
-from batchord.ledger.storage.provider_parts import Part, Parts
+from batchord.ledger.storage.provider_parts import ProviderPart, ProviderParts
 from batchord.worker.execution.attempt import failed
 from batchord.worker.execution.item_input import config_of, input_of
-from batchord.worker.provider_batch.item_claims import Desk, Ran, pages
+from batchord.worker.provider_batch.item_claims import ItemClaims, Ran, pages
 
 _INDEX: Final = re.compile(r"[0-9]{1,10}")
 #: Items whose requests are in memory at a time.
@@ -52,7 +52,7 @@ def index_of(batch_id: str, name: str) -> int | None:
     return int(index) if batch == batch_id and _INDEX.fullmatch(index) else None
 
 
-class Outbox:
+class RequestFileBuilder:
     """Builds the files of one batch: as many items as fit, or those that the part has already.
 
     Items that fail on the way to their request are settled, and all others handed back, as if they
@@ -60,7 +60,13 @@ class Outbox:
     """
 
     def __init__(
-        self, desk: Desk, parts: Parts, settings: Settings, *, batch_id: str, plan: Offline
+        self,
+        desk: ItemClaims,
+        parts: ProviderParts,
+        settings: Settings,
+        *,
+        batch_id: str,
+        plan: Offline,
     ) -> None:
         self._desk = desk
         self._parts = parts
@@ -68,7 +74,7 @@ class Outbox:
         self._batch_id = batch_id
         self._plan = plan
 
-    def build(self, number: int, start: int, total: int, known: Part | None) -> Built:
+    def build(self, number: int, start: int, total: int, known: ProviderPart | None) -> Built:
         """Return the file of the part that begins at `start`; the part is in the ledger by then.
 
         Raises:
@@ -82,7 +88,7 @@ class Outbox:
             raise
 
     def _fill(
-        self, file: IO[bytes], number: int, start: int, total: int, known: Part | None
+        self, file: IO[bytes], number: int, start: int, total: int, known: ProviderPart | None
     ) -> int:
         count, at = 0, start
         # What the part has, it keeps: someone may have uploaded it so.
@@ -102,7 +108,7 @@ class Outbox:
             try:
                 if not self._parts.extend(self._batch_id, number, start, fits):
                     raise NotNow
-                self._settle([one for one in ran if one.wish.index < fits], number)
+                self._settle([one for one in ran if one.claim_request.index < fits], number)
             finally:
                 # What was settled is let go of already.
                 self._desk.release(ran)
@@ -144,10 +150,10 @@ class Outbox:
         for place, one in enumerate(ran):
             if one.ended is None or one.ended.error is not None:
                 continue
-            name = custom_id(self._batch_id, one.wish.index)
+            name = custom_id(self._batch_id, one.claim_request.index)
             line = request_line(name, self._plan.call.endpoint, one.ended.output)
             if len(line) <= self._settings.provider_bytes:
-                lines[one.wish.index] = line
+                lines[one.claim_request.index] = line
             else:
                 ran[place] = self._too_long(one)
         return lines
@@ -167,7 +173,9 @@ class Outbox:
 
             return nothing
 
-        again = next(each for some in self._desk.run([one.wish.index], runs) for each in some)
+        again = next(
+            each for some in self._desk.run([one.claim_request.index], runs) for each in some
+        )
         return again._replace(ended=failed(error, one.usage))
 
     def _settle(self, ran: list[Ran], number: int) -> None:
@@ -181,7 +189,7 @@ def _operator_wanted(one: Ran) -> PauseReason | None:
     if one.ended is None or one.ended.error is None or not one.ended.needs_operator:
         return None
     error = one.ended.error
-    return PauseReason(code=error.code, message=error.message, index=one.wish.index)
+    return PauseReason(code=error.code, message=error.message, index=one.claim_request.index)
 
 
 def _fitting(page: range, lines: dict[int, bytes], space: int | None) -> int:
