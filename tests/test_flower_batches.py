@@ -379,7 +379,7 @@ def test_a_pause_of_the_whole_batch_is_told_by_whose_words_it_is(
 ) -> None:
     batch = deployment.client.submit("nap", [{"seconds": 30, "value": n} for n in range(20)])
     store = BatchStore(deployment.settings)
-    # As a courier does in provider mode, whose reasons name no item.
+    # As a poller does in provider mode, whose reasons name no item.
     reason = PauseReason(code="server_error", message=f"no: {CANARY}", **origin)
     ItemLeases(store).pause(batch.id, reason)
     told = {

@@ -259,7 +259,7 @@ def expired(life: Life) -> None:
         "expire", [life.store.keys.batch(life.id).meta, life.store.keys.batch(life.id).events], 9
     )
     life.steering.wind_up(life.id)
-    # By a courier that stood still meanwhile.
+    # By a poller that stood still meanwhile.
     assert parts.deal(life.id, 1)
 
 

@@ -474,7 +474,7 @@ def test_other_batches_run_while_the_provider_is_silent(
     provider.hang_when("/v1/files")
     start(deployment, provider)
     slow = submit(deployment, "ask", words(5))
-    wait_until(lambda: provider.in_flight == 1, what="the courier waits")
+    wait_until(lambda: provider.in_flight == 1, what="the poller waits")
     assert deployment.client.submit("ask", words(40)).wait(20).request_counts.succeeded == 40
     assert slow.request_counts.done == 0
     assert slow.cancel() is BatchStatus.CANCELLING

@@ -81,13 +81,13 @@ def of_notices(runtime: WorkerContext, patch: pytest.MonkeyPatch) -> Iterator[Tr
 
 
 def of_courier(runtime: WorkerContext, patch: pytest.MonkeyPatch) -> Iterator[Trouble]:
-    courier = Poller(runtime._app, runtime)
+    poller = Poller(runtime._app, runtime)
     trouble = Trouble(lambda _: None)
-    patch.setattr(courier, "_look", trouble)
+    patch.setattr(poller, "_look", trouble)
     for number in range(len(RAISED) + 1):
-        courier.name(f"batch_{number:024}")
+        poller.name(f"batch_{number:024}")
     yield trouble
-    courier.stop()
+    poller.stop()
 
 
 def of_supervisor(runtime: WorkerContext, patch: pytest.MonkeyPatch) -> Iterator[Trouble]:

@@ -37,7 +37,7 @@ Of one batch:
     NS:{ID}:parts       hash    in provider mode: part -> "start stop first_shard next_shard
                                 begun_ms"; "PART.file", "PART.batch": the provider's;
                                 "PART.uploading", "PART.creating": who was about to; "PART.closed"
-    NS:{ID}:courier     string  the worker that talks with the provider about it now; expires
+    NS:{ID}:poller     string  the worker that talks with the provider about it now; expires
     NS:{ID}:looked      string  someone has looked at the provider's batches just now; expires
     NS:{ID}:stats       hash    what `batch_stats` draws: failures by code, latency, throughput;
                                 about 300 fields at most, whatever the batch's size
@@ -154,8 +154,8 @@ class BatchKeys:
         return self._key("parts")
 
     @property
-    def courier(self) -> str:
-        return self._key("courier")
+    def poller(self) -> str:
+        return self._key("poller")
 
     @property
     def looked(self) -> str:

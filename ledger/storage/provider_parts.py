@@ -124,7 +124,7 @@ class ProviderParts:
 
     def hold(self, batch_id: str, token: str, seconds: float) -> bool:
         """Be the only one who talks with the provider about the batch, for so long; 0: no more."""
-        name = self._keys.batch(batch_id).courier
+        name = self._keys.batch(batch_id).poller
         return bool(self._store.run("hold", [name], token, int(seconds * 1000)))
 
     def look_is_due(self, batch_id: str, seconds: float) -> bool:

@@ -38,7 +38,7 @@ class Poller:
             self._named[batch_id] = None
             if self._thread is None:
                 # Only where there is such a batch.
-                self._thread = threading.Thread(target=self._loop, name="courier", daemon=True)
+                self._thread = threading.Thread(target=self._loop, name="poller", daemon=True)
                 self._thread.start()
         self._wake.set()
 
@@ -57,7 +57,7 @@ class Poller:
                 if self._stop.is_set():
                     return
                 # Whatever becomes of one, other batches must have their turn.
-                survives(f"courier batch={batch_id}", partial(self._look, batch_id))
+                survives(f"poller batch={batch_id}", partial(self._look, batch_id))
 
     def _look(self, batch_id: str) -> None:
         with self._held(batch_id) as held:
@@ -82,10 +82,10 @@ class Poller:
 
         def renew() -> None:
             while not done.wait(lease / RENEWALS):
-                if not survives(f"courier's lease batch={batch_id}", still_held):
+                if not survives(f"poller's lease batch={batch_id}", still_held):
                     lost.set()
 
-        thread = threading.Thread(target=renew, name="courier-lease", daemon=True)
+        thread = threading.Thread(target=renew, name="poller-lease", daemon=True)
         thread.start()
         try:
             yield lost
