@@ -6,7 +6,6 @@ of them once more after the batch has ended, and after it was purged.
 
 import re
 from collections.abc import Callable, Sequence
-from importlib.resources import files
 from typing import Any, Final
 
 import pytest
@@ -14,6 +13,7 @@ import pytest
 from batchord.chains import Usage
 from batchord.ledger.broker.celery_app import create_app
 from batchord.ledger.core.message_ids import new_batch_id
+from batchord.ledger.core.scripts import script_files
 from batchord.ledger.core.sharding import Cut
 from batchord.ledger.lifecycle.batch_control import BatchControl
 from batchord.ledger.lifecycle.completion_callback import publish_callback
@@ -311,9 +311,7 @@ def _lasting_part(text: str) -> str:
 
 
 def test_each_script_is_in_a_life(deployment: Deployment) -> None:
-    known = {
-        path.name.removesuffix(".lua") for path in (files("batchord.ledger") / "lua").iterdir()
-    }
+    known = set(script_files())
     called = set()
     for live in LIVES:
         deployment.redis.flushdb()

@@ -131,7 +131,7 @@ class _Counts:
 
 
 class LocalLimiter:
-    """Counts for this process: GCRA, as `ledger/lua/limit.lua` has it for all workers."""
+    """Counts for this process: GCRA, as `ledger/lua/ratelimit/limit.lua` has it for all workers."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self.lease = 15.0

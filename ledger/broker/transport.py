@@ -13,7 +13,6 @@ import json
 import logging
 import time
 from functools import cached_property
-from importlib.resources import files
 from typing import Any, Final
 
 import celery.app.amqp
@@ -23,6 +22,7 @@ from kombu.utils.encoding import bytes_to_str
 from kombu.utils.json import dumps
 
 from batchord.ledger.broker.qos import MALFORMED, MANY, QoS, say_dropped
+from batchord.ledger.core.scripts import script_text
 from batchord.ledger.storage.connection import Packer
 
 #: Messages taken in one step at most.
@@ -62,12 +62,12 @@ class Channel(kombu_redis.Channel):
 
     @cached_property
     def _take(self) -> Any:
-        script = (files("batchord.ledger") / "lua" / "take.lua").read_text()
+        script = script_text("take")
         return self.shared_client.register_script(script)
 
     @cached_property
     def _publish_once(self) -> Any:
-        script = (files("batchord.ledger") / "lua" / "publish_once.lua").read_text()
+        script = script_text("publish_once")
         return self.shared_client.register_script(script)
 
     def _put(self, queue: str, message: Any, **options: Any) -> None:

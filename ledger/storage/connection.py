@@ -1,12 +1,10 @@
 """The connection to Redis: the one module that imports its client, and translates its errors."""
 
-import re
 import ssl
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from importlib.resources import files
 from typing import Any, Final, NamedTuple, TypeVar
 
 import redis
@@ -16,6 +14,7 @@ from redis.connection import HiredisRespSerializer
 from redis.retry import Retry
 
 from batchord.ledger.core.redis_url import server_of
+from batchord.ledger.core.scripts import script_text
 from batchord.ledger.errors import LedgerRefused, LedgerUnreachable
 from batchord.ledger.settings import Settings
 
@@ -109,17 +108,6 @@ def _behind(error: BaseException | None, kind: type[E]) -> E | None:
     while error is not None and not isinstance(error, kind):
         error = error.__cause__ or error.__context__
     return error
-
-
-def script_text(name: str) -> str:
-    """Return `ledger/lua/NAME.lua` behind the files that its `-- uses: NAME ...` lines name."""
-    text = (files("batchord.ledger") / "lua" / f"{name}.lua").read_text()
-    used = [each for line in _USES.findall(text) for each in line.split()]
-    return "".join([*map(script_text, used), text])
-
-
-#: In the comment at the head of a script: the files whose functions it calls.
-_USES: Final = re.compile(r"^-- uses: (.+)$", re.MULTILINE)
 
 
 class Call(NamedTuple):
@@ -223,7 +211,7 @@ class RedisConnection:
         return server_of(self.settings.url())
 
     def run(self, name: str, keys: Sequence[str], *args: str | int | float | bytes) -> Any:
-        """Run `ledger/lua/NAME.lua`, one transition, and return its answer."""
+        """Run `ledger/lua/*/NAME.lua`, one transition, and return its answer."""
         script = self._script(name)
         with self.talking():
             return self._accepted(lambda: script(keys=keys, args=args))
