@@ -24,7 +24,7 @@ from batchord.ledger.core.sharding import Cut
 from batchord.ledger.models import ItemStatus
 from batchord.ledger.storage.batch_store import BatchStore
 from batchord.ledger.storage.item_leases import ClaimRequest, ItemLeases, Settlement
-from chaos.server import Server, free_port
+from tests.support.valkey import Server, free_port
 
 LIMIT_MS: Final = 100
 REQUESTS: Final = 50

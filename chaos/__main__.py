@@ -12,8 +12,8 @@ import click
 
 from chaos import report
 from chaos.ground import Run, ground
-from chaos.judge import Verdict
 from chaos.scenarios import SCENARIOS, Scenario
+from tests.support.judge import Verdict
 
 ROOT = Path(__file__).parent.parent
 NAMES = [scenario.name for scenario in SCENARIOS]

@@ -10,11 +10,11 @@ from typing import Any, Final
 
 from batchord.chains import register
 from batchord.producer import Batch
-from chaos.crew import Crew
-from chaos.judge import Verdict, judge
-from chaos.proxy import Proxy
-from chaos.server import Server
-from tests.harness import Deployment
+from tests.support.crew import Crew
+from tests.support.harness import Deployment
+from tests.support.judge import Verdict, judge
+from tests.support.proxy import Proxy
+from tests.support.valkey import Server
 
 #: Leases are short, so that a run takes minutes and not hours; all else is as it is by default.
 SETTINGS: Final = {"lease": 3.0, "sweep_interval": 0.5, "socket_timeout": 5.0}

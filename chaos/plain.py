@@ -9,10 +9,10 @@ from typing import Any
 
 from celery import chord, group
 
-from chaos.crew import Crew, takes, wait
 from chaos.ground import Ground, Run
-from chaos.judge import judge_results
 from chaos.plain_app import VARIABLE, create_app
+from tests.support.crew import Crew, takes, wait
+from tests.support.judge import judge_results
 
 #: Seconds without any sign of life after which it is given up. It is redelivered after five.
 GIVEN_UP = 45.0

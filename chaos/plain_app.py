@@ -7,7 +7,7 @@ from pathlib import Path
 
 from celery import Celery
 
-from chaos.chains import write_line
+from tests.chains_for_tests.journal import write_line
 
 #: Where its broker and its results are.
 VARIABLE = "CHAOS_PLAIN_URL"

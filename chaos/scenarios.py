@@ -12,11 +12,11 @@ from typing import Any, Final
 from batchord.ledger.broker.celery_app import create_app
 from batchord.ledger.core.message_ids import gather_task_id, task_id
 from batchord.producer import Batch
-from chaos.copies import Copier
-from chaos.crew import takes, wait
 from chaos.ground import Ground, Run
-from chaos.judge import Journal
 from chaos.plain import plain_chord, revoked_plain_chord
+from tests.support.copies import Copier
+from tests.support.crew import takes, wait
+from tests.support.judge import Journal
 
 Try = Callable[[Ground], Run]
 

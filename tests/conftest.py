@@ -11,9 +11,9 @@ import hypothesis
 import pytest
 
 from batchord.chains import registry
-from chaos.server import Server, free_port
-from tests.harness import Deployment, group_exists, wait_until
-from tests.openai_server import OpenAIServer
+from tests.support.harness import Deployment, group_exists, wait_until
+from tests.support.openai_server import OpenAIServer
+from tests.support.valkey import Server, free_port
 
 # A busy machine takes its time for an example, too.
 hypothesis.settings.register_profile("here", deadline=None)
@@ -144,7 +144,7 @@ def _registry() -> Iterator[None]:
     """After every test the registry is as it was, but for what a newly imported module brought."""
     chains, modules = dict(registry._registry._chains), set(sys.modules)
     yield
-    if not any(name.startswith(("tests.", "chaos.")) for name in sys.modules.keys() - modules):
+    if not any(name.startswith("tests.") for name in sys.modules.keys() - modules):
         registry._registry._chains = chains
 
 

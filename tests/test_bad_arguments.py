@@ -13,7 +13,7 @@ from batchord.ledger.models import BatchStatus
 from batchord.ledger.storage.batch_reader import BatchReader
 from batchord.producer import Batch, Client
 from tests.conftest import Deploy
-from tests.harness import Deployment, refused
+from tests.support.harness import Deployment, refused
 
 pytestmark = pytest.mark.timeout(60)
 

@@ -9,7 +9,7 @@ from pydantic import BaseModel
 
 from batchord.chains import ChainNotFound, register
 from batchord.ledger.errors import SubmitRefused, ValueRejected
-from tests.harness import Deployment, refused, wait_until
+from tests.support.harness import Deployment, refused, wait_until
 
 pytestmark = pytest.mark.timeout(60)
 

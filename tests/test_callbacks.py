@@ -18,16 +18,18 @@ from batchord.ledger.models import BatchStatus
 from batchord.ledger.storage.batch_store import BatchStore
 from batchord.ledger.storage.outbox import Outbox
 from batchord.producer import Batch
-from chaos.crew import Crew
 from tests.chains_for_tests.reports import note
 from tests.conftest import Deploy
-from tests.harness import CHAINS, Deployment, lines_of, refused, wait_until
+from tests.support.crew import Crew
+from tests.support.harness import CHAINS, Deployment, lines_of, refused, wait_until
 
 pytestmark = pytest.mark.timeout(60)
 
 #: A queue that no worker of ours consumes.
 ELSEWHERE = "reports"
-WITH_TASK = {"BATCHORD_CHAINS": f"{CHAINS},chaos.chains,tests.chains_for_tests.reports"}
+WITH_TASK = {
+    "BATCHORD_CHAINS": f"{CHAINS},tests.chains_for_tests.journal,tests.chains_for_tests.reports"
+}
 
 
 @pytest.fixture(autouse=True)

@@ -14,9 +14,9 @@ from batchord.chains import register
 from batchord.ledger.models import BatchStatus
 from batchord.producer import Batch
 from tests.conftest import Deploy
-from tests.flower_server import Flower
-from tests.harness import Deployment, wait_until
-from tests.openai_server import OpenAIServer
+from tests.support.flower_server import Flower
+from tests.support.harness import Deployment, wait_until
+from tests.support.openai_server import OpenAIServer
 
 pytestmark = pytest.mark.timeout(90)
 

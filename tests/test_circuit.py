@@ -11,10 +11,10 @@ from batchord import BatchPaused
 from batchord.chains import register
 from batchord.ledger.models import BatchStatus, ItemStatus
 from batchord.producer import RemoteRunnable
-from tests.cli_harness import CHAINS, Shell, results
 from tests.conftest import Deploy
-from tests.harness import Deployment, Process, provider_env, wait_until
-from tests.openai_server import OpenAIServer
+from tests.support.cli_harness import CHAINS, Shell, results
+from tests.support.harness import Deployment, Process, provider_env, wait_until
+from tests.support.openai_server import OpenAIServer
 
 pytestmark = pytest.mark.timeout(60)
 

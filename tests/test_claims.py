@@ -9,7 +9,7 @@ from batchord.ledger.budget import Budget
 from batchord.ledger.models import BatchStatus, ItemStatus
 from batchord.ledger.storage.batch_store import BatchStore
 from batchord.ledger.storage.item_leases import Checkpoint, ClaimRequest, ItemLeases, Settlement
-from tests.harness import Deployment
+from tests.support.harness import Deployment
 
 pytestmark = pytest.mark.timeout(60)
 

@@ -6,11 +6,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from chaos.server import free_port
-from tests.cli_harness import Shell
-from tests.flower_server import Site
-from tests.harness import Deployment
-from tests.waiting import wait_until
+from tests.support.cli_harness import Shell
+from tests.support.flower_server import Site
+from tests.support.harness import Deployment
+from tests.support.valkey import free_port
+from tests.support.waiting import wait_until
 
 
 @pytest.fixture

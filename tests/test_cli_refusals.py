@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli_harness import CHAINS, Answer, Shell
 from tests.conftest import Deploy
-from tests.harness import Deployment
+from tests.support.cli_harness import CHAINS, Answer, Shell
+from tests.support.harness import Deployment
 
 
 @pytest.fixture

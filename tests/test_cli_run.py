@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from batchord.ledger.storage.keys import PAGE_SIZE
-from tests.cli_harness import CHAINS, Running, Shell, results
-from tests.harness import Deployment, lines_of
-from tests.waiting import wait_until
+from tests.support.cli_harness import CHAINS, Running, Shell, results
+from tests.support.harness import Deployment, lines_of
+from tests.support.waiting import wait_until
 
 _STEPS = """
 import asyncio

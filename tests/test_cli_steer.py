@@ -4,8 +4,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.cli_harness import Shell
-from tests.harness import Deployment
+from tests.support.cli_harness import Shell
+from tests.support.harness import Deployment
 
 pytestmark = pytest.mark.timeout(60)
 

@@ -12,10 +12,10 @@ from urllib.request import Request, urlopen
 
 import pytest
 
-from chaos.server import free_port
-from tests.cli_harness import CHAINS, Running, Shell, results
-from tests.harness import connect
-from tests.waiting import wait_until
+from tests.support.cli_harness import CHAINS, Running, Shell, results
+from tests.support.harness import connect
+from tests.support.valkey import free_port
+from tests.support.waiting import wait_until
 
 UP = ("up", "--chains", CHAINS, "--processes", "1", "--concurrency", "4")
 READY = "Ctrl-C ends it all"

@@ -8,10 +8,10 @@ from urllib.request import urlopen
 
 import pytest
 
-from chaos.server import free_port
-from tests.cli_harness import Running, Shell
-from tests.harness import Deployment, lines_of
-from tests.waiting import wait_until
+from tests.support.cli_harness import Running, Shell
+from tests.support.harness import Deployment, lines_of
+from tests.support.valkey import free_port
+from tests.support.waiting import wait_until
 
 #: A user's own modules.
 _MINE = """

@@ -1,4 +1,4 @@
-"""docker-compose.yml does what its comments promise; see tests/compose.py for how it is run."""
+"""docker-compose.yml does what its comments promise, run by tests/support/compose.py."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,7 +7,7 @@ import pytest
 import redis
 
 from batchord.ledger.settings import Settings
-from tests.compose import ROOT, SECRETS, Compose, Host, MissingVariable
+from tests.support.compose import ROOT, SECRETS, Compose, Host, MissingVariable
 
 PASSWORDS = {
     "batchord": SECRETS["BATCHORD_REDIS_PASSWORD"],

@@ -1,4 +1,4 @@
-"""The worker and Flower of docker-compose.yml, run for real; see tests/compose.py for how."""
+"""The worker and Flower of docker-compose.yml, run for real by tests/support/compose.py."""
 
 import time
 from collections.abc import Iterator
@@ -9,9 +9,9 @@ import pytest
 
 from batchord.producer import Client
 from batchord.worker.flower.sse import STEP
-from tests.compose import SECRETS, Compose, Host
-from tests.flower_server import Site
-from tests.waiting import wait_until
+from tests.support.compose import SECRETS, Compose, Host
+from tests.support.flower_server import Site
+from tests.support.waiting import wait_until
 
 CHAINS = """
 from batchord.chains import Lambda, register

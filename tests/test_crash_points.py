@@ -11,10 +11,10 @@ from batchord.chains import register
 from batchord.ledger.core.failpoints import VARIABLE
 from batchord.ledger.models import BatchStatus
 from batchord.producer import Batch
-from chaos.crew import Crew
-from chaos.judge import judge
 from tests.conftest import Deploy
-from tests.harness import Deployment, wait_until
+from tests.support.crew import Crew
+from tests.support.harness import Deployment, wait_until
+from tests.support.judge import judge
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -89,7 +89,7 @@ def test_a_sweeper_that_is_killed_amid_its_repairs_is_repaired_too(
 
 SUBMITTING = """
 import json, sys
-import chaos.chains
+import tests.chains_for_tests.journal
 from batchord.producer import Client
 
 inputs = json.load(open(sys.argv[1]))

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from batchord.ledger.settings import Settings
-from tests.openai_server import OpenAIServer
-from tests.waiting import wait_until
+from tests.support.openai_server import OpenAIServer
+from tests.support.waiting import wait_until
 
 ROOT = Path(__file__).parent.parent
 BATCHORD = Path(sys.executable).with_name("batchord")

@@ -13,9 +13,9 @@ from batchord.ledger.models import BatchStatus
 from batchord.ledger.storage.events import BatchEvent, ProgressEvent, StatusEvent
 from batchord.ledger.storage.keys import EVENTS_KEPT
 from batchord.producer import Batch
-from chaos.server import Server
 from tests.conftest import Deploy
-from tests.harness import Deployment, wait_until
+from tests.support.harness import Deployment, wait_until
+from tests.support.valkey import Server
 
 pytestmark = pytest.mark.timeout(60)
 

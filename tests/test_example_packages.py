@@ -12,7 +12,7 @@ import pytest
 from batchord.chains import explain
 from examples import make_inputs
 from examples.packages import PackageCard, describe_package
-from tests.openai_server import OpenAIServer
+from tests.support.openai_server import OpenAIServer
 
 ROOT = Path(__file__).parents[1]
 

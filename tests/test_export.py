@@ -11,11 +11,11 @@ import pytest
 from batchord.chains import Embed, register
 from batchord.ledger.models import Item, ItemError, ItemStatus
 from batchord.producer.export import Exported, NotVectors, write_matrix
-from tests import openai_answers
-from tests.cli_harness import Shell, results
 from tests.conftest import Deploy
-from tests.harness import Deployment, provider_env
-from tests.openai_server import OpenAIServer
+from tests.support import openai_answers
+from tests.support.cli_harness import Shell, results
+from tests.support.harness import Deployment, provider_env
+from tests.support.openai_server import OpenAIServer
 
 pytestmark = pytest.mark.timeout(60)
 

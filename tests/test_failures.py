@@ -8,8 +8,8 @@ from batchord.ledger.core.message_ids import gather_task_id, task_id
 from batchord.ledger.models import BatchStatus, ItemStatus
 from batchord.producer import Batch
 from tests.conftest import Deploy
-from tests.flower_server import Flower
-from tests.harness import Deployment, wait_until
+from tests.support.flower_server import Flower
+from tests.support.harness import Deployment, wait_until
 
 pytestmark = pytest.mark.timeout(60)
 

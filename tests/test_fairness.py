@@ -8,7 +8,7 @@ import pytest
 from batchord.chains import register
 from batchord.ledger.settings import LANES
 from tests.conftest import Deploy
-from tests.harness import Deployment, lines_of, wait_until
+from tests.support.harness import Deployment, lines_of, wait_until
 
 pytestmark = pytest.mark.timeout(60)
 

@@ -16,10 +16,10 @@ from batchord.ledger.models import BatchStatus, PauseReason
 from batchord.ledger.storage.batch_store import BatchStore
 from batchord.ledger.storage.item_leases import ItemLeases
 from batchord.producer import Batch
-from chaos.server import Server
 from tests.conftest import Deploy
-from tests.flower_server import Flower
-from tests.harness import Deployment, wait_until
+from tests.support.flower_server import Flower
+from tests.support.harness import Deployment, wait_until
+from tests.support.valkey import Server
 
 pytestmark = pytest.mark.timeout(120)
 

@@ -17,8 +17,8 @@ from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_play
 from batchord.ledger.models import BatchStatus
 from batchord.producer import Batch
 from tests.conftest import Deploy
-from tests.flower_server import LOGIN, Flower
-from tests.harness import Deployment, wait_until
+from tests.support.flower_server import LOGIN, Flower
+from tests.support.harness import Deployment, wait_until
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import Deploy
-from tests.harness import Deployment, wait_until
+from tests.support.harness import Deployment, wait_until
 
 pytestmark = [pytest.mark.timeout(180), pytest.mark.slow]
 

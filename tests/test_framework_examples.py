@@ -12,10 +12,10 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 
-from chaos.server import free_port
 from tests.conftest import Deploy
-from tests.harness import Deployment, Process, provider_env, wait_until
-from tests.openai_server import OpenAIServer
+from tests.support.harness import Deployment, Process, provider_env, wait_until
+from tests.support.openai_server import OpenAIServer
+from tests.support.valkey import free_port
 
 pytestmark = pytest.mark.timeout(120)
 

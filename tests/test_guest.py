@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 
 import batchord
-from chaos.server import Server
 from tests.conftest import Deploy
-from tests.harness import Deployment
+from tests.support.harness import Deployment
+from tests.support.valkey import Server
 
 pytestmark = pytest.mark.timeout(120)
 

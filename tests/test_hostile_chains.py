@@ -8,7 +8,7 @@ import pytest
 
 from batchord.ledger.models import Item, ItemStatus
 from tests.conftest import Deploy
-from tests.harness import Deployment, Process, wait_until
+from tests.support.harness import Deployment, Process, wait_until
 
 pytestmark = pytest.mark.timeout(60)
 

@@ -14,10 +14,10 @@ from batchord.chains.composition.runnable import Runnable
 from batchord.chains.runtime.loop_thread import default_loop
 from batchord.ledger.models import Item
 from batchord.producer import Batch
-from chaos.crew import Crew
 from tests.chains_for_tests import hostile
 from tests.conftest import Deploy
-from tests.harness import CHAINS, Deployment, Process, lines_of, wait_until
+from tests.support.crew import Crew
+from tests.support.harness import CHAINS, Deployment, Process, lines_of, wait_until
 
 pytestmark = pytest.mark.timeout(120)
 

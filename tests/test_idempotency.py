@@ -16,9 +16,9 @@ from batchord.ledger.errors import IdempotencyConflict
 from batchord.ledger.models import BatchStatus
 from batchord.ledger.storage.batch_store import BatchStore
 from batchord.producer import Client, recording
-from chaos.server import Server
 from tests.conftest import Deploy
-from tests.harness import Deployment, lines_of, wait_until
+from tests.support.harness import Deployment, lines_of, wait_until
+from tests.support.valkey import Server
 
 pytestmark = pytest.mark.timeout(60)
 

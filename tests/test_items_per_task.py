@@ -10,8 +10,8 @@ from batchord.chains import Embed, register
 from batchord.ledger.models import BatchStatus, ItemStatus
 from batchord.producer import Batch
 from tests.conftest import Deploy
-from tests.harness import Deployment, lines_of, wait_until
-from tests.openai_server import OpenAIServer
+from tests.support.harness import Deployment, lines_of, wait_until
+from tests.support.openai_server import OpenAIServer
 
 pytestmark = pytest.mark.timeout(90)
 

@@ -18,7 +18,7 @@ from batchord.ledger.broker.celery_app import create_app
 from batchord.ledger.core.message_ids import GATHER, RUN_ITEMS
 from batchord.ledger.storage.batch_reader import PRIORITY_SEPARATOR
 from tests.conftest import Deploy
-from tests.harness import Deployment, Process, wait_until
+from tests.support.harness import Deployment, Process, wait_until
 
 pytestmark = pytest.mark.timeout(60)
 

@@ -15,8 +15,8 @@ from batchord.ledger.storage.item_leases import ClaimRequest, ItemLeases
 from batchord.producer import Batch
 from batchord.worker.execution.checkpointer import Checkpointer
 from tests.conftest import Deploy
-from tests.harness import Deployment, provider_env, wait_until
-from tests.openai_server import OpenAIServer, Request
+from tests.support.harness import Deployment, provider_env, wait_until
+from tests.support.openai_server import OpenAIServer, Request
 
 pytestmark = pytest.mark.timeout(120)
 

@@ -27,10 +27,10 @@ from hypothesis.stateful import (
 
 from batchord.ledger.models import BatchStatus
 from tests.conftest import Deploy
-from tests.ledger_bench import Bench
-from tests.ledger_desk import CODES, PAGE, Held
-from tests.ledger_draws import FAULTS, SOME, Fault
-from tests.ledger_rules import (
+from tests.support.ledger_bench import Bench
+from tests.support.ledger_desk import CODES, PAGE, Held
+from tests.support.ledger_draws import FAULTS, SOME, Fault
+from tests.support.ledger_rules import (
     ProducerRules,
     during,
     messages_wait,

@@ -16,9 +16,9 @@ from batchord.chains.ratelimit.limits import (
 )
 from batchord.ledger.storage.batch_store import BatchStore
 from batchord.ledger.storage.rate_limiter import LedgerLimiter
-from chaos.server import Server
 from tests.conftest import Deploy
-from tests.harness import Deployment, wait_until
+from tests.support.harness import Deployment, wait_until
+from tests.support.valkey import Server
 
 LEASE = 0.3
 

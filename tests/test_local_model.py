@@ -19,7 +19,7 @@ from batchord.chains import Responses
 from batchord.chains.runtime.item_context import scope
 from batchord.local import local_model
 from batchord.local.local_model import LocalModel, LocalModelError, openai_environment
-from tests.waiting import wait_until
+from tests.support.waiting import wait_until
 
 ROOT = Path(__file__).parents[1]
 

@@ -16,7 +16,7 @@ from batchord.worker.control import ILL
 from batchord.worker.flower.metrics import BatchMetrics
 from batchord.worker.flower.queries import Queries
 from tests.conftest import Deploy
-from tests.harness import CHAINS, Deployment, wait_until
+from tests.support.harness import CHAINS, Deployment, wait_until
 
 pytestmark = pytest.mark.timeout(120)
 

@@ -30,7 +30,7 @@ from batchord.ledger.storage.item_leases import (
 )
 from batchord.ledger.storage.outbox import Outbox, owed
 from batchord.ledger.storage.provider_parts import ProviderParts
-from tests.harness import Deployment
+from tests.support.harness import Deployment
 
 #: What a script answers when it is asked again, where that is not the same: it tells whether the
 #: caller has done it, and nobody does it twice. Each caller bears to be told so.

@@ -15,8 +15,8 @@ import pytest
 from batchord import Batch, Budget, register
 from batchord.ledger.models import BatchStatus
 from tests.conftest import Deploy
-from tests.harness import Deployment, Process, provider_env, wait_until
-from tests.openai_server import OpenAIServer
+from tests.support.harness import Deployment, Process, provider_env, wait_until
+from tests.support.openai_server import OpenAIServer
 
 pytestmark = [
     pytest.mark.slow,

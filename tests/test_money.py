@@ -12,10 +12,10 @@ from batchord import Budget, Estimate, ResumeRefused
 from batchord.chains import Usage, register
 from batchord.ledger.models import BatchRecord, BatchStatus
 from batchord.producer import Batch
-from tests.cli_harness import CHAINS, Shell, results
 from tests.conftest import Deploy
-from tests.harness import Deployment, provider_env, refused, wait_until
-from tests.openai_server import OpenAIServer
+from tests.support.cli_harness import CHAINS, Shell, results
+from tests.support.harness import Deployment, provider_env, refused, wait_until
+from tests.support.openai_server import OpenAIServer
 
 pytestmark = pytest.mark.timeout(60)
 

@@ -13,8 +13,8 @@ from batchord.ledger.storage.item_leases import Checkpoint, ClaimRequest, ItemLe
 from batchord.ledger.storage.keys import PAGE_SIZE
 from batchord.producer import Batch
 from tests.conftest import Deploy
-from tests.damages import DAMAGES, DEEPER
-from tests.harness import Deployment, lines_of
+from tests.support.damages import DAMAGES, DEEPER
+from tests.support.harness import Deployment, lines_of
 
 pytestmark = pytest.mark.timeout(90)
 

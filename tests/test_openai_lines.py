@@ -15,10 +15,10 @@ from batchord.io import openai_lines
 from batchord.ledger.errors import SubmitRefused
 from batchord.ledger.models import BatchStatus, Item, ItemError, ItemStatus
 from batchord.ledger.settings import Settings
-from tests.cli_harness import Shell, results
 from tests.conftest import Deploy
-from tests.harness import Deployment, provider_env
-from tests.openai_server import OpenAIServer
+from tests.support.cli_harness import Shell, results
+from tests.support.harness import Deployment, provider_env
+from tests.support.openai_server import OpenAIServer
 
 pytestmark = pytest.mark.timeout(60)
 

@@ -16,8 +16,8 @@ import pytest
 from openai.types.chat import ChatCompletion
 from pydantic import BaseModel, Field
 
-from tests.openai_server import OpenAIServer
-from tests.waiting import wait_until
+from tests.support.openai_server import OpenAIServer
+from tests.support.waiting import wait_until
 
 
 @pytest.fixture
@@ -242,7 +242,7 @@ def test_only_the_right_key_is_let_in_when_one_is_set() -> None:
 
 
 def test_it_runs_as_a_program_and_stops_when_terminated() -> None:
-    command = [sys.executable, "-m", "tests.openai_server", "--port", "0"]
+    command = [sys.executable, "-m", "tests.support.openai_server", "--port", "0"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as program:
         assert program.stdout is not None
         base_url = program.stdout.readline().strip()

@@ -8,7 +8,7 @@ from batchord.chains import register
 from batchord.ledger.broker.celery_app import create_app
 from batchord.ledger.models import BatchStatus
 from tests.conftest import Deploy
-from tests.harness import wait_until
+from tests.support.harness import wait_until
 
 pytestmark = pytest.mark.timeout(60)
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from batchord.ledger.errors import ItemNotSucceeded
 from batchord.ledger.models import BatchStatus, ItemStatus
 from batchord.producer import RemoteRunnable
-from tests.harness import Deployment
+from tests.support.harness import Deployment
 
 pytestmark = pytest.mark.timeout(60)
 

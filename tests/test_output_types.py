@@ -9,10 +9,10 @@ from aiohttp import web
 from batchord.chains import Chat, Responses, get_chain
 from tests.chains_for_tests.typed import REFUSED, ROWS, shown
 from tests.conftest import Deploy
-from tests.harness import Deployment, provider_env
-from tests.openai_answers import JsonObject, last_user_text
-from tests.openai_rules import Rule
-from tests.openai_server import OpenAIServer
+from tests.support.harness import Deployment, provider_env
+from tests.support.openai_answers import JsonObject, last_user_text
+from tests.support.openai_rules import Rule
+from tests.support.openai_server import OpenAIServer
 
 pytestmark = pytest.mark.timeout(120)
 

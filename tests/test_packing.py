@@ -15,7 +15,7 @@ from batchord.ledger.core.compression import (
     unpack_outcome,
 )
 from batchord.ledger.core.json_values import decode, encode
-from tests.harness import Deployment
+from tests.support.harness import Deployment
 
 JSON: Any = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(),

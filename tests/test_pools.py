@@ -12,11 +12,11 @@ import pytest
 from batchord.chains import register
 from batchord.ledger.models import BatchStatus
 from batchord.producer import Batch
-from chaos.copies import Copier
-from chaos.crew import Crew
-from chaos.judge import Journal, judge
 from tests.conftest import Deploy
-from tests.harness import Deployment, wait_until
+from tests.support.copies import Copier
+from tests.support.crew import Crew
+from tests.support.harness import Deployment, wait_until
+from tests.support.judge import Journal, judge
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -131,7 +131,7 @@ def test_a_worker_that_is_stopped_and_then_cut_off_loses_nothing(
     quick: Deployment, pool: str, tmp_path: Path
 ) -> None:
     batch = quick.client.submit("work", inputs(tmp_path, 16, seconds=0.4))
-    env = {"BATCHORD_CHAINS": "chaos.chains", "REMAP_SIGTERM": "SIGQUIT"}
+    env = {"BATCHORD_CHAINS": "tests.chains_for_tests.journal", "REMAP_SIGTERM": "SIGQUIT"}
     first = quick.start_worker(concurrency=4, pool=pool, env=env)
     wait_until(lambda: batch.record().running == 4, what="four items run")
     first.stop()

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from batchord.local.server import EmbeddedServer, ServerError, open_private
-from tests.harness import connect
+from tests.support.harness import connect
 
 pytestmark = pytest.mark.timeout(90)
 

@@ -9,7 +9,7 @@ from batchord.chains.errors import BatchordError
 from batchord.ledger.errors import UnknownBatch
 from batchord.ledger.models import BatchStatus
 from batchord.ledger.storage.batch_stats import progress_of
-from tests.harness import Deployment, wait_until
+from tests.support.harness import Deployment, wait_until
 
 
 def half_failing(count: int) -> list[dict[str, object]]:

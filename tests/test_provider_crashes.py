@@ -8,8 +8,8 @@ from batchord.chains import Chat, Prompt, register
 from batchord.ledger.core.failpoints import VARIABLE
 from batchord.ledger.models import BatchStatus
 from tests.conftest import Deploy
-from tests.harness import Deployment, provider_env, wait_until
-from tests.openai_server import OpenAIServer
+from tests.support.harness import Deployment, provider_env, wait_until
+from tests.support.openai_server import OpenAIServer
 
 pytestmark = pytest.mark.timeout(90)
 

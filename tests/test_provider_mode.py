@@ -14,8 +14,8 @@ from batchord.producer import Batch, RemoteRunnable
 from batchord.worker.provider_batch.lost_replies import LOOKS
 from tests.chains_for_tests.basic import Question, tagged
 from tests.conftest import Deploy
-from tests.harness import Deployment, provider_env, refused, wait_until
-from tests.openai_server import OpenAIServer
+from tests.support.harness import Deployment, provider_env, refused, wait_until
+from tests.support.openai_server import OpenAIServer
 
 pytestmark = pytest.mark.timeout(90)
 

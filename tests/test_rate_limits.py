@@ -11,9 +11,9 @@ from batchord import Batch, register
 from batchord.chains.ratelimit.limits import BURST
 from batchord.ledger.models import BatchStatus
 from tests.conftest import Deploy
-from tests.harness import Deployment, Process, provider_env, wait_until
-from tests.openai_server import OpenAIServer
-from tests.traffic import arrivals, most_over, used
+from tests.support.harness import Deployment, Process, provider_env, wait_until
+from tests.support.openai_server import OpenAIServer
+from tests.support.traffic import arrivals, most_over, used
 
 pytestmark = pytest.mark.timeout(60)
 

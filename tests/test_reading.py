@@ -12,8 +12,8 @@ from batchord.ledger.errors import UnknownBatch
 from batchord.ledger.models import BatchStatus
 from batchord.producer import Batch, Client
 from tests.conftest import Deploy
-from tests.harness import Deployment, wait_until
-from tests.openai_server import OpenAIServer
+from tests.support.harness import Deployment, wait_until
+from tests.support.openai_server import OpenAIServer
 
 pytestmark = pytest.mark.timeout(60)
 

@@ -16,9 +16,9 @@ from batchord.ledger.storage.batch_reader import PRIORITY_SEPARATOR
 from batchord.ledger.storage.batch_store import BatchStore
 from batchord.ledger.storage.item_leases import ClaimRequest, ItemLeases, Settlement
 from batchord.producer import Batch
-from chaos.judge import problems_of_the_record
 from tests.conftest import Deploy
-from tests.harness import Deployment, lines_of, wait_until
+from tests.support.harness import Deployment, lines_of, wait_until
+from tests.support.judge import problems_of_the_record
 
 pytestmark = pytest.mark.timeout(90)
 

@@ -13,11 +13,11 @@ import pytest
 from batchord.chains import register
 from batchord.ledger.errors import LedgerUnavailable
 from batchord.producer import Batch
-from chaos.judge import Journal, judge
-from chaos.proxy import Proxy
-from chaos.server import Server
 from tests.conftest import Deploy
-from tests.harness import Deployment, Process, connect, refused, wait_until
+from tests.support.harness import Deployment, Process, connect, refused, wait_until
+from tests.support.judge import Journal, judge
+from tests.support.proxy import Proxy
+from tests.support.valkey import Server
 
 logger = logging.getLogger(__name__)
 
@@ -104,7 +104,7 @@ def begin(deploy: Deploy, tmp_path: Path) -> Iterator[Begin]:
         worker = deployment.start_worker(
             pool=pool,
             concurrency=concurrency or POOLS[pool],
-            env={"BATCHORD_CHAINS": "chaos.chains"},
+            env={"BATCHORD_CHAINS": "tests.chains_for_tests.journal"},
         )
         journal = tmp_path / "journal"
         inputs = [{"index": i, "seconds": seconds, "journal": str(journal)} for i in range(total)]

@@ -17,9 +17,9 @@ from batchord.ledger.errors import BadRedisURL
 from batchord.ledger.models import BatchStatus
 from batchord.ledger.settings import Settings
 from batchord.producer import Client
-from chaos.server import free_port
 from tests.conftest import Deploy
-from tests.harness import Deployment, connect
+from tests.support.harness import Deployment, connect
+from tests.support.valkey import free_port
 
 pytestmark = pytest.mark.timeout(90)
 

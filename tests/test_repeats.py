@@ -8,8 +8,8 @@ import pytest
 from batchord.chains import register
 from batchord.ledger.models import ItemStatus
 from tests.conftest import Deploy
-from tests.harness import Deployment, Process, provider_env, wait_until
-from tests.openai_server import OpenAIServer, Request
+from tests.support.harness import Deployment, Process, provider_env, wait_until
+from tests.support.openai_server import OpenAIServer, Request
 
 pytestmark = pytest.mark.timeout(90)
 

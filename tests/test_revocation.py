@@ -15,9 +15,9 @@ from batchord.chains import register
 from batchord.ledger.broker.celery_app import create_app
 from batchord.ledger.core.message_ids import RUN_ITEMS, gather_task_id, task_id
 from batchord.producer import Batch
-from chaos.judge import judge
 from tests.conftest import Deploy
-from tests.harness import Deployment, wait_until
+from tests.support.harness import Deployment, wait_until
+from tests.support.judge import judge
 
 pytestmark = pytest.mark.timeout(90)
 
@@ -42,7 +42,7 @@ def _two_run(batch: Batch) -> bool:
 def test_a_revoked_batch_goes_on(deploy: Deploy, pool: str, tmp_path: Path) -> None:
     register("work", str, replace=True)
     deployment = deploy(lease=2.0, sweep_interval=0.2)
-    env = {"BATCHORD_CHAINS": "chaos.chains"}
+    env = {"BATCHORD_CHAINS": "tests.chains_for_tests.journal"}
     worker = deployment.start_worker(concurrency=2, pool=pool, env=env)
     app = create_app(deployment.settings)
     for name, revoke in REVOCATIONS.items():
@@ -77,7 +77,9 @@ COMMANDS: tuple[tuple[str, dict[str, Any], str], ...] = (
 def test_a_batch_ends_whatever_else_is_commanded(deploy: Deploy, tmp_path: Path) -> None:
     register("work", str, replace=True)
     deployment = deploy(lease=2.0, sweep_interval=0.2)
-    deployment.start_worker(concurrency=2, env={"BATCHORD_CHAINS": "chaos.chains"})
+    deployment.start_worker(
+        concurrency=2, env={"BATCHORD_CHAINS": "tests.chains_for_tests.journal"}
+    )
     app = create_app(deployment.settings)
     journal = tmp_path / "journal"
     inputs = [{"index": i, "journal": str(journal), "seconds": 0.5} for i in range(12)]

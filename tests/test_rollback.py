@@ -19,8 +19,8 @@ from batchord.producer import Batch, recording
 from batchord.producer import inputs as inputs_module
 from batchord.producer.submission import Submission, submit
 from tests.conftest import Deploy
-from tests.harness import Deployment, wait_until
-from tests.rewinding import Point, RewindingStore
+from tests.support.harness import Deployment, wait_until
+from tests.support.rewinding import Point, RewindingStore
 
 pytestmark = pytest.mark.timeout(120)
 

@@ -10,8 +10,8 @@ from batchord.ledger.errors import ItemNotSucceeded
 from batchord.producer import RemoteRunnable
 from tests.chains_for_tests import seed
 from tests.conftest import Deploy
-from tests.harness import Deployment
-from tests.openai_server import OpenAIServer
+from tests.support.harness import Deployment
+from tests.support.openai_server import OpenAIServer
 
 pytestmark = pytest.mark.timeout(60)
 

@@ -23,7 +23,7 @@ from batchord.ledger.core.message_ids import (
 from batchord.ledger.core.sharding import Shard
 from batchord.ledger.models import BatchStatus
 from tests.conftest import Deploy
-from tests.harness import Deployment, lines_of, wait_until
+from tests.support.harness import Deployment, lines_of, wait_until
 
 pytestmark = pytest.mark.timeout(90)
 

@@ -7,10 +7,10 @@ import pytest
 
 from batchord.chains import register
 from batchord.ledger.errors import SubmitRefused
-from tests.cli_harness import Shell
 from tests.conftest import Deploy
-from tests.harness import Deployment, Process, provider_env, wait_until
-from tests.openai_server import OpenAIServer
+from tests.support.cli_harness import Shell
+from tests.support.harness import Deployment, Process, provider_env, wait_until
+from tests.support.openai_server import OpenAIServer
 
 pytestmark = pytest.mark.timeout(60)
 

@@ -14,7 +14,7 @@ from batchord.ledger.storage.batch_store import BatchStore
 from batchord.producer import Batch
 from batchord.producer import inputs as inputs_module
 from tests.conftest import Deploy
-from tests.harness import Deployment, wait_until
+from tests.support.harness import Deployment, wait_until
 
 pytestmark = pytest.mark.timeout(60)
 

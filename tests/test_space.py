@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 
 from batchord.producer import Batch
-from chaos.server import Server
 from tests.conftest import Deploy
-from tests.harness import Deployment, wait_until
+from tests.support.harness import Deployment, wait_until
+from tests.support.valkey import Server
 
 pytestmark = pytest.mark.timeout(60)
 

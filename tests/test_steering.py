@@ -15,7 +15,7 @@ from batchord.ledger.storage.batch_store import BatchStore
 from batchord.producer import Batch
 from batchord.producer.completion_window import window_seconds
 from tests.conftest import Deploy
-from tests.harness import Deployment, lines_of, refused, wait_until
+from tests.support.harness import Deployment, lines_of, refused, wait_until
 
 pytestmark = pytest.mark.timeout(60)
 

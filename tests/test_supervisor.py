@@ -8,7 +8,7 @@ import pytest
 
 from batchord.producer import Batch
 from tests.conftest import Deploy
-from tests.harness import Deployment, Process, lines_of, wait_until
+from tests.support.harness import Deployment, Process, lines_of, wait_until
 
 pytestmark = pytest.mark.timeout(60)
 

@@ -16,7 +16,7 @@ from batchord.worker.maintenance.sweep import Sweep
 from batchord.worker.notifications.dispatcher import Dispatcher
 from batchord.worker.provider_batch.poller import Poller
 from batchord.worker.supervisor import Supervisor
-from tests.waiting import wait_until
+from tests.support.waiting import wait_until
 
 #: What one round may raise: no error of ours, one that ends threads, one of the system.
 RAISED = (KeyError("secret input"), SystemExit(1), OSError("no more processes"))

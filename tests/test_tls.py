@@ -17,8 +17,8 @@ from batchord.ledger.models import BatchStatus
 from batchord.ledger.settings import Settings
 from batchord.producer import Client
 from tests.conftest import Deploy
-from tests.harness import Deployment, wait_until
-from tests.tls_proxy import HOST, TLSProxy
+from tests.support.harness import Deployment, wait_until
+from tests.support.tls_proxy import HOST, TLSProxy
 
 pytestmark = pytest.mark.timeout(60)
 

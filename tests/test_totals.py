@@ -7,7 +7,7 @@ import pytest
 
 from batchord.ledger.models import BatchStatus, ItemStatus
 from batchord.ledger.storage.chain_totals import ChainTotals, totals
-from tests.harness import Deployment, wait_until
+from tests.support.harness import Deployment, wait_until
 
 
 def half_failing(count: int) -> list[dict[str, object]]:

@@ -7,8 +7,8 @@ import pytest
 
 from batchord.chains import register
 from tests.conftest import Deploy
-from tests.harness import Deployment, provider_env, wait_until
-from tests.openai_server import OpenAIServer
+from tests.support.harness import Deployment, provider_env, wait_until
+from tests.support.openai_server import OpenAIServer
 
 pytestmark = pytest.mark.timeout(120)
 

@@ -12,10 +12,10 @@ import pytest
 from batchord.chains import register
 from batchord.ledger.errors import UnknownBatch
 from batchord.producer import Batch
-from chaos.server import Server
-from tests.cli_harness import Shell
 from tests.conftest import Deploy
-from tests.harness import Deployment, lines_of, wait_until
+from tests.support.cli_harness import Shell
+from tests.support.harness import Deployment, lines_of, wait_until
+from tests.support.valkey import Server
 
 pytestmark = pytest.mark.timeout(60)
 

@@ -14,9 +14,9 @@ from batchord.chains import BatchordError, register
 from batchord.ledger.errors import LedgerRefused, LedgerUnavailable
 from batchord.ledger.settings import NoServer, Settings
 from batchord.producer import Client
-from chaos.server import free_port
 from tests.conftest import Deploy
-from tests.harness import connect, wait_until
+from tests.support.harness import connect, wait_until
+from tests.support.valkey import free_port
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -99,7 +99,7 @@ def test_a_url_that_is_no_redis_url_is_refused_at_once(url: str) -> None:
 
 
 def test_something_that_is_no_redis_is_named() -> None:
-    from tests.openai_server import OpenAIServer
+    from tests.support.openai_server import OpenAIServer
 
     with OpenAIServer() as server:
         address = server.base_url.removeprefix("http://").removesuffix("/v1")

@@ -16,9 +16,9 @@ from batchord.ledger.lifecycle.diagnostics import Finding, Grade, checkup
 from batchord.ledger.models import ChainRecord
 from batchord.ledger.settings import Settings
 from batchord.ledger.storage.batch_store import BatchStore
-from chaos.server import free_port
-from tests.cli_harness import Shell
-from tests.harness import Deployment, connect, wait_until
+from tests.support.cli_harness import Shell
+from tests.support.harness import Deployment, connect, wait_until
+from tests.support.valkey import free_port
 
 pytestmark = pytest.mark.timeout(60)
 

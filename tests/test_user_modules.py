@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.harness import Deployment
+from tests.support.harness import Deployment
 
 pytestmark = pytest.mark.timeout(60)
 

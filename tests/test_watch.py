@@ -15,12 +15,12 @@ from batchord.ledger.storage.batch_stats import FailureGroup, Progress
 from batchord.output import render, status_view
 from batchord.output.watch import Sight, view
 from batchord.producer import Batch
-from chaos.server import Server
-from tests.cli_harness import Shell
 from tests.conftest import Deploy
-from tests.harness import Deployment
-from tests.terminal import COLOUR, CONTROL, Terminal
-from tests.waiting import wait_until
+from tests.support.cli_harness import Shell
+from tests.support.harness import Deployment
+from tests.support.terminal import COLOUR, CONTROL, Terminal
+from tests.support.valkey import Server
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.timeout(60)
 

@@ -16,9 +16,9 @@ from batchord.chains import register
 from batchord.ledger.lifecycle.webhook_policy import BadWebhook, Undelivered, check, checked_url
 from batchord.ledger.settings import Settings
 from batchord.worker.notifications.webhook_sender import is_allowed, send
-from tests.cli_harness import Shell
-from tests.harness import CHAINS, Deployment, refused
-from tests.webhook_receiver import SECRET, Receiver
+from tests.support.cli_harness import Shell
+from tests.support.harness import CHAINS, Deployment, refused
+from tests.support.webhook_receiver import SECRET, Receiver
 
 pytestmark = pytest.mark.timeout(60)
 

@@ -17,10 +17,10 @@ from batchord.ledger.core.message_ids import new_batch_id
 from batchord.ledger.models import BatchStatus
 from batchord.ledger.storage.batch_store import BatchStore
 from batchord.producer import Batch
-from chaos.crew import Crew
 from tests.conftest import Deploy
-from tests.harness import Deployment, wait_until
-from tests.webhook_receiver import SECRET, Answer, Received, Receiver
+from tests.support.crew import Crew
+from tests.support.harness import Deployment, wait_until
+from tests.support.webhook_receiver import SECRET, Answer, Received, Receiver
 
 pytestmark = pytest.mark.timeout(60)
 

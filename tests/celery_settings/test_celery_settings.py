@@ -8,7 +8,7 @@ from batchord.chains import register
 from batchord.ledger.lifecycle.diagnostics import Grade, checkup
 from batchord.ledger.storage.batch_store import BatchStore
 from tests.conftest import Deploy
-from tests.harness import CHAINS, Deployment, Process, wait_until
+from tests.support.harness import CHAINS, Deployment, Process, wait_until
 
 pytestmark = pytest.mark.timeout(180)
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from tests.openai_server import OpenAIServer
+from tests.support.openai_server import OpenAIServer
 
 KEY = "canary-key-0123456789"
 

@@ -10,7 +10,7 @@ import pytest
 
 from batchord.chains import Lambda, Parallel, RetryLater, RetryPolicy, RunnableConfig
 from tests.chains.conftest import until
-from tests.chains.meter import Meter
+from tests.support.meter import Meter
 
 AT_ONCE = RetryPolicy(initial=0.0)
 

@@ -21,7 +21,7 @@ from batchord.chains import (
 )
 from batchord.chains.runtime.item_context import scope
 from tests.chains.conftest import KEY, until
-from tests.openai_server import OpenAIServer
+from tests.support.openai_server import OpenAIServer
 
 AT_ONCE = RetryPolicy(initial=0.0)
 

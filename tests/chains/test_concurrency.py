@@ -8,7 +8,7 @@ import pytest
 
 from batchord.chains import Lambda, Parallel, RetryLater, RunnableConfig
 from tests.chains.conftest import until
-from tests.chains.meter import Meter
+from tests.support.meter import Meter
 
 
 def test_max_concurrency_bounds_the_inputs_in_flight() -> None:

@@ -20,7 +20,7 @@ from batchord.chains import (
     RetryPolicy,
     coerce,
 )
-from tests.openai_server import OpenAIServer
+from tests.support.openai_server import OpenAIServer
 
 
 def fails(value: Any) -> Any:

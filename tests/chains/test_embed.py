@@ -19,9 +19,9 @@ from batchord.chains import (
 from batchord.chains.runtime.item_context import scope
 from batchord.chains.steps import embedding_batcher as collecting
 from batchord.chains.steps.embedding_request import share_out
-from tests import openai_answers as answers
 from tests.chains.conftest import until
-from tests.openai_server import DEFAULT_DIMENSIONS, OpenAIServer
+from tests.support import openai_answers as answers
+from tests.support.openai_server import DEFAULT_DIMENSIONS, OpenAIServer
 
 AT_ONCE = RetryPolicy(initial=0.0)
 

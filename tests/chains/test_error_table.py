@@ -20,7 +20,7 @@ from batchord.chains import (
     explain,
 )
 from batchord.chains.runtime.item_context import scope
-from tests.openai_server import OpenAIServer, Request
+from tests.support.openai_server import OpenAIServer, Request
 
 AT_ONCE = RetryPolicy(initial=0.0)
 

@@ -10,7 +10,7 @@ import pytest
 from batchord.chains import Runnable, coerce, get_chain
 from batchord.chains.runtime.loop_thread import default_loop
 from tests.chains_for_tests import seed
-from tests.openai_server import OpenAIServer
+from tests.support.openai_server import OpenAIServer
 
 
 def alike(results: list[Any]) -> list[Any]:

@@ -22,10 +22,10 @@ from batchord.chains.ratelimit.limits import (
 )
 from batchord.chains.runtime.deadline import Deadline
 from batchord.chains.usage import Usage
-from tests.chains import virtual_time
 from tests.chains.conftest import until
-from tests.openai_server import OpenAIServer
-from tests.traffic import arrivals, most_over, used
+from tests.support import virtual_time
+from tests.support.openai_server import OpenAIServer
+from tests.support.traffic import arrivals, most_over, used
 
 ONCE = RetryPolicy(max_attempts=1)
 

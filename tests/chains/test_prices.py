@@ -13,7 +13,7 @@ from pydantic import BaseModel
 from batchord.chains import ChainError, Chat, Embed, Usage, pricing
 from batchord.chains.errors import BadPrices
 from batchord.chains.runtime.item_context import ItemContext, report_usage, scope
-from tests.openai_server import OpenAIServer
+from tests.support.openai_server import OpenAIServer
 
 TABLE = """{
     "test-model": {"input": 2, "cached_input": 0.5, "output": 10},

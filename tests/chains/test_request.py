@@ -9,7 +9,7 @@ from batchord.chains import InvalidInput, OperatorNeeded, RetryLater, RetryPolic
 from batchord.chains.errors import ChainError
 from batchord.chains.runtime.item_context import scope
 from batchord.chains.steps.raw_request import Request
-from tests.openai_server import OpenAIServer
+from tests.support.openai_server import OpenAIServer
 
 CHAT = "/v1/chat/completions"
 

@@ -8,7 +8,7 @@ import pytest
 
 from batchord.chains import ChainError, Prompt, RateLimit, Responses, RetryLater, RetryPolicy, Usage
 from batchord.chains.runtime.item_context import scope
-from tests.openai_server import OpenAIServer
+from tests.support.openai_server import OpenAIServer
 
 AT_ONCE = RetryPolicy(initial=0.0)
 

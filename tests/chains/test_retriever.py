@@ -18,7 +18,7 @@ from batchord.chains import (
     Retriever,
 )
 from batchord.chains.steps.vector_index import FaissIndex, Floats, NumpyIndex
-from tests.openai_server import OpenAIServer
+from tests.support.openai_server import OpenAIServer
 
 DOCS = [
     "Vector memory stores embeddings for semantic search.",

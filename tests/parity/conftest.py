@@ -5,9 +5,9 @@ from collections.abc import Iterator
 import pytest
 
 from tests.conftest import _deploy
-from tests.harness import Deployment, provider_env
-from tests.openai_server import OpenAIServer
 from tests.parity.traces import Traces
+from tests.support.harness import Deployment, provider_env
+from tests.support.openai_server import OpenAIServer
 
 
 @pytest.fixture(scope="package")

@@ -17,8 +17,8 @@ from batchord.chains import Document, coerce, get_chain
 from batchord.ledger.models import BatchStatus
 from tests.chains_for_tests.adapters import CACHED, DIFFERENT, FAILING, METERED, named
 from tests.conftest import Deploy
-from tests.harness import Deployment, provider_env, refused, wait_until
-from tests.openai_server import OpenAIServer
+from tests.support.harness import Deployment, provider_env, refused, wait_until
+from tests.support.openai_server import OpenAIServer
 
 pytestmark = pytest.mark.timeout(120)
 

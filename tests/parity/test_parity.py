@@ -8,7 +8,7 @@ from batchord.chains.composition.as_runnable import coerce
 from batchord.ledger.errors import ItemNotSucceeded
 from batchord.producer import RemoteRunnable
 from tests.chains_for_tests.parity import ROWS, Row, registered_as
-from tests.harness import Deployment
+from tests.support.harness import Deployment
 
 pytestmark = pytest.mark.timeout(120)
 

@@ -34,9 +34,9 @@ from batchord.ledger.errors import IdempotencyConflict, ItemNotSucceeded, Submit
 from batchord.ledger.models import BatchStatus
 from batchord.producer import Client, RemoteRunnable
 from tests.chains_for_tests.parity import Person, model, shout
-from tests.harness import Deployment, provider_env, wait_until
-from tests.openai_server import OpenAIServer
 from tests.parity.traces import Traces
+from tests.support.harness import Deployment, provider_env, wait_until
+from tests.support.openai_server import OpenAIServer
 
 pytestmark = pytest.mark.timeout(120)
 

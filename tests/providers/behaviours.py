@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from tests.openai_answers import JsonObject
+from tests.support.openai_answers import JsonObject
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,11 +7,11 @@ from typing import Any
 
 from aiohttp import web
 
-from tests import openai_answers as answers
-from tests.openai_answers import JsonObject
-from tests.openai_rules import Rule
-from tests.openai_server import Answer, OpenAIServer, Request
 from tests.providers.behaviours import Behaviour, Raw
+from tests.support import openai_answers as answers
+from tests.support.openai_answers import JsonObject
+from tests.support.openai_rules import Rule
+from tests.support.openai_server import Answer, OpenAIServer, Request
 
 
 class MisbehavingServer(OpenAIServer):

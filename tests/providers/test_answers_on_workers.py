@@ -13,10 +13,10 @@ from batchord.io.openai_lines import line
 from batchord.ledger.models import Item
 from batchord.producer import Batch
 from tests.conftest import Deploy
-from tests.harness import Deployment, provider_env
 from tests.providers.rows import Row
 from tests.providers.server import MisbehavingServer
 from tests.providers.test_answers import ROWS, posted, posted_response
+from tests.support.harness import Deployment, provider_env
 
 pytestmark = pytest.mark.timeout(120)
 

@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from batchord.chains import ChainError, Embed, RetryPolicy
 from batchord.chains.runtime.deadline import Deadline
 from batchord.chains.runtime.item_context import scope
-from tests import openai_answers as answers
-from tests.openai_answers import JsonObject
-from tests.openai_server import OpenAIServer
+from tests.support import openai_answers as answers
+from tests.support.openai_answers import JsonObject
+from tests.support.openai_server import OpenAIServer
 
 MODEL = "test-embedding"
 DIMENSIONS = 4

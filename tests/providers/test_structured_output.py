@@ -13,9 +13,9 @@ import pytest
 
 from batchord.chains import Chat, Responses, Runnable
 from batchord.chains.steps.structured_output import Structure
-from tests.openai_answers import JsonObject, messages_of, request_text
 from tests.providers.behaviours import Raw
 from tests.providers.server import MisbehavingServer
+from tests.support.openai_answers import JsonObject, messages_of, request_text
 
 any_step = pytest.mark.parametrize("make", [Chat, Responses])
 Make = Callable[..., Runnable[Any, Any]]

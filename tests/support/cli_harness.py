@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from tests.harness import CHAINS
-from tests.waiting import wait_until
+from tests.support.harness import CHAINS
+from tests.support.waiting import wait_until
 
 BIN = Path(sys.executable).parent
 

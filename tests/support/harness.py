@@ -23,8 +23,8 @@ from batchord.ledger.errors import SubmitRefused
 from batchord.ledger.settings import Settings
 from batchord.ledger.storage.batch_reader import PRIORITY_SEPARATOR, PRIORITY_STEPS
 from batchord.producer import Batch, Client
-from tests.openai_server import OpenAIServer
-from tests.waiting import wait_until as wait_until
+from tests.support.openai_server import OpenAIServer
+from tests.support.waiting import wait_until as wait_until
 
 CHAINS = "tests.chains_for_tests.basic"
 

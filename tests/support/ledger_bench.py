@@ -14,7 +14,7 @@ from batchord.ledger.models import BatchStatus, ItemStatus
 from batchord.ledger.storage.batch_reader import BatchReader
 from batchord.ledger.storage.item_leases import Checkpoint, ClaimRequest, Deferral, Settlement
 from batchord.worker.tasks import close_shard
-from tests.ledger_desk import CODES, Desk, Held
+from tests.support.ledger_desk import CODES, Desk, Held
 
 
 class Bench(Desk):

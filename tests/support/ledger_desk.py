@@ -19,9 +19,9 @@ from batchord.ledger.storage.keys import BatchKeys
 from batchord.worker.execution.worker_context import WorkerContext
 from batchord.worker.maintenance.sweep import Sweep
 from batchord.worker.tasks import commit_if_finalizing
-from tests.harness import Deployment
-from tests.ledger_model import LedgerModel
-from tests.ledger_watch import WatchedStore
+from tests.support.harness import Deployment
+from tests.support.ledger_model import LedgerModel
+from tests.support.ledger_watch import WatchedStore
 
 #: Items per page, so that a batch of this test has several.
 PAGE: Final = 8

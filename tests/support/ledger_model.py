@@ -11,7 +11,7 @@ from typing import Any
 
 from batchord.ledger.models import BatchStatus as S
 from batchord.ledger.models import ItemStatus
-from tests.ledger_items import Ended, ItemsModel
+from tests.support.ledger_items import Ended, ItemsModel
 
 
 class LedgerModel(ItemsModel):

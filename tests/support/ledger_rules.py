@@ -15,11 +15,19 @@ from hypothesis.stateful import (
 
 from batchord.ledger.core.sharding import Cut
 from batchord.ledger.models import BatchStatus
-from tests.ledger_bench import Bench
-from tests.ledger_draws import AMID_RETRY, CUTS, FAULTS, SUBMISSIONS, WINDOWS, Fault, Submission
-from tests.ledger_model import LedgerModel
-from tests.ledger_watch import Died
-from tests.ledger_witness import Witness
+from tests.support.ledger_bench import Bench
+from tests.support.ledger_draws import (
+    AMID_RETRY,
+    CUTS,
+    FAULTS,
+    SUBMISSIONS,
+    WINDOWS,
+    Fault,
+    Submission,
+)
+from tests.support.ledger_model import LedgerModel
+from tests.support.ledger_watch import Died
+from tests.support.ledger_witness import Witness
 
 
 def during(*statuses: BatchStatus | None) -> Callable[[Any], bool]:

@@ -7,7 +7,7 @@ from typing import Any
 from batchord.ledger.settings import Settings
 from batchord.ledger.storage.batch_store import BatchStore
 from batchord.ledger.storage.connection import Call
-from tests.ledger_model import LedgerModel
+from tests.support.ledger_model import LedgerModel
 
 
 class Died(Exception):

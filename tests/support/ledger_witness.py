@@ -3,7 +3,7 @@
 from collections import Counter
 
 from batchord.ledger.models import BatchStatus, Item, ItemStatus
-from tests.ledger_bench import Bench
+from tests.support.ledger_bench import Bench
 
 
 class Witness:

@@ -16,8 +16,8 @@ from typing import Any
 
 from aiohttp import web
 
-from tests.openai_answers import JsonObject
-from tests.openai_rules import Failure
+from tests.support.openai_answers import JsonObject
+from tests.support.openai_rules import Failure
 
 #: Runs one request (URL, body); gives status and body of the answer.
 Execute = Callable[[str, JsonObject], tuple[int, JsonObject]]

@@ -1,7 +1,7 @@
 """What the test server answers at the endpoints that no step of ours has: bodies as they are."""
 
-from tests import openai_answers as answers
-from tests.openai_answers import JsonObject
+from tests.support import openai_answers as answers
+from tests.support.openai_answers import JsonObject
 
 
 def completion(body: JsonObject) -> JsonObject:

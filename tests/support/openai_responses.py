@@ -2,9 +2,9 @@
 
 import time
 
-from tests import openai_answers as answers
-from tests.openai_answers import JsonObject
-from tests.openai_rules import Action
+from tests.support import openai_answers as answers
+from tests.support.openai_answers import JsonObject
+from tests.support.openai_rules import Action
 
 
 def response(body: JsonObject, action: Action | None, code: str | None, cached: int) -> JsonObject:

@@ -6,7 +6,8 @@ Tests reach it through the real SDK, from this process or from worker processes:
         server.fail_next(429, retry_after=0.2)
         client = openai.OpenAI(base_url=server.base_url, api_key="test")
 
-`python -m tests.openai_server --port 0` prints its base URL and serves until it is terminated.
+`python -m tests.support.openai_server --port 0` prints its base URL and serves until it is
+terminated.
 """
 
 import argparse
@@ -25,12 +26,12 @@ from typing import Any, Self
 
 from aiohttp import web
 
-from tests import openai_answers as answers
-from tests.openai_answers import JsonObject
-from tests.openai_batches import Batches
-from tests.openai_posts import POSTS
-from tests.openai_responses import response
-from tests.openai_rules import Failure, Rule, Rules, embedding_failure
+from tests.support import openai_answers as answers
+from tests.support.openai_answers import JsonObject
+from tests.support.openai_batches import Batches
+from tests.support.openai_posts import POSTS
+from tests.support.openai_responses import response
+from tests.support.openai_rules import Failure, Rule, Rules, embedding_failure
 
 DEFAULT_DIMENSIONS = 64
 
@@ -357,7 +358,9 @@ def _post(made: Callable[[JsonObject], JsonObject]) -> Answer:
 
 def main() -> None:
     """Print the base URL and serve until SIGINT or SIGTERM."""
-    parser = argparse.ArgumentParser(prog="python -m tests.openai_server", description=main.__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.support.openai_server", description=main.__doc__
+    )
     parser.add_argument("--port", type=int, default=0, help="0 takes a free port")
     parser.add_argument("--delay", type=float, default=0.0, help="seconds before each answer")
     options = parser.parse_args()

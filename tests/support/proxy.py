@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
-from chaos.server import HOST, free_port
+from tests.support.valkey import HOST, free_port
 
 Mode = Literal["pass", "swallow"]
 

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pyte
 
-from tests.cli_harness import BIN, Shell
-from tests.waiting import wait_until
+from tests.support.cli_harness import BIN, Shell
+from tests.support.waiting import wait_until
 
 #: What sets a colour, also among other attributes; what moves the cursor or clears.
 COLOUR = re.compile(rb"\x1b\[(?:[0-9;]*;)?(?:3|4|9|10)[0-9](?:;[0-9;]*)?m")

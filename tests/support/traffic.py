@@ -3,8 +3,8 @@
 from collections.abc import Iterable, Sequence
 from itertools import accumulate
 
-from tests import openai_answers as answers
-from tests.openai_server import Request
+from tests.support import openai_answers as answers
+from tests.support.openai_server import Request
 
 
 def arrivals(requests: Iterable[Request]) -> list[tuple[float, int]]:

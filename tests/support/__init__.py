@@ -1,0 +1,1 @@
+"""What tests and the chaos suite share: servers, processes, judges."""
