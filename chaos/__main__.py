@@ -104,7 +104,14 @@ def _machine(examples: int) -> tuple[str, bool]:
     """Drive the ledger's scripts against their model; what to say of it, and whether it held."""
     click.echo(f"machine {examples} ...", err=True)
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "--timeout=1500", "tests/test_ledger_machine.py"],
+        [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-q",
+            "--timeout=1500",
+            "tests/ledger/test_ledger_machine.py",
+        ],
         cwd=ROOT,
         env={**os.environ, "BATCHORD_TEST_EXAMPLES": str(examples)},
         capture_output=True,
@@ -116,7 +123,7 @@ def _machine(examples: int) -> tuple[str, bool]:
         click.echo(done.stdout[-20_000:], err=True)
     return (
         f"The ledger's scripts were driven through {examples:,} random sequences of steps and "
-        f"faults (`tests/test_ledger_machine.py`), against a model in Python: "
+        f"faults (`tests/ledger/test_ledger_machine.py`), against a model in Python: "
         f"{'they agree' if good else '**they do not agree**'}.",
         good,
     )

@@ -14,7 +14,7 @@ from tests.support.harness import Deployment, wait_until
 
 pytestmark = [pytest.mark.timeout(180), pytest.mark.slow]
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 #: The user's modules, all of names that Batchord's folders have, or that seem natural beside it.
 PROJECT = {

@@ -21,7 +21,7 @@ from batchord.local import local_model
 from batchord.local.local_model import LocalModel, LocalModelError, openai_environment
 from tests.support.waiting import wait_until
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 def _missing() -> str | None:

@@ -142,7 +142,7 @@ def test_with_a_chain_such_lines_are_its_inputs_as_ever_unless_the_format_says_e
 
 
 def test_the_line_that_the_docs_show_is_one() -> None:
-    page = (Path(__file__).parent.parent / "docs/running.md").read_text()
+    page = (Path(__file__).parents[2] / "docs/running.md").read_text()
     [line] = re.findall(r"```json\n(.*?)```", page, re.DOTALL)
     lines = openai_lines.requests(io.StringIO(line), Settings())
     assert [each["body"]["model"] for each in lines] == ["m"]

@@ -4,7 +4,7 @@ A state machine drives the ledger's scripts through our own Python on a real ser
 `ledger_model` says what each must answer. Any operation may be broken off, or overtaken by others,
 between two of its round trips. At the end misfortune stops, and the batch must come to its end.
 
-    BATCHORD_TEST_EXAMPLES=2000 python -m pytest tests/test_ledger_machine.py
+    BATCHORD_TEST_EXAMPLES=2000 python -m pytest tests/ledger/test_ledger_machine.py
 
 runs as many examples, new ones each time; without it a few run, the same ones each time.
 """

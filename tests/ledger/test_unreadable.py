@@ -27,10 +27,10 @@ from batchord.producer import Batch
 from batchord.worker.flower.metrics import BatchMetrics
 from batchord.worker.flower.queries import Queries
 from tests.conftest import Deploy
+from tests.ledger.test_claims import settlement
 from tests.support.damages import DAMAGES, DEEPER
 from tests.support.harness import Deployment, wait_until
 from tests.support.webhook_receiver import SECRET, Receiver
-from tests.test_claims import settlement
 
 pytestmark = pytest.mark.timeout(60)
 

@@ -13,7 +13,7 @@ from batchord.ledger.settings import Settings
 from tests.support.openai_server import OpenAIServer
 from tests.support.waiting import wait_until
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 BATCHORD = Path(sys.executable).with_name("batchord")
 
 

@@ -14,7 +14,7 @@ from examples import make_inputs
 from examples.packages import PackageCard, describe_package
 from tests.support.openai_server import OpenAIServer
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture

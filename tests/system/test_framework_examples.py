@@ -19,7 +19,7 @@ from tests.support.valkey import free_port
 
 pytestmark = pytest.mark.timeout(120)
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 SITE = ROOT / "examples" / "django_site"
 
 #: What the README registers.

@@ -1,6 +1,6 @@
 """A fleet at its provider, at the size of real batches: what its server has counted, in minutes.
 
-    BATCHORD_TEST_LONG=1 python -m pytest -s tests/test_manners.py
+    BATCHORD_TEST_LONG=1 python -m pytest -s tests/system/test_manners.py
 
 prints what was measured; each of these has a short sister in the ordinary suite.
 """

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "walkthrough.md").read_text()
 LINKS = re.findall(r"\[`([\w.]+)`\]\(\.\./([\w/.]+\.py)\)", PAGE)
 SCRIPTS = sorted(set(re.findall(r"`(\w+\.lua)`", PAGE)))

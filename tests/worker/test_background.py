@@ -85,7 +85,7 @@ def started(path: Path) -> Iterator[tuple[int, str]]:
 
 
 def test_tasks_and_timers_of_the_process_are_started_in_one_place() -> None:
-    root = Path(__file__).parents[1]
+    root = Path(__file__).parents[2]
     files = [path for room in ROOMS for path in sorted((root / room).rglob("*.py"))]
     found = {
         (str(path.relative_to(root)), name): line

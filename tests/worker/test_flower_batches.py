@@ -23,7 +23,7 @@ from tests.support.valkey import Server
 
 pytestmark = pytest.mark.timeout(120)
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 #: In an input, an output, an error's message.
 CANARY = "canary-of-the-batches-tab"
 MARKUP = '"><script>window.hacked = 1</script>'

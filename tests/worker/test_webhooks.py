@@ -145,7 +145,7 @@ def test_the_end_of_a_batch_is_told_signed_and_without_payloads(
 def test_the_example_of_the_events_page_reads_it(
     submit: Submit, receiver: Receiver, path: str
 ) -> None:
-    page = (Path(__file__).parent.parent / "docs/events.md").read_text()
+    page = (Path(__file__).parents[2] / "docs/events.md").read_text()
     [example] = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
     shown: dict[str, Any] = {}
     exec(example, shown)

@@ -1,0 +1,1 @@
+"""Tests of all parts together, of the docs and the examples."""
