@@ -34,6 +34,19 @@ def most_over(arrived: Sequence[tuple[float, float]], per_minute: float, window:
     )
 
 
+def over_since(start: float, arrived: Sequence[tuple[float, float]], per_minute: float) -> float:
+    """By how much more has arrived at some moment than the limit allows since `start`.
+
+    Calls that a busy machine makes late arrive together with later ones, which `most_over` sees as
+    an excess; what is counted from the start of all is no more than was let through.
+    """
+    sums = accumulate(n for _, n in arrived)
+    return max(
+        total - per_minute / 60 * (when - start)
+        for (when, _), total in zip(arrived, sums, strict=True)
+    )
+
+
 def used(arrived: Sequence[tuple[float, float]], per_minute: float) -> float:
     """What share of the limit was used from the first arrival to the last."""
     seconds = arrived[-1][0] - arrived[0][0]
