@@ -65,7 +65,7 @@ for room in (one_machine, batches, flower, control, maintenance):
 
 
 def main() -> None:
-    """The console script."""
+    """Run the command line (the console script)."""
     for number in (signal.SIGTERM, signal.SIGHUP):
         # As Ctrl-C, so that nothing is left running and no folder behind; nohup stays nohup.
         if signal.getsignal(number) is signal.SIG_DFL:

@@ -14,8 +14,11 @@ RECURSION_LIMIT: Final = 25
 
 
 class RunnableConfig(TypedDict, total=False):
-    """Options of one call. Steps of ours use `max_concurrency` only; the rest is handed on as it is
-    to foreign steps and to functions that have a parameter `config`."""
+    """Options of one call.
+
+    Batchord's steps use `max_concurrency` only; foreign steps and functions with a parameter
+    `config` get all others unchanged.
+    """
 
     #: How many inputs, and how many calls of steps, run at once; None or absent: no bound.
     max_concurrency: int | None
@@ -101,8 +104,7 @@ def filled(config: RunnableConfig | None) -> RunnableConfig:
 
 
 def merged(bound: RunnableConfig, given: RunnableConfig | None) -> RunnableConfig:
-    """Return both configs as one: tags, metadata, callbacks and configurable of both, else the
-    given value before the bound one."""
+    """Merge two configs: tags, metadata, callbacks and configurable of both; else `given` wins."""
     if not given:
         return bound
     found: dict[str, Any] = {**bound, **{k: v for k, v in given.items() if v is not None}}
@@ -127,7 +129,7 @@ def _both(bound: Any, given: Any) -> Any:
 
 
 def max_concurrency(config: RunnableConfig | None) -> int | None:
-    """The bound that the config asks for, or None; ValueError unless it is a positive int."""
+    """Return the config's `max_concurrency`, or None; ValueError unless it is a positive int."""
     limit = (config or {}).get("max_concurrency")
     if limit is None:
         return None

@@ -1,5 +1,6 @@
-"""What calls cost, by a table of the user's own. There is none built in: prices change, and a wrong
-figure is worse than none.
+"""Costs of calls, by a price table of the user's own.
+
+No table is built in: prices change, and a wrong figure is worse than no figure.
 """
 
 from decimal import ROUND_HALF_UP, Decimal
@@ -87,7 +88,7 @@ def use(prices: Prices) -> None:
 
 @lru_cache(maxsize=1_000)
 def price_of(model: str) -> Price | None:
-    """The price under this name, else under the longest name that it goes on from with a dash.
+    """Return the price of a model: under its name, else under its longest prefix before a dash.
 
     So `some-model-2026-01-01` costs what `some-model` does, unless it is listed itself.
     """
@@ -98,7 +99,7 @@ def price_of(model: str) -> Price | None:
 
 
 def priced(used: Usage, model: str, *, batch: bool = False) -> Usage:
-    """What one call used, with its cost; or counted as a request whose price is unknown.
+    """Return the usage of one call with its cost, or counted as a request of unknown price.
 
     `batch`: it is one of a provider's batch.
     """

@@ -29,7 +29,7 @@ class Usage(pydantic.BaseModel, frozen=True):
     rate_limit_wait_ms: int | None = None
 
     def __add__(self, other: "Usage") -> "Usage":
-        """The sum, field by field; what one side does not know is taken from the other."""
+        """Add field by field; a field that is None on one side is taken from the other."""
         return Usage(
             requests=_plus(self.requests, other.requests),
             input_tokens=_plus(self.input_tokens, other.input_tokens),
@@ -56,5 +56,5 @@ class Usage(pydantic.BaseModel, frozen=True):
         return self.cost_nanos / 1e9
 
     def counts(self) -> dict[str, int]:
-        """What is known, by field, to be summed up."""
+        """Return the fields that are not None, to be summed up."""
         return self.model_dump(exclude_none=True, round_trip=True)

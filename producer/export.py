@@ -42,8 +42,7 @@ def line(item: Item) -> str:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[IO[bytes]]:
-    """Give a file to write, which takes the place of `path` at the end; if anything is raised,
-    what stood there stays."""
+    """Yield a file that replaces `path` at the end; after an exception, `path` stays unchanged."""
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         with part.open("wb") as file:

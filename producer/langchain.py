@@ -51,7 +51,7 @@ class Bridge(LangChainRunnable[Any, Any], Runnable[Any, Any]):  # type: ignore[m
 
 
 def _as_langchain(step: Any) -> Any:
-    """The step, with chains of Batchord's in it as LangChain takes them."""
+    """Convert a step, and Batchord's chains in it, to LangChain's form."""
     if isinstance(step, Mapping):
         return {name: _as_langchain(each) for name, each in step.items()}
     return step.as_langchain() if isinstance(step, Runnable) else step

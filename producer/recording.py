@@ -107,8 +107,7 @@ class Recording:
         self._catch_up(block.start)
 
     def seal(self, cut: Cut, window: float | None) -> None:
-        """Accept the batch, once all of it is recorded; raises as `append` does."""
-
+        """Seal the batch, once all of it is recorded; raises as `append` does."""
         seal = partial(
             self.store.seal,
             self.batch_id,
@@ -123,8 +122,10 @@ class Recording:
             self._catch_up(at)
 
     def undone(self, *, sealed_at: float) -> bool:
-        """Whether the server has gone back behind the seal, which it told us of at that time
-        (`time.monotonic`)."""
+        """Check whether the server has lost the seal that it confirmed at `sealed_at`.
+
+        `sealed_at`: a time of `time.monotonic`.
+        """
         try:
             return self.reader.status(self.batch_id) is BatchStatus.VALIDATING
         except UnknownBatch:

@@ -204,7 +204,7 @@ class RemoteRunnable(_Base):
         return batch
 
     def _read(self, batch: Batch, item: Item) -> tuple[Any, Exception | None]:
-        """The item's output, or the exception that stands for it."""
+        """Return the item's output, or the exception that stands for it."""
         if item.status is not ItemStatus.SUCCEEDED:
             return None, not_succeeded(batch.id, item)
         try:
@@ -256,7 +256,7 @@ def _check_options(options: Any) -> None:
 
 @cache
 def _class_of(kind: Any) -> Any:
-    """The class, or one that is LangChain's Runnable, too, where langchain-core is installed."""
+    """Return the class, made a LangChain Runnable as well where langchain-core is installed."""
     if kind.__dict__.get("_made_of") is not None or _lacks_langchain():
         return kind
     from batchord.producer.langchain import langchain_class

@@ -257,7 +257,7 @@ def _cut(what: Submission, reader: BatchReader, settings: Settings) -> Cut:
 
 
 def _opening(store: BatchStore, what: Submission, notices: dict[str, str], config: str) -> Opening:
-    """What the batch is opened with."""
+    """Build the fields with which the batch is opened."""
     fields = {"chain": what.chain, "lane": str(store.quiet_lane())}
     if what.metadata:
         fields["metadata"] = encode(dict(what.metadata), max_bytes=65_536, setting="metadata")

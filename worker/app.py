@@ -121,7 +121,7 @@ def _pool_name(pool: Any) -> str:
 
 
 def _one_slot_a_child(runtime: WorkerContext) -> None:
-    """A pool's child runs one task, and its items one by one: the concurrency counts children."""
+    """Give each child of a pool one slot: the worker's concurrency counts children."""
 
     def begin(**_: Any) -> None:
         runtime.slots = 1

@@ -272,7 +272,7 @@ def _require_chains() -> None:
 
 @contextmanager
 def _until_told() -> Iterator[threading.Event]:
-    """An event that SIGINT and SIGTERM set."""
+    """Yield an event that SIGINT and SIGTERM set."""
     event = threading.Event()
     before = {
         number: signal.signal(number, lambda *_: event.set())

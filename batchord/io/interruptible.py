@@ -20,11 +20,11 @@ class _Raw(io.RawIOBase):
         self._descriptor = descriptor
 
     def readable(self) -> bool:
-        """Always."""
+        """Return True."""
         return True
 
     def fileno(self) -> int:
-        """The descriptor."""
+        """Return the file descriptor."""
         return self._descriptor
 
     def readinto(self, buffer: Any) -> int:

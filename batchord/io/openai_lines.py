@@ -133,7 +133,7 @@ def _kept(source: IO[str]) -> IO[str]:
 
 
 def _request(number: int, value: Any) -> tuple[dict[str, Any], str]:
-    """The input and the custom_id of a line."""
+    """Return the input and the custom_id of a line."""
     if not isinstance(value, dict) or "url" not in value or "body" not in value:
         raise SubmitRefused(
             f"line {number} is not a request of OpenAI's Batch API ({{custom_id, method, url, "
@@ -183,7 +183,7 @@ def _error(item: Item) -> dict[str, Any]:
 
 
 def _answer_in(raw: str | None) -> dict[str, Any] | None:
-    """The answer that an error has kept; None if it was none, or was cut off."""
+    """Return the answer in an error's `raw`; None if it is invalid or was cut off."""
     try:
         answer = json.loads(raw or "null")
     except (ValueError, RecursionError):

@@ -75,7 +75,7 @@ class LocalModel(Service):
         return None if self._child is None else self._child.pid
 
     def environment(self) -> dict[str, str]:
-        """The variables that make the OpenAI SDK, here or in a child process, use this model."""
+        """Return the variables that point the OpenAI SDK of a process at this model."""
         return dict(self._environment)
 
     def start(self) -> None:
@@ -100,7 +100,7 @@ class LocalModel(Service):
 
 
 def find_weights(gguf: Path | None = None) -> Path:
-    """The model's file, or LocalModelError with the command that installs what is missing."""
+    """Return the model's file, or raise LocalModelError with the command that installs it."""
     if importlib.util.find_spec("xllamacpp") is None:
         raise LocalModelError(f"the local model needs the package xllamacpp; run: {_CURE}")
     if gguf is not None:
@@ -126,7 +126,7 @@ def find_weights(gguf: Path | None = None) -> Path:
 
 
 def openai_environment(base_url: str, api_key: str, around: Mapping[str, str]) -> dict[str, str]:
-    """The variables for a server on loopback, given the variables around it."""
+    """Return the variables for a server on loopback, given the environment `around` it."""
     environment = {
         "OPENAI_BASE_URL": base_url,
         "OPENAI_API_KEY": api_key,
@@ -141,7 +141,7 @@ def openai_environment(base_url: str, api_key: str, around: Mapping[str, str]) -
 
 
 def _serve(port: int, weights: Path, api_key: str) -> tuple[object, str]:
-    """A running server, which stops when its object goes, and its address."""
+    """Start a server; return it and its address. It stops when the object is deleted."""
     import xllamacpp
 
     params = xllamacpp.CommonParams()

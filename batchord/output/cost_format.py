@@ -50,7 +50,7 @@ def _cost_of_budget(record: BatchRecord) -> str:
 
 
 def dollars(usd: float) -> str:
-    """The sum in cents, or as small as it is."""
+    """Format a sum in cents; below a cent, with the digits that it needs."""
     if usd >= 1:
         return f"${usd:,.2f}"
     if usd >= 1e-4:
@@ -59,7 +59,7 @@ def dollars(usd: float) -> str:
 
 
 def short(count: int) -> str:
-    """The number in three digits and a letter."""
+    """Format a count in three digits and a letter."""
     for letter, size in (("G", 10**9), ("M", 10**6), ("k", 10**3)):
         if count >= size:
             return f"{count / size:.3g}{letter}"

@@ -149,7 +149,7 @@ def _pace(sight: Sight) -> list[str]:
 
 
 def _codes(progress: Progress, *, brackets: bool = False) -> str:
-    """The codes of what has failed; empty if none has, or nobody counted them."""
+    """Format the codes of failed items; empty if none has failed or was counted."""
     named = [f"{render.code(group.code)} {group.count:,}" for group in progress.failures[:_CODES]]
     more = len(progress.failures) - len(named)
     if more:

@@ -9,7 +9,7 @@ from batchord.chains.composition.runnable import Runnable
 
 
 def coerce(value: Any) -> Runnable[Any, Any]:
-    """The value as a step, or TypeError.
+    """Convert a value to a step, or raise TypeError.
 
     A chain is itself, anything that has `invoke` or `ainvoke` is called through that, a mapping
     becomes branches side by side, and any other callable is called with the input.

@@ -29,7 +29,7 @@ async def in_order(
     return_exceptions: bool,
     kwargs: Mapping[str, Any],
 ) -> list[Out]:
-    """The outputs in the order of the inputs."""
+    """Return the outputs in the order of the inputs."""
     inputs = list(inputs)
     outputs: list[Any] = [None] * len(inputs)
     ended_inputs = as_completed(
@@ -90,7 +90,7 @@ def _calls(
 
 
 def iterate(stream: AsyncGenerator[T, None]) -> Generator[T, None, None]:
-    """The async generator as a sync one, which runs on the default loop and is closed there."""
+    """Iterate over an async generator from sync code; the default loop runs and closes it."""
     loop = default_loop()
 
     async def following() -> tuple[T] | None:

@@ -24,13 +24,13 @@ def takes_config(func: Callable[..., Any]) -> bool:
 
 
 def _code(code: CodeType) -> Any:
-    """What the code does, wherever it stands."""
+    """Return a code object's content, independent of where it is defined."""
     constants = [_code(c) if isinstance(c, CodeType) else repr(c) for c in code.co_consts]
     return code.co_code, code.co_names, code.co_varnames, code.co_freevars, constants
 
 
 def _content(cell: CellType) -> Any:
-    """What a variable of an enclosing function holds; None if it is not set yet."""
+    """Return the value of a closure's variable; None if it is not set yet."""
     try:
         return cell.cell_contents
     except ValueError:

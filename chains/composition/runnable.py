@@ -225,8 +225,10 @@ class Runnable(ABC, Generic[In, Out]):
     @overload
     def __or__(self, other: Any) -> "Runnable[In, Any]": ...
     def __or__(self, other: Any) -> "Runnable[In, Any]":
-        """This chain, then `other`: a chain, a dict of branches, a function, or anything that has
-        `invoke` or `ainvoke`."""
+        """Return a sequence of this chain and `other`.
+
+        `other`: a chain, a dict of branches, a function, or anything with `invoke` or `ainvoke`.
+        """
         from batchord.chains.composition.sequence import Sequence as Steps
 
         return Steps([self, other])
@@ -242,7 +244,7 @@ class Runnable(ABC, Generic[In, Out]):
         return as_langchain(self)
 
     def fingerprint(self) -> Any:
-        """What decides on its output beside the input, as JSON: its settings, and not its code."""
+        """Return, as JSON, the settings that decide on the output; neither input nor code."""
         return [type(self).__qualname__, self.name]
 
     def children(self) -> Iterable["Runnable[Any, Any]"]:
@@ -262,7 +264,7 @@ class Runnable(ABC, Generic[In, Out]):
         return config
 
     def plain(self, output: Any) -> Any:
-        """An output of this chain as it is recorded: JSON types and models, as far as is known."""
+        """Convert an output to the JSON types and models that are recorded, as far as known."""
         return output
 
     def __ror__(self, other: Any) -> "Runnable[Any, Out]":
@@ -314,9 +316,9 @@ class Step(Runnable[In, Out]):
         return value
 
     def dump(self, output: Any) -> str | None:
-        """The output as JSON from which `load` makes the very same; None if there is none."""
+        """Serialize an output to JSON that `load` reads back unchanged, or return None."""
         return dump_plain(output)
 
     def load(self, text: str) -> Any:
-        """The output that `dump` has made the text of; ValueError if it is none of this step's."""
+        """Parse an output that `dump` has written; ValueError if it is not of this step."""
         return json.loads(text)

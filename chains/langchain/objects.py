@@ -89,7 +89,7 @@ def _made(name: str, fields: dict[str, Any]) -> Any:
 
 @cache
 def _allowed() -> dict[str, "type[Serializable]"]:
-    """The classes that are read back, by name: plain data, whose constructors only validate."""
+    """Return the classes that may be read back, by name: plain data that only validates."""
     from langchain_core import documents, messages, prompt_values
 
     kinds: list[Any] = [
@@ -105,7 +105,7 @@ def _allowed() -> dict[str, "type[Serializable]"]:
 
 @cache
 def _reviver() -> Any:
-    """What LangChain's own `load` makes objects with."""
+    """Return the reviver with which LangChain's own `load` makes objects."""
     from langchain_core.load.load import Reviver
 
     return Reviver(allowed_objects=list(_allowed().values()))

@@ -162,7 +162,7 @@ def _is_failed_response(body: Mapping[str, Any]) -> bool:
 
 
 def _error_of(body: Any) -> Any:
-    """The part of the body that has the code and the message."""
+    """Return the part of the body that has the error's code and message."""
     if isinstance(body, list) and len(body) == 1:
         return _error_of(body[0])
     if not isinstance(body, Mapping):
@@ -185,7 +185,7 @@ def _ended(choice: Mapping[str, Any]) -> str:
 
 
 def _rest(choice: Mapping[str, Any]) -> str:
-    """What the answer said until then."""
+    """Return the beginning of the text that the answer has before its error."""
     message = choice.get("message")
     content = message.get("content") if isinstance(message, Mapping) else None
     return f": {content[:200]}" if isinstance(content, str) and content else ""
@@ -225,7 +225,7 @@ def _place(body: Mapping[str, Any]) -> str:
 
 
 def _plain(text: str) -> str | None:
-    """The text, or the title and text of a page in HTML."""
+    """Return the text; of an HTML page, its title and text."""
     text = text[:100_000]
     if _LOOKS_HTML.match(text):
         title = _TITLE.search(text)

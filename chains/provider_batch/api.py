@@ -1,6 +1,4 @@
-"""A provider's Batch API: files of requests, and batches of them; finding again what a crash has
-left there without a trace here.
-"""
+"""A provider's Batch API: request files and provider batches, and the search for lost ones."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -40,14 +40,14 @@ class Answer(BaseModel, frozen=True):
 
 
 def request_line(custom_id: str, url: str, body: str) -> bytes:
-    """The line, with its end, of a request whose body is this JSON text."""
+    """Format the line, with its line end, of a request with this JSON body."""
     name = json.dumps(custom_id, ensure_ascii=False)
     head = f'{{"custom_id": {name}, "method": "POST", "url": "{url}", "body": '
     return f"{head}{body}}}\n".encode()
 
 
 def answer_of(line: bytes) -> Answer | None:
-    """The answer that a line is; None if it is none."""
+    """Parse a line of an answer file; None if it is not an answer."""
     try:
         return Answer.model_validate_json(line)
     except ValidationError:
@@ -55,7 +55,7 @@ def answer_of(line: bytes) -> Answer | None:
 
 
 def _odd_answer(line: bytes) -> Answer | None:
-    """The answer of a line that pydantic refuses: for a lone surrogate in it, or for its depth.
+    """Parse a line that pydantic refuses for a lone surrogate or for its depth.
 
     One that is nested too deeply is kept as a text.
     """
@@ -82,7 +82,7 @@ def _too_deep(line: bytes) -> Answer | None:
 
 
 def body_of(answer: Answer) -> JsonValue:
-    """The body of a good answer; what went wrong is raised as the live call would have."""
+    """Return the body of a good answer; raise the error of a bad answer as a live call would."""
     response = answer.response
     if response is None or response.status_code != 200:
         raise _failure(answer.response, answer.error)

@@ -68,7 +68,7 @@ class Checkpoints:
         return bool(self._earlier)
 
     def take(self, key: str) -> str | None:
-        """The output that an earlier attempt's call of this key gave, as JSON, once."""
+        """Take the JSON output of an earlier attempt's call of this key; each output once."""
         with self._lock:
             outputs = self._earlier.get(key)
             if not outputs:
@@ -99,7 +99,7 @@ class Checkpoints:
             return self._begun[key] - 1
 
     def news(self) -> str:
-        """What is to be kept since the last time that somebody asked."""
+        """Take the checkpoints that were recorded since the last call."""
         with self._lock:
             news, self._news = self._news, []
         return "".join(news)
@@ -112,7 +112,7 @@ class Checkpoints:
 
 
 def digest(*parts: Any) -> str | None:
-    """A short name of these values; None if one of them is no JSON."""
+    """Return a short digest of these values; None if a value has no JSON form."""
     try:
         return hashlib.sha256(pydantic_core.to_json(parts)).hexdigest()[:20]
     except (ValueError, RecursionError):
@@ -120,7 +120,7 @@ def digest(*parts: Any) -> str | None:
 
 
 def dump_plain(value: Any) -> str | None:
-    """The value as JSON, if reading that gives the very same back; else None."""
+    """Serialize a value to JSON; None unless reading it gives an equal value."""
     try:
         return json.dumps(value, allow_nan=False) if _is_plain(value) else None
     except (ValueError, RecursionError):

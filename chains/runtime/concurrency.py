@@ -18,12 +18,12 @@ _gate: ContextVar[asyncio.Semaphore | None] = ContextVar("batchord_gate", defaul
 
 
 def current_gate() -> asyncio.Semaphore | None:
-    """The gate that bounds the calls made from here, or None."""
+    """Return the gate that bounds calls from the current context, or None."""
     return _gate.get()
 
 
 def gated_context(limit: int | None) -> Context:
-    """A copy of the current context whose calls are bounded by `limit` (None: not bounded)."""
+    """Copy the current context and bound its calls by `limit` (None: not bounded)."""
     context = copy_context()
     context.run(_gate.set, None if limit is None else asyncio.Semaphore(limit))
     return context

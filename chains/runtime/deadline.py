@@ -15,7 +15,7 @@ _current: ContextVar["Deadline | None"] = ContextVar("batchord_deadline", defaul
 
 
 def current_deadline() -> "Deadline | None":
-    """The deadline of the item that this code runs for, or None."""
+    """Return the deadline of the current item, or None."""
     return _current.get()
 
 

@@ -79,7 +79,7 @@ def _key(step: Repeatable[Any], input: Any, options: Mapping[str, Any]) -> str |
 
 
 def idempotency_key(request: Any) -> str | None:
-    """What names this request to a provider, the same in each attempt: `BATCH:INDEX:DIGEST`.
+    """Return the name of a request, the same in each attempt: `BATCH:INDEX:DIGEST`.
 
     None outside of a submitted batch.
     """

@@ -90,12 +90,12 @@ def scope(run: ItemContext | None = None) -> Iterator[ItemContext]:
 
 
 def current_run() -> ItemContext | None:
-    """The run that this code belongs to, or None."""
+    """Return the item context of the running code, or None."""
     return _current.get()
 
 
 def run_of(context: Context) -> ItemContext | None:
-    """The run that code in this context belongs to, or None."""
+    """Return the item context in this `contextvars` context, or None."""
     return context.get(_current)
 
 

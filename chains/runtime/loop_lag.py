@@ -49,6 +49,6 @@ class LoopLag:
 
 
 def lag_of(loop: asyncio.AbstractEventLoop) -> LoopLag | None:
-    """The loop's lag, where it is measured."""
+    """Return the lag meter of a loop, or None if the loop is not measured."""
     found = getattr(loop, "lag", None)
     return found if isinstance(found, LoopLag) else None

@@ -147,8 +147,7 @@ class LoopThread:
         return self._pools[depth]
 
     def stop(self) -> None:
-        """Cancel what runs, close what was opened on the loop, and end it; a later call starts
-        another."""
+        """Cancel running tasks, close resources and end the loop; a later call starts another."""
         with self._lock:
             loop, thread, pools = self._loop, self._thread, self._pools
             alive = loop is not None and self._pid == os.getpid()
@@ -260,7 +259,7 @@ _default_lock = threading.Lock()
 
 
 def default_loop() -> LoopThread:
-    """The process's loop thread: what `invoke` and `batch` run on."""
+    """Return the process's loop thread, on which `invoke` and `batch` run."""
     return _default
 
 

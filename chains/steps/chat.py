@@ -144,7 +144,7 @@ class Chat(LLMStep[Answer]):
 
 
 def _of_parts(parts: list[Any]) -> tuple[str | None, str | None]:
-    """The text and the refusal that the parts of a content are; what was thought is left out."""
+    """Return the text and the refusal in a content's parts; reasoning is left out."""
     texts = [
         part if isinstance(part, str) else part.get("text") for part in parts if _is_text(part)
     ]

@@ -1,5 +1,6 @@
-"""Chains that one request of a provider's Batch API can stand for: the request of an input, and the
-output of an answer, hours apart and maybe in two processes.
+"""Chains with exactly one request, which a provider's Batch API can run.
+
+The request is built and its answer is read hours apart, maybe in two processes.
 """
 
 from abc import ABC, abstractmethod
@@ -27,15 +28,15 @@ class OfflineCall(ABC):
 
     @abstractmethod
     def request(self, input: Any) -> dict[str, Any]:
-        """The body of the request for this input, or an error as the step itself raises it."""
+        """Build the body of the request for this input; raise the errors that the step raises."""
 
     @abstractmethod
     def read(self, body: Any) -> Any:
-        """The output that the body of an answer is, or an error as the step itself raises it."""
+        """Convert the body of an answer to the output; raise the errors that the step raises."""
 
     @abstractmethod
     def asked_for(self) -> str:
-        """The model that its requests name."""
+        """Return the model that its requests name."""
 
     def why_not_offline(self) -> str | None:
         """Why its requests cannot be lines of a file; None: they can."""
@@ -52,7 +53,7 @@ class Offline(NamedTuple):
     after: Steps[tuple[str, Runnable[Any, Any]]] = ()
 
     async def request(self, input: Any, config: RunnableConfig | None = None) -> dict[str, Any]:
-        """The body of the request for this input."""
+        """Run the steps before the call and build the body of its request."""
         value = await through(self.before, input, config)
         try:
             return self.call.request(value)
@@ -61,7 +62,7 @@ class Offline(NamedTuple):
             raise
 
     async def output(self, body: Any, config: RunnableConfig | None = None) -> Any:
-        """The chain's output for the body of an answer."""
+        """Read an answer's body, run the steps after the call and return the chain's output."""
         try:
             value = self.call.read(body)
         except Exception as error:
@@ -71,7 +72,7 @@ class Offline(NamedTuple):
 
 
 def offline(chain: Runnable[Any, Any]) -> Offline:
-    """The chain, taken apart around its one call.
+    """Split a chain around its only call.
 
     Raises:
         NotOffline: it is not exactly one call, with prompts and functions before and after it.

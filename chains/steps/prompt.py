@@ -41,7 +41,7 @@ class Template:
         self.fields = tuple(dict.fromkeys(field for _, field in self._parts if field is not None))
 
     def render(self, values: Mapping[str, Any]) -> str:
-        """The text with each field's value put in once; a value is never read as a template."""
+        """Fill in each field's value once; a value is never read as a template."""
         return "".join(
             literal + ("" if field is None else _text_of(values[field]))
             for literal, field in self._parts
@@ -49,12 +49,15 @@ class Template:
 
 
 class Prompt(Step[Any, Any]):
-    """`Prompt("... {field} ...")` yields text, `Prompt([("system", "..."), ("user", "...")])` a
+    """A template that renders a text or a list of chat messages.
+
+    `Prompt("... {field} ...")` yields text, `Prompt([("system", "..."), ("user", "...")])` a
     list of chat messages (`{"role", "content"}`). Roles are system, developer, user (LangChain's
     human) and assistant (ai); ValueError for any other.
 
-    The input is a mapping that has the fields; if there is only one field, any other value is the
-    value of that one. Documents are rendered as their texts with a blank line between.
+    The input is a mapping that has the fields. If the template has only one field, any input that
+    is not a mapping is that field's value. Documents are rendered as their texts, with a blank line
+    between.
     """
 
     is_call = False
@@ -129,7 +132,7 @@ def _text_of(value: Any) -> str:
 
 
 def _document_text(value: Any) -> str | None:
-    """The text of a document, ours or LangChain's, or of the JSON that it is on its way."""
+    """Return the text of a document (ours, LangChain's, or either as JSON), or None."""
     if isinstance(value, Mapping):
         # As JSON a document has its fields and, of LangChain's, an id and its type.
         for name, fields in _DOCUMENTS.items():

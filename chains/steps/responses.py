@@ -133,7 +133,7 @@ class Responses(LLMStep[Answer]):
 
 
 def _parts(output: Any) -> Iterator[Mapping[str, Any]]:
-    """What the messages of an answer are made of, but for remarks on the way to it."""
+    """Yield the content parts of an answer's final messages."""
     for item in output:
         if item["type"] == "message" and item.get("phase") in (None, "final_answer"):
             yield from item["content"]

@@ -60,7 +60,7 @@ class Structure(Generic[T]):
         return dict(strict(found))
 
     def form(self, how: str) -> dict[str, Any] | None:
-        """What the provider is asked for, by its `type`; None: nothing, the prompt says it."""
+        """Return the response format to ask the provider for; None if the prompt describes it."""
         if how == "prompt":
             return None
         if how == "json_object":
@@ -114,7 +114,7 @@ class Structure(Generic[T]):
         return value
 
     def plain(self, answer: T) -> Any:
-        """The answer as JSON types, as it is recorded; else ChainError."""
+        """Convert an answer to the JSON types that are recorded, or raise ChainError."""
         return plain(self._adapter, answer)
 
 

@@ -17,7 +17,7 @@ class Index(Protocol):
     """Vectors that can be searched; positions are those of the rows it was made from."""
 
     def search(self, vector: Floats, k: int) -> list[int]:
-        """The positions of the (at most) `k` nearest rows, nearest first, ties by position."""
+        """Return the positions of up to `k` nearest rows, nearest first, ties by position."""
         ...
 
 

@@ -89,7 +89,7 @@ def _vector(value: Any) -> "Vector | ChainError":
 
 
 def _decoded(text: str) -> Vector:
-    """The numbers as the API sends them: little-endian float32 in base64."""
+    """Decode the API's numbers: little-endian float32 in base64."""
     import numpy as np  # on first use: a producer never needs it
 
     numbers: Vector = np.frombuffer(base64.b64decode(text, validate=True), "<f4").tolist()

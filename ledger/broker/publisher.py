@@ -128,7 +128,7 @@ def publish_tasks(
 
 
 def queue_of(settings: Settings, lane: int, shard: int) -> str:
-    """The queue of a shard: that of its batch's lane, and for the first one of each batch another.
+    """Return a shard's queue: its batch's lane, or the first queue for the first shard.
 
     Workers take from all queues by turns. So a new batch begins at once however much of others is
     waiting, and one that has few items in the queue, as it may, does not wait behind one that has

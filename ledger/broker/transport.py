@@ -154,7 +154,7 @@ class Transport(kombu_redis.Transport):
 
 
 def _tag(message: Any) -> str:
-    """The tag of what may be a message; one of `MALFORMED` if it has none."""
+    """Return a message's delivery tag; raise an error of `MALFORMED` if it has no valid tag."""
     tag = message["properties"]["delivery_tag"]
     if not isinstance(tag, str):
         raise TypeError(type(tag))

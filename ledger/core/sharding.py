@@ -61,7 +61,7 @@ class Shard:
     again: bool = False
 
     def tasks(self) -> list[range]:
-        """The items of each task."""
+        """Return the items of each task."""
         step = self.items_per_task
         return [range(at, min(at + step, self.stop)) for at in range(self.start, self.stop, step)]
 
@@ -70,7 +70,7 @@ class Shard:
         return -(-len(items) // self.items_per_slot)
 
     def tasks_of(self, indexes: Iterable[int]) -> list[range]:
-        """The items of each task that carries one of these, in order."""
+        """Return, in order, the items of each task that carries any of `indexes`."""
         step = self.items_per_task
         starts = sorted({index - (index - self.start) % step for index in indexes})
         return [range(at, min(at + step, self.stop)) for at in starts]

@@ -72,8 +72,10 @@ class BatchControl:
         return status
 
     def expire(self, record: BatchRecord) -> bool:
-        """Begin to end a batch whose completion window is over; False if it is not, or if each of
-        its items has an outcome."""
+        """Begin to end a batch whose completion window is over.
+
+        False if the window is not over, or if each item has an outcome.
+        """
         keys = self._store.keys.batch(record.id)
         return bool(self._store.run("expire", [keys.meta, keys.events], EVENTS_KEPT))
 

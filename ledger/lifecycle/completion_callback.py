@@ -151,5 +151,5 @@ def publish_callback(app: Celery, store: BatchStore, batch_id: str) -> bool:
 
 
 def callback_task_id(batch_id: str) -> str:
-    """The Celery task id of what a batch calls at its end: always the same."""
+    """Return the Celery task id of a batch's completion callback, always the same."""
     return f"{batch_id}:on-complete"

@@ -120,7 +120,7 @@ class BatchSearch:
     def _scan(
         self, index: str, start: int, limit: int, statuses: frozenset[BatchStatus], text: str
     ) -> tuple[list[str], str | None, bool]:
-        """The ids that fit, the last one that was looked at, and whether there are more."""
+        """Return the ids that match, the last id that was looked at, and whether more follow."""
         found: list[str] = []
         last, looked = None, 0
         size = _CHUNK if statuses or text else limit
@@ -157,7 +157,7 @@ class BatchSearch:
         ]
 
     def _behind(self, index: str, after: str | None) -> int:
-        """The place in the index behind a batch."""
+        """Return the position in the index behind the batch `after`."""
         if after is None:
             return 0
         if not is_batch_id(after):

@@ -233,8 +233,7 @@ class BatchStore(RedisConnection):
         return int(self.run("gather", names, shard, EVENTS_KEPT))
 
     def route(self, batch_id: str) -> tuple[int, int]:
-        """Return the priority and the lane of a batch's messages; a batch that is gone has the
-        last priority."""
+        """Return the priority and the lane of a batch's messages; last priority if it is gone."""
         with self.talking():
             found: Any = self.redis.hmget(self.keys.batch(batch_id).meta, "priority", "lane")
         priority, lane = found
@@ -272,14 +271,14 @@ class BatchStore(RedisConnection):
         return bool(self.run("retry_begin", names, batch_id, self._lease_ms, EVENTS_KEPT, token))
 
     def _lasting(self, batch_id: str, total: int, key: str | None) -> list[str]:
-        """The index of live batches, and all that lives as long as the batch."""
+        """Return the index of live batches and all keys that live as long as the batch."""
         keys = self.keys.batch(batch_id)
         first = [keys.meta, keys.events, keys.notices, keys.stats]
         rest = [name for name in keys.every(total) if name not in first]
         return [self.keys.active, *first, *rest, *self._named(key)]
 
     def _named(self, key: str | None) -> list[str]:
-        """The idempotency key, if there is one."""
+        """Return the key of the idempotency key, if there is an idempotency key."""
         return [] if key is None else [self.keys.idempotency(key)]
 
     def retry_shards(
@@ -301,8 +300,10 @@ class BatchStore(RedisConnection):
             yield from map(int, self.run_all(calls))
 
     def retry_moved(self, batch_id: str, token: str) -> int:
-        """Return how many items `retry_shards` has moved since `reopen` with this token; -1: it is
-        not in force."""
+        """Count the items that `retry_shards` has moved since `reopen` with this token.
+
+        -1: the token is not in force.
+        """
         with self.talking():
             found: Any = self.redis.hmget(self.keys.batch(batch_id).meta, "retrier", "retry_moved")
         return int(found[1] or 0) if found[0] == token else -1

@@ -72,7 +72,7 @@ def totals(store: BatchStore, live: Sequence[str]) -> dict[str, ChainTotals]:
 
 
 def _more(meta: Any, stats: Any) -> tuple[str | None, dict[str, int]]:
-    """The chain of a live batch, and what it has come to since its last end."""
+    """Return a live batch's chain, and its counts since it last ended."""
     chain, summed, *numbers = meta
     before = _pairs(summed or "")
     found = zip(_SUMMED, [*numbers, *stats], strict=True)

@@ -104,7 +104,7 @@ E = TypeVar("E", bound=Exception)
 
 
 def _behind(error: BaseException | None, kind: type[E]) -> E | None:
-    """The error of this kind that led to `error`, if there is one."""
+    """Return the first error of this kind among `error` and its causes, or None."""
     while error is not None and not isinstance(error, kind):
         error = error.__cause__ or error.__context__
     return error
@@ -257,7 +257,7 @@ class RedisConnection:
             return [self._refusal(each) for each in pipe.execute(raise_on_error=False)]
 
     def _refusal(self, reply: Any) -> Any:
-        """The reply; ours for an error of Redis that is about this call alone, else raise it."""
+        """Return the reply, or LedgerRefused for an error of this call alone; raise others."""
         if not isinstance(reply, redis.RedisError):
             return reply
         try:

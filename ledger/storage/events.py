@@ -81,7 +81,7 @@ class EventReader:
         return [progress]
 
     def _passed(self, statuses: list[BatchStatus], record: BatchRecord) -> list[BatchEvent]:
-        """The statuses that the batch has passed through, up to the one that it has."""
+        """Return events for the batch's statuses up to its current status."""
         events: list[BatchEvent] = []
         before = self._status
         # An end in between was undone by a retry since: the last event alone says that it is over.

@@ -56,7 +56,7 @@ class Outbox:
         return None if found is None else str(found)
 
     def callback_keys(self, batch_id: str) -> list[str]:
-        """What `publish_once` needs to know beside the message: two keys, and a member."""
+        """Return the two keys and the member that `publish_once` needs beside the message."""
         keys = self._store.keys.batch(batch_id)
         return [keys.notices, self._index, f"{batch_id} {ON_COMPLETE}"]
 
@@ -92,11 +92,11 @@ class Outbox:
         return OutboxEntry(member, record, int(end), int(nth), url or None)
 
     def done(self, notice: OutboxEntry) -> None:
-        """It has been told, or nobody will hear it."""
+        """Remove an entry that was delivered, or that is given up."""
         self._end(notice, -1)
 
     def put_off(self, notice: OutboxEntry, seconds: float) -> None:
-        """The try has failed; the next one is due then."""
+        """Record a failed try; the next is due in `seconds`."""
         self._end(notice, int(seconds * 1000))
 
     def _end(self, notice: OutboxEntry, wait_ms: int) -> None:

@@ -26,7 +26,7 @@ class CachedOutputs:
         self._threads = threads
 
     async def get(self, name: str) -> str | None:
-        """The output of this name, as JSON; None if there is none, or nobody knows."""
+        """Return the cached output of this name, as JSON; None if it is missing or unreachable."""
         return await self._asked(lambda: self._cache.get(name))
 
     async def put(self, name: str, output: str) -> None:
@@ -42,8 +42,9 @@ class CachedOutputs:
 
 
 def name_of(chain: RegisteredChain, claim: Claim) -> str | None:
-    """Name the output of this input: by the chain, its version, what its steps are set to, the
-    input as JSON, and what of its config may decide on an output.
+    """Name the output by chain, version, step settings, the input as JSON, and the config.
+
+    Tags and run name are left out. None, and no cache, if the settings have no JSON form.
 
     None if the steps are set to what is no JSON: such a chain has no cache.
     """

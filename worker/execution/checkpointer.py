@@ -101,7 +101,7 @@ class Checkpointer:
 
 
 def checkpoint(claim_request: ClaimRequest, run: ItemContext) -> Checkpoint:
-    """What the run has given since the last word of it, and all that it has used."""
+    """Make a checkpoint: step outputs since the last checkpoint, and all usage so far."""
     return Checkpoint(
         claim_request=claim_request,
         steps="" if run.kept is None else run.kept.news(),

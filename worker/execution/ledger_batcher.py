@@ -144,5 +144,5 @@ class LedgerBatcher:
 
 
 def _split(asked: list[T]) -> tuple[list[T], list[T]]:
-    """What goes with this round trip, and what with the next."""
+    """Split the list into this round trip's part and the rest."""
     return asked[:MOST_AT_ONCE], asked[MOST_AT_ONCE:]

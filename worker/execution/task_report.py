@@ -29,7 +29,7 @@ class TaskReport:
         return bool(self.taken_over or self.refused.total() - self.refused["settled"])
 
     def failures(self) -> str:
-        """What Celery, Flower and the logs may know of them: codes, and never a message."""
+        """Format the failures for Celery, Flower and the logs: error codes, never a message."""
         total, failed = self.succeeded + self.failed.total(), self.failed.total()
         if total == 1:
             return next(iter(self.failed))

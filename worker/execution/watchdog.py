@@ -51,8 +51,10 @@ class Blocked:
 
 
 class Watchdog:
-    """Measures how late the loop is, says what blocks it, and calls `on_dead` once it does not turn
-    for `limit` seconds in which this thread could run: what stood still as a whole is not blocked.
+    """A thread that measures the event loop's lag and finds the code that blocks it.
+
+    Calls `on_dead` once the loop has not turned for `limit` seconds in which this thread could
+    run: a process that stood still as a whole is not blocked.
     """
 
     def __init__(
@@ -121,7 +123,7 @@ class Watchdog:
 
 
 def _blocked_by(thread: threading.Thread) -> Blocked | None:
-    """What the loop's thread runs now; None if it runs nothing of anybody's."""
+    """Return the code that the loop's thread runs now; None if it runs no item's code."""
     context, frames = running_code(sys._current_frames().get(thread.ident or 0))
     if context is None:
         return None

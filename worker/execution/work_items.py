@@ -38,7 +38,7 @@ class TaskState:
     ended_early: float = 0.0
 
     def claim_request(self, index: int) -> ClaimRequest:
-        """The item as the ledger is asked for it."""
+        """Build the ledger's claim request for an item."""
         return ClaimRequest(batch_id=self.batch_id, index=index, token=self.token)
 
     def item_ended(self, error: BaseException | None = None) -> None:

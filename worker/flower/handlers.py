@@ -74,7 +74,7 @@ class _AtTheDesk:
             raise HTTPError(_status_of(error), str(error)) from error
 
     async def find(self) -> dict[str, Any]:
-        """The page of batches that the query asks for."""
+        """Return the page of batches that the query asks for."""
         limit = self.get_argument("limit", PAGE, type=int)
         if not 1 <= limit <= MOST:
             raise HTTPError(400, f"limit is {limit}: it must be 1 to {MOST}")
@@ -159,7 +159,7 @@ class _Data(_Page):
     write_error = _in_plain_text
 
     def get_login_url(self) -> str:
-        """A script can't log in: it tells whoever looks at the page."""
+        """Raise 401 for a script, which can't log in: it shows the message on the page."""
         raise HTTPError(401, "Log in again: reload the page")
 
 
@@ -188,7 +188,7 @@ class BatchEvents(_Events):
 
 
 def _live_ones(found: dict[str, Any]) -> list[str]:
-    """The batches of a page that may still change."""
+    """Return the ids of a page's batches that may still change."""
     return [one["id"] for one in found["batches"] if not BatchStatus(one["status"]).ended]
 
 
@@ -209,7 +209,7 @@ class BatchData(_Data):
 
 
 class ListBatches(_Api):
-    """`GET /api/batches?limit=25&after=ID&status=in_progress,paused&text=...`"""
+    """`GET /api/batches?limit=25&after=ID&status=in_progress,paused&text=...`."""
 
     @authenticated
     async def get(self) -> None:
@@ -217,7 +217,7 @@ class ListBatches(_Api):
 
 
 class GetBatch(_Api):
-    """`GET /api/batches/ID`"""
+    """`GET /api/batches/ID`."""
 
     @authenticated
     async def get(self, batch_id: str) -> None:

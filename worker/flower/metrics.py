@@ -1,8 +1,7 @@
-"""Series about batches on Flower's `/metrics`, summed up by chain: gauges of those that have not
-ended, and counters of all.
+"""Series about batches on Flower's `/metrics`, summed up by chain.
 
-There are some dozens of series a chain, and no batch is a label: what a chain's name may be is
-bounded by who registers chains.
+Gauges are of live batches, counters of all batches. A chain has some dozens of series. No batch is
+a label, and only registered chains are.
 """
 
 import logging
@@ -149,7 +148,7 @@ class BatchMetrics:
         return []
 
     def collect(self) -> Iterable[Metric]:
-        """The latest look, as Prometheus has it."""
+        """Yield the latest figures as Prometheus metrics."""
         yield GaugeMetricFamily("batchord_up", "Whether the ledger could be read", self._up)
         yield GaugeMetricFamily(
             "batchord_live_batches",

@@ -157,7 +157,7 @@ class Queries:
         ]
 
     def _payloads(self, batch_id: str, indexes: list[int]) -> dict[int, dict[str, Any]]:
-        """What only the setting lets out: errors' messages, attempts, and the heads of inputs."""
+        """Return errors' messages, attempts and input beginnings, which a setting must allow."""
         found: dict[int, dict[str, Any]] = {}
         for item in self.reader.items_at(batch_id, indexes):
             [text] = self.reader.inputs(batch_id, [item.index])

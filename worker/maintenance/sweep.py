@@ -134,7 +134,10 @@ class Sweep:
             )
 
     def _hear(self) -> None:
-        """The server has answered, or has failed to: if that took long, nobody could renew."""
+        """Record that a Redis call returned; if it took too long, do not trust expired leases.
+
+        If it took longer than a renewal interval, workers could not renew their leases either.
+        """
         now = time.monotonic()
         if now - self._heard > self._settings.lease / RENEWALS:
             self._mistrust()

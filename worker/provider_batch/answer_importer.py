@@ -127,7 +127,7 @@ class AnswerImporter:
         return held
 
     async def _output(self, answer: Answer, claim: Claim) -> Any:
-        """The chain's output for this answer; what it has used is reported."""
+        """Convert an answer to the chain's output, and report its usage."""
         if answer.response is not None:
             report_usage(Usage(requests=1))
         try:

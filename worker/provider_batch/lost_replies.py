@@ -88,7 +88,7 @@ class LostReplies:
 
 
 def _best(found: list[ProviderBatch]) -> ProviderBatch:
-    """The batch that is nearest to its answers."""
+    """Return the batch that is nearest to its answers."""
     stopped = ("cancelled", "cancelling", "expired")
     return max(
         found,

@@ -242,7 +242,7 @@ class Reconciler:
         self._close(part)
 
     def _refused(self, part: ProviderPart, found: ProviderBatch) -> None:
-        """The provider has run nothing of it: it is sent once more, later or when someone acted."""
+        """Prepare to send a part again of which the provider has run nothing."""
         if self._stopping:
             self._close(part)
         elif found.code == _NO_ROOM:
@@ -259,7 +259,7 @@ class Reconciler:
             self._pause(PauseReason(code=error.code, message=explain(error).message))
 
     def _close(self, part: ProviderPart) -> None:
-        """The part is over: its complete shards are closed, and what is missing runs live.
+        """Close a part: its complete shards are closed, and its missing items run live.
 
         In this order: once all is dealt the sweep mends what a crash leaves, and a batch that has
         ended has no part that is out.

@@ -47,7 +47,7 @@ def custom_id(batch_id: str, index: int) -> str:
 
 
 def index_of(batch_id: str, name: str) -> int | None:
-    """The item that the provider knows so; None if it is none of this batch."""
+    """Parse a custom_id to an item's index; None if it is not of this batch."""
     batch, _, index = name.partition(":")
     return int(index) if batch == batch_id and _INDEX.fullmatch(index) else None
 
@@ -145,7 +145,7 @@ class RequestFileBuilder:
         return request
 
     def _lines(self, ran: list[Ran]) -> dict[int, bytes]:
-        """The lines of those that have a request, by index; one too long for any file has none."""
+        """Return the request lines by index; a request too long for any file becomes an error."""
         lines = {}
         for place, one in enumerate(ran):
             if one.ended is None or one.ended.error is not None:
@@ -159,7 +159,7 @@ class RequestFileBuilder:
         return lines
 
     def _too_long(self, one: Ran) -> Ran:
-        """The item again, claimed, with this as its error."""
+        """Run the claimed item once more, with `request_too_large` as its error."""
         error = ItemError(
             code="request_too_large",
             message=f"its request is larger than {self._settings.provider_bytes:,} bytes "
