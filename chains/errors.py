@@ -128,7 +128,7 @@ def prefix_step(error: BaseException, name: str) -> None:
 
 
 def step_of(error: BaseException) -> str | None:
-    """The path to the step that raised the error, e.g. `summary.Chat`."""
+    """Return the path to the step that raised the error, e.g. `summary.Chat`."""
     return ".".join(_path_of(error)) or None
 
 

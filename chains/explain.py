@@ -89,7 +89,7 @@ def _explained(error: BaseException) -> ErrorInfo:
 
 
 def bounded_raw(raw: object) -> str:
-    """The text, or the value as JSON where that can be, as an error keeps it."""
+    """Return text, or a value as JSON where possible, cut to an error's `raw` length."""
     try:
         text = raw if isinstance(raw, str) else json.dumps(raw, ensure_ascii=False, default=str)
     except Exception:  # noqa: BLE001
@@ -98,7 +98,7 @@ def bounded_raw(raw: object) -> str:
 
 
 def as_chain_error(error: BaseException) -> ChainError | None:
-    """The error in our own words, or None if it is none that we know; never raises."""
+    """Translate an exception to a ChainError, or None if it is unknown; never raises."""
     if isinstance(error, ChainError):
         return error
     try:
@@ -128,7 +128,7 @@ def _translated(error: BaseException) -> ChainError | None:
 
 
 def validation_message(error: pydantic.ValidationError) -> str:
-    """What did not fit and where, without the values."""
+    """Format the places and expectations of a validation error, without the values."""
     found = error.errors(include_url=False, include_context=False, include_input=False)
     parts = []
     for detail in found[:10]:
@@ -139,7 +139,7 @@ def validation_message(error: pydantic.ValidationError) -> str:
 
 
 def mask(text: str) -> str:
-    """The text without the configured API key, or anything that looks like one."""
+    """Mask the configured API key, and anything that looks like a key, in a text."""
     secret = os.environ.get("OPENAI_API_KEY", "")
     if len(secret) >= _MIN_SECRET:
         text = text.replace(secret, "***")
@@ -147,7 +147,7 @@ def mask(text: str) -> str:
 
 
 def whole_text(text: str) -> str:
-    """The text with U+FFFD in place of lone surrogates, which nothing can record."""
+    """Replace lone surrogates, which cannot be recorded, by U+FFFD."""
     return (
         text
         if text.isascii()

@@ -60,8 +60,7 @@ class RegisteredChain:
         return self._adapters.get("output")
 
     def validate_json(self, text: str) -> Any:
-        """The JSON text as the chain wants it (a model, say), or InvalidInput that says what is
-        wrong.
+        """Parse the JSON text to the chain's input type (a model, say), or raise InvalidInput.
 
         The message names places and expectations, never the value.
         """
@@ -186,7 +185,7 @@ class Registry:
             return entry
 
     def get(self, name: str) -> RegisteredChain:
-        """The chain of this name, or ChainNotFound."""
+        """Return the chain of this name, or raise ChainNotFound."""
         try:
             return self._chains[name]
         except KeyError:

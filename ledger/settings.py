@@ -184,11 +184,11 @@ class Settings(BaseSettings):
         return f"{self.queue}.first", *map(self.lane, range(LANES))
 
     def lane(self, number: int) -> str:
-        """The queue of a lane; gathers travel through the first one, too."""
+        """Return the queue of a lane; gathers travel through the first lane, too."""
         return f"{self.queue}.{number}" if number else self.queue
 
     def url(self) -> str:
-        """The Redis URL, password included: `redis_url`, else the server of `batchord up`.
+        """Return the Redis URL, password included: `redis_url`, else the server of `batchord up`.
 
         In the form that every client reads alike; see `batchord.ledger.core.redis_url`.
 

@@ -42,7 +42,7 @@ _clients: WeakKeyDictionary[
 
 
 async def client() -> "AsyncOpenAI":
-    """The running loop's client for the environment as it is now."""
+    """Return the running loop's client for the current environment."""
     loop = asyncio.get_running_loop()
     mine = _clients.setdefault(loop, {})
     settings = tuple(os.environ.get(name) for name in _VARIABLES)
@@ -58,7 +58,7 @@ async def client() -> "AsyncOpenAI":
 
 
 def _http_client() -> Any:
-    """The SDK's HTTP client, but for redirects: only those of a GET are followed.
+    """Make the SDK's HTTP client, which follows redirects of GET requests only.
 
     A POST that is redirected would go on as a GET, whose page would be taken for the answer.
     """
@@ -103,7 +103,7 @@ def translate() -> Iterator[None]:
 
 
 def model_name(given: str | None, variable: str, default: str | None = None) -> str:
-    """The model to ask: the one that was given, else the variable's, else the default.
+    """Return the model to ask: `given`, else the environment's, else the default.
 
     OperatorNeeded (`model_not_found`) if there is none: no item can succeed until one is named.
     """
@@ -114,20 +114,24 @@ def model_name(given: str | None, variable: str, default: str | None = None) -> 
 
 
 def named(request: Any) -> dict[str, str]:
-    """The header that names a request, the same in each attempt of its item: a provider that knows
-    it answers what it has answered before, and is not paid twice. None outside of a batch."""
+    """Return the header that names a request, the same in each attempt; empty outside of a batch.
+
+    A provider that knows the name repeats its earlier answer, which is not paid twice.
+    """
     key = idempotency_key(request)
     return {} if key is None else {"Idempotency-Key": key}
 
 
 def shared_cool_down(model: str) -> RateLimit | None:
-    """The limit of a model for which none was given, in a submitted batch: it counts nothing, and
-    lets all workers know when they are to call no more for a while."""
+    """Return the limit, in a submitted batch, of a model without an explicit limit.
+
+    It counts nothing; it lets all workers know of a cool-down.
+    """
     return cool_down_of(model) if keeping() else None
 
 
 def cool_down_of(model: str) -> RateLimit:
-    """The limit without numbers that all who ask for this model here have in common."""
+    """Return the limit without numbers that all calls of this model here share."""
     return _cool_down(os.environ.get("OPENAI_BASE_URL"), model)
 
 
@@ -143,7 +147,7 @@ def body_of(raw: Any) -> Any:
 
 
 def json_of(response: Any) -> Any:
-    """The JSON body of an HTTP response, in the charset that it declares.
+    """Parse the JSON body of an HTTP response, in the charset that it declares.
 
     Raises:
         RetryLater: `invalid_output`, it is not JSON; the next answer may be.
@@ -180,7 +184,7 @@ def raise_fault(body: Any, headers: Mapping[str, str] | None = None) -> None:
 
 
 def no_answer(body: Any) -> RetryLater:
-    """The error of an answer that lacks what its form has; the next one may be whole."""
+    """Make the error of an answer that lacks a required part; the next answer may be whole."""
     words = reason(body)
     said = f": {words}" if words else ", it lacks what its form has"
     return RetryLater(
@@ -213,7 +217,7 @@ def _too_deep(response: Any) -> ChainError:
 
 
 def paid(body: Any, asked: str, *, batch: bool = False) -> Usage:
-    """What an answer has used and cost: of the model that it names, else of the one asked for.
+    """Return the usage and cost of an answer, for the model that it names, else for `asked`.
 
     `batch`: it is one of a provider's batch.
     """
@@ -223,7 +227,7 @@ def paid(body: Any, asked: str, *, batch: bool = False) -> Usage:
 
 
 def _tokens_used(body: Any) -> Usage:
-    """The tokens that an answer's body reports; what it does not report is None."""
+    """Return the tokens that an answer's body reports; a count that is missing is None."""
     usage = body.get("usage") if isinstance(body, dict) else None
     if not isinstance(usage, dict):
         return Usage()

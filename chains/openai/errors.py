@@ -32,7 +32,7 @@ _CURES = {
 
 
 def translation(error: BaseException) -> ChainError | None:
-    """The error of the SDK in our words, most specific first; None if it is not of the SDK."""
+    """Translate an error of the SDK, most specific first; None if it is not of the SDK."""
     match error:
         case openai.APIStatusError():
             return _of_status(error)
@@ -74,8 +74,7 @@ _NO_ANSWERS = (
 
 
 def _of_langchain(error: Exception) -> ChainError | None:
-    """What langchain-openai raises for errors inside of an answer, with the error as its argument;
-    None for any other error."""
+    """Translate langchain-openai's exception for an error inside of an answer; else None."""
     said: Any = error.args[0] if len(error.args) == 1 else None
     if isinstance(error, ValueError) and type(said).__module__.startswith("openai."):
         said = said.model_dump()
@@ -116,7 +115,7 @@ def _of_status(error: openai.APIStatusError) -> ChainError:
 
 
 def _body_of(error: openai.APIStatusError) -> Any:
-    """The whole body, as JSON if it is that; the SDK keeps a part of it."""
+    """Return the whole body, parsed if it is JSON; the SDK keeps only a part of it."""
     try:
         text = error.response.text
     except Exception:  # noqa: BLE001
@@ -128,7 +127,7 @@ def _body_of(error: openai.APIStatusError) -> Any:
 
 
 def of_fault(fault: Fault, raw: str, after: float | None = None) -> ChainError:
-    """The error that the body of an answer with status 200 names, as its own code says."""
+    """Make the error that the body of an answer with status 200 names, by its own code."""
     made = of_status(
         fault.status or _NO_CODE,
         fault.said,
@@ -142,7 +141,7 @@ def of_fault(fault: Fault, raw: str, after: float | None = None) -> ChainError:
 def of_status(
     status: int, said: Mapping[str, Any], *, otherwise: str, after: float | None = None
 ) -> ChainError:
-    """The error of an answer with this status, whose body says so; `otherwise` if it is silent."""
+    """Make the error of an answer with this status and body; `otherwise`: without a message."""
     # The provider's own words, without the SDK's "Error code: 400 - " before them.
     words, code = said.get("message"), said.get("code")
     message = mask(words if isinstance(words, str) and words else otherwise)
@@ -190,8 +189,10 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
-    """Seconds that the answer asks to wait (`retry-after-ms`, `retry-after` in seconds or as a
-    date), however long; None if it does not say, or says nothing sensible."""
+    """Return the seconds that the answer asks to wait, or None if it has no valid time.
+
+    Read from `retry-after-ms`, or `retry-after` in seconds or as a date.
+    """
     for name, divisor in (("retry-after-ms", 1000.0), ("retry-after", 1.0)):
         try:
             seconds = float(headers.get(name) or "")

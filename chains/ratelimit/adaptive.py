@@ -52,14 +52,14 @@ class Adaptive:
         self._settling = 0.0
 
     def begin(self) -> Cohort:
-        """A call begins; its answer is told with this."""
+        """Count a call that begins; pass the cohort to `answered`."""
         if self._cohort.begun == COHORT:
             self._cohort = Cohort()
         self._cohort.begun += 1
         return self._cohort
 
     def answered(self, cohort: Cohort, now: float, seconds: float, in_flight: int) -> None:
-        """A call was answered that took so long, beside so many others."""
+        """Record the seconds that a call took beside `in_flight` calls."""
         cohort.seconds.append(seconds)
         if len(cohort.seconds) == HALF and self._is_slow(max(cohort.seconds)):
             if self.decrease(now, in_flight):
@@ -77,7 +77,7 @@ class Adaptive:
         return False
 
     def decrease(self, now: float, in_flight: int) -> bool:
-        """A call was refused, or they have become slow; False if that was known already."""
+        """Lower the bound after a refusal or a slowdown; False if it was lowered just before."""
         if now < self._settling:
             return False
         self._settling = now + max(self._usual, 0.1)

@@ -87,8 +87,9 @@ class AdmissionQueue:
         self._woken: asyncio.Event | None = None
 
     async def enter(self, tokens: int, batch: Hashable) -> int:
-        """Return when a call may be made that is guessed to use so many tokens; then `leave` must
-        come. What is returned is what was reserved: never less, and more if guesses were too low.
+        """Wait until a call of about `tokens` tokens may be made; return the reserved tokens.
+
+        `leave` must follow. More than `tokens` is reserved if guesses have been too low.
         """
         if self._is_free and not self._waiting and self._room >= 1 and self._now() >= self._may_ask:
             self._held += 1
@@ -108,8 +109,10 @@ class AdmissionQueue:
         return call.reserved
 
     def learn(self, guessed: int, used: int) -> None:
-        """Reserve more from now on if more is used than was guessed: nobody guesses how long an
-        answer will be, and what is charged afterwards comes late by as long as a call takes."""
+        """Reserve more from now on if calls use more than was guessed.
+
+        Answers have unknown lengths, and a later charge comes a whole call too late.
+        """
         self._guessed = MEMORY * self._guessed + guessed
         self._used = MEMORY * self._used + used
 
@@ -119,15 +122,15 @@ class AdmissionQueue:
         return max(0.0, self._cooling - self._now())
 
     def begin(self) -> Cohort:
-        """A call that `enter` has allowed begins now."""
+        """Count a call, admitted by `enter`, that begins."""
         return self._adaptive.begin()
 
     def answered(self, cohort: Cohort, seconds: float) -> None:
-        """It was answered, after so many seconds; `leave` comes next."""
+        """Record the seconds that a call took; `leave` follows."""
         self._adaptive.answered(cohort, self._now(), seconds, self._held)
 
     def refused(self) -> None:
-        """A call was refused, as there are too many of them; `leave` comes next."""
+        """Record that the provider refused a call for too many calls; `leave` follows."""
         self._adaptive.decrease(self._now(), self._held)
 
     @property
@@ -136,7 +139,7 @@ class AdmissionQueue:
         return self._adaptive.allowed - self._held - len(self._pending)
 
     def leave(self, reserved: int, used: int | None) -> None:
-        """A call has ended, and has used so many tokens; None: who knows, so what it reserved."""
+        """Release a call's place and correct its reservation; `used` None: as reserved."""
         self._held -= 1
         self._correct(reserved, used)
         if self._limit.concurrency is not None:

@@ -26,7 +26,7 @@ _batch: ContextVar[Hashable] = ContextVar("batchord_turns_of", default=None)
 
 
 def current_batch() -> Hashable:
-    """The batch that this code runs for, or None."""
+    """Return the batch of the running code, or None."""
     return _batch.get()
 
 

@@ -90,12 +90,14 @@ class Embed(Step[Any, Any], OfflineCall):
         return list(texts)
 
     def asked_for(self) -> str:
-        """The model that requests name."""
+        """Return the model that requests name."""
         return client.model_name(self._model, "OPENAI_EMBEDDING_MODEL", DEFAULT_MODEL)
 
     def request(self, input: Any) -> dict[str, Any]:
-        """The body of a request for this text; not for a list, which an answer would not tell from
-        its only text."""
+        """Build the body of a request for one text.
+
+        A list is refused: the answer would not tell it from its only text.
+        """
         if not isinstance(input, str):
             raise InvalidInput(
                 f"{self.name} takes one text an item in a provider's batch, not "
@@ -107,7 +109,7 @@ class Embed(Step[Any, Any], OfflineCall):
         return {**known, **options, "input": self._texts(input)}
 
     def read(self, body: Any) -> Vector:
-        """The vector that an answer's body has."""
+        """Return the vector in an answer's body."""
         client.raise_fault(body)
         [found] = vectors_of(body, 1)
         if isinstance(found, ChainError):

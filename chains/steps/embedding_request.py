@@ -150,7 +150,7 @@ class EmbeddingRequest:
         return next(iter([*passing, found]))
 
     async def _probe(self, wanted: Sequence[Wanted]) -> Vector | Exception:
-        """The vector of a harmless text, asked for on behalf of these; or why there is none."""
+        """Embed a harmless text on behalf of `wanted`; return its vector or the error."""
         try:
             mode = Mode(retried=False, bounded=True)
             [found] = await self._ask([PROBE], wanted, mode, self._spend)
@@ -210,7 +210,7 @@ def _copy_of(error: Exception) -> Exception:
 
 
 def share_out(usage: Usage, weights: Sequence[int]) -> list[Usage]:
-    """The usage of one request for each of its texts: they sum up to it exactly.
+    """Divide the usage of one request among its texts; the shares sum up to it exactly.
 
     Tokens and cost go by weight, what counts requests and their waits goes to the first.
     """

@@ -93,19 +93,19 @@ class LLMStep(Step[Any, Answer], OfflineCall, Generic[Answer]):
 
     @abstractmethod
     def _create(self, client: "AsyncOpenAI") -> Callable[..., Awaitable[Any]]:
-        """The method of the SDK that sends a request, and gives its raw response."""
+        """Return the SDK's method that sends a request and returns its raw response."""
 
     @abstractmethod
     def _form_of(self, options: Mapping[str, Any]) -> Any:
-        """The form that these options ask an answer to have; None: they do not."""
+        """Return the answer format that these options ask for, or None."""
 
     @abstractmethod
     def _asks_for(self, form: dict[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
-        """The options that ask for an answer of this form: its `type`, and what belongs to it."""
+        """Build the options that ask for an answer of this form: its `type` and its settings."""
 
     @abstractmethod
     def _reply(self, body: Any) -> Reply:
-        """What the body says; LookupError, TypeError or AttributeError if it is no answer."""
+        """Parse an answer's body; LookupError, TypeError or AttributeError if it is invalid."""
 
     async def _run(self, input: Any, config: RunnableConfig, **options: Any) -> Answer:
         _refuse_lost(options)
@@ -193,7 +193,7 @@ class LLMStep(Step[Any, Answer], OfflineCall, Generic[Answer]):
         return body
 
     def _request(self, options: dict[str, Any]) -> dict[str, Any]:
-        """The arguments of a request but for the conversation."""
+        """Build the arguments of a request, without the conversation."""
         request = {"model": client.model_name(self._model, "OPENAI_MODEL"), **options}
         if self._structure is None or self._form_of(self._sent(options)) is not None:
             return request
@@ -201,7 +201,7 @@ class LLMStep(Step[Any, Answer], OfflineCall, Generic[Answer]):
         return request if form is None else request | self._asks_for(form, options)
 
     def _conversation(self, input: Any, options: Mapping[str, Any]) -> list[Message]:
-        """The messages for this input, with the schema where no option has it."""
+        """Build the messages for this input, with the schema unless an option carries it."""
         messages = self._messages(input)
         by_option = self._structured_output == "json_schema"
         if self._structure is None or by_option or self._form_of(self._sent(options)) is not None:
@@ -231,14 +231,14 @@ class LLMStep(Step[Any, Answer], OfflineCall, Generic[Answer]):
             )
 
     def request(self, input: Any) -> dict[str, Any]:
-        """The body of the request for this input, as it goes over the wire."""
+        """Build the body of the request for this input, as it goes over the wire."""
         request = self._request(self._options)
         body = {key: value for key, value in request.items() if key not in _OF_SENDING}
         extra = request.get("extra_body") or {}
         return {**body, self.conversation: self._conversation(input, self._options), **extra}
 
     def read(self, body: Any) -> Any:
-        """The output that an answer's body is, or ChainError."""
+        """Convert an answer's body to the output, or raise ChainError."""
         client.raise_fault(body)
         reply = self._read(body)
         if self._structure is None:
@@ -251,7 +251,7 @@ class LLMStep(Step[Any, Answer], OfflineCall, Generic[Answer]):
         raise ChainError(problem, code="invalid_output", raw=text)
 
     def asked_for(self) -> str:
-        """The model that requests name."""
+        """Return the model that requests name."""
         return client.model_name(self._model, "OPENAI_MODEL")
 
     def why_not_offline(self) -> str | None:
@@ -275,7 +275,7 @@ class LLMStep(Step[Any, Answer], OfflineCall, Generic[Answer]):
         return reply._replace(text=None if reply.text is None else whole_text(reply.text))
 
     def _larger(self, request: dict[str, Any]) -> dict[str, Any] | None:
-        """The request with twice its limit; None if it has none of its own."""
+        """Double the request's token limit; None if the request sets no limit."""
         for name in self.limits:
             if isinstance(request.get(name), int):
                 return {**request, name: 2 * request[name]}
@@ -301,7 +301,7 @@ class LLMStep(Step[Any, Answer], OfflineCall, Generic[Answer]):
         )
 
     def _said(self, text: str) -> Message:
-        """An answer of the model's, as it stands in a conversation."""
+        """Make the assistant message of an answer in a conversation."""
         return {"role": "assistant", "content": text}
 
     def _is_message(self, value: Any) -> bool:
@@ -343,7 +343,7 @@ def _texts(content: Any) -> Iterable[str]:
 
 
 def _whole(reply: Reply) -> str:
-    """The text of an answer that must be complete to be read."""
+    """Return the text of an answer that must be complete to be parsed, or raise ChainError."""
     # What says nothing at its end is an empty answer, which does not fit: it is asked for again.
     silent = reply.text is None and reply.finish in ("stop", "completed") and not reply.refusal
     text = "" if silent else _usable(reply)
@@ -355,7 +355,7 @@ def _whole(reply: Reply) -> str:
 
 
 def _usable(reply: Reply) -> str:
-    """The text of an answer, or ChainError."""
+    """Return the text of an answer, or raise ChainError."""
     if reply.refusal:
         raise ChainError(f"the model refused: {reply.refusal}", code="refusal")
     if reply.finish == "content_filter":

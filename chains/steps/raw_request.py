@@ -210,14 +210,14 @@ def _raise_incomplete(body: Any) -> None:
 
 
 def _kept(response: Any, error: ChainError) -> str:
-    """The answer that is this error; one that is no answer has not the status of a good one."""
+    """Format the answer behind an error; an invalid answer does not keep its good status."""
     good = error.code in ("length", "content_filter")
     status = error.http_status or (200 if good else 502)
     return _answer_text(response, status)
 
 
 def _refusal(error: Exception) -> str | None:
-    """The answer that is this error; None if there was none."""
+    """Format the answer behind an error; None if the error has no response."""
     response = getattr(error, "response", None)
     if response is None:
         return None
@@ -225,7 +225,7 @@ def _refusal(error: Exception) -> str | None:
 
 
 def _answer_text(response: Any, status: int) -> str:
-    """The answer as JSON; a body that is no JSON, or is too long, is a text of its beginning."""
+    """Format the answer as JSON; an invalid or too long body becomes the beginning of its text."""
     try:
         body = response.json()
         text = json.dumps({**_answer(response, body), "status_code": status}, ensure_ascii=False)

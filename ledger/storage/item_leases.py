@@ -202,8 +202,10 @@ class ItemLeases:
         return [int(index) for index in self._store.run(call.name, call.keys, *call.args)]
 
     def beat_all(self, held: Mapping[str, Mapping[int, str]]) -> dict[str, list[int]]:
-        """As `beat`, for several batches in one round trip; the leases of one that is damaged run
-        out."""
+        """Renew leases of several batches in one round trip; return the lost items of each.
+
+        The leases of a damaged batch run out.
+        """
         calls = {batch_id: self._beat(batch_id, items) for batch_id, items in held.items()}
         answers, _ = self._run_each(calls)
         return {batch_id: [int(index) for index in lost] for batch_id, lost in answers.items()}
@@ -355,7 +357,7 @@ class ItemLeases:
 
 
 def _told_of(calls: Iterable[str], answers: Iterable[Any]) -> Refused:
-    """The batches whose call has failed, by the answers; each is told of in the log."""
+    """Log the calls that failed, and return their errors by batch."""
     refused = {
         batch_id: answer
         for batch_id, answer in zip(calls, answers, strict=False)
@@ -376,7 +378,7 @@ def _usage_args(usage: Mapping[str, int]) -> list[str | int]:
 
 
 def _by_page(asked: Sequence[ClaimRequest | Settlement]) -> dict[tuple[str, int], list[int]]:
-    """The places of what was asked, by batch and page: a call is about one page."""
+    """Group positions of `asked` by batch and page, as a call is about one page."""
     pages: dict[tuple[str, int], list[int]] = defaultdict(list)
     for place, one in enumerate(asked):
         pages[one.batch_id, page_of(one.index)].append(place)
@@ -415,7 +417,7 @@ def _claimed(
 
 
 def _split(text: str) -> tuple[dict[str, Any], str]:
-    """The head of an input and its JSON text, which is no JSON if the head is damaged."""
+    """Split a stored input into its head and its JSON text; empty if the head is damaged."""
     try:
         return split_head(text)
     except ValueError:
@@ -423,7 +425,7 @@ def _split(text: str) -> tuple[dict[str, Any], str]:
 
 
 def _read(read: Callable[[str], str], stored: str) -> str:
-    """The JSON text of what was stored; a text that is no JSON if that is damaged."""
+    """Decompress a stored JSON text; empty, and so not JSON, if it is damaged."""
     try:
         return read(stored)
     except (zlib.error, ValueError):

@@ -270,5 +270,5 @@ class Keys:
 
 
 def page_of(index: int) -> int:
-    """The page that holds an item."""
+    """Return the page that holds an item."""
     return index // PAGE_SIZE

@@ -97,7 +97,7 @@ class Tools(NamedTuple):
 
 
 async def whole_chain(chain: RegisteredChain, claim: Claim) -> Any:
-    """The chain's output for the item's input."""
+    """Return the chain's output for the item's input."""
     return await chain.chain.ainvoke(input_of(chain, claim), config_of(claim))
 
 
@@ -229,7 +229,7 @@ def _aside(
 async def _encoded(
     plain: Callable[[Any], Any], value: Any, attempts: int, tools: Tools
 ) -> tuple[str, _Problem | None]:
-    """The output as JSON text; `plain` makes JSON types of it.
+    """Encode an output as JSON text; `plain` converts it to JSON types.
 
     A head tells where it had objects of LangChain's.
     """
@@ -290,7 +290,7 @@ async def _uncancel(task: asyncio.Task[Any] | None) -> None:
 
 
 def _same(claim: Claim, first: int) -> AttemptResult:
-    """The outcome of the item that has the same input; it was paid for there."""
+    """Return the outcome of the item with the same input, which has paid for it."""
     found = json.loads(claim.outcome)
     status = ItemStatus(found["status"])
     if status is not ItemStatus.SUCCEEDED:
@@ -325,7 +325,7 @@ def failed(
     *,
     more: Mapping[str, Any] | None = None,
 ) -> AttemptResult:
-    """An attempt that ended with this error."""
+    """Build the result of an attempt that ended with this error."""
     fields: dict[str, Any] = {"status": "failed", "error": error.model_dump(exclude_none=True)}
     fields |= more or {}
     if usage is not None:

@@ -391,12 +391,12 @@ class ItemScheduler:
         work.item_ended(error)
 
     def _end_turn(self, claim_request: ClaimRequest) -> None:
-        """The next suspect may start, if this was the one that ran."""
+        """Let the next suspect start if `claim_request` was the one that ran alone."""
         if claim_request is self._on_last_start:
             self._on_last_start = None
 
     def _leave(self, slot: Slot) -> None:
-        """An item needs its slot no more: its chain has ended, or was not begun."""
+        """Free an item's share of its slot after its chain has ended or was not begun."""
         slot.left -= 1
         if slot.left == 0:
             self._free += 1
