@@ -46,12 +46,16 @@ demo: $(INSTALLED) ## run a real batch here: real text, a real model, some input
 test: $(INSTALLED_DEV) ## run the tests; ARGS="-k order" passes options to pytest
 	$(BIN)/python -m pytest -n 4 --dist worksteal $(ARGS)
 
+PROSE := README.md docs batchord chains ledger producer worker
+
 lint: $(INSTALLED_DEV) ## check style, types, the direction of imports, spelling and known holes
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/codespell
+	@! grep -rnE -f .ci/deny-words.txt --include='*.py' --include='*.md' $(PROSE) || \
+		{ echo "Name the thing instead: .ci/deny-words.txt lists the words that must be decoded." >&2; exit 1; }
 	@$(MAKE) --no-print-directory audit
 
 # Reported and never blocking: a hole published today must not stop an unrelated change.

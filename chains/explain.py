@@ -185,9 +185,9 @@ def _bounded(text: str, most: int) -> str:
 
 
 class PutOff(RetryLater):
-    """Its call is to be made again after so many seconds, and nobody should wait for it here.
+    """An error whose call shall be made again in `seconds`, without waiting for it in a slot.
 
-    Only within a submitted batch; it says of the error what that says of itself.
+    Only within a submitted batch. Message and code are those of the error.
     """
 
     def __init__(self, error: BaseException, seconds: float) -> None:

@@ -56,10 +56,10 @@ _prices: Prices = {}
 
 
 def load(path: Path | None) -> Prices:
-    """Read a table from a JSON file; no path is an empty one.
+    """Read a price table from a JSON file; without a path it is empty.
 
     Raises:
-        BadPrices: it cannot be read, or is none; the message says what to change.
+        BadPrices: the file cannot be read or is invalid; the message says what to change.
     """
     if path is None:
         return {}

@@ -24,7 +24,7 @@ class Budget:
     tokens: int | None = None
 
     def check(self) -> None:
-        """Raise SubmitRefused if it is none."""
+        """Raise SubmitRefused if the budget is invalid."""
         usd: Any = self.usd
         tokens: Any = self.tokens
         if usd is None and tokens is None:
@@ -62,10 +62,10 @@ def budget_of(meta: Mapping[str, str]) -> Budget | None:
 
 
 def checked(budget: Any) -> Budget | None:
-    """Return the budget that was given, if it is one.
+    """Return the budget, checked.
 
     Raises:
-        SubmitRefused: it is none.
+        SubmitRefused: it is not a budget, or is invalid.
     """
     if budget is None:
         return None

@@ -32,7 +32,7 @@ class BadRedisURL(LedgerUnavailable):
 
 
 class LedgerUnreachable(LedgerUnavailable):
-    """Redis gave no answer: nobody knows whether it has done what it was asked to do."""
+    """Redis gave no answer: whether it has carried out the request is unknown."""
 
 
 class LedgerRefused(LedgerUnavailable):

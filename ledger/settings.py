@@ -15,12 +15,12 @@ from batchord.ledger.core.redis_url import canonical
 SERVER_FILE = "server.json"
 
 
-#: Queues that batches are spread over: so many run side by side and none waits behind another.
+#: Queues that batches are spread over: that many batches run without waiting for another.
 LANES = 4
 
 
 class NoServer(BatchordError):
-    """No Redis is configured and none of ours is running."""
+    """No Redis is configured, and `batchord up` is not running."""
 
 
 class Settings(BaseSettings):
@@ -75,8 +75,8 @@ class Settings(BaseSettings):
     """Starts of one item, each of which cost a process, before it fails as `worker_lost`."""
 
     alike_limit: int = Field(default=20, ge=0)
-    """So many items at the start of a batch, or after a resume, that all fail with the same code
-    pause it. 0: never."""
+    """Number of first items of a batch, or after a resume, that pause it if all of them fail with
+    the same code. 0: never."""
 
     prices: Path | None = None
     """A JSON file of what models cost, in US dollars per million tokens: `{"model": {"input": 2.5,
@@ -85,7 +85,7 @@ class Settings(BaseSettings):
 
     flower_payloads: bool = False
     """Whether Flower's Batches pages may show inputs, outputs and error messages, and let them be
-    downloaded, by whoever may log in there. False: it reads none of them from Redis."""
+    downloaded, by all users who may log in there. False: it reads none of them from Redis."""
 
     provider_poll: float = Field(default=30.0, gt=0)
     """In provider mode, how often the provider is asked how far its batches are."""

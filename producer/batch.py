@@ -117,7 +117,7 @@ class Batch:
 
         Raises:
             ResumeRefused: it has used as much as its budget is, and would pause again at once.
-            SubmitRefused: `budget` is none.
+            SubmitRefused: `budget` is invalid.
         """
         return self._steering.resume(self.id, budget)
 
@@ -188,7 +188,7 @@ class Batch:
 
         The first events say where it stands; the last one is that of its end. However fast items
         end, there are at most five events of their progress a second, each with the counts of its
-        moment; whoever is slower gets fewer of them. Works with `for` and `async for`.
+        moment; a slower reader gets fewer of them. Works with `for` and `async for`.
         """
         return Stream(self._waits, self._events)
 

@@ -168,7 +168,7 @@ class Client:
     def estimate(self, chain: str, inputs: Iterable[Any]) -> Estimate:
         """Return what a batch of these inputs may use; nothing is written, no model is asked.
 
-        By what completed batches of the chain have used per item; where there is none, by the
+        By the usage per item of the chain's completed batches; without such a batch, by the
         inputs alone. `inputs` as in `submit`.
 
         Raises:

@@ -14,10 +14,10 @@ _LONGEST: Final = 366 * 86_400
 
 
 def window_seconds(window: Window | None) -> float | None:
-    """Return the completion window in seconds; None if there is none.
+    """Return the completion window in seconds, or None.
 
     Raises:
-        SubmitRefused: it is none, or not between a second and a year.
+        SubmitRefused: it is invalid, or not between a second and a year.
     """
     seconds: Any = window
     if window is None:

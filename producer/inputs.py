@@ -16,7 +16,7 @@ from batchord.ledger.settings import Settings
 from batchord.ledger.storage.batch_reader import BatchReader
 from batchord.ledger.storage.keys import PAGE_SIZE
 
-#: A block is written when it holds so many bytes, or fills its page.
+#: A block is written when it holds BLOCK_BYTES, or fills its page.
 BLOCK_BYTES = 4_000_000
 
 #: Longest custom_id, in characters.
@@ -134,7 +134,7 @@ def blocks(
     `configs`: for each input, its config as JSON text; None: it has the batch's.
 
     Raises:
-        SubmitRefused: an input does not fit, is no JSON or too large; a custom_id is missing,
+        SubmitRefused: an input does not fit, is not JSON or too large; a custom_id is missing,
             superfluous or not usable; there are too many items. The message names the index.
     """
     ids = None if custom_ids is None else iter(custom_ids)

@@ -42,7 +42,7 @@ _BEATS: Final = 4
 
 #: How often a producer looks whether another one, with the same key, has sealed.
 _POLL: Final = 0.1
-#: A key was taken but its batch not opened for so many seconds: that producer is dead.
+#: Seconds after which a producer that took a key but has not opened its batch is dead.
 _OPEN_GRACE: Final = 5.0
 
 

@@ -40,7 +40,7 @@ class RemoteRunnable(_Base):
     and prompt values of LangChain's. `options`: those of `Client.submit`, which each call takes
     too, as keyword arguments.
 
-    `gather_calls`: a single call (`invoke`, `ainvoke`) waits for so many seconds for others, of any
+    `gather_calls`: a single call (`invoke`, `ainvoke`) waits these seconds for other calls, of any
     caller in this process, and they share one batch: for branches and graphs, of which LangChain
     runs each input on its own. None: each single call is a batch.
 

@@ -240,7 +240,7 @@ def _cut(what: Submission, reader: BatchReader, settings: Settings) -> Cut:
         items_per_task = min(per_call, PAGE_SIZE)
     window, shard_items, most = settings.shards_in_flight, PAGE_SIZE, what.max_concurrency
     if most is not None:
-        # Small shards: the next one is published as soon as so many items have ended. But one that
+        # Small shards: the next shard is published once that many items have ended. But a shard
         # fills a call of the chain's provider, or a task, where half of the bound is as much.
         size = max(most // FIRST_WINDOW, min(items_per_task or 1, most // 2), -(-most // window), 1)
         shard_items = min(size, settings.shard_size * (items_per_task or 1), PAGE_SIZE)

@@ -57,13 +57,13 @@ PagedSteps = Generator[Step | Page[T], Any, None]
 
 
 def ask(seconds: float, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Steps[T]:
-    """Ask the ledger, again while it is unavailable, for so many seconds."""
+    """Ask the ledger; while it is unavailable, ask again for `seconds`."""
     found: T = yield from patiently(seconds, Ask(partial(call, *args, **kwargs)))
     return found
 
 
 def patiently(seconds: float, step: Step) -> Steps[Any]:
-    """Carry out a step, again while the ledger is unavailable, for so many seconds.
+    """Carry out a step; while the ledger is unavailable, repeat it for `seconds`.
 
     What Redis refuses for good, and what is damaged, is raised at once.
     """

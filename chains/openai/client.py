@@ -105,7 +105,7 @@ def translate() -> Iterator[None]:
 def model_name(given: str | None, variable: str, default: str | None = None) -> str:
     """Return the model to ask: `given`, else the environment's, else the default.
 
-    OperatorNeeded (`model_not_found`) if there is none: no item can succeed until one is named.
+    OperatorNeeded (`model_not_found`) without a model: no item can succeed until a model is named.
     """
     model = given or os.environ.get(variable) or default
     if not model:
@@ -188,7 +188,7 @@ def no_answer(body: Any) -> RetryLater:
     words = reason(body)
     said = f": {words}" if words else ", it lacks what its form has"
     return RetryLater(
-        f"the provider's answer is none{said}", code="invalid_output", raw=text_of(body)
+        f"the provider's answer is invalid{said}", code="invalid_output", raw=text_of(body)
     )
 
 
@@ -246,7 +246,7 @@ def _tokens_used(body: Any) -> Usage:
             output_tokens=usage.get(answered),
             reasoning_tokens=outputs.get("reasoning_tokens"),
         )
-        # Sums of it are kept as 64 bits: no answer has so many, or fewer than none.
+        # Sums of it are kept as 64 bits: no answer has more tokens, or fewer than 0.
         return used if all(0 <= n <= _MOST_TOKENS for n in used.counts().values()) else Usage()
     except (AttributeError, pydantic.ValidationError):
         return Usage()  # a server with a form of its own: unknown, and no reason to fail the item

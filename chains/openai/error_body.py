@@ -90,7 +90,7 @@ class Fault:
 
 
 def reason(body: Any) -> str | None:
-    """Return the provider's own words from a body in any form; None if there are none."""
+    """Return the provider's own words from a body in any form, or None."""
     words = _words(body, 0)
     return None if words is None else words.strip()[:_MAX_WORDS] or None
 
@@ -109,7 +109,7 @@ def said_in(body: Any) -> dict[str, Any]:
 
 
 def fault_in(body: Any) -> Fault | None:
-    """Return the error that the body of an answer with status 200 is; None if it is none."""
+    """Return the error in the body of an answer with status 200, or None."""
     if not _is_error(body):
         return None
     said = said_in(body)

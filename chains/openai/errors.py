@@ -65,7 +65,7 @@ def translation(error: BaseException) -> ChainError | None:
 
 
 _LANGCHAIN = "langchain_core.language_models.chat_models"
-#: What langchain-openai says of an answer that is none.
+#: Messages of langchain-openai for an invalid answer.
 _NO_ANSWERS = (
     "Unexpected response type from OpenAI-compatible endpoint",
     "Response missing 'choices' key",

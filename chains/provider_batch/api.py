@@ -157,7 +157,7 @@ def _read(batch: "Batch") -> ProviderBatch:
         id=batch.id,
         status=batch.status,
         done=0 if counts is None else counts.completed + counts.failed,
-        # Where there is none, some write "" for it.
+        # Some providers write "" for a missing file.
         files=tuple(filter(None, (batch.output_file_id, batch.error_file_id))),
         code=None if first is None else first.code,
         message=None if first is None else first.message,

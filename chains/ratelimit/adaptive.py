@@ -1,4 +1,4 @@
-"""How many calls may be in flight when nobody has said: as many as the provider bears."""
+"""The adaptive bound (AIMD) of calls in flight, where no limit is configured."""
 
 import math
 from dataclasses import dataclass, field
@@ -11,9 +11,9 @@ INCREASE: Final = 0.1
 #: Calls that were begun one after the other, and how many of their answers tell their median.
 COHORT: Final = 21
 HALF: Final = COHORT // 2 + 1
-#: Calls are slow if their median is so many times what it used to be ...
+#: Calls are slow if their median is SLOW times the usual one ...
 SLOW: Final = 4.0
-#: ... and so many seconds more, once so many cohorts are known.
+#: ... and SLOW_SECONDS longer, once KNOWN cohorts are known.
 SLOW_SECONDS: Final = 2.0
 KNOWN: Final = 3
 #: What they are then thought to take usually: it may just be other work.
@@ -24,10 +24,10 @@ _NEWS: Final = 0.05
 
 @dataclass(eq=False, slots=True)
 class Cohort:
-    """Calls that were begun one after the other.
+    """Calls grouped by the order in which they began.
 
-    Not those that have ended last: where some take long, these are the slow ones, each time that
-    there is less to do.
+    The last calls to end are always the slowest ones: grouped by their ends, they would bias the
+    median upwards.
     """
 
     begun: int = 0
@@ -65,7 +65,7 @@ class Adaptive:
             if self.decrease(now, in_flight):
                 self._usual *= ACCEPTED
         elif in_flight >= self.allowed - 1:
-            # Not if it is not used up: nobody knows whether more would be borne.
+            # Only if the bound is used up: else it is unknown whether the provider bears more.
             self.allowed += max(1.0, INCREASE * self._peak) / self.allowed
 
     def _is_slow(self, median: float) -> bool:

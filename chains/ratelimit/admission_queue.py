@@ -291,7 +291,7 @@ class AdmissionQueue:
             call.allowed.set_result(None)
 
     async def _sleep(self) -> None:
-        """Until there is something to ask, or somebody comes or goes."""
+        """Wait until there is a request to send, or a call comes or ends."""
         assert self._woken is not None  # noqa: S101
         wakes = self._renew
         if self._pending:

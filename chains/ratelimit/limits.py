@@ -18,7 +18,7 @@ REACH: Final = 0.1
 #: ... and up to which it gets one, so that all have their turn, and none the whole future. (Not
 #: where tokens are what it waits for: those that are given back would come too late for it.)
 MOST_AHEAD: Final = 60.0
-#: Seconds after which one asks again for a place in flight: nobody knows when one becomes free.
+#: Seconds between two requests for a place in flight: a free place is not announced.
 POLL: Final = 0.1
 #: Bounds of a cool-down, in seconds. After an hour a call asks whether it still holds: a date in
 #: the wrong year must not stop everything for ever.
@@ -102,7 +102,7 @@ class ReserveAnswer(NamedTuple):
 class Limiter(Protocol):
     """Counts what is used of limits."""
 
-    #: Seconds for which calls in flight are believed without news of who makes them.
+    #: Seconds for which calls in flight are believed without news of their process.
     lease: float
 
     async def reserve(self, limit: RateLimit, asked: ReserveRequest) -> ReserveAnswer:
@@ -113,7 +113,7 @@ class Limiter(Protocol):
         ...
 
     async def cool_down(self, limit: RateLimit, seconds: float) -> None:
-        """Let no call be made for so long, whoever makes it; void the places in time."""
+        """Let no process call for that time; void the places in time."""
         ...
 
 
@@ -208,7 +208,7 @@ class LocalLimiter:
 
 
 def _earliest(earned: float, cost: float) -> float:
-    """When a call may be made that costs so many seconds' worth; one above the burst is owed."""
+    """Return when a call that costs `cost` seconds may be made; a cost above BURST is owed."""
     return earned - max(0.0, max(BURST, cost) - cost)
 
 

@@ -1,8 +1,8 @@
-"""Start work of the process itself: it runs in an empty context, and sees no item's variables.
+"""Starters for the process's own work, which runs in an empty context without item variables.
 
 asyncio copies the context of the code that creates a task or a timer. An item's context holds its
-run, its place in the chain, its deadline and its permits: what one item leaves behind there would
-be taken for another's. So whatever outlives an item, or serves several, is started from here.
+run, its place in the chain, its deadline and its permits: a task that inherits them would be taken
+for that item's. So tasks that outlive an item, or serve several items, are started from here.
 """
 
 import asyncio
@@ -24,7 +24,7 @@ def spawn(coro: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
 
 
 def call_later(seconds: float, callback: Callable[..., object], *args: Any) -> asyncio.TimerHandle:
-    """Have the running loop call back after so many seconds."""
+    """Call back on the running loop after `seconds`."""
     return asyncio.get_running_loop().call_later(seconds, callback, *args, context=Context())
 
 

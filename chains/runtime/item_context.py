@@ -18,7 +18,7 @@ _current: ContextVar["ItemContext | None"] = ContextVar("batchord_run", default=
 class ItemContext:
     """The run of one item; `usage` is None until a step has reported some.
 
-    `kept` and `usage`: what earlier attempts have left, where somebody keeps that. `name` is
+    `kept` and `usage`: checkpoints and usage of earlier attempts, if they are recorded. `name` is
     "batch=ID item=INDEX", for the log.
     """
 

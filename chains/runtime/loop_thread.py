@@ -71,7 +71,7 @@ class LoopThread:
             return self._loop
 
     def turns(self, within: float) -> bool:
-        """Whether the loop comes to run a callback within so many seconds."""
+        """Return whether the loop runs a callback within `within` seconds."""
         thread, loop = self.thread, self._loop
         if thread is None or loop is None or not thread.is_alive():
             return False
@@ -250,7 +250,7 @@ def _without_stop_iteration(
     try:
         return func(*args, **kwargs)
     except StopIteration as error:
-        # A future refuses StopIteration, and whoever awaits it would wait for ever.
+        # A future refuses StopIteration: awaiting it would never return.
         raise RuntimeError("the function raised StopIteration") from error
 
 

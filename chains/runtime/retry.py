@@ -145,7 +145,7 @@ async def attempts(
         try:
             return await call()
         except PutOff:
-            raise  # somebody within waits already: that was no try
+            raise  # a retry inside of this call waits already: not a try
         except Exception as error:
             delay = policy.delay(tries.count, error, elapsed=time.time() - tries.since)
             if delay is None:

@@ -30,13 +30,13 @@ class LoopMisused(ChainError):
 class SharedLoop(asyncio.SelectorEventLoop):
     """An event loop that goes on when a task or callback of an item raises SystemExit.
 
-    Its thread calls `turn`, and whoever owns it `end`.
+    Its thread calls `turn`, its owner calls `end`.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self._ended = False
-        #: Its `batchord.chains.runtime.loop_lag.Lag`, where somebody measures it.
+        #: Its `batchord.chains.runtime.loop_lag.LoopLag`, if it is measured.
         self.lag: object = None
         super().set_task_factory(_new_task)
         super().set_exception_handler(_tell)

@@ -30,8 +30,8 @@ WINDOW = 0.01
 Found = list[Vector | ChainError]
 #: Reports what was used.
 Report = Callable[[Usage], None]
-#: Sends one request for the texts, and waits for so many seconds at most (None: as ever). Reports
-#: what it has used, and returns that, too.
+#: Sends one request for the texts, with a timeout in seconds (None: the default). Reports the
+#: usage, and returns it, too.
 Send = Callable[[Sequence[str], float | None, Report], Awaitable[tuple[Found, Usage]]]
 
 

@@ -101,7 +101,7 @@ class EmbeddingRequest:
         if of_first is not None and of_second is not None:
             outage = await self._outage(wanted, of_first, of_second)
             if outage is not None:
-                # What has failed alone has its own error; of others nobody knows what is wrong.
+                # A text that failed alone has its own error; the fault of the others is unknown.
                 self._answer(first, error=of_first if len(first) == 1 else outage)
                 self._answer(second, error=of_second if len(second) == 1 else outage)
                 return

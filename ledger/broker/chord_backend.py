@@ -22,7 +22,7 @@ class LedgerBackend(RedisBackend):
             maybe_signature(request.chord, app=self.app).apply_async()
 
     def store_result(self, task_id: str, result: Any, state: str, *args: Any, **kwargs: Any) -> Any:
-        """Store nothing, whatever the message asked for: a task that nobody knows is an error."""
+        """Store nothing, whatever the message asked for: an unknown task is an error."""
         return result
 
     def set_chord_size(self, group_id: str, chord_size: int) -> None:

@@ -20,7 +20,7 @@ MANY: Final = 1_000_000
 #: The header that says how many slots the items of a message take.
 SLOTS: Final = "slots"
 
-#: What reading a message raises that is none of ours. A connection that broke is none of these.
+#: Errors of reading a message that Batchord has not published; not those of a connection.
 MALFORMED: Final = (
     ArithmeticError,
     AttributeError,
@@ -119,7 +119,7 @@ class QoS(kombu_redis.QoS):
         self.reject(delivery_tag)
 
     def restore_by_tag(self, tag: str, client: Any = None, leftmost: bool = False) -> None:
-        """Give a message back; the note of what is none is deleted."""
+        """Give a message back; delete the note of an invalid message."""
         try:
             super().restore_by_tag(tag, client, leftmost)
         except MALFORMED as error:
@@ -127,7 +127,7 @@ class QoS(kombu_redis.QoS):
             self.drop(tag)
 
     def write_acks(self, *, older_than: float = 0.0) -> None:
-        """Write what was acknowledged, if the first of it is so many seconds old."""
+        """Write the acknowledgements, if the first of them is `older_than` seconds old."""
         with self._lock:
             if not self._acks or time.monotonic() - self._oldest_ack < older_than:
                 return
@@ -143,10 +143,10 @@ class QoS(kombu_redis.QoS):
             raise
 
     def restore_visible(self, start: int = 0, num: int = 10, interval: int = 10) -> None:
-        """Give back what has been unacknowledged for too long.
+        """Give back messages that have been unacknowledged for too long.
 
-        Almost always there is none, and then it is one round trip and not five: the main thread
-        waits for them, and on a slow network it would come to nothing else.
+        Usually there are no such messages, and one round trip finds that out instead of five: the
+        main thread waits for them, and on a slow network it would do nothing else.
         """
         if self._broken is not None:
             return

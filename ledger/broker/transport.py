@@ -1,12 +1,12 @@
-"""Celery's way through Redis, without what it spends on every message.
+"""A Redis transport for Celery that works on several messages at once.
 
 kombu's own transport makes a client object and a transaction for each message that is taken and
 another for each that is acknowledged: a third of a worker's time where items are short. Here one
 client serves a channel, messages are taken several at a time, in one step with the note that they
 are not acknowledged, and acknowledgements go out together.
 
-Whoever can write to the queue can put anything there: what is no message of ours is dropped, with
-an error in the log that does not quote it. kombu and Celery would end the worker, and the next one.
+A queue may hold foreign messages. They are dropped, with an error in the log that does not quote
+them. kombu and Celery would end the worker, and then the next worker.
 """
 
 import json

@@ -7,10 +7,10 @@ from typing import Any
 
 
 def check_int(name: str, value: Any, least: int) -> None:
-    """Raise unless the value is an int of at least `least`; a bool is none.
+    """Raise unless the value is an int, and not a bool, of at least `least`.
 
     Raises:
-        TypeError, ValueError: it is not; the message names the argument.
+        TypeError, ValueError: the message names the argument.
     """
     if type(value) is not int:
         raise TypeError(f"{name}: an int of at least {least}, not a {type(value).__name__}")

@@ -2,7 +2,7 @@
 
 Level 1 halves texts of a kilobyte in 20 us, and brings longer ones down to 0.4; higher levels gain
 a twentieth more for half as much time again, and below a kilobyte there is little to gain
-(docs/performance.md has the figures). A packed text begins with a byte that no JSON begins with.
+(docs/performance.md has the figures). A packed text begins with a byte that never begins JSON.
 """
 
 import json

@@ -57,7 +57,7 @@ def batch_of_task(task_id: str) -> str | None:
 
 
 def use_cancel(task_id: str) -> str:
-    """Return what to tell whoever revokes this task, which is one of ours."""
+    """Return the answer to revoking this task of Batchord's: use `cancel`."""
     batch_id = batch_of_task(task_id)
     return (
         f"task {task_id} cannot be revoked, batch={batch_id} goes on: "

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Final
 
-#: "auto" items per task: one, unless items take less than so many seconds; then as many as take
+#: "auto" items per task: one, unless items take less than SHORT_ITEM seconds; then as many as take
 #: `TASK_SECONDS` together, but at most `MOST_PER_TASK`.
 SHORT_ITEM: Final = 0.005
 TASK_SECONDS: Final = 0.02

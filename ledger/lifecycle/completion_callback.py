@@ -69,8 +69,8 @@ def checked(signature: object, reader: BatchReader, settings: Settings) -> str:
     """Return the signature as JSON text.
 
     Raises:
-        SubmitRefused: it is none, or none that can be published later, by another process; or it
-            names no queue, and no worker of Batchord has announced its task.
+        SubmitRefused: it is not a signature that another process can publish later; or it names
+            no queue, and no worker of Batchord has announced its task.
     """
     if not isinstance(signature, dict):
         raise SubmitRefused(f"{_CURE}; this is a {type(signature).__name__}")
@@ -112,7 +112,7 @@ def end_batch(app: Celery, store: BatchStore, record: BatchRecord) -> bool:
 
 
 def publish_callback(app: Celery, store: BatchStore, batch_id: str) -> bool:
-    """Publish what the ended batch calls, if it has not been; once, whoever comes first.
+    """Publish the ended batch's callback, unless a process has published it already.
 
     The message and the record that it is published are one write (`publish_once.lua`): a crash
     before it leaves what the workers look for, and after it nothing is left to do.

@@ -65,7 +65,7 @@ def checked_url(text: str, settings: Settings) -> URL:
         url = URL(text, encoded=True)
         host, port = url.raw_host or "", url.port
     except ValueError:
-        raise BadWebhook("a webhook's URL is none: write https://host/path") from None
+        raise BadWebhook("a webhook's URL is invalid: write https://host/path") from None
     if not _HOST.fullmatch(host) or len(host) > 253:
         raise BadWebhook("a webhook's URL names its host by a name in lower case, no address")
     place = host if port == HTTPS_PORT else f"{host}:{port}"

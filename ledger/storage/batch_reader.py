@@ -55,7 +55,7 @@ class BatchReader:
         """Return the batch.
 
         Raises:
-            UnknownBatch: there is none, or it was never sealed and is gone.
+            UnknownBatch: no batch has this id, or it was never sealed and is gone.
         """
         if not is_batch_id(batch_id):
             raise UnknownBatch(batch_id)
@@ -101,7 +101,7 @@ class BatchReader:
         """Return how the batch goes, in O(1).
 
         Raises:
-            UnknownBatch: there is none.
+            UnknownBatch: no batch has this id.
             UnreadableBatch: it is damaged.
         """
         return BatchSearch(self._store).one(batch_id)[1]

@@ -1,4 +1,4 @@
-"""Many batches at a glance, for people who look: a page of them, found by status and words.
+"""Search and list batches by status and words (used by Flower and the command line).
 
 No call reads a whole batch, an input or an outcome, and none writes. What it reads of a batch is
 `meta`, `stats`, custom_ids, and how many `leases` and `due` items there are: a Redis user that may
@@ -58,7 +58,7 @@ class BatchSearch:
         """Return a batch and how it goes.
 
         Raises:
-            UnknownBatch: there is none.
+            UnknownBatch: no batch has this id.
             UnreadableBatch: it is damaged.
         """
         [found] = self.look([batch_id]) if is_batch_id(batch_id) else [None]
@@ -166,7 +166,7 @@ class BatchSearch:
             rank = self._redis.zrevrank(index, after)
             if rank is None and self._redis.zscore(self._keys.batches, after) is None:
                 raise UnknownBatch(after)
-        # It has ended since: nobody knows where it was among those that have not.
+        # It has ended since: its place among the live batches is unknown.
         return 0 if rank is None else int(rank) + 1
 
     def custom_ids(self, batch_id: str, indexes: Sequence[int]) -> dict[int, str]:

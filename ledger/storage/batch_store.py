@@ -172,7 +172,7 @@ class BatchStore(RedisConnection):
     def abort(self, batch_id: str, *, silent: float = 0.0) -> bool:
         """Take back a batch that was never sealed, with all its keys; True if it is gone now.
 
-        With `silent`, only if its producer has not been heard of for so many seconds.
+        With `silent`, only if its producer has sent no heartbeat for that many seconds.
         """
         keys = self.keys.batch(batch_id)
         with self.talking():
@@ -311,7 +311,7 @@ class BatchStore(RedisConnection):
     def purge(self, batch_id: str, *, total: int, key: str | None) -> bool:
         """Delete a batch that has ended, with all its keys; False if it has not ended.
 
-        True as well if there is none of this id any more: the answer may have been lost.
+        True as well if no batch has this id any more: an earlier answer may have been lost.
         """
         with self.talking():
             ends = int(str(self.redis.hget(self.keys.batch(batch_id).meta, "ends") or 0))
@@ -349,7 +349,7 @@ class BatchStore(RedisConnection):
             )
 
     def forget_expired(self, *, limit: int = 500) -> None:
-        """Take batches whose time is over out of the index; look at so many, the oldest first."""
+        """Remove expired batches from the index; look at the `limit` oldest ones."""
         # Younger ones are there, or are about to be.
         until = int(1000 * (self.now() - self.settings.result_ttl))
         with self.talking():

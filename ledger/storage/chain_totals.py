@@ -1,4 +1,4 @@
-"""What batches have come to, summed up by chain: numbers that only grow, for whoever draws rates.
+"""Counters of all batches, summed up by chain; they only grow, so that rates can be drawn.
 
 A batch is added to `NS:totals` in the step that ends it (commit.lua), with what it has come to
 since its last end; what a live one has come to is read from itself, in the same transaction. So
@@ -50,7 +50,7 @@ def totals(store: BatchStore, live: Sequence[str]) -> dict[str, ChainTotals]:
     redis: Any = store.redis
     with redis.pipeline(transaction=True) as pipe:
         pipe.hgetall(store.keys.totals)
-        # Zero is a number, too: whoever draws rates must have seen it before the first one comes.
+        # Zero is a number, too: a rate needs it before the first count.
         pipe.hkeys(store.keys.chains)
         for batch_id in live:
             keys = store.keys.batch(batch_id)

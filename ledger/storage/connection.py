@@ -197,8 +197,8 @@ class RedisConnection:
         if refused := _behind(error, ssl.SSLCertVerificationError):
             return (
                 f"the certificate of Redis at {where} is refused ({refused.verify_message}): "
-                "in BATCHORD_REDIS_URL name the host as its certificate does, and the file of who "
-                "has signed it as ssl_ca_certs=/path/to/ca.pem"
+                "in BATCHORD_REDIS_URL name the host as its certificate does, and the CA's file as "
+                "ssl_ca_certs=/path/to/ca.pem"
             )
         if "ssl_" in url and _behind(error, FileNotFoundError):
             return "a file is not there: mend ssl_ca_certs and the like in BATCHORD_REDIS_URL"

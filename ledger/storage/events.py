@@ -1,8 +1,8 @@
-"""What happens to a batch, as events for whoever watches it: an app, or a page.
+"""Events of a batch for its watchers: an app, or a page.
 
 All come from the batch's one stream, which is of bounded length and only says that there is news;
-what an event says is the record's. Whoever falls behind the stream so hears the truth of the moment
-and misses what was in between.
+an event's content is read from the record. A watcher that falls behind gets the current state and
+misses the states in between.
 """
 
 from datetime import datetime

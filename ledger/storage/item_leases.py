@@ -35,7 +35,7 @@ Verdict = Literal[
 Refused = dict[str, LedgerRefused]
 
 
-@dataclass(slots=True, kw_only=True)  # frozen ones take thrice as long to make
+@dataclass(slots=True, kw_only=True)  # a frozen dataclass takes three times as long to make
 class ClaimRequest:
     """An item that someone wants to run: `token` names that execution."""
 
@@ -49,11 +49,11 @@ class ClaimRequest:
 
 
 class Claim(NamedTuple):
-    """What became of a wish.
+    """The ledger's answer to a claim request.
 
     `verdict` is `run` (it is yours), `lost` (it is yours, to be settled as `worker_lost`),
     `settled`, `held` (another execution's lease is alive), `stopped` (the batch takes no new
-    starts), `suspect` (held for you and not started, as it has cost processes: wish again, alone),
+    starts), `suspect` (held for you and not started, as it has cost processes: claim again, alone),
     `same` (it is yours, to be settled as item `first` was, which has the same input), `unknown`
     (no such batch or item) or `unreadable` (what is recorded of the batch is damaged: `error`; if
     it was claimed all the same, its lease runs out).
@@ -74,7 +74,7 @@ class Claim(NamedTuple):
     outcome: str = ""
     first: int | None = None
     error: LedgerRefused | None = None
-    #: The wish, if it may run; and the item's custom_id, None if its batch has none.
+    #: The request, if the item may run; and the item's custom_id, if its batch has custom_ids.
     claim_request: ClaimRequest | None = None
     custom_id: str | None = None
     #: The config of the caller as JSON, or nothing; and where `input` has objects of LangChain's.
@@ -135,8 +135,7 @@ class SettleResult(NamedTuple):
     room: bool = False
     #: Items of the batch that have waited for it may start.
     let_go: bool = False
-    #: The script has failed, as what is recorded of the batch is damaged: nobody knows how far it
-    #: came.
+    #: The script has failed, as the batch's record is damaged: how much it did is unknown.
     error: LedgerRefused | None = None
 
 
@@ -160,7 +159,7 @@ class ItemLeases:
         `error`. Repeating a call whose answer was lost is harmless: tokens tell.
 
         Raises:
-            LedgerUnavailable: nobody knows what was recorded and claimed.
+            LedgerUnavailable: it is unknown what was recorded and claimed.
         """
         settling, claiming = _by_page(settlements), _by_page(claim_requests)
         # Kept first: an item that is settled keeps nothing more.

@@ -26,8 +26,8 @@ Of one batch:
                                 "SHARD.us" -> for how many microseconds its items ran together;
                                 "SHARD.dealt": it is back from the provider
     NS:{ID}:open        set     shards that are published and not closed
-    NS:{ID}:again       list    "shard items": shards to be published again, as so many failed items
-                                of them are to run again
+    NS:{ID}:again       list    "shard items": shards to be published again, and the number of their
+                                failed items that are to run again
     NS:{ID}:notices     hash    on_complete -> signature, as JSON, until it is published;
                                 webhook -> URL; N -> `meta` as it was at the batch's Nth end, and
                                 "N.tries" -> how often that was tried to be told, until it is

@@ -15,7 +15,7 @@ class LoopLags:
         self._store = store
 
     def tell(self, process: str, lag: float) -> None:
-        """Say that the loop of this process is late by so many seconds."""
+        """Record that the loop of this process is late by `lag` seconds."""
         self._store.run(
             "heartbeat", [self._store.keys.workers], process, int(lag * 1000), int(KEPT * 1000)
         )

@@ -1,7 +1,7 @@
-"""Notices: what the end of a batch owes to others, until it is done.
+"""The transactional outbox: callbacks and webhooks of ended batches, until they are delivered.
 
-`commit.lua` notes it in the step that ends the batch. What is due, how often it was tried and when
-it is next is here and not in a process, so that it survives all of them.
+`commit.lua` writes an entry in the step that ends the batch. Due times and tries are in Redis and
+not in a process, so that they survive each process.
 """
 
 import json
@@ -16,27 +16,27 @@ ON_COMPLETE: Final = "on_complete"
 
 
 class OutboxEntry(NamedTuple):
-    """One try of telling that a batch has ended."""
+    """One try of delivering a batch's webhook."""
 
     member: str
     #: The batch as it was when it ended.
     record: BatchRecord
-    #: Its how manieth end it was: the failed items of a batch can be run again.
+    #: 1-based count of how often this batch has ended; `retry_failed` reopens it.
     end: int
-    #: 1 is the first; 0: they are all spent, and it is forgotten.
+    #: 1 is the first try; 0: all tries are spent, and the entry is removed.
     tries: int
     #: The URL that the batch was submitted with; None: the deployment's.
     url: str | None
 
 
 def owed(*, callback: str | None, webhook: str | None) -> dict[str, str]:
-    """Return what a batch shall do at its end, as `BatchStore.open` takes it."""
+    """Return the entries that a batch's end shall make, as `BatchStore.open` takes them."""
     both = {ON_COMPLETE: callback, "webhook": webhook}
     return {name: value for name, value in both.items() if value is not None}
 
 
 class Outbox:
-    """What ended batches still owe."""
+    """The undelivered callbacks and webhooks of ended batches."""
 
     def __init__(self, store: BatchStore) -> None:
         self._store = store
@@ -50,7 +50,7 @@ class Outbox:
         return [str(each) for each in found]
 
     def callback(self, batch_id: str) -> str | None:
-        """Return the signature that is not published yet; None if there is none."""
+        """Return the callback's signature, or None once it is published."""
         with self._store.talking():
             found = self._store.redis.hget(self._store.keys.batch(batch_id).notices, ON_COMPLETE)
         return None if found is None else str(found)
@@ -61,7 +61,7 @@ class Outbox:
         return [keys.notices, self._index, f"{batch_id} {ON_COMPLETE}"]
 
     def forget(self, member: str) -> None:
-        """Take out what cannot be done, or is."""
+        """Remove an entry that is delivered, or cannot be."""
         batch_id, what = member.split(" ", 1)
         with self._store.talking(), self._store.redis.pipeline() as pipe:
             pipe.zrem(self._index, member)
@@ -69,16 +69,16 @@ class Outbox:
             pipe.execute()
 
     def leave(self, member: str, seconds: float) -> None:
-        """Have a member of the index, which cannot be done now, be due again in so many seconds."""
+        """Make a member of the index due again in `seconds`, as it cannot be delivered now."""
         due = int(1000 * (self._store.now() + seconds))
         with self._store.talking():
             self._store.redis.zadd(self._index, {member: due}, xx=True)
 
     def take(self, member: str, *, hold: float, tries: int) -> OutboxEntry | None:
-        """Take a due notice for one try, which counts from now on; None if there is none to do.
+        """Take a due webhook for one try, which counts from now on; None if it is not due.
 
-        Nobody else takes it for `hold` seconds. After so many `tries` it is gone; whoever finds
-        that out, as the last sender has died, is told once.
+        For `hold` seconds no other process takes it. After `tries` tries it is gone; if the last
+        sender has died, the next call returns it once more, with `tries` 0.
         """
         batch_id, end = member.split(" ", 1)
         names = [self._store.keys.batch(batch_id).notices, self._index]

@@ -14,7 +14,7 @@ class OutputCache:
         """Return the output, or None.
 
         Raises:
-            LedgerUnavailable: nobody knows.
+            LedgerUnavailable: it is unknown.
         """
         with self._store.talking():
             found = self._store.redis.get(self._store.keys.cached(digest))

@@ -128,7 +128,7 @@ class ProviderParts:
         return bool(self._store.run("hold", [name], token, int(seconds * 1000)))
 
     def look_is_due(self, batch_id: str, seconds: float) -> bool:
-        """Return whether nobody has looked at the provider's batches for so many seconds."""
+        """Return whether no worker has looked at the provider's batches for `seconds`."""
         name = self._keys.batch(batch_id).looked
         with self._store.talking():
             return bool(self._redis.set(name, 1, nx=True, px=max(1, int(seconds * 1000))))

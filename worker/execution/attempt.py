@@ -35,7 +35,7 @@ _FREE: Final = Usage(requests=0, cost_nanos=0)
 #: What an outcome says of an output that an earlier batch has paid for.
 _CACHED: Final = ',"cached":true'
 
-#: Texts up to so many characters are encoded on the loop: a thread costs more than they do.
+#: Texts up to this length are encoded on the loop: a thread costs more than they do.
 _SHORT: Final = 16_384
 
 
@@ -61,7 +61,7 @@ class AttemptResult(NamedTuple):
     usage: Usage | None = None
     #: Seconds that the chain ran.
     busy: float = 0.0
-    #: This is no outcome, the item is put aside: for so many seconds, or until a person acts.
+    #: Not an outcome: the item is deferred for `put_off` seconds, or until a person acts (None).
     aside: bool = False
     put_off: float | None = None
 

@@ -46,7 +46,6 @@ def name_of(chain: RegisteredChain, claim: Claim) -> str | None:
 
     Tags and run name are left out. None, and no cache, if the settings have no JSON form.
 
-    None if the steps are set to what is no JSON: such a chain has no cache.
     """
     parts = [chain.name, chain.version, chain.chain.fingerprint(), json.loads(claim.input)]
     config = json.loads(claim.config or "{}")

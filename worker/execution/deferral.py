@@ -92,7 +92,7 @@ class Alarms:
         self._set: set[tuple[str, float]] = set()
 
     def set(self, batch_id: str, seconds: float) -> None:
-        """Tell in so many seconds; called on the loop."""
+        """Call `on_due` for the batch in `seconds`; called on the loop."""
         loop = asyncio.get_running_loop()
         step = LONG if seconds >= LONG else SHORT
         when = step * math.ceil((loop.time() + seconds) / step)

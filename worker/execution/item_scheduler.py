@@ -313,7 +313,7 @@ class ItemScheduler:
     def _unanswered(
         self, finished: Iterable[CompletedItem], wanted: Iterable[PendingItem], error: Exception
     ) -> None:
-        """Nobody knows what was recorded: the tasks fail, and the sweep looks after the items."""
+        """Fail the tasks, as it is unknown what was recorded; the sweep brings the items back."""
         for one in finished:
             self._leases.drop([one.claim_request])
             self._item_ended(one.work, error)

@@ -1,6 +1,6 @@
-"""What the items of a process tell the ledger, and ask of it: few round trips, full ones.
+"""Batches the settlements and claims of a process's items into few, full round trips.
 
-One thread talks to the ledger: while one round trip is under way, what ends and what may start is
+One thread talks to the ledger: while a round trip is under way, completed and pending items are
 collected here for the next.
 """
 
@@ -16,7 +16,7 @@ from batchord.worker.execution.deferral import DeferredItem, put_aside
 from batchord.worker.execution.lease_heartbeat import LeaseHeartbeat
 from batchord.worker.execution.work_items import CompletedItem, PendingItem
 
-#: Settlements and claims of one round trip at most, so that none is long on its way.
+#: Settlements, and claims, of one round trip at most, so that it stays short.
 MOST_AT_ONCE: Final = 1000
 
 #: Verdicts that come with a lease.
@@ -26,7 +26,7 @@ T = TypeVar("T")
 
 
 class Unanswered(NamedTuple):
-    """What nobody knows the ledger's answer to."""
+    """Settlements and claims whose answer from the ledger was lost."""
 
     finished: Sequence[CompletedItem]
     wanted: Sequence[PendingItem]
@@ -34,7 +34,7 @@ class Unanswered(NamedTuple):
 
 
 class BatchedAnswers(NamedTuple):
-    """What the ledger has said."""
+    """The ledger's answers to one round trip."""
 
     aside: Sequence[tuple[DeferredItem, Exception | None]] = ()
     settled: Sequence[tuple[CompletedItem, SettleResult]] = ()
@@ -43,7 +43,7 @@ class BatchedAnswers(NamedTuple):
 
 
 class LedgerBatcher:
-    """Collects what goes with the next round trip, and makes it. Used on the loop alone."""
+    """Collects items for the next round trip, and makes it. Used on the loop alone."""
 
     def __init__(
         self, item_leases: ItemLeases, leases: LeaseHeartbeat, checkpointer: Checkpointer
@@ -58,15 +58,15 @@ class LedgerBatcher:
 
     @property
     def waits(self) -> bool:
-        """Whether there is something to tell or to ask."""
+        """Return whether anything waits for the next round trip."""
         return bool(self.finished or self.wanted or self.aside or self._checkpointer.any_due)
 
     async def round_trip(self) -> BatchedAnswers:
-        """Tell and ask what there is by now, or as much of it as goes at once.
+        """Flush up to MOST_AT_ONCE pending settlements and claims in one round trip.
 
-        Never raises: what went wrong belongs to the tasks that wait for these items.
+        Never raises: an error belongs to the tasks that wait for these items.
         """
-        # First, before anything else of what cannot succeed now is claimed.
+        # First: a paused batch must not have more items claimed.
         aside = await self._put_aside() if self.aside else []
         finished, self.finished = _split(self.finished)
         wanted, self.wanted = _split(self.wanted)
@@ -86,7 +86,7 @@ class LedgerBatcher:
         )
 
     async def hand_back(self, mine: Sequence[PendingItem]) -> None:
-        """Release what is held, as if it had never come here; what its steps have given is kept."""
+        """Release the items, as if they had not been claimed, and record their checkpoints."""
         self._leases.drop(one.claim_request for one in mine)
         checkpoints = [
             *self._checkpointer.take(),
@@ -120,7 +120,7 @@ class LedgerBatcher:
         wanted: Sequence[PendingItem],
         checkpoints: Sequence[Checkpoint],
     ) -> tuple[list[SettleResult], list[Claim]]:
-        """Ask the ledger, in its thread; leases are renewed from the claim to the settlement."""
+        """Make the round trip, in its thread; hold claimed leases, drop settled ones."""
         if finished:
             crash_point("before-settle")
         receipts, claims = self._item_leases.swap(

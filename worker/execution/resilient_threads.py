@@ -10,7 +10,7 @@ from batchord.chains.errors import BatchordError
 
 logger = logging.getLogger(__name__)
 
-#: Of an unexpected error's traceback, so many functions are logged.
+#: Functions of an unexpected error's traceback that are logged.
 _FRAMES: Final = 5
 
 

@@ -1,4 +1,4 @@
-"""How fast items end in this process."""
+"""The rate at which items end in this process."""
 
 import math
 import time
@@ -22,6 +22,6 @@ class Throughput:
         return self._rate * math.exp((self._at - self._clock()) / self.MEMORY)
 
     def ended(self, count: int) -> None:
-        """So many items have ended just now."""
+        """Count items that have ended just now."""
         self._rate = self.per_second + count / self.MEMORY
         self._at = self._clock()

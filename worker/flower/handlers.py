@@ -41,7 +41,7 @@ _STATUS: Final[dict[type[BatchordError], int]] = {
     LedgerUnavailable: 503,
 }
 
-#: The latest tasks that are looked through for who works on a batch.
+#: The latest tasks that are looked through for a batch's workers.
 _TASKS_LOOKED_AT: Final = 2_000
 
 PAYLOADS_OFF: Final = (
@@ -120,7 +120,7 @@ def _in_plain_text(handler: Any, status_code: int, **kwargs: Any) -> None:
 
 
 class _Page(_AtTheDesk, BaseHandler):
-    """A page of ours, or what one fetches: for whoever may see Flower's pages."""
+    """A page of Batchord's, or its data, for users who may see Flower's pages."""
 
 
 class _Api(_AtTheDesk, BaseApiHandler):
@@ -142,7 +142,7 @@ class BatchPage(_Page):
 
     @authenticated
     async def get(self, batch_id: str) -> None:
-        await self.ask(self.desk.total, batch_id)  # 404 where there is none
+        await self.ask(self.desk.total, batch_id)  # 404 without the batch
         options = self.application.options
         self.render(
             "batch.html",
@@ -257,7 +257,7 @@ class Download(_Data):
                     self.write(lines)
                     await self.flush()
         except StreamClosedError:
-            return  # whoever wanted it has gone
+            return  # the client has gone
         except HTTPError:
             if not self._headers_written:
                 raise

@@ -83,7 +83,7 @@ class Queries:
         """Return one batch, its failures by code, and its series.
 
         Raises:
-            UnknownBatch: there is none.
+            UnknownBatch: no batch has this id.
             UnreadableBatch: it is damaged.
         """
         record, progress = self.overview.one(batch_id)

@@ -1,7 +1,7 @@
-"""What a page shows, pushed to whoever looks at it: server-sent events.
+"""Server-sent events that push a page's data to its viewers.
 
-A batch's stream of events says when there is news of it; what is pushed is what the page would get
-if it asked. So who is slow, or was away, sees the state of the moment.
+A batch's stream of events says when there is news of it; the page is pushed the data that it would
+get if it asked. So a viewer that is slow, or was away, gets the current state.
 """
 
 import asyncio
@@ -13,7 +13,7 @@ from tornado.escape import json_encode
 from tornado.iostream import StreamClosedError
 from tornado.web import HTTPError, RequestHandler
 
-#: Seconds between two looks at whether there is news: so many pushes a second at most, too.
+#: Seconds between two looks at whether there is news, and so between two pushes.
 STEP: Final = 0.5
 
 #: Seconds after which a page is looked at without news: rates fade, workers come and go.

@@ -100,7 +100,7 @@ class Sweep:
                 if took:
                     self.turn()
             except BatchordError as error:
-                # Whoever holds an item could not renew its lease either.
+                # Workers could not renew their leases either.
                 if concerns_all(error):
                     self._mistrust()
                 logger.warning("sweep put off: %s", error)

@@ -38,10 +38,10 @@ class LostReplies:
     def find(self, part: ProviderPart) -> str | None:
         """Return the provider's batch of a part that may have been created, and note it.
 
-        None: after all the looks there is none. One that shows later is for `cancel_orphans`.
+        None: no look has found it. A batch that shows later is for `cancel_orphans`.
 
         Raises:
-            NotNow: there is none yet; a later turn looks again.
+            NotNow: it is not found yet; a later turn looks again.
         """
         found = self._api.find_all(self._id, part.number, part.begun)
         if found:

@@ -1,4 +1,4 @@
-"""One look at a batch in provider mode: whatever can be done for it now, and no waiting."""
+"""One reconciling pass over a batch in provider mode: all that can be done now, without waiting."""
 
 import logging
 import secrets
@@ -38,8 +38,8 @@ _PATIENCE: Final = 3600.0
 class Reconciler:
     """A batch, its parts and their provider, for one turn of the worker that holds it.
 
-    Order: noted, done, and what came of it noted. A crash between leaves the first note alone, and
-    whoever comes next looks at the provider whether it was done.
+    Each step notes its intent, acts, and notes the result. A crash in between leaves the intent
+    alone, and the next turn asks the provider whether the step was done.
     """
 
     def __init__(

@@ -35,7 +35,7 @@ class OperatorWanted(Exception):
 
 
 class Built(NamedTuple):
-    """A file of requests, and how many there are; whoever gets it closes it."""
+    """A file of requests, and their number; its receiver closes the file."""
 
     file: IO[bytes]
     requests: int
@@ -80,7 +80,7 @@ class RequestFileBuilder:
         Raises:
             NotNow, OperatorWanted.
         """
-        file = TemporaryFile()  # noqa: SIM115  # whoever gets it closes it
+        file = TemporaryFile()  # noqa: SIM115  # its receiver closes it
         try:
             return Built(file, self._fill(file, number, start, total, known))
         except BaseException:
