@@ -1,4 +1,4 @@
-"""The handle of a submitted batch: its state, its end, and its results, read from the ledger."""
+"""The handle of a submitted batch: its state, its end and its results, read from the ledger."""
 
 import time
 from collections.abc import Collection
@@ -30,22 +30,22 @@ from batchord.producer.wait_steps import (
     patiently,
 )
 
-#: Seconds between two looks for what comes with every item.
+#: Seconds between two looks for news that may come with every item.
 _BREATH: Final = 0.01
 
-#: Seconds between two looks for events: what happens meanwhile is told at once.
+#: Seconds between two looks for events; events in between are coalesced.
 _COALESCED: Final = 0.2
 
-#: Items looked at when the next one in order is not there yet; doubled as more arrive.
+#: Items looked at while the next item in order has not ended; doubled as more arrive.
 _SMALL_PAGE: Final = 16
 
 
 class Batch:
-    """A batch that was submitted. Holds only its id: every answer is the ledger's of this moment.
+    """A submitted batch. It holds only its id: every answer is the ledger's current state.
 
-    Methods block; their twins with an `a` in front await, and do not block the event loop.
+    Methods block; their twins with an `a` in front are awaited, and do not block the event loop.
     All raise `UnknownBatch` when the ledger has the batch no more, and `LedgerUnavailable` when
-    Redis cannot be reached; what has begun to wait bears that for a minute first.
+    Redis cannot be reached; a waiting method first retries for a minute.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class Batch:
         return f"<Batch {self.id}>"
 
     def record(self) -> BatchRecord:
-        """Return all that the ledger has of the batch, as one consistent record."""
+        """Return the ledger's record of the batch, read consistently."""
         return self._reader.record(self.id)
 
     async def arecord(self) -> BatchRecord:
@@ -69,9 +69,9 @@ class Batch:
         return await self._edge.call(self.record)
 
     def progress(self) -> Progress:
-        """Return how it goes: rate, ETA, failures by code, latency, throughput. In O(1).
+        """Return the batch's progress: rate, ETA, failures by code, latency, throughput. In O(1).
 
-        Whatever the batch's size, it is one round trip and a few kilobytes.
+        For a batch of any size it takes one round trip and a few kilobytes.
         """
         return self._reader.progress(self.id)
 
@@ -81,16 +81,16 @@ class Batch:
 
     @property
     def status(self) -> BatchStatus:
-        """Where it is now: one read of the ledger."""
+        """The current status: one read of the ledger."""
         return self._reader.status(self.id)
 
     @property
     def request_counts(self) -> RequestCounts:
-        """How many items there are, and how many ended in which way, now: one read."""
+        """The current numbers of items, in total and by status: one read of the ledger."""
         return self.record().request_counts
 
     def wait(self, timeout: float | None = None) -> BatchRecord:
-        """Return when the batch has ended; never raises for a failed item.
+        """Wait until the batch has ended; never raises for a failed item.
 
         Raises:
             TimeoutError: it has not ended within `timeout` seconds. It goes on all the same.
@@ -99,11 +99,11 @@ class Batch:
         return self._waits.result(self._until_ended(timeout))
 
     async def await_(self, timeout: float | None = None) -> BatchRecord:
-        """As `wait`; holds no thread, and ends when the task that waits is cancelled."""
+        """As `wait`; holds no thread, and can be cancelled."""
         return await self._waits.aresult(self._until_ended(timeout))
 
     def pause(self) -> BatchStatus:
-        """Let no new item start until `resume`; what runs may end. Returns the status then."""
+        """Let no new item start until `resume`; running items may end. Returns the new status."""
         return self._steering.pause(self.id)
 
     async def apause(self) -> BatchStatus:
@@ -111,12 +111,12 @@ class Batch:
         return await self._edge.call(self.pause)
 
     def resume(self, *, budget: Budget | None = None) -> BatchStatus:
-        """Let a paused batch go on where it was. Returns the status then.
+        """Let a paused batch go on. Returns the new status.
 
-        `budget` stands in for the one that it has, also while it runs.
+        `budget` replaces the batch's budget, also while it runs.
 
         Raises:
-            ResumeRefused: it has used as much as its budget is, and would pause again at once.
+            ResumeRefused: it has used up its budget, and would pause again at once.
             SubmitRefused: `budget` is invalid.
         """
         return self._steering.resume(self.id, budget)
@@ -126,11 +126,11 @@ class Batch:
         return await self._edge.call(self.resume, budget=budget)
 
     def cancel(self) -> BatchStatus:
-        """End the batch with what is done. Returns the status then: `cancelling`, or `cancelled`.
+        """Cancel the batch. Returns the new status: `cancelling`, or `cancelled`.
 
-        No new item starts. What runs is cancelled within seconds: an item's async code sees
-        `CancelledError`, a sync step's output is dropped. What has no outcome becomes `cancelled`,
-        what has keeps it. A batch that has ended stays as it is.
+        No new item starts. Running items are cancelled within seconds: an item's async code sees
+        `CancelledError`, a sync step's output is dropped. Items without an outcome become
+        `cancelled`, all others keep theirs. An ended batch stays as it is.
         """
         return self._steering.cancel(self.id)
 
@@ -139,11 +139,10 @@ class Batch:
         return await self._edge.call(self.cancel)
 
     def retry_failed(self, codes: Collection[str] | None = None) -> int:
-        """Have failed items run again, in place: same batch, same order. Returns how many.
+        """Run failed items again, in place: same batch, same order. Returns their number.
 
-        `codes`: only those whose error has one of these codes, so that no code is no item; None:
-        all. The batch goes on until each item has its outcome again; what the earlier one was is in
-        `history`.
+        `codes`: only items whose error has one of these codes (an empty collection: no item); None:
+        all. The batch goes on until each item has an outcome again; `history` has the earlier ones.
 
         Raises:
             RetryRefused: the batch has not completed.
@@ -160,16 +159,16 @@ class Batch:
         """Return the outcomes of an item that retries have replaced, the oldest first.
 
         Raises:
-            TypeError, ValueError: `index` is no int of at least 0.
+            TypeError, ValueError: `index` is not an int of at least 0.
             IndexError: the batch has no such item.
         """
         return self._reader.history(self.id, index)
 
     def results(self, *, raise_if_paused: bool = False) -> Stream[Item]:
-        """Iterate over all items in input order, each as soon as it and those before have ended.
+        """Iterate over all items in input order, each once it and all items before it have ended.
 
         Also while the batch runs; reads pages, so that memory stays flat. Works with `for` and
-        `async for`. A batch that is paused is waited for until someone resumes it.
+        `async for`. While the batch is paused, it waits.
 
         Raises:
             BatchPaused: with `raise_if_paused`, if the workers have paused it; `record().reason`.
@@ -184,11 +183,11 @@ class Batch:
         return Stream(self._waits, lambda: self._as_completed(raise_if_paused))
 
     def events(self) -> Stream[BatchEvent]:
-        """Iterate over what happens to the batch until it ends: statuses, and counts.
+        """Iterate over the batch's events until it ends: statuses, and counts.
 
-        The first events say where it stands; the last one is that of its end. However fast items
-        end, there are at most five events of their progress a second, each with the counts of its
-        moment; a slower reader gets fewer of them. Works with `for` and `async for`.
+        The first events give its current state; the last event is its end. Counts come at most five
+        times a second, however fast items end; a slower reader gets fewer of them. Works with `for`
+        and `async for`.
         """
         return Stream(self._waits, self._events)
 
@@ -198,7 +197,7 @@ class Batch:
         As a slice without negative places: a `stop` behind the last item is the last item.
 
         Raises:
-            TypeError, ValueError: a place is no int of at least 0.
+            TypeError, ValueError: `start` or `stop` is not an int of at least 0.
         """
         check_int("start", start, 0)
         if stop is not None:
@@ -208,7 +207,7 @@ class Batch:
     def outputs(self, *, return_exceptions: bool = False) -> list[Any]:
         """Wait, and return the plain outputs in input order, as LangChain's `batch` does.
 
-        With `return_exceptions`, an `ItemNotSucceeded` stands in the place of a missing output.
+        With `return_exceptions`, an `ItemNotSucceeded` takes the place of a missing output.
 
         Raises:
             ItemNotSucceeded: the first item, in input order, that has no output.
@@ -222,11 +221,11 @@ class Batch:
     def export(self, path: str | Path, *, output: Format = "jsonl") -> Exported:
         """Wait, and write all results to a file, in input order; it appears whole or not at all.
 
-        `output`: "jsonl" is an item a line; "npy" one float32 matrix of outputs that are vectors,
-        whose row i is item i, and NaN where that has no output. Memory stays flat.
+        `output`: "jsonl" is an item a line; "npy" a float32 matrix of vectors: row i is item i's
+        output, or NaN without an output. Memory stays flat.
 
         Raises:
-            NotVectors: the outputs make no matrix.
+            NotVectors: the outputs do not form a matrix.
         """
         if output not in ("jsonl", "npy"):
             raise ValueError(f'output is "jsonl" or "npy", not {output!r}')
@@ -299,7 +298,7 @@ class Batch:
                 yield Page(items)
                 continue
             if ended:
-                # Redis was set back meanwhile: what we have not seen stands before our place.
+                # Redis went back meanwhile: unseen items stand before our position.
                 position = 0
             yield from self._await_news(place, raise_if_paused)
 
@@ -307,8 +306,8 @@ class Batch:
         return self.request_counts.total
 
     def _state(self) -> tuple[str, bool]:
-        """Where the news stand, and whether the batch has ended."""
-        # In this order, here and below: what happens after the first wakes who waits for news.
+        """Return the position in the event stream, and whether the batch has ended."""
+        # In this order, here and below: an event after the first read wakes the waiting reader.
         return self._reader.last_event(self.id), self._reader.status(self.id).ended
 
     def _look(self, start: int, stop: int) -> tuple[list[Item], str]:
@@ -332,7 +331,7 @@ class Batch:
 
     def _doze(self, patience: float, place: str, timeout: float) -> Steps[None]:
         yield from patiently(patience, AwaitEvent(self.id, place, timeout))
-        # News may come by the thousand a second: look a hundred times.
+        # Events may come a thousand times a second: look a hundred times.
         yield Sleep(_BREATH)
 
 

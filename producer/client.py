@@ -1,4 +1,4 @@
-"""The client: how an app submits batches and finds them again."""
+"""The client, with which an app submits batches and finds them again."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
@@ -22,7 +22,7 @@ from batchord.producer.completion_window import Window
 from batchord.producer.estimate import Estimate, estimate
 from batchord.producer.submission import DEFAULT_PRIORITY, Submission, submit
 
-#: Batches that are asked for at a time.
+#: Batches that are read at a time.
 _PAGE: Final = 500
 
 #: Named here, as the class has a method `list`.
@@ -33,12 +33,12 @@ Findings = list[Finding]
 class Client:
     """A connection to the ledger and the queue, made at the first call. Safe to share.
 
-    `redis_url`: where they are; else `BATCHORD_REDIS_URL`, else the server that `batchord up`
-    runs on this machine.
+    `redis_url`: their Redis; else `BATCHORD_REDIS_URL`, else the server that `batchord up` runs on
+    this machine.
 
     Raises:
-        NoServer: none of the three is there.
-        LedgerUnavailable: what is given is no Redis URL.
+        NoServer: no Redis is given, configured or running.
+        LedgerUnavailable: `redis_url` is not a Redis URL.
     """
 
     def __init__(self, redis_url: str | None = None, *, settings: Settings | None = None) -> None:
@@ -85,58 +85,58 @@ class Client:
         provider_retry: Literal["live"] | None = None,
         config: RunnableConfig | Sequence[RunnableConfig] | None = None,
     ) -> Batch:
-        """Accept a batch: each input will get exactly one outcome, whatever becomes of us.
+        """Submit a batch: each input will get exactly one outcome, whichever process dies.
 
-        `inputs`: JSON values or pydantic models; any iterable, taken one by one and never held
-        whole, which may take its time: a heartbeat tells that this process is alive. `custom_ids`:
+        `inputs`: JSON values or pydantic models, in any iterable. They are taken one by one, never
+        held whole, and may be slow: a heartbeat tells that this process is alive. `custom_ids`:
         one unique name for each input. `metadata`: up to 16 pairs of strings.
         `idempotency_key`: the same key gives the same batch, from any number of producers, for as
         long as the batch is readable. `max_concurrency`: items in flight at a time.
 
-        `items_per_task`: how many items a Celery task carries, 1 to 1,000. "auto" is one, or as
-        many as take about 20 ms together where the first ones show that an item takes less than
-        5 ms, or what one call of the chain's provider takes (embeddings). Each item keeps its own
-        outcome, error, deadline and place. `priority`: 0 is served first, 9 last, in four classes
-        (0-2, 3-5, 6-8, 9), as Celery does on Redis; equals share by turns.
+        `items_per_task`: items that a Celery task carries, 1 to 1,000. "auto" is one item. If the
+        first items take less than 5 ms, it is as many as take about 20 ms together; if they share a
+        call of the provider (embeddings), as many as fit into it. Each item keeps its own outcome,
+        error, deadline and place. `priority`: 0 is served first, 9 last, in four classes (0-2, 3-5,
+        6-8, 9), as Celery does on Redis; equal batches take turns.
 
         `completion_window`: "24h" as OpenAI writes it ("90s", "30m", "7d"), a timedelta, or
-        seconds. What has no outcome by then becomes `expired`, and so does the batch; what is done
-        stays readable. None: it may take as long as it takes.
+        seconds. Items without an outcome by then become `expired`, and so does the batch; earlier
+        outcomes stay readable. None: no limit.
 
-        `budget`: `Budget(usd=20)`, `Budget(tokens=100_000)`, or both. Once that is used the batch
-        pauses, with the reason `budget_exceeded`; what runs then may end. `resume` with a larger
-        one goes on.
+        `budget`: `Budget(usd=20)`, `Budget(tokens=100_000)`, or both. Once it is used, the batch
+        pauses with the reason `budget_exceeded`; running items may end. `resume` with a larger
+        budget goes on.
 
         `dedupe`: of identical inputs (the same JSON) one runs, and the others get its outcome,
-        whatever that is, with `same_as`. `cache`: an input that the same chain has answered in an
-        earlier batch with `cache`, with the same version and settings of its steps, gets that
-        output, with `cached`; kept for BATCHORD_CACHE_TTL.
+        success or error, with `same_as`. `cache`: an input that the same chain, with the same
+        version and step settings, has answered in an earlier batch with `cache` gets that output,
+        with `cached`; outputs are kept for BATCHORD_CACHE_TTL.
 
         `on_complete`: a Celery signature, as `report.s().set(queue="reports")`. Its task is called
-        once, with the batch's id before its own arguments, when the batch has ended, in whichever
-        way, for the first time; a later `retry_failed` does not call it again. It is published to
-        the queue that it names on Batchord's Redis, under the task id `ID:on-complete`. `webhook`:
-        where the workers tell of this batch's ends, in place of `BATCHORD_WEBHOOK_URL`; its host
-        is one of `BATCHORD_WEBHOOK_HOSTS`. Under an `idempotency_key` that was used before, both
-        stay what they were.
+        once, with the batch's id before its own arguments, when the batch ends for the first time,
+        with any status; a later `retry_failed` does not call it again. It is published to the
+        queue that it names on Batchord's Redis, under the task id `ID:on-complete`. `webhook`: the
+        URL to which the workers post each end of this batch, in place of `BATCHORD_WEBHOOK_URL`;
+        its host must be one of `BATCHORD_WEBHOOK_HOSTS`. Under an `idempotency_key` that was used
+        before, both stay unchanged.
 
         `mode`: "provider" sends the calls through the provider's own Batch API, for about half the
         price and within a day. The chain must be one `Chat`, `Responses` or `Embed`, with prompts
-        and functions before and after it. `provider_retry`: "live" has the workers call what that
-        gave no good answer to; None: it fails.
+        and functions before and after it. `provider_retry`: "live" has the workers call the model
+        for items without a good answer; None: these items fail.
 
-        `config`: what LangChain calls so, for all inputs, or a list with one for each. `tags`,
+        `config`: a LangChain config for all inputs, or a list with a config for each. `tags`,
         `metadata`, `run_name`, `recursion_limit` and `configurable` are handed to the chain on the
         workers; they are JSON, and are recorded as the inputs are. A list is for inputs that have
         a length.
 
-        Returns when everything is recorded and the first shards are published.
+        Returns when all inputs are recorded and the first shards are published.
 
         Raises:
             ChainNotFound: neither this process nor a worker knows the chain.
             SubmitRefused: an input or another argument cannot be used; nothing is left behind.
-            BatchAborted: Redis has lost what was written, and more than can be written again;
-                nothing is left behind.
+            BatchAborted: Redis has lost more inputs than can be written again; nothing is left
+                behind.
             IdempotencyConflict: the key names a batch of another chain.
             LedgerUnavailable: Redis cannot be reached or refuses us.
         """
@@ -181,10 +181,10 @@ class Client:
         return await self._edge.call(self.estimate, chain, inputs)
 
     def retrieve(self, batch_id: str) -> Batch:
-        """Return the handle of a batch that was submitted before, by whomever.
+        """Return the handle of a batch that any process has submitted.
 
         Raises:
-            UnknownBatch: the ledger has none of this id.
+            UnknownBatch: the ledger has no batch of this id.
         """
         self._reader.record(batch_id)
         return Batch(batch_id, self._reader, self._steering, self._edge)
@@ -197,8 +197,8 @@ class Client:
         """Return up to `limit` batches, newest first; the next page begins `after` the last id.
 
         Raises:
-            UnknownBatch: `after` names none.
-            TypeError, ValueError: `limit` is no int of at least 1.
+            UnknownBatch: `after` is not a batch's id.
+            TypeError, ValueError: `limit` is not an int of at least 1.
         """
         return self._reader.newest(limit=limit, after=after)
 
@@ -207,10 +207,10 @@ class Client:
         return await self._edge.call(self.list, limit=limit, after=after)
 
     def purge(self, batch_id: str) -> bool:
-        """Delete a batch that has ended, before its time; False if it has not ended.
+        """Delete an ended batch before its results expire; False if it has not ended.
 
         Raises:
-            UnknownBatch: the ledger has none of this id.
+            UnknownBatch: the ledger has no batch of this id.
         """
         record = self._reader.record(batch_id)
         return self._store.purge(
@@ -221,7 +221,7 @@ class Client:
         """Return the batches that ended before this time, newest first.
 
         Raises:
-            TypeError, ValueError: `when` is no datetime with a time zone.
+            TypeError, ValueError: `when` is not a datetime with a time zone.
         """
         check_time("when", when)
         found: Records = []
@@ -236,7 +236,7 @@ class Client:
         return self._reader.chains()
 
     def checkup(self) -> Findings:
-        """Look for what will hurt this deployment one day, and say what to change."""
+        """Check the deployment; each finding says what to change."""
         return checkup(self._store)
 
     def ping(self) -> None:

@@ -1,8 +1,8 @@
-"""Record one batch: open, inputs, seal; what Redis loses meanwhile is written again.
+"""Recording of one batch: open, inputs, seal; inputs that Redis loses are written again.
 
-A server that goes back (its append-only file reaches the disk once a second, a replica lags) has
-an earlier state of the ledger, so that the producer's memory is ahead of it. Each transition says
-what is recorded, and the producer goes on from there.
+A restarted server may have an earlier state of the ledger (its append-only file reaches the disk
+once a second, a replica lags). The answer to each step says how much is recorded, and the producer
+goes on from there.
 """
 
 import logging
@@ -33,14 +33,14 @@ from batchord.producer.inputs import Block
 logger = logging.getLogger(__name__)
 
 #: Characters of inputs that are kept until the seal, to be written again: several seconds of
-#: writing. What is older is on the server's disk by then.
+#: writing. Older inputs are on the server's disk by then.
 KEPT: Final = 64_000_000
-#: How often one submission goes back with the server.
+#: Times that one submission goes back with the server, at most.
 _MOST_RETURNS: Final = 10
 #: Heartbeats within `Settings.submit_timeout`.
 _BEATS: Final = 4
 
-#: How often a producer looks whether another one, with the same key, has sealed.
+#: Seconds between two checks whether another producer with the same key has sealed.
 _POLL: Final = 0.1
 #: Seconds after which a producer that took a key but has not opened its batch is dead.
 _OPEN_GRACE: Final = 5.0
@@ -56,7 +56,7 @@ class SubmittedBefore(Exception):
 
 @dataclass(frozen=True, kw_only=True)
 class Opening:
-    """What a batch is opened with: the fields of its record, its key, and what its end owes."""
+    """The data that opens a batch: its record's fields, idempotency key and outbox entries."""
 
     chain: str
     fields: dict[str, str]
@@ -66,13 +66,13 @@ class Opening:
 
 @dataclass
 class Recording:
-    """One batch while it is written. Use `alive` around all of it."""
+    """One batch while it is written. Wrap all calls in `alive`."""
 
     store: BatchStore
     reader: BatchReader
     batch_id: str
     opening: Opening
-    #: The blocks that were written last, the oldest first.
+    #: The latest blocks, the oldest of them first.
     _kept: deque[Block] = field(default_factory=deque)
     _size: int = 0
     _total: int = 0
@@ -84,7 +84,7 @@ class Recording:
 
         Raises:
             SubmittedBefore: the idempotency key names another batch.
-            IdempotencyConflict: that one is of another chain.
+            IdempotencyConflict: the key names a batch of another chain.
         """
         opening = self.opening
         while True:
@@ -97,7 +97,7 @@ class Recording:
                 return
 
     def append(self, block: Block) -> None:
-        """Record the next inputs, and before them what Redis has lost of those before.
+        """Record the next block, after writing again the earlier inputs that Redis has lost.
 
         Raises:
             BatchAborted: Redis has lost inputs that are not kept any more.
@@ -133,10 +133,10 @@ class Recording:
             return time.monotonic() - sealed_at < self.store.settings.result_ttl
 
     def take_back(self, error: BaseException) -> bool:
-        """Delete what was written, after this error; False if the batch is sealed after all.
+        """Delete the batch after this error; False if it is sealed after all.
 
-        An error of the deletion is logged: it must not hide the first one. What is left then
-        expires by itself.
+        An error of the deletion is logged: it must not hide the first error. Keys that are left
+        expire by themselves.
         """
         try:
             if not self.store.abort(self.batch_id):
@@ -149,7 +149,7 @@ class Recording:
 
     @contextmanager
     def alive(self) -> Iterator[None]:
-        """Send heartbeats meanwhile, however long the next input takes."""
+        """Send heartbeats inside of the block, however long the next input takes."""
         stop = threading.Event()
         beats = threading.Thread(
             target=Context().run, args=(self._beat, stop), name="submission", daemon=True
@@ -159,7 +159,7 @@ class Recording:
             yield
         finally:
             stop.set()
-            # One that waits for the server does no harm: it renews nothing but an unsealed batch.
+            # A late heartbeat does no harm: it renews nothing but an unsealed batch.
             beats.join(timeout=1.0)
 
     def _beat(self, stop: threading.Event) -> None:
@@ -178,7 +178,7 @@ class Recording:
             self._size -= self._kept.popleft().size
 
     def _catch_up(self, at: int) -> None:
-        """Write the kept inputs from index `at` on, or from where the ledger says."""
+        """Write the kept inputs from index `at` on, or from the index that the ledger names."""
         while at < self._total:
             block = self._block_at(at)
             append = partial(
@@ -198,7 +198,7 @@ class Recording:
     def _try(self, step: Callable[[], int], expected: int) -> int:
         """Take the step; return the index to go on at, `expected` unless the ledger is behind it.
 
-        If there is no such batch any more, it is opened again.
+        If the batch is gone, it is opened again.
         """
         try:
             at = step()
@@ -220,7 +220,7 @@ class Recording:
         return at
 
     def _existing(self, key: str) -> BatchRecord | None:
-        """Return the sealed batch that the key names, or None once it names ours.
+        """Return the sealed batch that the key names, or None once it names this batch.
 
         While another producer writes that batch, wait for it; if it is dead, take the key over.
         """

@@ -1,4 +1,4 @@
-"""One submission: everything is recorded before anything is published, or nothing is left."""
+"""Submitting a batch: all inputs are recorded before a task is published, or nothing is left."""
 
 import logging
 import time
@@ -68,7 +68,7 @@ class SubmitOptions(TypedDict, total=False):
 
 @dataclass(frozen=True, kw_only=True)
 class Submission:
-    """What the caller of `Client.submit` asked for; see there."""
+    """The arguments of one `Client.submit` call; see there."""
 
     chain: str
     inputs: Iterable[Any]
@@ -89,7 +89,7 @@ class Submission:
     config: RunnableConfig | Sequence[RunnableConfig] | None = None
 
     def check(self) -> None:
-        """Raise SubmitRefused if anything but the inputs is not as it must be."""
+        """Check all arguments but the inputs themselves; raise SubmitRefused."""
         chain: Any = self.chain
         if not isinstance(chain, str):
             raise SubmitRefused(
@@ -172,9 +172,9 @@ def _check_many(name: str, values: Any) -> None:
 def submit(app: Celery, store: BatchStore, what: Submission) -> str:
     """Record the batch and publish its first shards; return its id.
 
-    Order: inputs, seal, messages. A crash before the seal leaves a batch that never ran and is
-    swept away; a crash after it leaves one that the sweep publishes. Messages without a record
-    never exist.
+    Order: inputs, seal, messages. After a crash before the seal, the sweep deletes the batch, which
+    never ran; after a crash behind the seal, the sweep publishes it. A message without a record
+    never exists.
     """
     what.check()
     reader = BatchReader(store)
@@ -192,7 +192,7 @@ def submit(app: Celery, store: BatchStore, what: Submission) -> str:
     config, configs = recorded(what.config)
     inputs = what.inputs if configs is None else same_length(what.inputs, configs)
     pages = blocks(inputs, what.custom_ids, check, store.settings, configs)
-    # The first block is made before anything is written, so that most mistakes leave no trace.
+    # The first block is checked before anything is written: most mistakes leave no trace.
     first = next(pages, None)
     if first is None:
         raise SubmitRefused("no inputs: a batch needs at least one")
@@ -216,24 +216,24 @@ def submit(app: Celery, store: BatchStore, what: Submission) -> str:
 
 
 def _accept(app: Celery, recording: Recording, cut: Cut, window: float | None) -> None:
-    """Seal the batch and publish its first shards; again if the server has gone back meanwhile."""
+    """Seal the batch and publish its first shards; repeat if the server has lost the seal."""
     batch_id, undone = recording.batch_id, True
     while undone:
         recording.seal(cut, window)
         sealed_at = time.monotonic()
         crash_point("after-seal")
         try:
-            # The first ones, and not what workers make room for meanwhile: that is their work.
+            # Only the first window: workers publish the shards that they make room for.
             publish_shards(app, recording.store, batch_id, most=cut.first_window)
             undone = recording.undone(sealed_at=sealed_at)
         except Exception as error:  # noqa: BLE001
-            # It is accepted, and the sweep will publish it: an error would have it submitted twice.
+            # It is sealed, and the sweep will publish it: an error would have it submitted twice.
             logger.warning("batch not yet published batch=%s: %s", batch_id, type(error).__name__)
             return
 
 
 def _cut(what: Submission, reader: BatchReader, settings: Settings) -> Cut:
-    """How the batch is cut into shards and tasks."""
+    """Choose how the batch is cut into shards and tasks."""
     items_per_task = None if what.items_per_task == "auto" else what.items_per_task
     per_call = inputs_per_call(what.chain, reader)
     if items_per_task is None and per_call > 1:

@@ -1,4 +1,4 @@
-"""The Celery tasks: thin, so that all they know is how Celery wants to be answered."""
+"""The two Celery tasks; they only translate reports to Celery's results and exceptions."""
 
 import logging
 from typing import Any
@@ -18,7 +18,7 @@ from batchord.worker.execution.worker_context import WorkerContext
 
 logger = logging.getLogger(__name__)
 
-#: Refuses messages that we have not published.
+#: The request class that refuses messages which Batchord has not published.
 REQUEST = "batchord.worker.execution.message_filter:Request"
 
 
@@ -27,7 +27,7 @@ class ItemFailed(Exception):
 
 
 class ItemPutOff(Exception):
-    """Items wait for another attempt; as with ItemFailed, no more than the codes is told."""
+    """Items wait for another attempt; as with ItemFailed, only the codes are shown."""
 
 
 def register_tasks(app: Celery, runtime: WorkerContext) -> None:
@@ -47,8 +47,8 @@ def register_tasks(app: Celery, runtime: WorkerContext) -> None:
         if report.put_off:
             raise Retry(exc=ItemPutOff(", ".join(report.put_off)))
         if report.elsewhere and not report.shard_complete:
-            # Someone else holds items, and the sweep watches their leases; or the batch takes no
-            # new starts. Either way this message is done with.
+            # Other executions hold items, and the sweep watches their leases; or the batch takes
+            # no new starts. Either way this message is done with.
             raise Ignore
         if report.refused:
             # An earlier delivery has settled them, and may have died before it sent the gather.

@@ -1,4 +1,4 @@
-"""The Celery app that producers, workers and Flower share; making one connects to nothing."""
+"""The Celery app of producers, workers and Flower; creating it connects to nothing."""
 
 from typing import Any, Final
 
@@ -7,10 +7,10 @@ from kombu.entity import Queue
 
 from batchord.ledger.settings import Settings
 
-#: Seconds after which a quiet connection is asked whether it is alive.
+#: Seconds after which a quiet connection is checked.
 HEALTH_CHECK: Final = 5.0
 
-#: Longest that a call to the queue may take.
+#: Seconds that a call to the queue may take.
 BROKER_TIMEOUT: Final = 4.0
 
 
@@ -56,7 +56,7 @@ def _configuration(settings: Settings) -> dict[str, Any]:
         "task_store_errors_even_if_ignored": False,
         "result_expires": settings.result_ttl,
         "result_chord_expires": settings.result_ttl,
-        # Acknowledge last: until then the message can be given to someone else.
+        # Acknowledge last: until then the message can be given to another worker.
         "task_acks_late": True,
         "task_reject_on_worker_lost": True,
         "worker_prefetch_multiplier": 1,
@@ -72,7 +72,7 @@ def _configuration(settings: Settings) -> dict[str, Any]:
         "worker_cancel_long_running_tasks_on_connection_loss": False,
         "broker_connection_retry_on_startup": True,
         "broker_connection_max_retries": None,
-        # A server that is full, loads its data or is no master just now ends no worker either.
+        # A server that is full, loads its data or is not the master now must not end a worker.
         "broker_channel_error_retry": True,
         "broker_transport_options": {
             "visibility_timeout": settings.visibility_timeout,
@@ -80,12 +80,12 @@ def _configuration(settings: Settings) -> dict[str, Any]:
             # which takes a round trip of the worker's main thread.
             "unacked_restore_interval": min(10.0, max(1.0, settings.visibility_timeout / 10)),
             "unacked_restore_throttle": 1,
-            # The worker's main thread waits in one such call after the other, its heartbeats too,
-            # before it gives a silent connection up; none of them is long.
+            # The worker's main thread makes several such calls, heartbeats among them, before it
+            # gives up a silent connection: each must be short.
             "socket_timeout": min(BROKER_TIMEOUT, settings.socket_timeout),
             "socket_connect_timeout": min(BROKER_TIMEOUT, settings.socket_timeout),
             "socket_keepalive": True,
-            # A connection on which nothing comes any more is given up a second later than that.
+            # A silent connection is given up a second later than that.
             "health_check_interval": min(HEALTH_CHECK, settings.socket_timeout),
         },
         # A restart of Redis must not turn a finished item into a failed part.

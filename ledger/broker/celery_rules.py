@@ -1,8 +1,8 @@
-"""Celery settings that would break a batch: what each does to it, and what to set instead.
+"""Celery settings that would break a batch, with the damage and the cure of each.
 
 Chain modules can change the settings of `app.app`, and `celery worker` has options for
 some. A worker refuses these as it starts; `batchord doctor` asks running workers for them.
-Whatever has no rule here works, or changes nothing: docs/operating.md has the list.
+A setting without a rule here works, or changes nothing: docs/operating.md has the list.
 """
 
 from collections.abc import Mapping
@@ -18,14 +18,14 @@ from batchord.ledger.settings import Settings
 class Rule:
     """A setting that has to stay as `create_app` has it."""
 
-    #: What it would do to a batch.
+    #: The damage to a batch.
     why: str
     cure: str = "leave it as it is"
     #: The option of `celery worker` that sets it.
     option: str = ""
 
     def broken(self, name: str, value: Any) -> str:
-        """Return the line that refuses this value."""
+        """Format the line that refuses this value."""
         what = f"{name} ({self.option})" if self.option else name
         return f"{what} is {value!r}: {self.why}; {self.cure}"
 
@@ -34,8 +34,8 @@ _DEADLINE: Final = "set BATCHORD_ITEM_TIMEOUT, or register the chain with a time
 _KILLED: Final = "a process that it kills costs each item that runs in it an attempt"
 _JSON: Final = "messages are JSON, and a pickle in the queue must be refused"
 
-#: Setting -> why it has to stay. `worker_queues` and `worker_autoscale` are our names for
-#: the options -Q and --autoscale, which no setting has.
+#: Setting -> its rule. `worker_queues` and `worker_autoscale` are our names for the options -Q and
+#: --autoscale, which have no setting.
 RULES: Final[Mapping[str, Rule]] = {
     "task_time_limit": Rule(_KILLED, _DEADLINE, "--time-limit"),
     "task_soft_time_limit": Rule(
@@ -88,8 +88,8 @@ RULES: Final[Mapping[str, Rule]] = {
 def broken(found: Mapping[str, Any], usual: Mapping[str, Any], settings: Settings) -> list[str]:
     """Return a line for each setting in `found` that breaks its rule.
 
-    `found`: a worker's settings; what it does not name is as usual. Texts and numbers, or what
-    JSON makes of the rest. `usual`: those of `create_app`.
+    `found`: a worker's settings, as JSON values; settings that are missing have their usual values.
+    `usual`: the settings of `create_app`.
     """
     return [
         rule.broken(name, found[name])
@@ -119,7 +119,7 @@ def _name(queue: Any) -> str:
 
 
 def _routes(routes: Any, task: str) -> bool:
-    """Whether a route may apply to the task: a pattern matches it, or a function decides."""
+    """Return whether a route may apply to the task: its pattern matches, or a function decides."""
     if not routes:
         return False
     if isinstance(routes, Mapping):

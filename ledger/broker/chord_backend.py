@@ -1,8 +1,9 @@
-"""The result backend: a chord whose parts are counted by the ledger.
+"""The result backend: the ledger counts the parts of a chord.
 
-Celery's own aborts the chord when a header task raises (open since 2014, celery #1881), counts
-tasks in keys of its own, and subscribes the producer to one pub/sub channel per header task. Here
-the ledger knows which items have an outcome, and the chord's body is due when a shard's all have.
+Celery's own backend aborts the chord when a header task raises (open since 2014,
+https://github.com/celery/celery/issues/1881), counts tasks in keys of its own, and subscribes the
+producer to a pub/sub channel per header task. Here the ledger knows which items have an outcome,
+and the chord's body is due when all items of a shard have one.
 """
 
 from typing import Any
@@ -12,12 +13,12 @@ from celery.canvas import maybe_signature
 
 
 class LedgerBackend(RedisBackend):
-    """Sends a chord's body when the ledger says so, and stores no results."""
+    """A backend that sends a chord's body when its shard is complete, and stores no results."""
 
     def on_chord_part_return(
         self, request: Any, state: str, result: Any, propagate: Any = None, **kwargs: Any
     ) -> None:
-        """Send the body if the task has found its shard complete, whatever became of the task."""
+        """Send the body if the task has found its shard complete, also if the task failed."""
         if getattr(request, "shard_complete", False):
             maybe_signature(request.chord, app=self.app).apply_async()
 

@@ -1,4 +1,4 @@
-"""Publishing shards: one Celery chord each, tasks that carry items and the gather as its body."""
+"""The publisher of shards: each is a Celery chord of tasks that carry items, and its gather."""
 
 from collections.abc import Iterable
 
@@ -20,17 +20,17 @@ from batchord.ledger.settings import Settings
 from batchord.ledger.storage.batch_reader import BatchReader
 from batchord.ledger.storage.batch_store import BatchStore
 
-#: A gather goes first: it is short, and others wait for what it publishes. So does what a dead
-#: worker had begun: it has waited for its turn before.
+#: The priority of gathers, which are short and publish the next shards, and of a dead worker's
+#: items, which have waited for their turn before.
 FIRST = 0
 
 
 def publish_shards(app: Celery, store: BatchStore, batch_id: str, *, most: int = 64) -> None:
-    """Publish what the batch's window has room for, `most` shards of it.
+    """Publish shards while the batch's window has room, at most `most` of them.
 
-    Called after the seal, after each gather and by the sweep. A crash anywhere leaves the shard
-    unrecorded, so that the next caller publishes it again; it is cut as it was, and a claim is
-    refused for what runs or is settled.
+    Called after the seal, after each gather and by the sweep. A crash leaves the shard unrecorded,
+    so that the next caller publishes it again: it is cut as before, and claims of items that run or
+    are settled are refused.
     """
     while most > 0 and (shard := store.next_shard(batch_id)) is not None:
         most -= 1
@@ -43,7 +43,7 @@ def publish_shards(app: Celery, store: BatchStore, batch_id: str, *, most: int =
 def unsettled_tasks(store: BatchStore, batch_id: str, shard: Shard) -> list[range]:
     """Return the tasks of a shard that carry an item without an outcome.
 
-    Not one that was put off: it is published when its time has come.
+    Deferred items are left out: they are published when they are due.
     """
     reader = BatchReader(store)
     items = reader.items_at(batch_id, range(shard.start, shard.stop))
@@ -54,10 +54,10 @@ def unsettled_tasks(store: BatchStore, batch_id: str, shard: Shard) -> list[rang
 
 
 def publish_due(app: Celery, store: BatchStore, batch_id: str, *, most: int = 1000) -> int:
-    """Publish again what was put off and whose time has come; return how many tasks.
+    """Publish the deferred items that are due; return the number of tasks.
 
-    Called when it is due by who has put it off, and by the sweep. Who dies in between leaves items
-    that nothing stands for in the queue: the sweep finds those too.
+    Called by the worker that deferred them, when they are due, and by the sweep. A crash in between
+    leaves items without a message in the queue: the sweep finds those too.
     """
     reader = BatchReader(store)
     if reader.status(batch_id) is not BatchStatus.IN_PROGRESS:
@@ -81,12 +81,12 @@ def publish_tasks(
     *,
     priority: int | None = None,
 ) -> None:
-    """Publish tasks of a shard, all or some again, as its chord, in one pipelined write.
+    """Publish all or some tasks of a shard, as its chord, in one pipelined write.
 
-    `priority`: another than the batch's.
+    `priority`: in place of the batch's.
 
-    What is sent is what `group(...).apply_async(chord=gather)` sends. It is sent task by task, as a
-    group makes a signature, a clone, a result and a declaration of the queue for each.
+    The messages are those of `group(...).apply_async(chord=gather)`. They are sent one by one, as a
+    group makes a signature, a clone, a result and a declaration of the queue for each task.
     """
     amqp, group_id = app.amqp, shard_group_id(batch_id, shard.number)
     usual, lane = store.route(batch_id)
@@ -130,9 +130,8 @@ def publish_tasks(
 def queue_of(settings: Settings, lane: int, shard: int) -> str:
     """Return a shard's queue: its batch's lane, or the first queue for the first shard.
 
-    Workers take from all queues by turns. So a new batch begins at once however much of others is
-    waiting, and one that has few items in the queue, as it may, does not wait behind one that has
-    many.
+    Workers take from all queues by turns. So a new batch begins at once, however many items of
+    others wait, and a batch with few items in the queue does not wait behind a batch with many.
     """
     return settings.queues[0] if shard == 0 else settings.lane(lane)
 

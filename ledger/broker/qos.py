@@ -1,4 +1,4 @@
-"""What a worker has in hand and has not acknowledged, noted in Redis and written in groups."""
+"""The unacknowledged messages of a worker; acknowledgements are written to Redis in groups."""
 
 import logging
 import threading
@@ -9,15 +9,15 @@ from kombu.transport import redis as kombu_redis
 from kombu.transport import virtual
 from kombu.utils.json import dumps
 
-#: Acknowledgements that are written together at most, and how long one waits for others. A crash
-#: before they are written has the messages delivered again, and their claims refused.
+#: Acknowledgements that are written together at most, and the seconds that they wait for others.
+#: After a crash before the write, the messages are delivered again, and their claims refused.
 ACKS_AT_ONCE: Final = 64
 ACKS_WITHIN: Final = 0.05
 
 #: More slots than there ever are.
 MANY: Final = 1_000_000
 
-#: The header that says how many slots the items of a message take.
+#: The header with the number of slots that the items of a message take.
 SLOTS: Final = "slots"
 
 #: Errors of reading a message that Batchord has not published; not those of a connection.
@@ -34,19 +34,19 @@ logger = logging.getLogger(__name__)
 
 
 def say_dropped(error: Exception, where: str = "") -> None:
-    """Say that something was dropped, and not what: a stranger may have written it."""
+    """Log that a message was dropped, without its text, which a stranger may have written."""
     logger.error("dropped what is no message of ours%s: %s", where, type(error).__name__)
 
 
 class QoS(kombu_redis.QoS):
-    """What is delivered and not acknowledged; writes acknowledgements in groups."""
+    """kombu's QoS, which counts slots and writes acknowledgements in groups."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._lock = threading.Lock()
         self._acks: list[str] = []
         self._oldest_ack = 0.0
-        #: What the look for unacknowledged messages has met; the connection is to be made again.
+        #: An error of `restore_visible`: the connection must be made again.
         self._broken: Exception | None = None
         #: Slots that the items of each message in hand take, and of all together.
         self._slots: dict[str, int] = {}
@@ -56,17 +56,17 @@ class QoS(kombu_redis.QoS):
 
     @property
     def room(self) -> float:
-        """How many more slots' work there is room for, beside Celery's limit of messages."""
+        """Slots' worth of items that there is room for, beside Celery's limit of messages."""
         return float(self.channel.slots_wanted()) - self._in_hand
 
     def append(self, message: Any, delivery_tag: str) -> None:
-        """Note the message as unacknowledged, unless it was when it was taken."""
+        """Note the message as unacknowledged, unless it was noted as it was taken."""
         if delivery_tag in self.noted:
             self.noted.discard(delivery_tag)
         else:
             to = message.delivery_info
             pipe = self.channel.shared_client.pipeline(transaction=False)
-            # The message first: a place in the index alone says nothing.
+            # The message first: an index entry without its message is useless.
             pipe.hset(
                 self.unacked_key,
                 delivery_tag,
@@ -76,27 +76,27 @@ class QoS(kombu_redis.QoS):
             try:
                 pipe.execute()
             except (*self.channel.connection_errors, self.channel.ResponseError) as error:
-                # It is out of the queue, and here alone: it runs all the same. Should we die, its
-                # items are missed by the sweep.
+                # It has left the queue, and runs all the same. If this process dies, the sweep
+                # misses its items and publishes them again.
                 logger.warning("not noted as unacknowledged: %s", type(error).__name__)
         slots = message.headers.get(SLOTS, 1)
         if type(slots) is not int or not 1 <= slots <= MANY:
             raise ValueError(SLOTS)
         with self._lock:
-            # Delivered again while it is in hand, it takes no more room.
+            # A second delivery of a message in hand takes no more room.
             self._in_hand += slots - self._slots.get(delivery_tag, 0)
             self._slots[delivery_tag] = slots
         virtual.QoS.append(self, message, delivery_tag)
 
     def can_consume(self) -> bool:
-        """Whether there is room for a message; asked at every turn of the worker's loop."""
+        """Return whether there is room for a message; called at every turn of the worker's loop."""
         if self._broken is not None:
             raise self._broken
         self.write_acks(older_than=ACKS_WITHIN)
         return bool(super().can_consume()) and self.room > 0
 
     def ack(self, delivery_tag: str) -> None:
-        """Take the message as acknowledged; that is written soon."""
+        """Acknowledge the message; Redis is told with the next group."""
         with self._lock:
             self._in_hand -= self._slots.pop(delivery_tag, 0)
             if not self._acks:
@@ -114,7 +114,7 @@ class QoS(kombu_redis.QoS):
         super().reject(delivery_tag, requeue)
 
     def drop(self, delivery_tag: str) -> None:
-        """Forget a message, wherever reading it has failed."""
+        """Drop a message that could not be read."""
         self.noted.discard(delivery_tag)
         self.reject(delivery_tag)
 
@@ -155,12 +155,12 @@ class QoS(kombu_redis.QoS):
             if self.channel.shared_client.zcount(self.unacked_index_key, 0, until):
                 super().restore_visible(start, num, interval)
         except self.channel.connection_errors as error:
-            # kombu keeps it to itself, and this timer is due again at once: on a network that is
-            # silent the worker would wait here, and never come to make a new connection.
+            # kombu hides the error, and this timer is due again at once: on a silent network the
+            # worker would wait here for ever, and never make a new connection.
             self._broken = error
 
     def restore_unacked(self, client: Any = None) -> None:
-        """Give back what is not acknowledged, and nothing else."""
+        """Give back the messages that are not acknowledged."""
         if self.channel.connection.client is None:
             # After a lost connection kombu closes the channel a second time, when its transport is
             # gone: it would raise AttributeError, which ends the worker. The sweep publishes again.

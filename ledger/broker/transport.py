@@ -28,9 +28,8 @@ from batchord.ledger.storage.connection import Packer
 #: Messages taken in one step at most.
 TAKEN_AT_ONCE: Final = 32
 
-
-#: The header of a message that is to be published once: [notices, index, member], see
-#: `publish_once.lua`. It does not travel.
+#: The header of a message that must be published once: [notices, index, member], see
+#: `publish_once.lua`. It is not sent.
 ONCE: Final = "batchord_once"
 
 #: Seconds between two tries to reach a server that is away, at most.
@@ -40,14 +39,14 @@ logger = logging.getLogger(__name__)
 
 
 class Channel(kombu_redis.Channel):
-    """kombu's channel with one client for all that does not block."""
+    """kombu's channel, with one client for all calls that do not block."""
 
     QoS = QoS
     _shared: Any = None
 
     @staticmethod
     def slots_wanted() -> float:
-        """How many slots' work to have in hand; a worker puts an answer of its own here."""
+        """Return how many slots' worth of items to have in hand; a worker replaces this method."""
         return float("inf")
 
     def _connparams(self, asynchronous: bool = False) -> dict[str, Any]:
@@ -106,10 +105,10 @@ class Channel(kombu_redis.Channel):
             return True
 
     def _take_more(self) -> None:
-        """Take what else there is room for: BRPOP itself gives one message a round trip."""
+        """Take more messages while there is room: BRPOP itself gives one message a round trip."""
         room, slots = self.qos.can_consume_max_estimate(), self.qos.room
         queues = self._queue_cycle.consume(len(self.active_queues))
-        # For one message the next BRPOP does as well.
+        # For a single message the next BRPOP is as good.
         if room is None or room < 2 or slots <= 0 or not queues:
             return
         lists = [self._q_for_pri(queue, step) for step in self.priority_steps for queue in queues]
@@ -123,7 +122,7 @@ class Channel(kombu_redis.Channel):
             try:
                 if not tag:
                     raise ValueError("no message")
-                # Not kombu's `loads`, which looks for types of its own: an envelope has none.
+                # Not kombu's `loads`, which looks for types that an envelope does not have.
                 message = json.loads(raw)
             except MALFORMED as error:
                 say_dropped(error, f" from queue {queue}")
@@ -140,7 +139,7 @@ class Transport(kombu_redis.Transport):
     Channel = Channel
 
     def _deliver(self, message: Any, queue: str) -> None:
-        """Deliver a message; what its consumer cannot read is dropped."""
+        """Deliver a message; drop it if its consumer cannot read it."""
         tag = None
         try:
             tag = _tag(message)
@@ -165,7 +164,7 @@ class Connection(KombuConnection):
     """A connection to Redis by its usual URL, which is also what Flower shows."""
 
     def get_transport_cls(self) -> type[Transport]:
-        """Our transport, whatever form of Redis URL it is."""
+        """Return our transport, for every form of Redis URL."""
         return Transport
 
     def ensure_connection(
@@ -177,12 +176,12 @@ class Connection(KombuConnection):
         interval_max: float = RECONNECT_WITHIN,
         **options: Any,
     ) -> Any:
-        """As kombu's, which waits up to half a minute after the server is back."""
+        """Connect as kombu does, but find a returned server at once and not in half a minute."""
         intervals = (interval_start, interval_step, interval_max)
         return super().ensure_connection(errback, max_retries, *intervals, **options)
 
 
 class AMQP(celery.app.amqp.AMQP):
-    """What our Celery app makes its connections with; other apps of the process keep theirs."""
+    """The AMQP class of our Celery app, with our connections; other apps keep theirs."""
 
     Connection = Connection

@@ -1,7 +1,7 @@
-"""Steering a batch: pause, resume, cancel, and bringing to its end what was cancelled or expired.
+"""Control of a batch: pause, resume, cancel, retry, and the end of a cancelled or expired batch.
 
-Producers call it for their users and the sweep for what a crash left half done; every step may be
-repeated, by whomever.
+Producers call it for their users, and the sweep after a crash. Every step may be repeated, by any
+process.
 """
 
 import secrets
@@ -23,12 +23,12 @@ from batchord.ledger.storage.keys import EVENTS_KEPT, PAGE_SIZE
 from batchord.ledger.storage.mappers import reading
 from batchord.ledger.storage.provider_parts import ProviderParts
 
-#: How often failed items are moved again because the server went back meanwhile.
+#: Times that failed items are moved again because the server went back meanwhile, at most.
 _MOST_MOVES: Final = 10
 
 
 class BatchControl:
-    """What may be done to a sealed batch. Each call returns its status afterwards.
+    """Controls sealed batches. `pause`, `resume` and `cancel` return the new status.
 
     Raises:
         UnknownBatch: there is no such batch.
@@ -40,15 +40,15 @@ class BatchControl:
         self._reader = BatchReader(store)
 
     def pause(self, batch_id: str) -> BatchStatus:
-        """Let no new item start until the batch is resumed; what runs may end."""
+        """Let no new item start until the batch is resumed; running items may end."""
         return self._step("pause", batch_id)
 
     def resume(self, batch_id: str, budget: Budget | None = None) -> BatchStatus:
-        """Let a paused batch go on where it was; a `budget` stands in for its own.
+        """Let a paused batch go on; a `budget` replaces its own.
 
         Raises:
-            ResumeRefused: it has used as much as the budget is.
-            SubmitRefused: that is no budget.
+            ResumeRefused: it has used up its budget.
+            SubmitRefused: `budget` is invalid.
         """
         limits: list[str] = []
         if (given := checked(budget)) is not None:
@@ -61,9 +61,9 @@ class BatchControl:
         return status
 
     def cancel(self, batch_id: str) -> BatchStatus:
-        """Let no new item start, have what runs stopped, and end the batch with what is done.
+        """Let no new item start, stop running items, and end the batch with the outcomes it has.
 
-        It is `cancelled` at once if nothing runs, else soon after.
+        It is `cancelled` at once if no item runs, else soon after.
         """
         status = self._step("cancel", batch_id)
         if status is BatchStatus.CANCELLING:
@@ -80,9 +80,9 @@ class BatchControl:
         return bool(self._store.run("expire", [keys.meta, keys.events], EVENTS_KEPT))
 
     def wind_up(self, batch_id: str) -> bool:
-        """Give what has no outcome its own, and commit; False if items still run.
+        """Give each item without an outcome one, and commit; False if items still run.
 
-        In provider mode what the provider has answered comes first: it is paid for.
+        In provider mode the provider's answers are imported first: they are paid for.
         """
         record = self._reader.record(batch_id)
         if record.mode is Mode.PROVIDER and any(ProviderParts(self._store).out(batch_id)):
@@ -97,7 +97,7 @@ class BatchControl:
         return self._commit(record)
 
     def republish(self, batch_id: str) -> int:
-        """Publish the tasks again of what was published and has no outcome; return how many."""
+        """Publish again the tasks of published items without an outcome; return their number."""
         count = 0
         for shard in self._reader.open_shards(batch_id):
             tasks = unsettled_tasks(self._store, batch_id, shard)
@@ -107,9 +107,9 @@ class BatchControl:
         return count
 
     def retry_failed(self, batch_id: str, codes: Collection[str] | None = None) -> int:
-        """Have failed items of a completed batch run again, in place; return how many.
+        """Run failed items of a completed batch again, in place; return their number.
 
-        `codes`: only those whose error has one of these codes, so that no code is no item; None:
+        `codes`: only items whose error has one of these codes (an empty collection: no item); None:
         all.
 
         Raises:
@@ -122,17 +122,17 @@ class BatchControl:
             return 0
         keys = self._store.keys.batch(batch_id)
         retried = self._move(record, codes)
-        # What was to be done is done; if there was nothing, the batch ends as it was.
+        # All items are moved; if there were no such items, the batch ends as it was.
         self._store.run("finish", [keys.meta, keys.events], EVENTS_KEPT, 1)
         publish_shards(self._app, self._store, batch_id)
         self.end_if_finalizing(record)
         return retried
 
     def _move(self, record: BatchRecord, codes: Collection[str] | None) -> int:
-        """Open a completed batch again and queue its failed items; return how many.
+        """Reopen a completed batch and queue its failed items; return their number.
 
-        How many is what the ledger says, not the sum of its answers: one may be lost, and a server
-        that goes back amid it undoes what it has answered. Then it is done again.
+        The number is the ledger's count and not the sum of its answers: an answer may be lost, and
+        a server that goes back meanwhile undoes moves that it has answered. Then they are repeated.
         """
         token = secrets.token_hex(8)
         total, key = record.request_counts.total, record.idempotency_key
@@ -157,7 +157,7 @@ class BatchControl:
         return self._commit(record)
 
     def finish(self, record: BatchRecord) -> bool:
-        """Commit a batch whose shards are all closed, which a crash has left as it was."""
+        """Commit a batch whose shards are all closed, which a crash has left uncommitted."""
         keys = self._store.keys.batch(record.id)
         self._store.run("finish", [keys.meta, keys.events], EVENTS_KEPT, 0)
         return self.end_if_finalizing(record)
@@ -166,7 +166,7 @@ class BatchControl:
         return end_batch(self._app, self._store, record)
 
     def _step(self, name: str, batch_id: str, *args: str) -> BatchStatus:
-        self._reader.status(batch_id)  # raises for what is no batch, before a key is named after it
+        self._reader.status(batch_id)  # raises for an invalid id, before a key is named after it
         keys = self._store.keys.batch(batch_id)
         with reading(batch_id):
             status = self._store.run(name, [keys.meta, keys.events], EVENTS_KEPT, *args)

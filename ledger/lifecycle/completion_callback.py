@@ -1,6 +1,6 @@
-"""`on_complete`: a Celery signature that is published once, when its batch has ended.
+"""The completion callback: a Celery signature that is published once, when its batch has ended.
 
-It is the submitter's own: its task runs wherever its queue is consumed, with the batch id as its
+Its task is the submitter's own, and runs where its queue is consumed, with the batch id as its
 first argument, as Celery's `link` passes on a result.
 """
 
@@ -36,7 +36,7 @@ Links = list[dict[str, Any]]
 
 
 class Options(BaseModel):
-    """What a signature may ask of its publishing; Celery's names and meanings."""
+    """The options of a signature's publishing, with Celery's names and meanings."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
@@ -52,7 +52,7 @@ class Options(BaseModel):
 
 
 class Callback(BaseModel):
-    """A signature of one task: what Celery's `Signature` is as a dict."""
+    """The signature of one task: Celery's `Signature` as a dict."""
 
     model_config = ConfigDict(frozen=True, strict=True)
 
@@ -66,7 +66,7 @@ class Callback(BaseModel):
 
 
 def checked(signature: object, reader: BatchReader, settings: Settings) -> str:
-    """Return the signature as JSON text.
+    """Check a signature; return it as JSON text.
 
     Raises:
         SubmitRefused: it is not a signature that another process can publish later; or it names
@@ -96,9 +96,10 @@ def checked(signature: object, reader: BatchReader, settings: Settings) -> str:
 
 
 def end_batch(app: Celery, store: BatchStore, record: BatchRecord) -> bool:
-    """Commit a batch whose items all have an outcome, once; True for the caller that did it.
+    """Commit a batch whose items all have an outcome, and publish its callback.
 
-    Then its callback is published; should that fail, or should we die, the workers do it soon.
+    Return whether this call did the commit. If the publishing fails, or this process dies, the
+    workers publish the callback soon.
     """
     crash_point("before-commit")
     if not store.commit(record.id, total=record.request_counts.total, key=record.idempotency_key):
@@ -106,7 +107,7 @@ def end_batch(app: Celery, store: BatchStore, record: BatchRecord) -> bool:
     try:
         publish_callback(app, store, record.id)
     except Exception as error:  # noqa: BLE001
-        # It is noted as due, and the batch has ended whatever becomes of it.
+        # The batch has ended, and the callback stays due in the outbox.
         logger.warning("callback not published yet batch=%s: %s", record.id, type(error).__name__)
     return True
 
@@ -114,8 +115,8 @@ def end_batch(app: Celery, store: BatchStore, record: BatchRecord) -> bool:
 def publish_callback(app: Celery, store: BatchStore, batch_id: str) -> bool:
     """Publish the ended batch's callback, unless a process has published it already.
 
-    The message and the record that it is published are one write (`publish_once.lua`): a crash
-    before it leaves what the workers look for, and after it nothing is left to do.
+    The message and the record that it is published are one write (`publish_once.lua`): after a
+    crash before it the workers find the callback due, and after it nothing is left to do.
     """
     notices = Outbox(store)
     text = notices.callback(batch_id)
@@ -137,7 +138,7 @@ def publish_callback(app: Celery, store: BatchStore, batch_id: str) -> bool:
         callbacks=options.link or None,
         errbacks=options.link_error or None,
     )
-    # A connection of our own kind: those of Celery's pool are kombu's, and know nothing of `ONCE`.
+    # Our own Connection class: kombu's, which Celery's pool has, does not know `ONCE`.
     with app.connection_for_write() as connection:
         amqp.send_task_message(
             amqp.Producer(connection),

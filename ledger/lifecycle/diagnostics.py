@@ -1,6 +1,6 @@
-"""What a deployment has that will hurt it one day, and what to change.
+"""The checks of `batchord doctor`: dangers in a deployment, and what to change.
 
-Reads what INFO says, and no more: the user of a deployment need not be allowed CONFIG.
+They read Redis's INFO only: a deployment's Redis user may lack the right to CONFIG.
 """
 
 import time
@@ -18,24 +18,23 @@ from batchord.ledger.storage.batch_reader import BatchReader
 from batchord.ledger.storage.batch_store import BatchStore
 from batchord.ledger.storage.loop_lags import LoopLags
 
-#: Of maxmemory: above it, submitting more is asking for trouble.
+#: Share of maxmemory from which on the memory is a warning.
 FULL = 0.8
-#: Seconds that clocks may differ; leases are the server's, so only what people see is wrong.
+#: Seconds that clocks may differ; leases use the server's clock, so only displayed times are wrong.
 CLOCK = 2.0
-#: Seconds that workers have to say how they are configured.
+#: Seconds that workers have to report their configuration.
 ANSWERS = 1.0
-#: Seconds that an event loop may be late before it is worth a word.
+#: Seconds that an event loop may be late without a warning.
 LATE = 1.0
-#: Redis versions: the one that we are tested with, and the oldest that has what we use.
+#: The oldest Redis version with the commands that Batchord uses.
 OLDEST = (6, 2)
 
-
-#: Batches that cannot be read of which each is named.
+#: Unreadable batches that are listed by name, at most.
 NAMED = 20
 
 
 class Grade(StrEnum):
-    """How bad it is."""
+    """The severity of a finding."""
 
     OK = "ok"
     WARNING = "warning"
@@ -45,7 +44,7 @@ class Grade(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that was looked at."""
+    """The result of one check."""
 
     grade: Grade
     what: str
@@ -54,7 +53,7 @@ class Finding:
 
 
 def checkup(store: BatchStore) -> list[Finding]:
-    """Look at everything; the worst is not sorted first, as later findings explain earlier ones.
+    """Run all checks; findings are not sorted by grade, as later ones explain earlier ones.
 
     Raises:
         LedgerUnavailable: Redis cannot be reached or refuses us.
@@ -150,11 +149,11 @@ def _redelivery(settings: Settings, reader: BatchReader) -> Finding:
 
 
 def _celery(app: Celery, settings: Settings) -> list[Finding]:
-    """Ask running workers for settings that break batches: someone may have changed them since."""
+    """Ask running workers for settings that break batches, changed since their start."""
     try:
         running = app.control.inspect(timeout=ANSWERS).conf() or {}
     except Exception:  # noqa: BLE001
-        running = {}  # a server that is full takes no questions; that is a finding of its own
+        running = {}  # a full server refuses the question; that is a finding of its own
     found = [
         Finding(Grade.WARNING, f"Celery of {worker}: {what}", f"{cure}, and restart it")
         for worker, conf in sorted(running.items())

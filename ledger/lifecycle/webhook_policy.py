@@ -1,7 +1,7 @@
-"""Which webhooks may be sent, and with what they are signed.
+"""The policy of webhooks: allowed URLs, and signing secrets.
 
-A URL is refused unless it is https, plainly written, and names a host that the operator has listed;
-where that host's addresses lead is looked at when it is connected to (`webhook_sender`).
+A URL is refused unless it is https, plainly written, and names a host that the operator has listed.
+The host's addresses are checked as `webhook_sender` connects to them.
 """
 
 import base64
@@ -24,15 +24,15 @@ HTTPS_PORT: Final = 443
 
 #: Printable ASCII, but for what parsers disagree on.
 _PLAIN: Final = re.compile(r"[!#-;=?-\[\]_a-z~]+")
-#: A host name as a certificate has it. Its last part begins with a letter, so that no number and no
-#: address passes for a name: 127.1, 0x7f000001, 2130706433.
+#: A host name as in a certificate. Its last part begins with a letter, so that numbers and
+#: addresses do not match: 127.1, 0x7f000001, 2130706433.
 _HOST: Final = re.compile(
     r"(?:[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\.)*[a-z](?:[a-z0-9-]*[a-z0-9])?"
 )
 
 
 class BadWebhook(BatchordError):
-    """A webhook that is not allowed, or cannot be sent as things are set; says what to change."""
+    """A webhook that is not allowed, or not possible with the settings; says what to change."""
 
 
 class Undelivered(Exception):
@@ -40,12 +40,12 @@ class Undelivered(Exception):
 
     def __init__(self, why: str, *, final: bool = False) -> None:
         super().__init__(why)
-        #: Whether another try is pointless.
+        #: True: another try is pointless.
         self.final = final
 
 
 def checked_url(text: str, settings: Settings) -> URL:
-    """Return the URL, if webhooks may go there. Errors never quote it.
+    """Check a webhook's URL and return it parsed. Errors never quote it.
 
     Raises:
         BadWebhook: it is not https, has a user, a password or a fragment, is not plain ASCII, or
@@ -61,7 +61,7 @@ def checked_url(text: str, settings: Settings) -> URL:
     if "@" in text.split("/")[2] or "#" in text:
         raise BadWebhook("a webhook's URL has no user, no password and no fragment")
     try:
-        # By the parser of the client that will call it, so that no two disagree.
+        # The sending client's own parser, so that check and use agree.
         url = URL(text, encoded=True)
         host, port = url.raw_host or "", url.port
     except ValueError:
@@ -84,10 +84,10 @@ def check(settings: Settings) -> None:
 
 
 def deployment_url(settings: Settings) -> str | None:
-    """Return where all batches' ends are told, or None.
+    """Return the deployment's webhook URL, or None.
 
     Raises:
-        BadWebhook: it is set and may not be called, or there is nothing to sign with.
+        BadWebhook: the URL is not allowed, or no signing secret is set.
     """
     # Empty is unset: an `.env` has such lines.
     if not settings.webhook_url:
@@ -103,10 +103,10 @@ def deployment_url(settings: Settings) -> str | None:
 
 
 def signers(secret: SecretStr | None) -> list[Webhook]:
-    """Return what signs, one for each secret that is set.
+    """Return a signer for each secret that is set.
 
     Raises:
-        BadWebhook: one is no secret.
+        BadWebhook: a secret is invalid.
     """
     return [] if secret is None else [_signer(each) for each in secret.get_secret_value().split()]
 

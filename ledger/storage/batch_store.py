@@ -1,7 +1,7 @@
-"""Every transition of batches.
+"""All transitions of batches.
 
-Keys are drawn in `storage.keys`, each transition is one script in `ledger/lua/`, and the clock is
-always the server's. Items are claimed and settled in `storage.item_leases`; reading is in
+`storage.keys` describes the keys, each transition is one script in `ledger/lua/`, and the clock is
+always the server's. Items are claimed and settled in `storage.item_leases`; batches are read in
 `batchord.ledger.storage.batch_reader`.
 """
 
@@ -30,7 +30,7 @@ T = TypeVar("T")
 
 #: Shards whose failed items are moved in one round trip.
 _SHARDS_AT_ONCE: Final = 200
-#: Live batches that are looked at before a new one gets its lane.
+#: Live batches that are looked at to choose a new batch's lane.
 LANES_LOOKED_AT: Final = 100
 
 
@@ -41,7 +41,7 @@ def _chunks(values: Iterable[T], size: int) -> Iterator[list[T]]:
 
 
 class BatchStore(RedisConnection):
-    """Every write to the ledger but those of a running item."""
+    """All writes to the ledger except those of running items."""
 
     def __init__(self, settings: Settings, *, retries: int = PROMPT) -> None:
         super().__init__(settings, retries=retries)
@@ -57,10 +57,10 @@ class BatchStore(RedisConnection):
         key: str | None,
         notices: Mapping[str, str] | None = None,
     ) -> bool:
-        """Begin a batch: it is in the indexes, and expires by itself unless it is sealed.
+        """Open a batch: enter it into the indexes, to expire by itself unless it is sealed.
 
-        `notices`: what its end owes to others, as `storage.outbox` names it. False, and nothing is
-        written, if its idempotency key names another batch by now.
+        `notices`: its outbox entries, as `storage.outbox` names them. Return False, and write
+        nothing, if its idempotency key names another batch by now.
         """
         keys = self.keys.batch(batch_id)
         names = [keys.meta, keys.notices, self.keys.active, self.keys.batches, *self._named(key)]
@@ -71,7 +71,7 @@ class BatchStore(RedisConnection):
 
     @property
     def _lease_ms(self) -> int:
-        """How long one who publishes or retries may be silent before another one takes over."""
+        """Milliseconds after which another process takes over from a silent publisher."""
         return int(self.settings.lease * 1000)
 
     def append(
@@ -79,8 +79,8 @@ class BatchStore(RedisConnection):
     ) -> int:
         """Record the inputs from index `start` on, which must lie in one page.
 
-        Return the index that comes next. It is before `start`, and nothing is recorded, if Redis
-        has lost what was recorded before.
+        Return the next index. If Redis has lost earlier inputs, record nothing and return the first
+        lost index, which is before `start`.
 
         Raises:
             SubmitRefused: a custom_id came before.
@@ -109,7 +109,7 @@ class BatchStore(RedisConnection):
                 )
 
     def renew(self, batch_id: str, *, total: int, key: str | None) -> bool:
-        """Say that the producer is alive, and keep what it has written; False: it is not open."""
+        """Record the producer's heartbeat, and keep the batch's keys; False if it is not open."""
         names = [*self.keys.batch(batch_id).every(total), *self._named(key)]
         return bool(self.run("renew", names, self.settings.unsealed_ttl))
 
@@ -124,17 +124,17 @@ class BatchStore(RedisConnection):
         with_ids: bool = False,
         notices: int = 0,
     ) -> int:
-        """Accept the batch: from here on each of its items gets exactly one outcome.
+        """Seal the batch: from here on each of its items gets exactly one outcome.
 
-        `key` is its idempotency key, which lives as long as the batch. `window`: seconds after
-        which what has no outcome yet expires. `with_ids`, `notices`: whether its items have
-        custom_ids, and how many notices it was opened with; they are looked for.
+        `key`: its idempotency key, which lives as long as the batch. `window`: seconds after which
+        items without an outcome expire. `with_ids`, `notices`: whether its items have custom_ids,
+        and the number of its outbox entries; seal.lua checks that both are there.
 
         Return `total`, or the index of the first input that Redis has lost: then it is not sealed.
 
         Raises:
-            InputsLost: something is not there that no server loses by going back.
-            BatchAborted: the batch is not open any more, or its key names another one.
+            InputsLost: data is missing that a server does not lose by going back.
+            BatchAborted: the batch is not open any more, or its key names another batch.
         """
         keys, every = self.keys.batch(batch_id), self.keys.batch(batch_id).every(total)
         pages = [
@@ -170,7 +170,7 @@ class BatchStore(RedisConnection):
                 raise BatchAborted(f"batch {batch_id} is gone before it was sealed: submit again")
 
     def abort(self, batch_id: str, *, silent: float = 0.0) -> bool:
-        """Take back a batch that was never sealed, with all its keys; True if it is gone now.
+        """Delete a batch that was never sealed, with all its keys; True if it is gone now.
 
         With `silent`, only if its producer has sent no heartbeat for that many seconds.
         """
@@ -183,7 +183,7 @@ class BatchStore(RedisConnection):
         return gone
 
     def forget(self, batch_id: str) -> None:
-        """Take a batch that is gone out of the indexes."""
+        """Remove a deleted batch from the indexes."""
         names = [self.keys.batch(batch_id).meta, self.keys.active, self.keys.batches]
         self.run("forget", names, batch_id)
 
@@ -227,7 +227,10 @@ class BatchStore(RedisConnection):
         self.run("shard_published", names, shard)
 
     def gather(self, batch_id: str, shard: int) -> int:
-        """Close a shard whose items are all settled; return how many are not, or -1: no batch."""
+        """Close a shard whose items are all settled; return the unsettled items' count.
+
+        -1: the batch or the shard is unknown.
+        """
         keys = self.keys.batch(batch_id)
         names = [keys.meta, keys.shards, keys.settled, keys.open, keys.events]
         return int(self.run("gather", names, shard, EVENTS_KEPT))
@@ -240,7 +243,7 @@ class BatchStore(RedisConnection):
         return 9 if priority is None else int(priority), int(lane or 0)
 
     def quiet_lane(self) -> int:
-        """Return the lane that the fewest of the batches have that were submitted last and live."""
+        """Return the lane with the fewest of the newest live batches."""
         redis: Any = self.redis
         with self.talking():
             live = redis.zrevrange(self.keys.active, 0, LANES_LOOKED_AT - 1)
@@ -251,7 +254,7 @@ class BatchStore(RedisConnection):
         return min(range(LANES), key=lambda lane: lanes[str(lane)])
 
     def commit(self, batch_id: str, *, total: int, key: str | None) -> bool:
-        """End a batch whose items all have an outcome, once; True for the caller that did it."""
+        """Commit a batch whose items all have an outcome; True for the only caller that did it."""
         active, *rest = self._lasting(batch_id, total, key)
         names = [active, self.keys.used, self.keys.notices, self.keys.totals, *rest]
         summed = (*SUMMED_IN_META, *SUMMED_IN_STATS)
@@ -262,9 +265,9 @@ class BatchStore(RedisConnection):
         return done > 0
 
     def reopen(self, batch_id: str, *, total: int, key: str | None, token: str = "") -> bool:
-        """Let a completed batch go on, so that items of it can run again; False if it is not.
+        """Reopen a completed batch, so that failed items can run again; False if not completed.
 
-        `token`: the caller's own, for this and for `retry_shards`; with the same one it may be
+        `token`: the caller's own, for this call and `retry_shards`. With the same token both may be
         repeated.
         """
         names = self._lasting(batch_id, total, key)
@@ -284,7 +287,7 @@ class BatchStore(RedisConnection):
     def retry_shards(
         self, batch_id: str, shards: Iterable[Shard], codes: Collection[str] | None, token: str = ""
     ) -> Iterator[int]:
-        """Have failed items of these shards run again; yield how many, shard by shard.
+        """Queue the failed items of these shards again; yield their number, shard by shard.
 
         -1: `reopen` with this token is not in force.
         """
@@ -309,7 +312,7 @@ class BatchStore(RedisConnection):
         return int(found[1] or 0) if found[0] == token else -1
 
     def purge(self, batch_id: str, *, total: int, key: str | None) -> bool:
-        """Delete a batch that has ended, with all its keys; False if it has not ended.
+        """Delete an ended batch, with all its keys; False if it has not ended.
 
         True as well if no batch has this id any more: an earlier answer may have been lost.
         """
@@ -323,12 +326,12 @@ class BatchStore(RedisConnection):
         owed = ["on_complete", *range(1, ends + 1)]
         with self.talking():
             self.redis.zrem(self.keys.notices, *(f"{batch_id} {what}" for what in owed))
-        # Last: an entry without a batch is swept away, a batch without one would be lost.
+        # Last: the sweep removes an entry without a batch; a batch without an entry would be lost.
         self.forget(batch_id)
         return True
 
     def announce(self, chains: Sequence[ChainRecord], tasks: Sequence[str] = ()) -> None:
-        """Tell producers which chains the workers have, with their schemas, and users' tasks."""
+        """Announce to producers the workers' chains, with their schemas, and users' tasks."""
         with self.talking(), self.redis.pipeline(transaction=False) as pipe:
             if chains:
                 records: Mapping[Any, Any] = {each.name: each.model_dump_json() for each in chains}
@@ -340,7 +343,7 @@ class BatchStore(RedisConnection):
     # The sweep.
 
     def take_turn(self, owner: str) -> bool:
-        """Return whether the caller sweeps in this interval; one worker does."""
+        """Take the sweep's lock for this interval; return whether the caller got it."""
         with self.talking():
             return bool(
                 self.redis.set(
@@ -350,7 +353,7 @@ class BatchStore(RedisConnection):
 
     def forget_expired(self, *, limit: int = 500) -> None:
         """Remove expired batches from the index; look at the `limit` oldest ones."""
-        # Younger ones are there, or are about to be.
+        # Younger batches exist, or are being opened.
         until = int(1000 * (self.now() - self.settings.result_ttl))
         with self.talking():
             found_ids = self.redis.zrangebyscore(self.keys.batches, 0, until, start=0, num=limit)
@@ -363,28 +366,28 @@ class BatchStore(RedisConnection):
                 self.redis.zrem(self.keys.batches, *gone)
 
     def lapsed(self, batch_id: str, *, limit: int) -> list[int]:
-        """Take out and return items whose lease ended without an outcome."""
+        """Take items whose lease has expired without an outcome."""
         leases = self.keys.batch(batch_id).leases
         return [int(index) for index in self.run("lapsed", [leases], limit)]
 
     def come_due(self, batch_id: str, *, limit: int) -> list[int]:
-        """Take out and return items that were put off and whose time has come."""
+        """Take deferred items that are due."""
         due = self.keys.batch(batch_id).due
         return [int(index) for index in self.run("come_due", [due], limit)]
 
     def overtaken(self, batch_id: str, shard: Shard) -> list[int]:
-        """Return items of an open shard that nobody has claimed though later ones were begun."""
+        """Return unclaimed items of an open shard that are older than claimed ones."""
         keys, page = self.keys.batch(batch_id), page_of(shard.start)
         names = [keys.meta, keys.outcomes(page), keys.runs, keys.shards, keys.settled, keys.due]
         found = self.run("overtaken", names, shard.number, self._lease_ms)
         return [int(index) for index in found]
 
     def count_repairs(self, why: Repair, count: int) -> None:
-        """Add to how many tasks the sweeps have sent again."""
+        """Count tasks that the sweep has sent again, by reason."""
         with self.talking():
             self.redis.hincrby(self.keys.repairs, why, count)
 
     def note(self, batch_id: str, status: str) -> None:
-        """Add to the news of a batch that goes on; for the sweep it counts as progress."""
+        """Add an event to a batch's stream; for the sweep it counts as progress."""
         keys = self.keys.batch(batch_id)
         self.run("note", [keys.meta, keys.events], EVENTS_KEPT, status)

@@ -1,4 +1,4 @@
-"""What the steps of running items give, on its way to the ledger."""
+"""Checkpoints: outputs of running items' steps, on their way to the ledger."""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -9,28 +9,28 @@ from batchord.chains.runtime.checkpoints import Checkpoints
 from batchord.chains.runtime.item_context import ItemContext, item_name
 from batchord.ledger.storage.item_leases import Checkpoint, Claim, ClaimRequest
 
-#: Seconds after which what a step has given is kept: most items have ended by then, and need not.
+#: Seconds before a step's output is recorded: most items end within them, and need no checkpoint.
 BEHIND: Final = 0.02
 
 
 class Checkpointer:
-    """Makes the runs of a process's items, and says what of them is to be kept by now.
+    """Creates the contexts of a process's items, and collects their checkpoints.
 
-    `on_due` is called, on the loop, once there is something.
+    `on_due` is called, on the loop, once a checkpoint is due.
     """
 
     def __init__(self, on_due: Callable[[], None]) -> None:
         self._on_due = on_due
-        #: Running items with news, and those whose news are due.
+        #: Running items with new step outputs, and those whose checkpoint is due.
         self._fresh: dict[int, tuple[ClaimRequest, ItemContext]] = {}
         self._due: dict[int, tuple[ClaimRequest, ItemContext]] = {}
         self._timer: asyncio.TimerHandle | None = None
-        #: What goes with the next round trip, before anything else, and what has failed to go once.
+        #: Checkpoints of failed attempts for the next round trip, and those that failed to be sent.
         self._last: list[Checkpoint] = []
         self._again: list[Checkpoint] = []
 
     def begin(self, claim_request: ClaimRequest, claim: Claim) -> ItemContext:
-        """Return the run of an item that was claimed, with what earlier attempts have left."""
+        """Return the context of a claimed item, with its earlier attempts' checkpoints."""
         loop = asyncio.get_running_loop()
         name = f"{claim_request.batch_id}:{claim_request.index}"
 
@@ -46,24 +46,24 @@ class Checkpointer:
         return run
 
     def leave(self, claim_request: ClaimRequest, run: ItemContext) -> None:
-        """Have what the run's steps have given go before the settlement of its item."""
+        """Send the run's checkpoint before the settlement of its item."""
         last = checkpoint(claim_request, run)
         if last.steps:
             self._last.append(last)
 
     def end(self, run: ItemContext) -> None:
-        """Forget a run whose attempt is over, and what of it is not on its way."""
+        """Forget a run whose attempt is over, and its unsent checkpoint."""
         self._fresh.pop(id(run), None)
         self._due.pop(id(run), None)
         run.kept = None
 
     @property
     def any_due(self) -> bool:
-        """Whether something is to be kept now."""
+        """Return whether a checkpoint is due."""
         return bool(self._due)
 
     def take(self) -> list[Checkpoint]:
-        """Return what is to be kept now; of one item, what was given first stands first."""
+        """Return the checkpoints that are due; those of one item in order."""
         due, self._due = self._due, {}
         last, self._last = self._last, []
         return [
@@ -73,14 +73,14 @@ class Checkpointer:
         ]
 
     def sent(self) -> None:
-        """Forget what was taken: the ledger has it."""
+        """Forget the taken checkpoints: the ledger has them."""
         self._again = []
 
     def not_sent(self, taken: Sequence[Checkpoint]) -> None:
-        """Have what was taken go once more with the next round trip, in the same words.
+        """Send the taken checkpoints once more with the next round trip, unchanged.
 
-        Should the ledger have heard it all the same, it keeps it once (keep.lua). What has failed
-        to go twice is given up, so that no more is held than two round trips carry.
+        If the ledger has received them after all, it records them once (keep.lua). A checkpoint
+        that failed twice is given up, so that memory is bounded by two round trips.
         """
         before = {id(one) for one in self._again}
         self._again = [one for one in taken if id(one) not in before]

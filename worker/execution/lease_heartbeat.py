@@ -1,4 +1,4 @@
-"""Leases: while this process lives, what it holds stays its own."""
+"""The lease heartbeat: while this process lives, it keeps the items that it has claimed."""
 
 import threading
 import time
@@ -13,18 +13,18 @@ from batchord.worker.execution.resilient_threads import survives
 #: Renewals per lease: a process that misses three in a row counts as dead.
 RENEWALS = 4
 
-#: Seconds between two looks whether a batch was cancelled whose items run here.
+#: Seconds between two checks whether a batch with items running here was stopped.
 WATCH = 1.0
 
-#: Is told the batches whose running items shall stop, and what these become.
+#: Receives the batches whose running items shall stop, with the status that these items get.
 OnStop = Callable[[dict[str, ItemStatus]], None]
 
 
 class LeaseHeartbeat:
-    """Renews the leases of everything this process runs, in one thread.
+    """A thread that renews the leases of all items that this process runs.
 
-    One thread for all, and not the items' own, so that a slow item is held however busy the loop
-    and the pool are; a frozen or killed process stops renewing, which is the point.
+    It is a thread of its own, so that a slow item keeps its lease however busy the loop and the
+    pool are. A frozen or killed process stops renewing, which is the point.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class LeaseHeartbeat:
         self._thread: threading.Thread | None = None
 
     def hold(self, items: Iterable[ClaimRequest]) -> None:
-        """Keep the items' leases alive from now on."""
+        """Renew the items' leases from now on."""
         with self._lock:
             for item in items:
                 self._held[item.batch_id][item.index] = item.token
@@ -59,7 +59,7 @@ class LeaseHeartbeat:
                 self._thread.start()
 
     def drop(self, items: Iterable[ClaimRequest]) -> None:
-        """Let the items' leases run out, where they are still these executions'."""
+        """Stop renewing the items' leases, if the same executions still hold them."""
         with self._lock:
             for item in items:
                 held = self._held.get(item.batch_id)
@@ -69,11 +69,11 @@ class LeaseHeartbeat:
                         del self._held[item.batch_id]
 
     def stop(self) -> None:
-        """End the thread; what is still held runs out."""
+        """End the thread; the leases that are still held expire."""
         self._stop.set()
 
     def close(self) -> list[ClaimRequest]:
-        """Renew nothing from now on; return what is held."""
+        """Stop renewing for good; return the items that are still held."""
         with self._lock:
             self._closed = True
             self._stop.set()
@@ -101,7 +101,7 @@ class LeaseHeartbeat:
     def _renew(self, held: dict[str, dict[int, str]]) -> None:
         for batch_id, lost in self._item_leases.beat_all(held).items():
             items = held[batch_id]
-            # Their settle will be refused: another execution holds them by now.
+            # Their settlement will be refused: another execution holds them by now.
             self.drop(
                 ClaimRequest(batch_id=batch_id, index=index, token=items[index]) for index in lost
             )

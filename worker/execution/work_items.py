@@ -1,4 +1,4 @@
-"""What travels through a process: tasks, their items, and what becomes of them."""
+"""The forms of a task and its items on their way through a process."""
 
 import asyncio
 import logging
@@ -15,12 +15,12 @@ logger = logging.getLogger(__name__)
 
 
 class HandedBack(Exception):
-    """The worker is about to end: its items were released, and run elsewhere."""
+    """The worker is shutting down: its items were released, and run elsewhere."""
 
 
 @dataclass(eq=False, slots=True)
 class TaskState:
-    """The items of one task: those that wait for a slot, and what became of the others."""
+    """The state of one task: the items that wait for a slot, and a report of the others."""
 
     batch_id: str
     shard: int
@@ -34,7 +34,7 @@ class TaskState:
     token: str = field(default_factory=lambda: secrets.token_hex(8))
     report: TaskReport = field(default_factory=TaskReport)
     error: BaseException | None = None
-    #: Slots' work that has ended while other items of the task have not.
+    #: Slots' worth of items that have ended before the task's other items.
     ended_early: float = 0.0
 
     def claim_request(self, index: int) -> ClaimRequest:
@@ -42,7 +42,7 @@ class TaskState:
         return ClaimRequest(batch_id=self.batch_id, index=index, token=self.token)
 
     def item_ended(self, error: BaseException | None = None) -> None:
-        """One item less; the last one wakes the task."""
+        """Count an item that has ended; the last item ends the task."""
         self.left -= 1
         self.error = self.error or error
         if self.left == 0 and not self.ended.done():
@@ -54,7 +54,7 @@ class TaskState:
 
 @dataclass(eq=False, slots=True)
 class Slot:
-    """A place in flight: one item, or as many as one call of the chain's provider takes."""
+    """A place in flight for one item, or for the items that share a provider call."""
 
     work: TaskState
     #: Items in it that have not ended.
@@ -62,16 +62,16 @@ class Slot:
 
 
 class PendingItem(NamedTuple):
-    """An item that has got its slot, to be claimed."""
+    """An item with a slot, waiting for its claim."""
 
     slot: Slot
     claim_request: ClaimRequest
-    #: What its steps have given, if it ran and was cut short.
+    #: Of an item that ran and is handed back.
     checkpoint: Checkpoint | None = None
 
 
 class CompletedItem(NamedTuple):
-    """An item whose attempt has ended, to be settled."""
+    """An item whose attempt has ended, waiting for its settlement."""
 
     work: TaskState
     claim_request: ClaimRequest
@@ -79,14 +79,14 @@ class CompletedItem(NamedTuple):
     ended: AttemptResult
 
     def settlement(self) -> Settlement:
-        """As the ledger is told."""
+        """Build the settlement for the ledger."""
         return settlement_of(self.claim_request, self.work.shard, self.attempt, self.ended)
 
 
 def settlement_of(
     claim_request: ClaimRequest, shard: int, attempt: int, ended: AttemptResult
 ) -> Settlement:
-    """How the ledger is told that this attempt has ended so."""
+    """Build the settlement of an attempt's result."""
     return Settlement(
         batch_id=claim_request.batch_id,
         index=claim_request.index,
@@ -105,13 +105,13 @@ def settlement_of(
 def log_settled(
     claim_request: ClaimRequest, attempt: int, ended: AttemptResult, *, recorded: bool
 ) -> None:
-    """Say in the log what became of a settlement."""
+    """Log the ledger's answer to a settlement."""
     what = "item settled" if recorded else "late outcome refused"
     log(claim_request, what, attempt=attempt, status=ended.status.value, code=ended.code)
 
 
 def log(claim_request: ClaimRequest, what: str, **more: object) -> None:
-    """Say in the log what became of an item; never a word of what is in it."""
+    """Log an event of an item; never its input or output."""
     if not logger.isEnabledFor(logging.INFO):
         return
     fields = {"batch": claim_request.batch_id, "item": claim_request.index, **more}

@@ -1,4 +1,4 @@
-"""What the tasks of a process share: the ledger, the leases, and the runner of items."""
+"""The context that all tasks of a process share: ledger, lease heartbeat, item scheduler."""
 
 import logging
 import os
@@ -31,12 +31,12 @@ logger = logging.getLogger(__name__)
 
 #: Items in flight unless a worker says how many it has threads for.
 DEFAULT_SLOTS = 32
-#: Seconds for handing back what runs when the worker ends.
+#: Seconds for handing back running items when the worker ends.
 HAND_BACK = 5.0
 
 
 class WorkerContext:
-    """The sync edge of a process's work; it connects to nothing before the first item."""
+    """The sync entry to a process's items; it connects to nothing before the first item."""
 
     def __init__(self, settings: Settings, *, app: Celery) -> None:
         self.settings = settings
@@ -50,51 +50,51 @@ class WorkerContext:
             self._item_leases, lease=settings.lease, on_stop=self._stop, on_beat=self._tell_lag
         )
         self._loops = LoopLags(self.store)
-        #: Of the process that runs items, once it has begun to.
+        #: Made with the scheduler, in the process that runs items.
         self.watchdog: Watchdog | None = None
-        #: Set when a batch has been ended here: others are to be told.
+        #: Set when this process has committed a batch: its outbox entries are due.
         self.ended = threading.Event()
         self._lock = threading.Lock()
         self._runner: ItemScheduler | None = None
 
     def run_items(self, batch_id: str, shard: int, items: range, slots: int) -> TaskReport:
-        """Run one attempt of each item and record its outcome; return what became of them.
+        """Run one attempt of each item and record its outcome; return a report of the outcomes.
 
-        `slots`: how many places in flight the items take.
+        `slots`: the number of slots that the items take together.
 
         Raises:
-            LedgerUnavailable: for the items concerned nothing is recorded; their leases run out.
+            LedgerUnavailable: some items' outcomes are not recorded; their leases expire.
         """
         return default_loop().run(self.runner.run(batch_id, shard, items, slots))
 
     def hand_back(self) -> None:
-        """Release what runs here; it runs elsewhere, and none of it has cost an attempt."""
+        """Release all running items to other processes; this consumes no attempt."""
         if self._runner is not None:
             default_loop().run(self._runner.hand_back(), timeout=HAND_BACK)
 
     def end(self, record: BatchRecord) -> bool:
-        """Commit a batch whose items all have an outcome; True if it was done here, and now."""
+        """Commit a batch whose items all have an outcome; return whether this call did it."""
         done = end_batch(self._app, self.store, record)
         if done:
             self.ended.set()
         return done
 
     def slots_wanted(self) -> float:
-        """How many slots' work this process should have in hand."""
+        """Return how many slots' worth of items this process should have in hand."""
         if not self.in_process:
             return float("inf")  # each child has slots of its own, and Celery counts their tasks
         return self.slots if self._runner is None else self._runner.slots_wanted()
 
     def _publish(self, batch_id: str) -> None:
-        """Publish what the batch's window has room for now."""
+        """Publish shards while the batch's window has room."""
         try:
             publish_shards(self._app, self.store, batch_id)
         except Exception as error:  # noqa: BLE001
-            # The next gather does it, or the sweep.
+            # The next gather publishes them, or the sweep does.
             logger.warning("not published batch=%s: %s", batch_id, type(error).__name__)
 
     def _publish_due(self, batch_id: str) -> None:
-        """Publish what was put off and may start again, and what there is room for."""
+        """Publish deferred items that are due, and shards while the batch's window has room."""
         try:
             publish_due(self._app, self.store, batch_id)
             publish_shards(self._app, self.store, batch_id)
@@ -104,7 +104,7 @@ class WorkerContext:
             logger.warning("not published batch=%s: %s", batch_id, type(error).__name__)
 
     def _stop(self, batches: dict[str, ItemStatus]) -> None:
-        """Have what runs of these batches cancelled; called by the thread of the leases."""
+        """Cancel the running items of these batches; called by the heartbeat's thread."""
         call_soon_threadsafe(default_loop().loop, self.runner.stop, batches)
 
     def _tell_lag(self) -> None:
@@ -113,13 +113,13 @@ class WorkerContext:
             self._loops.tell(process, self.watchdog.lag.now())
 
     def give_up(self, blocked: Blocked | None) -> None:
-        """End this process, whose event loop does not turn; called by any thread but the loop's.
+        """End this process, whose event loop is blocked; called by any thread but the loop's.
 
-        What it held and does not block the loop runs elsewhere, and has lost no attempt. What
-        blocks it has lost this one, as if it had killed the process.
+        The item that blocks the loop loses this attempt, as if it had killed the process. All other
+        items run elsewhere, and lose no attempt.
         """
         held = self.leases.close()
-        # In a thread: whatever hangs in here, a log or the ledger, the process ends.
+        # In a thread: even if the log or the ledger hangs, the process ends.
         words = threading.Thread(target=self._last_words, args=(held, blocked), daemon=True)
         words.start()
         words.join(HAND_BACK)
@@ -135,17 +135,17 @@ class WorkerContext:
         )
         guilty = blocked.run.name if blocked is not None and blocked.run is not None else None
         if guilty is None:
-            return  # it may be any of them: each loses an attempt, as when a process is killed
+            return  # any item may block it: each loses an attempt, as when a process is killed
         innocent = [one for one in held if item_name(one.batch_id, one.index) != guilty]
         count = self._item_leases.abandon(innocent)
         logger.warning("%d other items run elsewhere, at no cost to them", count)
 
     @property
     def runner(self) -> ItemScheduler:
-        """The process's runner, made at the first use: a pool may have forked before."""
+        """Return the process's scheduler, made at the first use: a pool may have forked before."""
         with self._lock:
             if self._runner is None:
-                # With the runner: where a pool forks, each child counts by itself.
+                # Made with the scheduler: where a pool forks, each child counts its own calls.
                 limits.install(LedgerLimiter(self.store))
                 self.watchdog = Watchdog(
                     default_loop(), limit=self.settings.loop_timeout, on_dead=self.give_up

@@ -1,7 +1,7 @@
-"""The sweep: brings back what a crash left behind.
+"""The sweep: repairs batches after a crash.
 
-A thread in every worker and not a scheduled task: a scheduled task is itself a message that can be
-lost. One worker a turn does it, behind a lock that expires.
+It is a thread in every worker and not a scheduled task, as a scheduled task is itself a message
+that can be lost. A lock that expires lets one worker sweep in each interval.
 """
 
 import logging
@@ -42,16 +42,15 @@ from batchord.worker.tasks import commit_if_finalizing
 
 logger = logging.getLogger(__name__)
 
-#: Items of one batch brought back in one turn.
+#: Items with an expired lease that one turn publishes again, per batch.
 PAGE = 1000
 
-
-#: How the names of tasks begin that are not a user's.
+#: Prefixes of the names of tasks that are not a user's.
 _OWN_TASKS = ("batchord.", "celery.")
 
 
 class Sweep:
-    """Repairs every batch that is not committed, once in `Settings.sweep_interval` seconds."""
+    """A thread that repairs every live batch, once in `Settings.sweep_interval` seconds."""
 
     def __init__(self, app: Celery, runtime: WorkerContext) -> None:
         self._app = app
@@ -64,7 +63,7 @@ class Sweep:
         self._owner = f"{socket.gethostname()}:{os.getpid()}"
         self._chains: list[ChainRecord] = []
         self._tasks: list[str] = []
-        #: Until then a lease that has ended proves nothing: its holder could not renew it either.
+        #: Until this time an expired lease proves nothing: its worker could not renew it either.
         self._mistrust_until = 0.0
         self._heard = 0.0
         #: Batches that could not be repaired, and why.
@@ -84,7 +83,7 @@ class Sweep:
         self._thread.start()
 
     def stop(self) -> None:
-        """Sweep no more; a turn that runs is given a moment to end."""
+        """Stop sweeping; wait up to two seconds for a running turn."""
         self._stop.set()
         self._courier.stop()
         self._thread.join(timeout=2)
@@ -93,7 +92,7 @@ class Sweep:
         while not self._stop.wait(self._settings.sweep_interval):
             self._heard = time.monotonic()
             try:
-                # Again each time: the server may have lost them, and producers then find none.
+                # In each turn: the server may have lost them, and producers would find no chains.
                 self._store.announce(self._chains, self._tasks)
                 took = self._store.take_turn(self._owner)
                 self._hear()
@@ -109,7 +108,7 @@ class Sweep:
                 logger.error("sweep failed: %s in %s", type(error).__name__, place_of(error))
 
     def turn(self) -> None:
-        """Repair each batch that is not committed, and forget those whose time is over."""
+        """Repair each live batch, and remove expired batches from the index."""
         for batch_id in self._reader.active():
             try:
                 self._repair(self._reader.record(batch_id))
@@ -118,7 +117,7 @@ class Sweep:
             except Exception as error:
                 if concerns_all(error):
                     raise
-                # It is about this batch: the others have their turn.
+                # The error concerns this batch alone: go on with the others.
                 self._skip(batch_id, error)
             finally:
                 self._hear()
@@ -126,7 +125,7 @@ class Sweep:
         self._hear()
 
     def _skip(self, batch_id: str, error: Exception) -> None:
-        """Leave a batch alone that cannot be repaired, and say so once."""
+        """Log, once, why a batch cannot be repaired."""
         if self._skipped.get(batch_id) != str(error):
             self._skipped[batch_id] = str(error)
             logger.error(
@@ -181,18 +180,18 @@ class Sweep:
         return record.request_counts.done == record.request_counts.total
 
     def _finish(self, record: BatchRecord) -> bool:
-        """End a batch whose items all have an outcome, paused or not; False if it goes on."""
+        """Commit a batch, paused or not, whose items all have an outcome; else return False."""
         return self._nothing_left(record) and self._steering.finish(record)
 
     def _abort(self, record: BatchRecord) -> None:
-        """Take back a batch whose producer has died before the seal."""
+        """Delete an unsealed batch whose producer has died."""
         if self._store.abort(record.id, silent=self._settings.submit_timeout):
             if record.idempotency_key is not None:
                 self._store.free_key(record.idempotency_key, record.id)
             logger.warning("batch aborted batch=%s: its producer fell silent", record.id)
 
     def _bring_back_lapsed(self, record: BatchRecord) -> None:
-        """Publish items again whose worker has died."""
+        """Publish again the items with an expired lease: their worker has died."""
         if time.monotonic() < self._mistrust_until:
             return
         lapsed = set(self._store.lapsed(record.id, limit=PAGE))
@@ -204,16 +203,16 @@ class Sweep:
                 self._republish(record.id, shard, tasks, Repair.WORKER_DIED, priority=FIRST)
 
     def _bring_back_overtaken(self, record: BatchRecord) -> None:
-        """Publish again what a worker had in hand as it died, and had not claimed yet.
+        """Publish again unclaimed items that a dead worker had taken from the queue.
 
-        Only of the oldest open shard: once that is done, the next one is the oldest.
+        Only of the oldest open shard: once it is closed, the next shard is the oldest.
         """
         for shard in self._reader.open_shards(record.id)[:1]:
             tasks = shard.tasks_of(self._store.overtaken(record.id, shard))
             self._republish(record.id, shard, tasks, Repair.OVERTAKEN, priority=FIRST)
 
     def _bring_back_lost(self, record: BatchRecord) -> None:
-        """Publish again what no message in the queue stands for any more: items and gathers."""
+        """Publish again items and gathers whose message was lost from the queue."""
         quiet = self._reader.quiet_for(record)
         patience = 2 * self._settings.sweep_interval
         if record.running or quiet < patience:
@@ -229,7 +228,7 @@ class Sweep:
             else:
                 tasks = unsettled_tasks(self._store, record.id, shard)
                 self._republish(record.id, shard, tasks, Repair.MESSAGE_LOST)
-        # Counts as progress: the next look is a full term of patience away.
+        # It counts as progress: the next check is a full `patience` away.
         self._store.note(record.id, record.status)
 
     def _republish(
@@ -241,7 +240,7 @@ class Sweep:
         *,
         priority: int | None = None,
     ) -> None:
-        """Publish tasks again; what is settled in them is not run again."""
+        """Publish tasks again; claims refuse their settled items."""
         if not tasks:
             return
         publish_tasks(self._app, self._store, batch_id, shard, tasks, priority=priority)
