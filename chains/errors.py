@@ -1,4 +1,4 @@
-"""What can go wrong, named by what to do next.
+"""The errors of chains, named by the reaction to them.
 
 * BatchordError          the base of everything of ours, in all packages
   + ChainError           the item fails now

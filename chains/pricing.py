@@ -20,7 +20,7 @@ Usd = Annotated[Decimal, pydantic.Field(ge=0, le=10_000)]
 
 
 class Price(pydantic.BaseModel, frozen=True, extra="forbid"):
-    """What a model costs, in US dollars per million tokens."""
+    """The prices of a model, in US dollars per million tokens."""
 
     input: Usd
     #: None: as `input`.

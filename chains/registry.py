@@ -56,7 +56,7 @@ class RegisteredChain:
 
     @property
     def output_adapter(self) -> pydantic.TypeAdapter[Any] | None:
-        """What reads an output as its type; None if that is unknown."""
+        """The adapter that reads an output as its type; None if the type is unknown."""
         return self._adapters.get("output")
 
     def validate_json(self, text: str) -> Any:

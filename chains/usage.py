@@ -1,4 +1,4 @@
-"""What calls to a provider used up."""
+"""The usage of calls to a provider: tokens, costs, waits."""
 
 import pydantic
 

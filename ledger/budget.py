@@ -1,4 +1,4 @@
-"""What a batch may use up before it pauses."""
+"""The budget of a batch, at which it pauses."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -41,7 +41,7 @@ class Budget:
             raise SubmitRefused(f"budget: tokens is an int of at least 1, at most {_MOST_TOKENS:,}")
 
     def fields(self) -> dict[str, str]:
-        """As the batch's `meta` keeps it."""
+        """Return the fields of the batch's `meta`."""
         found = {}
         if self.tokens is not None:
             found["budget_tokens"] = str(self.tokens)

@@ -60,7 +60,7 @@ def concerns_all(error: BaseException) -> bool:
 
 
 class UnreadableBatch(BatchordError):
-    """What the ledger has of a batch cannot be read; other batches go on.
+    """The ledger's record of a batch cannot be read; other batches go on.
 
     `batch_id` and `why` say which batch, and what is wrong with it.
     """
@@ -137,7 +137,7 @@ class IdempotencyConflict(BatchordError):
 
 
 class SubmitRefused(BatchordError):
-    """What was submitted cannot be a batch; nothing was recorded."""
+    """The submitted arguments or inputs are invalid; nothing was recorded."""
 
 
 class ValueRejected(SubmitRefused):

@@ -1,4 +1,4 @@
-"""What the ledger records: the batch, its items, and how they ended.
+"""The ledger's records: batches, items and outcomes.
 
 A batch runs `validating -> in_progress -> finalizing -> completed`; `cancelling` and `paused`
 stand beside `in_progress`, and `failed`, `expired`, `cancelled` are the other ends (the words of
@@ -18,7 +18,7 @@ from batchord.ledger.budget import Budget
 
 
 class BatchStatus(StrEnum):
-    """Where a batch is."""
+    """The status of a batch."""
 
     #: Its inputs are being written; it can be given up without a trace.
     VALIDATING = "validating"
@@ -60,7 +60,7 @@ class Mode(StrEnum):
 
 
 class ItemStatus(StrEnum):
-    """Where an item is; the last four are outcomes and never change."""
+    """The status of an item; the last four are outcomes and never change."""
 
     #: Waiting for a worker.
     QUEUED = "queued"
@@ -117,7 +117,7 @@ class ItemError(Frozen):
 
 
 class Outcome(Frozen):
-    """How one attempt ended; the first one that is recorded is the item's."""
+    """The outcome of an attempt; the first outcome that is recorded is the item's."""
 
     status: ItemStatus
     #: The chain's output as JSON values; None unless succeeded.
@@ -152,7 +152,7 @@ class Item(Frozen):
 
 
 class RequestCounts(Frozen):
-    """How many items of a batch there are, and how many ended in which way."""
+    """The number of a batch's items, in total and by status."""
 
     total: int = 0
     succeeded: int = 0
@@ -219,7 +219,7 @@ class BatchRecord(Frozen):
 
 
 class ChainUse(Frozen):
-    """What the completed batches of a chain have used together, the older ones counting less."""
+    """The usage of a chain's completed batches together, older batches counting less."""
 
     batches: int
     items: int

@@ -105,7 +105,7 @@ class Settings(BaseSettings):
     https URL whose host is in `webhook_hosts`. Secret, as there may be a token in it."""
 
     webhook_secret: SecretStr | None = None
-    """What workers sign webhooks with: `whsec_` and 24 to 64 bytes of base64. Two, separated by a
+    """The secret that signs webhooks: `whsec_` and 24 to 64 bytes of base64. Two, separated by a
     space, sign both, while receivers change from the one to the other. Unset: nothing is sent."""
 
     webhook_hosts: Annotated[tuple[str, ...], NoDecode] = ()

@@ -1,4 +1,4 @@
-"""What of a remote call concerns only the process that makes it: its callbacks, and no more."""
+"""The callbacks of a remote call, which stay in the calling process."""
 
 from collections.abc import Sequence
 from typing import Any, cast

@@ -1,4 +1,4 @@
-"""How long a batch may take, in the forms that people write it."""
+"""The completion window of a batch, in its public forms."""
 
 import re
 from datetime import timedelta

@@ -1,4 +1,4 @@
-"""What a batch may use, before it is submitted."""
+"""Estimates of a batch's usage, before it is submitted."""
 
 from collections.abc import Iterable
 from typing import Any, Final, Literal
@@ -13,7 +13,7 @@ CHARACTERS_PER_TOKEN: Final = 4
 
 
 class Estimate(Frozen):
-    """What a batch may use; None where nothing is known."""
+    """The estimated usage of a batch; None for an unknown value."""
 
     items: int
     input_tokens: int | None = None

@@ -27,7 +27,7 @@ class NotVectors(BatchordError):
 
 
 class Exported(NamedTuple):
-    """What has been written."""
+    """The result of an export."""
 
     #: Lines of JSON, or rows of the matrix.
     items: int

@@ -23,12 +23,12 @@ class Bridge(LangChainRunnable[Any, Any], Runnable[Any, Any]):  # type: ignore[m
 
     @property
     def input_type(self) -> Any:
-        """What the chain takes; None: unknown."""
+        """The chain's input type; None: unknown."""
         return None
 
     @property
     def output_type(self) -> Any:
-        """What the chain gives; None: unknown."""
+        """The chain's output type; None: unknown."""
         return None
 
     # For its schemas, and for what LangChain makes by them: `as_tool`, a graph's drawing.

@@ -86,13 +86,13 @@ class RemoteRunnable(_Base):
 
     @property
     def input_type(self) -> Any:
-        """What the chain takes, if it was registered in this process; None: unknown."""
+        """The chain's input type, if it was registered in this process; None: unknown."""
         here = registered().get(self.chain)
         return None if here is None else here.input_type
 
     @property
     def output_type(self) -> Any:
-        """What outputs are read as; None: JSON values, and LangChain's objects."""
+        """The type that outputs are read as; None: JSON values, and LangChain's objects."""
         here = registered().get(self.chain)
         return self._output_type or (None if here is None else here.output_type)
 

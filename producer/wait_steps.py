@@ -145,7 +145,7 @@ class Waits:
 
 
 class _Answer:
-    """What the generator is told next: the value or the error of its last step."""
+    """The answer to the generator's last step: its value or its error."""
 
     def __init__(self) -> None:
         self.value: Any = None

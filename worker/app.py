@@ -155,7 +155,7 @@ class Answers(bootsteps.StartStopStep):
 
 def _service(runtime: WorkerContext) -> type[bootsteps.StartStopStep]:
     class Service(bootsteps.StartStopStep):
-        """What a worker does beside its tasks, from start to shutdown."""
+        """The background work of a worker, from start to shutdown."""
 
         requires = ("celery.worker.components:Pool",)
 

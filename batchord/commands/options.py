@@ -1,4 +1,4 @@
-"""What several commands share: options, settings, and how a batch's end becomes an exit code."""
+"""Parts that commands share: options, settings, and exit codes of ended batches."""
 
 import os
 import sys

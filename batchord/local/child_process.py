@@ -23,7 +23,7 @@ class ChildError(BatchordError):
 
 
 class Service(ABC):
-    """What runs beside us for the time of a `with` block."""
+    """A process that runs for the time of a `with` block."""
 
     @abstractmethod
     def start(self) -> None:

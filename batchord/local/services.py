@@ -1,4 +1,4 @@
-"""One-machine mode: whatever a batch needs and is not there yet, for as long as it is needed."""
+"""One-machine mode: starts the missing services of a batch, and stops them at its end."""
 
 import importlib
 import os

@@ -1,1 +1,1 @@
-"""What a person sees: tables, lines, status, files of results."""
+"""Output for people: tables, lines, status, files of results."""

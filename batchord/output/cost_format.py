@@ -1,4 +1,4 @@
-"""What a batch has used, and what one may use, as people read it."""
+"""Formats of costs, tokens and estimates for people."""
 
 from batchord.ledger.models import BatchRecord
 from batchord.producer.estimate import Estimate

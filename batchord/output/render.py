@@ -1,6 +1,6 @@
-"""What a person sees of batches, items and chains: tables and lines.
+"""Tables and lines about batches, items and chains for people.
 
-What was asked for goes to stdout, notes to stderr. Rich honours NO_COLOR and pipes.
+The result of a command goes to stdout, notes to stderr. Rich honours NO_COLOR and pipes.
 """
 
 import json

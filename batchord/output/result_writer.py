@@ -20,7 +20,7 @@ Format = Literal["jsonl", "openai", "npy"]
 
 
 class Written(NamedTuple):
-    """What has been written."""
+    """The number of written items, and the files."""
 
     #: Items that have ended.
     items: int

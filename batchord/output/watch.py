@@ -33,7 +33,7 @@ Over = Callable[[BatchRecord], bool]
 
 
 class Sight(NamedTuple):
-    """What one look has found."""
+    """The batch's state at one look."""
 
     record: BatchRecord
     progress: Progress

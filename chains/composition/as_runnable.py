@@ -1,4 +1,4 @@
-"""What counts as a step."""
+"""Conversion of functions, dicts and foreign Runnables to steps."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -118,7 +118,7 @@ class Fallbacks(Derived):
         return self._chains
 
     def plain(self, output: Any) -> Any:
-        """As the first of the chains records it that can: all are to give the same type."""
+        """Convert it by the first chain that can: all of them give the same type."""
         for chain in self._chains[:-1]:
             try:
                 return chain.plain(output)

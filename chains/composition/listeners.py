@@ -43,7 +43,7 @@ class ListenedRun:
 
 @dataclass(frozen=True, kw_only=True)
 class Listeners:
-    """What is called, and when; None: nothing."""
+    """The functions to call at a run's start, end and error, or None."""
 
     on_start: Listener | None = None
     on_end: Listener | None = None

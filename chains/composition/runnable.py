@@ -1,4 +1,4 @@
-"""What every chain and every step can do."""
+"""The base classes of chains and steps: `Runnable` and `Step`."""
 
 import json
 from abc import ABC, abstractmethod

@@ -1,1 +1,1 @@
-"""What LangChain's objects tell, and how they travel; imports nothing of LangChain's by itself."""
+"""Inspection and serialization of LangChain's objects; does not import LangChain by itself."""

@@ -1,4 +1,4 @@
-"""What LangChain's objects tell: usage, places of errors, settings, messages.
+"""Inspection of LangChain's objects: usage, places of errors, settings, messages.
 
 Nothing here imports langchain_core before the user's code has: an object of it can only exist then.
 """

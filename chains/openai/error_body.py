@@ -1,4 +1,4 @@
-"""What the body of an answer says went wrong, in whatever form a provider says it."""
+"""Errors in the body of an answer, in the forms of all known providers."""
 
 import html
 import json
@@ -217,7 +217,7 @@ def _words(body: Any, depth: int) -> str | None:
 
 
 def _place(body: Mapping[str, Any]) -> str:
-    """Where a validator says that it does not fit: FastAPI's `loc`."""
+    """Format the place of a validation error: FastAPI's `loc`."""
     place = body.get("loc")
     if not isinstance(place, list) or not place:
         return ""

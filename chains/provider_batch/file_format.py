@@ -16,7 +16,7 @@ _NOT_RUN = {"batch_expired", "batch_cancelled"}
 
 
 class Answered(BaseModel, frozen=True):
-    """What the provider has answered to one request."""
+    """The provider's answer to one request."""
 
     status_code: int
     request_id: str | None = None

@@ -135,7 +135,7 @@ class AdmissionQueue:
 
     @property
     def _room(self) -> float:
-        """How many more calls may be in flight or hold places in time."""
+        """The number of further calls that may be in flight or hold places in time."""
         return self._adaptive.allowed - self._held - len(self._pending)
 
     def leave(self, reserved: int, used: int | None) -> None:

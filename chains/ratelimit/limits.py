@@ -30,7 +30,7 @@ _MOST_KEY: Final = 200
 
 @dataclass(frozen=True)
 class RateLimit:
-    """What a provider allows, shared by all steps and workers that name the same `key`.
+    """A provider's limits, shared by all steps and workers that name the same `key`.
 
     A cool-down that the provider asks for (a 429 with Retry-After) is shared too, also if no
     number is given here.
@@ -67,7 +67,7 @@ def estimated_tokens(texts: Iterable[str]) -> int:
 
 
 class ReserveRequest(NamedTuple):
-    """What one who makes calls under a limit tells the limiter, and asks of it."""
+    """A caller's request to the limiter: its counts, and the places that it needs."""
 
     #: Names who asks, from call to call.
     holder: str
@@ -119,7 +119,7 @@ class Limiter(Protocol):
 
 @dataclass(slots=True)
 class _Counts:
-    """What is used of one key; times are those of the limiter's clock."""
+    """The counts of one key; times are those of the limiter's clock."""
 
     #: When all requests, and all tokens, that were reserved have been earned.
     requests: float = 0.0
@@ -195,7 +195,7 @@ class LocalLimiter:
         return ReserveAnswer(counts.era, 0.0, started, waits, max(again, 0.005))
 
     def _free(self, limit: RateLimit, asked: ReserveRequest, counts: _Counts, now: float) -> int:
-        """How many more calls may be in flight."""
+        """Return how many more calls may be in flight."""
         counts.held = {
             holder: (held, until)
             for holder, (held, until) in counts.held.items()
@@ -218,11 +218,11 @@ os.register_at_fork(after_in_child=_local.forget)
 
 
 def limiter() -> Limiter:
-    """Who counts for this process."""
+    """Return the limiter of this process."""
     return _limiter
 
 
 def install(limiter: Limiter) -> None:
-    """Have this one count for the process from now on; a worker does so before its first item."""
+    """Make this the process's limiter; a worker does so before its first item."""
     global _limiter
     _limiter = limiter

@@ -1,4 +1,4 @@
-"""What the steps of an item have given, kept for its next attempt: nothing is paid twice."""
+"""Checkpoints: outputs of an item's steps for its next attempt, so that no call is paid twice."""
 
 import hashlib
 import json
@@ -18,7 +18,7 @@ _TRIES: Final = "~"
 
 @dataclass(frozen=True, slots=True)
 class Tries:
-    """How often a call was made in vain, in all attempts of its item."""
+    """The failed tries of a call, in all attempts of its item."""
 
     count: int = 0
     #: When the first one began, in seconds since 1970.
@@ -84,16 +84,16 @@ class Checkpoints:
             self._note(f"{key} {output}\n")
 
     def tries(self, key: str) -> Tries:
-        """How often the call of this key was made in vain before."""
+        """Return the earlier failed tries of the call of this key."""
         return self._tries.get(key) or Tries(since=time.time())
 
     def tried(self, key: str, tries: Tries) -> None:
-        """Remember that for the next attempt."""
+        """Record the call's failed tries for the next attempt."""
         self._tries[key] = tries
         self._note(f"{_TRIES}{key} {json.dumps(asdict(tries))}\n")
 
     def begin(self, key: str) -> int:
-        """How many calls of this key were begun before, in this attempt."""
+        """Count a call of this key that begins; return the earlier ones' number in this attempt."""
         with self._lock:
             self._begun[key] += 1
             return self._begun[key] - 1

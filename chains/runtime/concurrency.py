@@ -1,4 +1,4 @@
-"""How much runs at once: the gate of a batch, and the calls that are in flight.
+"""Bounds of concurrency: the gate of a batch, and the calls that are in flight.
 
 A batch with `max_concurrency` N has one gate of N permits. A step that does work of its own holds
 one while it works; a sequence or a parallel holds none. So N bounds the calls, not only the inputs.

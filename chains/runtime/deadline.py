@@ -117,7 +117,10 @@ class Deadline:
         return lag.look() - (0.0 if self._run is None else self._run.blocked)
 
     def _movable(self) -> bool:
-        """Not if it is over, nor from the loop of another thread, as a sync step may have."""
+        """Return whether it can be moved: it is not over, and this is its own loop.
+
+        A sync step may run a loop in a thread of its own.
+        """
         return (
             self._loop is not None
             and self._loop is asyncio.get_running_loop()
@@ -127,7 +130,7 @@ class Deadline:
 
 @contextmanager
 def all_paused(deadlines: Iterable[Deadline | None]) -> Iterator[None]:
-    """Pause each of them."""
+    """Pause each of the deadlines."""
     with ExitStack() as stack:
         for deadline in deadlines:
             if deadline is not None:

@@ -1,4 +1,4 @@
-"""What one item's run collects while its steps work."""
+"""The context of one item: usage, checkpoints and its place in the chain."""
 
 import asyncio
 import threading
@@ -70,7 +70,7 @@ class ItemContext:
 
 
 def item_name(batch_id: str, index: int) -> str:
-    """How the log names an item."""
+    """Return an item's name for the log."""
     return f"batch={batch_id} item={index}"
 
 
@@ -100,18 +100,18 @@ def run_of(context: Context) -> ItemContext | None:
 
 
 def place_of(context: Context) -> tuple[str, ...]:
-    """Where in the chain code in this context runs."""
+    """Return the place in the chain of code in this context."""
     return context.get(_place, ())
 
 
 def keeping() -> bool:
-    """Whether this code runs for an item of a submitted batch, which may be put off."""
+    """Return whether the running code is of a submitted batch's item, which may be deferred."""
     run = _current.get()
     return run is not None and run.kept is not None
 
 
 def place() -> tuple[str, ...]:
-    """Where in the chain this code runs."""
+    """Return the place in the chain of the running code."""
     return _place.get()
 
 

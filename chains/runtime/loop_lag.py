@@ -1,4 +1,4 @@
-"""How late the event loop is: time in which nothing of a process could run, and whose code took it.
+"""The lag of the event loop: time in which no code of a process could run, and its cause.
 
 A loop can be held up by code that blocks it, and stand still with its whole process (SIGSTOP, a
 paused machine, swapping). Neither is time that an item has had.

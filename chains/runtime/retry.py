@@ -21,7 +21,7 @@ _MAX_DOUBLINGS = 30
 
 @dataclass(frozen=True, kw_only=True)
 class RetryPolicy:
-    """How often and how patiently a call is made again; only errors that `explain` calls retryable.
+    """The number and the delays of retries; only errors that `explain` calls retryable.
 
     All times are seconds.
     """
@@ -82,7 +82,7 @@ RetryIf = tuple[type[BaseException], ...] | Callable[[BaseException], bool]
 
 @dataclass(frozen=True, kw_only=True)
 class RetryByType(RetryPolicy):
-    """What LangChain's `with_retry` asks for: errors by type, whatever `explain` calls them.
+    """The policy of LangChain's `with_retry`: errors by type, as `explain` does not decide.
 
     The wait before attempt n + 1 is `initial * exp_base ** (n - 1)` seconds and up to `jitter`
     more, `max` in all; never less than the provider asks for.

@@ -28,7 +28,7 @@ _OF_NO_TEXT: Final = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What became of one text: its vector or its error, and its share of the usage."""
+    """The result of one text: its vector or its error, and its share of the usage."""
 
     usage: Usage
     vector: Vector | None = None

@@ -1,4 +1,4 @@
-"""What the steps that ask a language model share: the request, the answer, and asking again."""
+"""The base of steps that ask a language model: the request, the answer, and asking again."""
 
 import os
 from abc import abstractmethod
@@ -47,7 +47,7 @@ _OF_SENDING: Final = ("timeout", "extra_headers", "extra_query", "extra_body")
 
 
 class Reply(NamedTuple):
-    """What an answer's body says, whichever API it is of."""
+    """The content of an answer's body, of either API."""
 
     text: str | None = None
     refusal: str | None = None

@@ -45,10 +45,7 @@ _LIMITS: Final = ("max_completion_tokens", "max_output_tokens", "max_tokens")
 
 
 class Attempts(pydantic.BaseModel, frozen=True):
-    """How patiently one request is made, where it says so itself; None: as the step has it.
-
-    The place for whatever else a file of requests may choose of this.
-    """
+    """The retries of one request, if it sets them itself; None: as the step has it."""
 
     #: Calls in all, the first one included.
     max_attempts: int | None = pydantic.Field(default=None, ge=1)
@@ -66,7 +63,7 @@ class RequestLine(pydantic.BaseModel, frozen=True):
 
 
 class PostedRequest(RequestLine, frozen=True):
-    """What is posted, and where; fields of `body` that we do not know go through untouched."""
+    """The body to post and its path; unknown fields of `body` go through untouched."""
 
     @property
     def path(self) -> str:

@@ -46,7 +46,7 @@ class Structure(Generic[T]):
 
     @property
     def name(self) -> str:
-        """How the schema is called."""
+        """The name of the schema."""
         return _NOT_IN_NAMES.sub("_", self._model.__name__)[:64]
 
     @cached_property
@@ -70,7 +70,7 @@ class Structure(Generic[T]):
 
     @property
     def instruction(self) -> str:
-        """What the model is told where no option has the schema."""
+        """The instruction for the model if no option carries the schema."""
         schema = json.dumps(self.schema, ensure_ascii=False)
         return (
             "Answer with one JSON value and nothing else, no explanation and no code fence. It "

@@ -1,4 +1,4 @@
-"""How texts lie in the ledger: long ones compressed.
+"""The stored form of texts in the ledger: long texts are compressed.
 
 Level 1 halves texts of a kilobyte in 20 us, and brings longer ones down to 0.4; higher levels gain
 a twentieth more for half as much time again, and below a kilobyte there is little to gain

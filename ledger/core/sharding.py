@@ -1,4 +1,4 @@
-"""How a batch is cut into shards, and a shard into tasks."""
+"""Shards of a batch, and tasks of a shard."""
 
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
@@ -39,7 +39,7 @@ class Cut:
         return FIRST_WINDOW if self.most_items is None else min(self.window, 2 * FIRST_WINDOW)
 
     def fields(self) -> dict[str, str | int]:
-        """As the batch's `meta` keeps it."""
+        """Return the fields of the batch's `meta`."""
         fields = {name: n for name, n in asdict(self).items() if n is not None}
         return {
             **fields,
@@ -66,7 +66,7 @@ class Shard:
         return [range(at, min(at + step, self.stop)) for at in range(self.start, self.stop, step)]
 
     def slots_of(self, items: range) -> int:
-        """How many places in flight these items take."""
+        """Return the number of slots that these items take."""
         return -(-len(items) // self.items_per_slot)
 
     def tasks_of(self, indexes: Iterable[int]) -> list[range]:

@@ -27,7 +27,7 @@ _CHUNK: Final = 500
 
 @dataclass(frozen=True, slots=True)
 class SearchResult:
-    """What a search has found so far."""
+    """The result of a search so far."""
 
     batches: list[tuple[BatchRecord, Progress]]
     #: The batch behind which the next search goes on; None: there are no more.

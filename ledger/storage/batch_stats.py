@@ -1,4 +1,4 @@
-"""How a batch goes, in O(1): its counts, and the statistics that each settlement adds to.
+"""The progress of a batch, in O(1): its counts, and statistics that each settlement adds to.
 
 `NS:{ID}:stats` is a hash that settle.lua writes and this module reads; retry_shard.lua takes out of
 `codes` what is to run again:
@@ -54,7 +54,7 @@ class FailureGroup(Frozen):
 
 
 class Slot(Frozen):
-    """What ended in a span of time."""
+    """The items that ended in a span of time."""
 
     #: When it begins (UTC, the server's clock).
     at: datetime
@@ -65,7 +65,7 @@ class Slot(Frozen):
 
 
 class Progress(Frozen):
-    """How a batch goes at this moment."""
+    """The progress of a batch at this moment."""
 
     id: str
     status: BatchStatus

@@ -28,7 +28,7 @@ _OUTCOMES = (
 
 @dataclass(frozen=True, slots=True)
 class ChainTotals:
-    """What the batches of one chain have come to since the ledger was empty."""
+    """The totals of one chain's batches since the ledger was empty."""
 
     #: Ends of batches; one whose items were retried has several.
     batches: Mapping[BatchStatus, int]

@@ -35,7 +35,7 @@ BatchEvent = ProgressEvent | StatusEvent
 
 
 class EventReader:
-    """What is new of one batch, for one watcher: look, wait, look.
+    """A reader of one batch's events, for one watcher: look, wait, look.
 
     The first look tells where the batch stands; each later one what has changed since, which may
     be nothing. Many items that end between two looks are one event.
@@ -56,7 +56,7 @@ class EventReader:
 
     @property
     def place(self) -> str:
-        """Where in the stream the next wait begins."""
+        """The position in the stream at which the next wait begins."""
         return self._place or "0-0"
 
     def look(self) -> list[BatchEvent]:

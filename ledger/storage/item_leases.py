@@ -1,4 +1,4 @@
-"""What a worker tells the ledger about its items, and asks of it: claim -> beat* -> settle.
+"""Transitions of items, under leases: claim -> beat* -> settle.
 
 One call carries the settlements and the claims of everything that a process runs, in one round
 trip; each is still one transition of one item, with its own token.
@@ -37,7 +37,7 @@ Refused = dict[str, LedgerRefused]
 
 @dataclass(slots=True, kw_only=True)  # a frozen dataclass takes three times as long to make
 class ClaimRequest:
-    """An item that someone wants to run: `token` names that execution."""
+    """A request to run an item: `token` names the execution."""
 
     batch_id: str
     index: int
@@ -83,13 +83,13 @@ class Claim(NamedTuple):
 
     @property
     def used(self) -> Usage | None:
-        """What earlier attempts have used, where that is known."""
+        """The usage of earlier attempts, if it is known."""
         return Usage.model_validate_json(self.usage) if self.usage else None
 
 
 @dataclass(slots=True, kw_only=True)
 class Checkpoint:
-    """What a running item's steps have given since the last word of it, and all it has used."""
+    """A running item's new step outputs since the last checkpoint, and all its usage so far."""
 
     claim_request: ClaimRequest
     #: As `batchord.chains.runtime.checkpoints` has it; may be empty.
@@ -126,7 +126,7 @@ class Settlement:
 
 
 class SettleResult(NamedTuple):
-    """What became of a settlement: refused if another execution holds or has settled the item."""
+    """The answer to a settlement: refused if another execution holds or has settled the item."""
 
     recorded: bool
     #: Each item of its shard has an outcome now: the gather is due.
@@ -224,25 +224,25 @@ class ItemLeases:
         return {batch_id: each for batch_id, each in heard if batch_id not in refused}, refused
 
     def release(self, claim_requests: Iterable[ClaimRequest]) -> int:
-        """Hand items back as if they had not been claimed; return how many were still held.
+        """Undo claims; return how many of the items were still held.
 
-        The leases of those of a damaged batch run out.
+        A graceful shutdown must not consume an attempt. The leases of a damaged batch run out.
         """
         return self._by_batch("release", claim_requests)
 
     def abandon(self, claim_requests: Iterable[ClaimRequest]) -> int:
-        """End the leases of what this process cannot go on with, as if it had not been started.
+        """End the leases of items that this process cannot go on with; no attempt is consumed.
 
-        The sweep brings it back. Return how many were still held.
+        The sweep publishes them again. Return how many were still held.
         """
         return self._by_batch("abandon", claim_requests)
 
     def keep(self, checkpoints: Sequence[Checkpoint]) -> Refused:
-        """Keep what steps have given, for the item's next attempt."""
+        """Record checkpoints for the items' next attempts."""
         return self._run_each(self._keep(checkpoints))[1]
 
     def put_off(self, items: Sequence[Deferral]) -> Refused:
-        """Give the items' leases back and let none be claimed before its time."""
+        """Release the items' leases; each can be claimed again once it is due."""
         calls = {}
         by_batch: dict[str, list[str | int]] = defaultdict(list)
         for claim_request, seconds in items:

@@ -1,4 +1,4 @@
-"""How late the event loops of the workers' processes are, as they tell it themselves."""
+"""The lags of the workers' event loops, as the processes report them."""
 
 from typing import Final
 

@@ -1,4 +1,4 @@
-"""What the ledger's keys hold, read as the models that callers get."""
+"""Conversion of the ledger's keys to the models that callers get."""
 
 import json
 import zlib

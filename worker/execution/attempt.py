@@ -50,7 +50,7 @@ StopsAs = Callable[[], ItemStatus | None]
 
 
 class AttemptResult(NamedTuple):
-    """How an attempt ended."""
+    """The result of an attempt."""
 
     #: The outcome without its output, a JSON object.
     outcome: str
@@ -72,14 +72,14 @@ class AttemptResult(NamedTuple):
 
     @property
     def code(self) -> str | None:
-        """What Celery, Flower and the logs are told, unless it succeeded."""
+        """The error code for Celery, Flower and the logs, unless it succeeded."""
         if self.status is ItemStatus.SUCCEEDED:
             return None
         return self.error.code if self.error else self.status.value
 
 
 class _Problem(NamedTuple):
-    """What kept an item from its output."""
+    """The reason why an item has no output."""
 
     error: ItemError
     #: It is no outcome: see `AttemptResult`.
@@ -88,7 +88,7 @@ class _Problem(NamedTuple):
 
 
 class Tools(NamedTuple):
-    """What all attempts of a process share."""
+    """The tools that all attempts of a process share."""
 
     settings: Settings
     cached: CachedOutputs

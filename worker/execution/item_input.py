@@ -1,4 +1,4 @@
-"""What a chain is given for an item: its input, and the config that its caller has sent with it."""
+"""The arguments of a chain for an item: its input, and the caller's config."""
 
 import json
 from typing import Any

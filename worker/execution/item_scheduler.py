@@ -1,4 +1,4 @@
-"""All items that a process runs: one limit for all tasks, one round trip for many items.
+"""The scheduler of a process's items: one limit for all tasks, one round trip for many items.
 
 Everything here happens on the process's event loop; `ledger_batcher` talks to the ledger
 beside it.
@@ -47,7 +47,7 @@ HUNGRY: Final = 0.2
 
 
 class ItemScheduler:
-    """Runs items of any number of tasks, at most `slots` in flight, those of all batches by turns.
+    """Runs items of all tasks, at most `slots` in flight; batches take turns.
 
     An item is claimed when it gets its slot and not before, so that what waits is nobody's.
     `on_room` is told of a batch that has room for another shard, and `on_due` of one that may have
@@ -99,7 +99,7 @@ class ItemScheduler:
         self._tools = Tools(settings, CachedOutputs(cache, threads), threads)
 
     def slots_wanted(self) -> float:
-        """How many slots' work of unfinished tasks this process should have in hand.
+        """Return how many slots' worth of items this process should have in hand.
 
         A task may carry many, and what waits here another process might run: so no more wait than
         will get their slots while the next task is on its way.
@@ -109,7 +109,7 @@ class ItemScheduler:
         return self._slots + self._ended_early + max(1.0, LEAD * self._pace.per_second)
 
     async def run(self, batch_id: str, shard: int, items: range, slots: int) -> TaskReport:
-        """Run each of the items, in `slots` places in flight, and return what became of them.
+        """Run the items in `slots` slots, and return a report of their results.
 
         Raises:
             HandedBack: the worker is about to end.
@@ -130,7 +130,7 @@ class ItemScheduler:
             self._ended_early -= work.ended_early
 
     def stop(self, batches: dict[str, ItemStatus]) -> None:
-        """Cancel what runs of these batches; each item becomes what is said."""
+        """Cancel the running items of these batches; each gets its batch's status here."""
         self._stopped = batches
         for batch_id in batches:
             # Again at each call: an item may have been claimed just before the batch was stopped.
@@ -145,7 +145,7 @@ class ItemScheduler:
             del self._attempts[batch_id]
 
     async def hand_back(self) -> None:
-        """Stop all that runs and waits, as if it had never come here; return when that is recorded.
+        """Release all running and waiting items without cost; return when that is recorded.
 
         The tasks raise `HandedBack`, and take no new items from here on.
         """
@@ -172,7 +172,7 @@ class ItemScheduler:
             self._item_ended(one.slot.work, HandedBack())
 
     def _fill(self) -> None:
-        """Give free slots to waiting items, one batch after the other."""
+        """Give free slots to waiting items; batches take turns."""
         if self._suspects or self._on_last_start is not None:
             # Nothing else is begun; what runs ends first, or is handed back.
             self._drain()
@@ -199,7 +199,7 @@ class ItemScheduler:
 
     @property
     def _empty(self) -> bool:
-        """Whether nothing runs here that the death of the process would cost an attempt."""
+        """Return whether no item here would lose an attempt by the death of the process."""
         return (
             self._on_last_start is None
             and self._free == self._slots
@@ -208,7 +208,7 @@ class ItemScheduler:
         )
 
     def _drain(self) -> None:
-        """Wait for what runs beside a suspect, but not for ever."""
+        """Start the timer after which the items beside a suspect are handed back."""
         if self._drains is None:
             self._drains = call_later(self._drain_seconds, self._cut_short)
 

@@ -1,4 +1,4 @@
-"""What Celery makes of a message for one of our tasks, before it takes a place in the pool."""
+"""The filter of messages for Batchord's tasks, before they take a place in the pool."""
 
 import logging
 from typing import Any

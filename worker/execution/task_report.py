@@ -1,4 +1,4 @@
-"""What became of the items of one task."""
+"""The report of one task: the results of its items."""
 
 from collections import Counter
 from dataclasses import dataclass, field

@@ -38,7 +38,7 @@ FUNCTIONS: Final = 8
 
 @dataclass(frozen=True, slots=True)
 class Blocked:
-    """What the loop's thread is at while it does not turn; names only, nothing of an input."""
+    """The code that blocks the loop's thread; names only, nothing of an input."""
 
     run: ItemContext | None
     step: str
@@ -108,7 +108,7 @@ class Watchdog:
 
     @property
     def blocked(self) -> Blocked | None:
-        """What blocks the loop now, as far as it is known."""
+        """The code that blocks the loop now, as far as it is known."""
         return self._blocked
 
     def _turns_again(self) -> None:

@@ -57,7 +57,7 @@ def _status_of(error: BatchordError) -> int:
 
 
 class _AtTheDesk:
-    """What all handlers of ours share; mixed into one of Flower's."""
+    """The base of Batchord's handlers; mixed into a handler of Flower's."""
 
     desk: Queries
     application: Any
@@ -90,7 +90,7 @@ class _AtTheDesk:
         return await self.ask(found, limit=limit, after=after, statuses=statuses, text=text)
 
     async def batch(self, batch_id: str) -> dict[str, Any]:
-        """One batch, and who works on it."""
+        """Return one batch, and the workers that run its items."""
         found = await self.ask(self.desk.batch, batch_id)
         known = self.application.events.state.tasks
         for item in (item for group in found["failures"] for item in group["first"]):
@@ -100,7 +100,7 @@ class _AtTheDesk:
         return found | {"workers": self._workers(batch_id) if found["running"] else []}
 
     def _workers(self, batch_id: str) -> list[str]:
-        """Who runs items of the batch, by the latest tasks that Flower has heard of."""
+        """Return the workers that run items of the batch, by the latest tasks that Flower knows."""
         latest = islice(self.application.events.state.tasks_by_time(), _TASKS_LOOKED_AT)
         return sorted(
             {
@@ -154,7 +154,7 @@ class BatchPage(_Page):
 
 
 class _Data(_Page):
-    """What our pages fetch: what goes wrong is said in plain text."""
+    """A request of Batchord's pages; errors are answered in plain text."""
 
     write_error = _in_plain_text
 
@@ -164,7 +164,7 @@ class _Data(_Page):
 
 
 class _Events(_Data):
-    """What a page shows, pushed to it as it changes."""
+    """A page's data, pushed to it as it changes."""
 
     async def places(self, ids: Sequence[str]) -> Mapping[str, str]:
         return await self.ask(self.desk.reader.last_events, ids)
@@ -179,7 +179,7 @@ class BatchesEvents(_Events):
 
 
 class BatchEvents(_Events):
-    """What the page of one batch shows, again and again."""
+    """The stream of data of a batch's page."""
 
     @authenticated
     async def get(self, batch_id: str) -> None:
@@ -201,7 +201,7 @@ class BatchesData(_Data):
 
 
 class BatchData(_Data):
-    """What the page of one batch shows."""
+    """The data of a batch's page."""
 
     @authenticated
     async def get(self, batch_id: str) -> None:

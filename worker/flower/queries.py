@@ -1,4 +1,4 @@
-"""What the pages ask of the ledger: plain dictionaries, made in threads beside Flower's loop.
+"""The pages' queries of the ledger: plain dictionaries, made in threads beside Flower's loop.
 
 Without `BATCHORD_FLOWER_PAYLOADS` it reads no input, no outcome, and tells no error's message.
 """

@@ -1,4 +1,4 @@
-"""Where the handlers are. Named, and made by `url`, so that `--url-prefix` moves them too."""
+"""The handlers' URLs. Named, and made by `url`, so that `--url-prefix` moves them too."""
 
 from pathlib import Path
 from typing import Any, Final

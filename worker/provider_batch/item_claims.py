@@ -1,4 +1,4 @@
-"""What is done with items beside the tasks, by the same claims, attempts and settlements."""
+"""Claims of items outside of tasks, by the same claims, attempts and settlements."""
 
 import asyncio
 import logging
@@ -37,7 +37,7 @@ _ENCODERS: Final = 2
 
 
 class Ran(NamedTuple):
-    """What became of an item that was wanted; `ended` is None if it was not claimed."""
+    """The result for a requested item; `ended` is None if it was not claimed."""
 
     claim_request: ClaimRequest
     claim: Claim

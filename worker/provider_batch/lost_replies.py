@@ -24,7 +24,7 @@ _PATIENCE: Final = 300.0
 
 
 class LostReplies:
-    """What became of calls for the parts of one batch whose reply may be lost."""
+    """The search for the results of one batch's provider calls whose reply may be lost."""
 
     def __init__(
         self, api: BatchAPI, parts: ProviderParts, store: BatchStore, batch_id: str, poll: float

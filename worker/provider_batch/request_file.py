@@ -42,7 +42,7 @@ class Built(NamedTuple):
 
 
 def custom_id(batch_id: str, index: int) -> str:
-    """How the provider knows an item."""
+    """Return the custom_id by which the provider knows an item."""
     return f"{batch_id}:{index}"
 
 
@@ -193,7 +193,7 @@ def _operator_wanted(one: Ran) -> PauseReason | None:
 
 
 def _fitting(page: range, lines: dict[int, bytes], space: int | None) -> int:
-    """Where the file is full, at the end of the page at the latest."""
+    """Return the index at which the file is full, or the end of the page."""
     if space is None:
         return page.stop
     for index in page:
