@@ -77,7 +77,7 @@ class QoS(kombu_redis.QoS):
                 pipe.execute()
             except (*self.channel.connection_errors, self.channel.ResponseError) as error:
                 # It has left the queue, and runs all the same. If this process dies, the sweep
-                # misses its items and publishes them again.
+                # finds that its items are missing, and publishes them again.
                 logger.warning("not noted as unacknowledged: %s", type(error).__name__)
         slots = message.headers.get(SLOTS, 1)
         if type(slots) is not int or not 1 <= slots <= MANY:

@@ -66,7 +66,7 @@ class LedgerBatcher:
 
         Never raises: an error belongs to the tasks that wait for these items.
         """
-        # First: a paused batch must not have more items claimed.
+        # First: a deferral may pause its batch, of which no more items must be claimed.
         aside = await self._put_aside() if self.aside else []
         finished, self.finished = _split(self.finished)
         wanted, self.wanted = _split(self.wanted)
