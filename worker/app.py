@@ -87,7 +87,7 @@ class Worker(CeleryWorker):
         }
 
     def wait_for_soft_shutdown(self) -> None:
-        """Return when nothing runs any more, or after the grace; Celery's sleeps all of it."""
+        """Return when no item runs any more, or after the grace; Celery always sleeps all of it."""
         grace = self.app.conf.worker_soft_shutdown_timeout
         logger.warning("soft shutdown: what runs may end within %g s", grace)
         deadline = time.monotonic() + grace
@@ -131,7 +131,7 @@ def _one_slot_a_child(runtime: WorkerContext) -> None:
 
 def _limit(runtime: WorkerContext) -> type[bootsteps.StartStopStep]:
     class Limit(bootsteps.StartStopStep):
-        """Tells each new connection's channel how much work this process has room for."""
+        """Gives each new connection's channel this process's `slots_wanted`."""
 
         requires = ("celery.worker.consumer.tasks:Tasks",)
 
@@ -195,7 +195,7 @@ def _show_batches_in_flower(app: Celery, settings: Settings) -> None:
 
 
 def _app_or_exit(settings: Settings) -> Celery:
-    """Return the app; what is configured wrongly ends the program with a line, not a traceback."""
+    """Return the app; a wrong setting ends the program with a line, not a traceback."""
     try:
         return create_worker_app(settings)
     except BatchordError as error:

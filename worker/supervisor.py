@@ -1,4 +1,4 @@
-"""Starts plain Celery workers, and starts again those whose main process exits."""
+"""The supervisor: starts plain Celery workers, and restarts those whose main process exits."""
 
 import logging
 import os

@@ -1,4 +1,4 @@
-"""Tells others that batches have ended: webhooks, and the callbacks that a crash left behind.
+"""The dispatcher of the outbox: sends webhooks, and callbacks that a crash left behind.
 
 A thread in every worker and not a part of the sweep, so that a receiver that is slow holds nothing
 up. What is due is in the ledger; whichever worker comes first takes it.
@@ -46,7 +46,7 @@ DAMAGED: Final = 300.0
 
 
 class Dispatcher:
-    """Does what is due each `Settings.sweep_interval`, and at once when a batch has ended here."""
+    """A thread that delivers due entries, each `sweep_interval` and after a commit here."""
 
     def __init__(self, app: Celery, runtime: WorkerContext) -> None:
         self._app = app
@@ -65,11 +65,11 @@ class Dispatcher:
         return ssl.create_default_context()
 
     def start(self) -> None:
-        """Begin."""
+        """Start the thread."""
         self._thread.start()
 
     def stop(self) -> None:
-        """End; what is under way is given a moment, and else tried again by another worker."""
+        """End the thread; an unfinished try gets a moment, else another worker tries again."""
         self._stop.set()
         self._ended.set()
         self._thread.join(timeout=2)
@@ -89,7 +89,7 @@ class Dispatcher:
                 self._ended.clear()
 
     def _turn(self, runner: asyncio.Runner) -> bool:
-        """Do some of what is due; whether there was any."""
+        """Deliver some due entries; return whether any was due."""
         due = self._notices.due(limit=AT_ONCE)
         taken = [notice for member in due if (notice := self._taken(member)) is not None]
         if taken:
@@ -97,7 +97,7 @@ class Dispatcher:
         return bool(due)
 
     def _taken(self, member: str) -> OutboxEntry | None:
-        """As `_take`; what is damaged of one batch is put off, and holds up no other's."""
+        """As `_take`; a damaged entry is deferred, and holds up no other."""
         try:
             return self._take(member)
         except Exception as error:
@@ -109,7 +109,7 @@ class Dispatcher:
             return None
 
     def _take(self, member: str) -> OutboxEntry | None:
-        """Take what is a webhook, for one try; do now what is a callback, or for nobody."""
+        """Take a webhook for one try; publish a callback, or drop a webhook without a URL, now."""
         batch_id, what = member.split(" ", 1)
         if what == ON_COMPLETE:
             self._call_back(batch_id, member)
@@ -126,7 +126,7 @@ class Dispatcher:
         return notice
 
     async def _tell_all(self, notices: list[OutboxEntry]) -> None:
-        """Make one try of each, side by side; all to their end, whatever becomes of one.
+        """Make one try of each, side by side, and wait for all, also if a try fails.
 
         The next try of a notice whose end could not be noted is due once its hold is over.
         """
@@ -147,7 +147,7 @@ class Dispatcher:
             self._notices.forget(member)
 
     async def _tell(self, notice: OutboxEntry) -> None:
-        """Make one try, and note what came of it.
+        """Make one try, and record its result.
 
         The ledger is asked on this loop, and not in a thread for which the process would have to
         wait at its end: nothing else runs here.

@@ -1,7 +1,7 @@
-"""Provider mode: parts of a batch go to the provider's Batch API, and their answers come back.
+"""The poller of provider mode: it drives the reconciling passes over batches at their provider.
 
 A thread beside the sweep, which wakes it: a call of the provider may take minutes, and must not
-hold up the repair of other batches. One worker at a time is about one batch.
+hold up the repair of other batches. One worker at a time holds a batch.
 """
 
 import secrets
@@ -20,7 +20,7 @@ from batchord.worker.provider_batch.reconciler import Reconciler
 
 
 class Poller:
-    """Takes care of batches in provider mode, one after the other, as the sweep names them."""
+    """A thread that reconciles batches in provider mode, in the order of the sweep's calls."""
 
     def __init__(self, app: Celery, runtime: WorkerContext) -> None:
         self._app = app
@@ -33,17 +33,17 @@ class Poller:
         self._thread: threading.Thread | None = None
 
     def name(self, batch_id: str) -> None:
-        """Look at this batch soon; returns at once."""
+        """Schedule a reconciling pass over this batch; returns at once."""
         with self._lock:
             self._named[batch_id] = None
             if self._thread is None:
-                # Only where there is such a batch.
+                # Only where a batch is in provider mode.
                 self._thread = threading.Thread(target=self._loop, name="poller", daemon=True)
                 self._thread.start()
         self._wake.set()
 
     def stop(self) -> None:
-        """Begin nothing new; what is under way with the provider is found again by its notes."""
+        """Begin no further pass; an unfinished step is found again by its note."""
         self._stop.set()
         self._wake.set()
 
@@ -56,7 +56,7 @@ class Poller:
             for batch_id in named:
                 if self._stop.is_set():
                     return
-                # Whatever becomes of one, other batches must have their turn.
+                # An error in one batch must not stop the others.
                 survives(f"poller batch={batch_id}", partial(self._look, batch_id))
 
     def _look(self, batch_id: str) -> None:
@@ -68,7 +68,7 @@ class Poller:
     def _held(self, batch_id: str) -> Iterator[threading.Event | None]:
         """Hold the batch while the block runs; None if another worker does.
 
-        The event says that it is not ours any more.
+        The event is set once another worker may hold it.
         """
         token, lost, done = secrets.token_hex(8), threading.Event(), threading.Event()
         lease = self._runtime.settings.lease
