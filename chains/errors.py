@@ -66,6 +66,9 @@ class RetryLater(ChainError):
 
     retryable: ClassVar[bool] = True
 
+    #: The breaker of the target whose call failed, until `runtime.retry` has judged the failure.
+    target: Any = None
+
     def __init__(
         self,
         message: str,
@@ -82,6 +85,9 @@ class RetryLater(ChainError):
 
 class OperatorNeeded(ChainError):
     """No call can succeed until a person acts on the key, the quota or the model."""
+
+    #: The provider has said so of one call: what others meet tells whether it is about them too.
+    of_one_call: bool = False
 
 
 class InvalidInput(ChainError):

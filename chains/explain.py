@@ -190,8 +190,10 @@ class PutOff(RetryLater):
     Only within a submitted batch. Message and code are those of the error.
     """
 
-    def __init__(self, error: BaseException, seconds: float) -> None:
+    def __init__(self, error: BaseException, seconds: float, *, outage: bool = False) -> None:
         info = explain(error)
+        #: The provider is down: that costs the item nothing.
+        self.outage = outage
         super().__init__(
             info.message,
             code=info.code,

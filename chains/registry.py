@@ -36,6 +36,8 @@ class RegisteredChain:
     retry: RetryPolicy | None = None
     #: Whether what its steps use is counted by `report_usage` where Batchord cannot see it.
     reports_usage: bool = False
+    #: Seconds for which an item bears that its provider is down; None: the worker's default.
+    outage_patience: float | None = None
     #: What was given to `register`, to tell a repeated registration from another chain.
     source: Any = field(default=None, repr=False, compare=False)
     #: The module that registered it.
@@ -108,7 +110,13 @@ class RegisteredChain:
             return False  # arrays, say, do not compare
 
     def _settings(self) -> tuple[Any, ...]:
-        return (self.timeout, self.retry, self.version, self.reports_usage)
+        return (
+            self.timeout,
+            self.retry,
+            self.outage_patience,
+            self.version,
+            self.reports_usage,
+        )
 
     def _schema(
         self, side: str, mode: Literal["validation", "serialization"]
@@ -133,6 +141,7 @@ class Registry:
         output_type: Any = None,
         timeout: float | None = None,
         retry: RetryPolicy | None = None,
+        outage_patience: float | None = None,
         version: str | None = None,
         reports_usage: bool = False,
         replace: bool = False,
@@ -142,6 +151,10 @@ class Registry:
         `retry`: an item of a submitted batch whose error may pass (a provider that is down, a
         timeout) is put off and tried again, also by another worker. What its steps have given
         meanwhile is kept, so that those are not run again.
+
+        `outage_patience`: seconds for which the chain's items wait for a provider that is down,
+        before their batch pauses (None: BATCHORD_OUTAGE_PATIENCE, an hour). 0: what a call meets is
+        its own.
 
         `version`: change it when a change of code should give other outputs: a batch with `cache`
         takes none of another version. A chain with steps whose settings are unknown (objects with
@@ -158,6 +171,8 @@ class Registry:
         """
         _check(name, timeout)
         module = str(sys._getframe(1).f_globals.get("__name__"))
+        if outage_patience is not None and not outage_patience >= 0:
+            raise ValueError(f"outage_patience must not be negative, but is {outage_patience!r}")
         entry = RegisteredChain(
             name=name,
             chain=coerce(chain),
@@ -165,6 +180,7 @@ class Registry:
             output_type=output_type,
             timeout=timeout,
             retry=retry,
+            outage_patience=outage_patience,
             version=version,
             reports_usage=reports_usage,
             source=chain,

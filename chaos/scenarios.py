@@ -14,6 +14,7 @@ from batchord.ledger.core.message_ids import gather_task_id, task_id
 from batchord.producer import Batch
 from chaos.ground import Ground, Run
 from chaos.plain import plain_chord, revoked_plain_chord
+from chaos.providers import bears_few, langchain_bears_few, langchain_outage, outage
 from tests.support.copies import Copier
 from tests.support.crew import takes, wait
 from tests.support.judge import Journal
@@ -369,6 +370,10 @@ SCENARIOS: Final = (
     Scenario("slow-network", slow_and_broken, pools=("threads",)),
     Scenario("full", fill),
     Scenario("revoked-ids", revoke_all),
+    Scenario("outage", outage),
+    Scenario("bears-few", bears_few, pools=("threads",)),
+    Scenario("langchain-outage", langchain_outage, pools=("threads",)),
+    Scenario("langchain-bears-few", langchain_bears_few, pools=("threads",)),
     Scenario("plain-revoked", revoked_plain_chord, pools=("prefork",)),
     Scenario("plain-chord", plain_chord, pools=("prefork",), runs=3),
 )

@@ -74,6 +74,11 @@ class Settings(BaseSettings):
     max_attempts: int = Field(default=3, ge=1)
     """Starts of one item, each of which cost a process, before it fails as `worker_lost`."""
 
+    outage_patience: float = Field(default=3600.0, ge=0)
+    """How long a provider that is down is waited for, before the batch pauses with its words: it
+    answers every call with 5xx or 429, refuses connections, or does not answer. 0: it is not waited
+    for, each item that meets it fails as its `retry` says."""
+
     alike_limit: int = Field(default=20, ge=0)
     """Number of first items of a batch, or after a resume, that pause it if all of them fail with
     the same code. 0: never."""

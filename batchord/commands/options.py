@@ -39,8 +39,11 @@ def attempts_options(command: F) -> F:
 
     @wraps(command)
     def with_attempts(*args: Any, **given: Any) -> Any:
-        chosen = {name: given.pop(name) for name in ("max_attempts", "request_timeout")}
-        attempts = Attempts(max_attempts=chosen["max_attempts"], timeout=chosen["request_timeout"])
+        attempts = Attempts(
+            max_attempts=given.pop("max_attempts"),
+            timeout=given.pop("request_timeout"),
+            outage_patience=given.pop("outage_patience"),
+        )
         return command(*args, attempts=attempts, **given)
 
     command_with_options: Any = with_attempts
@@ -56,6 +59,13 @@ def attempts_options(command: F) -> F:
             type=click.FloatRange(0, min_open=True),
             metavar="S",
             help="Seconds for one call of a request (without CHAIN) [600].",
+        ),
+        click.option(
+            "--outage-patience",
+            type=click.FloatRange(0),
+            metavar="S",
+            help="Seconds for which a provider that is down is waited for (without CHAIN) "
+            "[BATCHORD_OUTAGE_PATIENCE, 3600].",
         ),
     ):
         command_with_options = option(command_with_options)
@@ -110,7 +120,8 @@ def chain_and_inputs(
         return chain or REQUESTS, lines
     if attempts is not None and attempts != Attempts():
         raise click.UsageError(
-            "--max-attempts and --request-timeout are for requests: a chain has its own"
+            "--max-attempts, --request-timeout and --outage-patience are for requests: a chain has "
+            "its own"
         )
     if model is not None:
         raise click.UsageError("--model is for requests: a chain has its own model")

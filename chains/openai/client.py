@@ -20,6 +20,7 @@ from batchord.chains import pricing
 from batchord.chains.errors import ChainError, OperatorNeeded, RetryLater
 from batchord.chains.explain import MAX_RAW, as_chain_error
 from batchord.chains.openai.error_body import fault_in, reason, text_of
+from batchord.chains.ratelimit.circuit_breaker import current_patience
 from batchord.chains.ratelimit.limits import RateLimit
 from batchord.chains.runtime.durable_step import idempotency_key
 from batchord.chains.runtime.item_context import keeping
@@ -123,21 +124,22 @@ def named(request: Any) -> dict[str, str]:
 
 
 def shared_cool_down(model: str) -> RateLimit | None:
-    """Return the limit, in a submitted batch, of a model without an explicit limit.
+    """Return the limit of a model without an explicit limit.
 
-    It counts nothing; it lets all workers know of a cool-down.
+    It counts nothing; it lets all workers know of a cool-down. None outside of a submitted batch
+    where outages are not borne.
     """
-    return cool_down_of(model) if keeping() else None
+    return cool_down_of(model) if keeping() or current_patience() > 0 else None
 
 
 def cool_down_of(model: str) -> RateLimit:
-    """Return the limit without numbers that all calls of this model here share."""
-    return _cool_down(os.environ.get("OPENAI_BASE_URL"), model)
+    """Return the limit without numbers that all calls of this model with this key share."""
+    return _cool_down(os.environ.get("OPENAI_BASE_URL"), os.environ.get("OPENAI_API_KEY"), model)
 
 
 @lru_cache(1000)
-def _cool_down(base_url: str | None, model: str) -> RateLimit:
-    name = hashlib.sha256(f"{base_url} {model}".encode()).hexdigest()[:16]
+def _cool_down(base_url: str | None, key: str | None, model: str) -> RateLimit:
+    name = hashlib.sha256(f"{base_url} {key} {model}".encode()).hexdigest()[:16]
     return RateLimit(f"model:{name}")
 
 

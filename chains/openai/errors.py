@@ -158,7 +158,9 @@ def of_status(
 
 
 def _operator(message: str, code: str, status: int) -> OperatorNeeded:
-    return OperatorNeeded(f"{message} ({_CURES[code]})", code=code, http_status=status)
+    error = OperatorNeeded(f"{message} ({_CURES[code]})", code=code, http_status=status)
+    error.of_one_call = code != "redirected"
+    return error
 
 
 def _of_connection(error: openai.APIConnectionError) -> RetryLater:

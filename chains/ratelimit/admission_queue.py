@@ -13,7 +13,7 @@ from collections.abc import Hashable, Iterable
 from dataclasses import dataclass
 from typing import Final
 
-from batchord.chains.ratelimit.adaptive import Adaptive, Cohort
+from batchord.chains.ratelimit.adaptive import Adaptive, Begun
 from batchord.chains.ratelimit.limits import (
     LONGEST_COOL_DOWN,
     SHORTEST_COOL_DOWN,
@@ -32,6 +32,8 @@ AHEAD: Final = 16
 HEAR: Final = 1.0
 #: Seconds more than the provider asks for. Refusals of the same moment are one cool-down.
 MARGIN: Final = 0.1
+#: Items whose refusals are remembered.
+MOST_ITEMS: Final = 1_000
 #: How much a call's tokens still count when the next one is known.
 MEMORY: Final = 0.95
 
@@ -72,6 +74,11 @@ class AdmissionQueue:
         #: unless a call ends.
         self._cooling = 0.0
         self._blocked = 0.0
+        #: Likewise, after a refusal that did not say for how long.
+        self._paused = 0.0
+        #: Outages of the target that have ended.
+        self._outages = 0
+        self._refusals: dict[str, list[float]] = {}
         #: Tokens that calls were guessed to use and that they used, the last ones above all.
         self._guessed = self._used = 1.0
         #: How many calls to ask for: twice as many as it got last.
@@ -93,6 +100,7 @@ class AdmissionQueue:
         """
         if self._is_free and not self._waiting and self._room >= 1 and self._now() >= self._may_ask:
             self._held += 1
+            self._adaptive.take_place(self._now())
             if self._now() >= self._asked + HEAR:
                 self._news = True
                 self._wake()
@@ -116,27 +124,69 @@ class AdmissionQueue:
         self._guessed = MEMORY * self._guessed + guessed
         self._used = MEMORY * self._used + used
 
+    def refusals_of(self, item: str | None) -> list[float]:
+        """Return the count of an item's refusals between answers to others, and its last time.
+
+        The caller keeps the list up to date. None stands for a call without an item.
+        """
+        found = self._refusals.pop(item, None) if item is not None else None
+        found = found or [0.0, math.inf]
+        if item is not None:
+            self._refusals[item] = found
+            if len(self._refusals) > MOST_ITEMS:
+                del self._refusals[next(iter(self._refusals))]
+        return found
+
     @property
     def cooling(self) -> float:
         """Seconds until anybody may call."""
         return max(0.0, self._cooling - self._now())
 
-    def begin(self) -> Cohort:
+    def begin(self) -> Begun:
         """Count a call, admitted by `enter`, that begins."""
-        return self._adaptive.begin()
+        return self._adaptive.begin(self._now(), self._held)
 
-    def answered(self, cohort: Cohort, seconds: float) -> None:
-        """Record the seconds that a call took; `leave` follows."""
-        self._adaptive.answered(cohort, self._now(), seconds, self._held)
+    def answered(self, call: Begun) -> None:
+        """Record that a call was answered; `leave` follows."""
+        self._adaptive.answered(call, self._now())
 
-    def refused(self) -> None:
-        """Record that the provider refused a call for too many calls; `leave` follows."""
-        self._adaptive.decrease(self._now(), self._held)
+    def refused(self, call: Begun, *, said: bool) -> None:
+        """Record that the provider refused a call for too many calls; `leave` follows.
+
+        `said`: the provider says for how long; else this process makes no calls for a moment.
+        """
+        pause = self._adaptive.refused(call, self._now(), self._held)
+        if not said:
+            self._paused = max(self._paused, self._now() + pause)
+
+    def not_made(self) -> None:
+        """Record that an admitted call is not made, as others fail; `leave` follows."""
+        self._adaptive.not_made(self._now())
+
+    def restart(self) -> None:
+        """Begin with few calls, as the number that is borne now is unknown."""
+        self._adaptive.restart(self._now())
+        self._paused = 0.0
+        self._wake()
+
+    def recover(self, outages: int) -> None:
+        """Go on as before an outage, once for each of those that have ended."""
+        if outages != self._outages:
+            self._outages, self._paused = outages, 0.0
+            self._adaptive.recover(self._now())
+            self._wake()
 
     @property
     def _room(self) -> float:
-        """The number of further calls that may be in flight or hold places in time."""
-        return self._adaptive.allowed - self._held - len(self._pending)
+        """How many more calls may be in flight or hold places in time."""
+        now = self._now()
+        if self._adaptive.is_paced:
+            return 1 if self._adaptive.due(now) and self._free_places >= 1 else 0
+        return self._free_places
+
+    @property
+    def _free_places(self) -> float:
+        return self._adaptive.allowed(self._now()) - self._held - len(self._pending)
 
     def leave(self, reserved: int, used: int | None) -> None:
         """Release a call's place and correct its reservation; `used` None: as reserved."""
@@ -258,8 +308,6 @@ class AdmissionQueue:
         if answer.era != self._era:
             void, self._pending, self._era = self._pending, deque(), answer.era
             self._put_back(void)
-            if answer.cooling:
-                self.refused()  # perhaps another process
         else:
             for call in due[: answer.started]:
                 self._pending.remove(call)
@@ -281,10 +329,11 @@ class AdmissionQueue:
 
     @property
     def _may_ask(self) -> float:
-        return max(self._cooling, self._blocked)
+        return max(self._cooling, self._blocked, self._paused)
 
     def _allow(self, call: _Call) -> None:
         self._held += 1
+        self._adaptive.take_place(self._now())
         if call.allowed.done():
             self.leave(call.reserved, 0)  # it was given up meanwhile
         else:
@@ -298,6 +347,8 @@ class AdmissionQueue:
             wakes = min(wakes, max(self._may_ask, self._pending[0].comes))
         elif self._waiting and self._room >= 1:
             wakes = min(wakes, self._may_ask)
+        elif self._waiting:
+            wakes = min(wakes, max(self._may_ask, self._adaptive.opens(self._now())))
         try:
             async with asyncio.timeout_at(None if wakes == math.inf else wakes):
                 await self._woken.wait()

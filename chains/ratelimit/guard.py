@@ -4,22 +4,21 @@ import asyncio
 from collections.abc import Awaitable, Callable, Hashable, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Final, TypeVar
+from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
 from batchord.chains.errors import RetryLater
 from batchord.chains.explain import PutOff
 from batchord.chains.ratelimit.admission_queue import AdmissionQueue
+from batchord.chains.ratelimit.circuit_breaker import Breaker, current_patience
+from batchord.chains.ratelimit.guarded_calls import Guarded, MadeAgain, wait_of
 from batchord.chains.ratelimit.limits import Limiter, RateLimit, limiter
-from batchord.chains.runtime.deadline import Deadline, all_paused, current_deadline
+from batchord.chains.runtime.deadline import Deadline, current_deadline
 from batchord.chains.runtime.item_context import keeping, report_usage
 from batchord.chains.runtime.retry import IN_PLACE
 from batchord.chains.usage import Usage
 
 T = TypeVar("T")
-
-#: Seconds. Less is what it takes to ask whether a call may be made, and no wait.
-_HARDLY: Final = 0.05
 
 #: The batch that the code runs for: who takes turns.
 _batch: ContextVar[Hashable] = ContextVar("batchord_turns_of", default=None)
@@ -45,69 +44,81 @@ async def within(
     tokens: int,
     call: Callable[[], Awaitable[tuple[T, Usage]]],
     *,
+    target: RateLimit | None = None,
     batch: Hashable = None,
     deadlines: Iterable[Deadline | None] | None = None,
     report: Callable[[Usage], None] = report_usage,
+    gives_way: bool | None = None,
+    guarded: bool = True,
+    probe: Callable[[], Awaitable[Any]] | None = None,
 ) -> tuple[T, Usage]:
     """Make the call, which returns what it has used, as soon as the limit allows it.
 
-    If the provider refuses it with a Retry-After, nobody calls for so long, and then it is made
-    again: that is no attempt, whatever a RetryPolicy says. While it waits, the deadlines stand
-    still; they and the batch are those of the running code unless they are given. `report` is told
-    of the waits.
+    If the provider refuses it as there are too many, it is made again, after its Retry-After or
+    when fewer are in flight: that is no attempt, whatever a RetryPolicy says. While `target` (None:
+    what the limit is about) is down, it is not made. While it waits, the deadlines stand still;
+    they and the batch are those of the running code unless they are given. `report` is told of the
+    waits. `gives_way`: the item can wait elsewhere (None: if its steps are kept). `guarded`: a
+    failure may be of the target, and not of this call alone. `probe` makes a small call of the
+    target, which tells whether it answers (None: this call does).
 
     Raises:
-        PutOff: nobody may call for long, and the item can wait elsewhere.
+        PutOff: nobody may call for long, or the target is down, and the item can wait elsewhere.
+        OperatorNeeded: the target has been down for longer than is borne, likewise.
     """
     if limit is None:
         return await call()
+    gives_way = keeping() if gives_way is None else gives_way
     turns = _turns_of(limit)
-    if turns.cooling > IN_PLACE and keeping():
+    if turns.cooling > IN_PLACE and gives_way:
         # Others wait in its place, who have another provider.
         busy = RetryLater(f"cooling down: {limit.key}", code="rate_limited")
-        report(_wait(turns.cooling))
+        report(wait_of(turns.cooling))
         raise PutOff(busy, turns.cooling)
-    loop = asyncio.get_running_loop()
     waiting_for = [current_deadline()] if deadlines is None else list(deadlines)
+    batch = current_batch() if batch is None else batch
+    breaker = breaker_of(target or limit)
+    tries = Guarded(turns, breaker, gives_way, waiting_for, report, probe)
     while True:
-        asked = loop.time()
-        try:
-            with all_paused(waiting_for):
-                reserved = await turns.enter(tokens, current_batch() if batch is None else batch)
-        finally:
-            if loop.time() - asked > _HARDLY:
-                report(_wait(loop.time() - asked))
+        probes = await tries.let_through()
+        with tries.waiting():
+            reserved = await turns.enter(tokens, batch)
         used: int | None = None
-        cohort, began = turns.begin(), loop.time()
         try:
-            answer, usage = await call()
-            turns.answered(cohort, loop.time() - began)
+            if tries.is_open and not probes:
+                turns.not_made()
+                used = 0
+                continue
+            answer, usage = await tries.make(call, probe=probes, guarded=guarded)
             used = usage.total_tokens
             if used is not None:
                 turns.learn(tokens, used)
             return answer, usage
-        except RetryLater as error:
-            if error.code != "rate_limited":
-                raise
-            turns.refused()
-            if error.after is None:
-                raise
-            with all_paused(waiting_for):
-                await turns.cool_down(error.after)
-            if error.after > IN_PLACE and keeping():
-                report(_wait(error.after))
-                raise PutOff(error, error.after) from error
+        except MadeAgain:
+            pass
         finally:
             turns.leave(reserved, used)
-
-
-def _wait(seconds: float) -> Usage:
-    return Usage(rate_limit_waits=1, rate_limit_wait_ms=int(seconds * 1000))
 
 
 _turns: WeakKeyDictionary[
     asyncio.AbstractEventLoop, dict[tuple[Limiter, RateLimit], AdmissionQueue]
 ] = WeakKeyDictionary()
+
+
+_breakers: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[tuple[Limiter, str], Breaker]] = (
+    WeakKeyDictionary()
+)
+
+
+def breaker_of(target: RateLimit) -> Breaker | None:
+    """Return the running loop's breaker of a target; None where outages are not borne."""
+    if current_patience() <= 0:
+        return None
+    mine = _breakers.setdefault(asyncio.get_running_loop(), {})
+    key = limiter(), target.key
+    if key not in mine:
+        mine[key] = Breaker(*key)
+    return mine[key]
 
 
 def _turns_of(limit: RateLimit) -> AdmissionQueue:

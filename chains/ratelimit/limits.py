@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple, Protocol
 
+from batchord.chains.ratelimit.circuit_breaker import Event, Health, HealthRecord
+
 #: Seconds' worth of calls and of tokens that may go at once after a pause: 1% of a minute.
 BURST: Final = 0.6
 #: Seconds ahead for which one who waits gets any number of places in time ...
@@ -116,6 +118,10 @@ class Limiter(Protocol):
         """Let no process call for that time; void the places in time."""
         ...
 
+    async def health(self, name: str, event: Event) -> Health:
+        """Note what has happened to a breaker's target and say what is known, in one step."""
+        ...
+
 
 @dataclass(slots=True)
 class _Counts:
@@ -142,6 +148,7 @@ class LocalLimiter:
         """Begin anew, as the child of a fork must: the lock may have been held."""
         self._lock = threading.Lock()
         self._keys: dict[str, _Counts] = {}
+        self._breakers: dict[str, HealthRecord] = {}
 
     async def reserve(self, limit: RateLimit, asked: ReserveRequest) -> ReserveAnswer:
         with self._lock:
@@ -155,6 +162,10 @@ class LocalLimiter:
                 counts.cool, counts.era = until, counts.era + 1
                 counts.requests = min(counts.requests, until)
                 counts.tokens = min(counts.tokens, until)
+
+    async def health(self, name: str, event: Event) -> Health:
+        with self._lock:
+            return self._breakers.setdefault(name, HealthRecord(self._clock)).take(event)
 
     def _reserve(self, limit: RateLimit, asked: ReserveRequest, counts: _Counts) -> ReserveAnswer:
         now = self._clock()

@@ -5,8 +5,9 @@ import random
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
-from typing import Final, TypeVar
+from typing import Final, Protocol, TypeVar
 
+from batchord.chains.errors import RetryLater
 from batchord.chains.explain import PutOff, explain
 from batchord.chains.runtime.checkpoints import Checkpoints, Tries
 
@@ -125,32 +126,109 @@ class RetryByType(RetryPolicy):
 DEFAULT_RETRY = RetryPolicy()
 
 
+#: Of the calls of a step without a policy.
+ONCE: Final = RetryPolicy(max_attempts=1)
+#: Seconds between the calls that a target gets from an item which nobody can tell from an outage.
+FIRST_DOUBT: Final = 0.5
+LONGEST_DOUBT: Final = 5.0
+_DOUBTS: Final = "!"
+
+
+class Target(Protocol):
+    """The identity of a failed call, which calls alike share."""
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it is known to be down."""
+        ...
+
+    async def answers_since(self, since: float, *, ask: bool) -> bool:
+        """Whether it has answered a call that began after then; `ask`: make one, to know later."""
+        ...
+
+
 async def attempts(
     policy: RetryPolicy | None,
     call: Callable[[], Awaitable[T]],
     *,
     kept: Checkpoints | None = None,
     key: str | None = None,
+    bears: bool = True,
 ) -> T:
     """Make the call until it succeeds or the policy gives up; then raises the last error.
 
-    With `kept` a long wait is not made here: PutOff is raised, and the next attempt of the item
-    goes on counting where this one was.
+    What fails as calls do whose provider is down costs no attempt until another call, that began
+    after its first failure, has succeeded: then it is the call's own fault, and else the
+    provider's. With `kept` a long wait is not made here: PutOff is raised, and the next attempt of
+    the item goes on counting where this one was. Without `bears` each failure is the call's own.
     """
-    if policy is None:
-        return await call()
-    tries = Tries(since=time.time()) if kept is None or key is None else kept.tries(key)
-    while True:
-        tries = replace(tries, count=tries.count + 1)
-        try:
-            return await call()
-        except PutOff:
-            raise  # a retry inside of this call waits already: not a try
-        except Exception as error:
-            delay = policy.delay(tries.count, error, elapsed=time.time() - tries.since)
-            if delay is None:
-                raise
-            if kept is not None and key is not None and delay > IN_PLACE:
-                kept.tried(key, tries)
-                raise PutOff(error, delay) from error
-        await asyncio.sleep(delay)
+    if kept is None or key is None:
+        return await _Calls(policy or ONCE, None, "", bears=bears).make(call)
+    return await _Calls(policy or ONCE, kept, key, bears=bears).make(call)
+
+
+class _Calls:
+    """The calls that are made for one step of an item, until one succeeds."""
+
+    def __init__(
+        self, policy: RetryPolicy, kept: Checkpoints | None, key: str, *, bears: bool
+    ) -> None:
+        self._bears = bears
+        self._policy = policy
+        self._kept = kept
+        self._key = key
+        now = time.time()
+        self._tries = Tries(since=now) if kept is None else kept.tries(key)
+        #: Failures that may have been the provider's, and when the first of them was.
+        self._doubts = Tries() if kept is None else kept.tries(key + _DOUBTS)
+
+    async def make(self, call: Callable[[], Awaitable[T]]) -> T:
+        """Make them, and return what the last one gives."""
+        while True:
+            try:
+                return await call()
+            except PutOff:
+                raise  # a retry inside of this call waits already: not a try
+            except Exception as error:  # noqa: BLE001
+                # `_wait` raises it again unless there is another call.
+                await asyncio.sleep(await self._wait(error))
+
+    async def _wait(self, error: Exception) -> float:
+        """Return the seconds until the next call, or raise the error if no call follows."""
+        target = error.target if isinstance(error, RetryLater) and self._bears else None
+        tries = replace(self._tries, count=self._tries.count + 1)
+        delay = self._policy.delay(tries.count, error, elapsed=time.time() - tries.since)
+        if target is not None and await self._in_doubt(target, last=delay is None):
+            if delay is None or target.is_open:
+                # Here its tries are not over yet: the next failure decides, if others succeed.
+                return self._put_off(error, self._doubt(error), doubts=True)
+        elif delay is None:
+            if isinstance(error, RetryLater):
+                error.target = None
+            raise error
+        self._tries = tries
+        wait = delay or 0.0
+        if self._kept is not None and wait > IN_PLACE:
+            return self._put_off(error, wait, doubts=False)
+        return wait
+
+    async def _in_doubt(self, target: "Target", *, last: bool) -> bool:
+        """Whether nothing has told yet that the target is well; its last try asks."""
+        first = self._doubts.count == 0
+        since = time.time() if first else self._doubts.since
+        self._doubts = Tries(self._doubts.count + 1, since)
+        return (first and not last) or not await target.answers_since(since, ask=last)
+
+    def _doubt(self, error: Exception) -> float:
+        after = explain(error).after or 0.0
+        longest = FIRST_DOUBT * 2.0 ** min(self._doubts.count - 1, _MAX_DOUBLINGS)
+        return max(after, min(LONGEST_DOUBT, longest) * random.uniform(0.7, 1.0))
+
+    def _put_off(self, error: Exception, seconds: float, *, doubts: bool) -> float:
+        """Raise PutOff; return the seconds where there is nobody to put it off."""
+        if self._kept is None:
+            return seconds
+        if doubts:
+            self._kept.tried(self._key + _DOUBTS, self._doubts)
+        self._kept.tried(self._key, self._tries)
+        raise PutOff(error, seconds, outage=doubts) from error

@@ -137,8 +137,13 @@ class Embed(Step[Any, Any], OfflineCall):
         with self._lock:
             collector = self._collectors.get(key)
             if collector is None:
+                model = self.asked_for()
                 collector = EmbeddingBatcher(
-                    self._send, gate=gate, retry=self._retry, limit=self._limit
+                    self._send,
+                    gate=gate,
+                    retry=self._retry,
+                    limit=self._limit or client.shared_cool_down(model),
+                    target=client.cool_down_of(model),
                 )
                 self._collectors[key] = collector
             return collector

@@ -11,10 +11,12 @@ from contextvars import Context
 
 from batchord.chains.errors import ChainError, RetryLater
 from batchord.chains.ratelimit import limits
+from batchord.chains.ratelimit.circuit_breaker import current_patience
 from batchord.chains.ratelimit.guard import current_batch, within
 from batchord.chains.ratelimit.limits import RateLimit
 from batchord.chains.runtime.background import call_later, spawn
 from batchord.chains.runtime.deadline import Deadline, current_deadline
+from batchord.chains.runtime.item_context import keeping
 from batchord.chains.runtime.retry import RetryPolicy, attempts
 from batchord.chains.steps.embedding_request import Answer, EmbeddingRequest, Mode, Wanted
 from batchord.chains.steps.vectors import Vector
@@ -56,8 +58,10 @@ class EmbeddingBatcher:
         gate: asyncio.Semaphore | None,
         retry: RetryPolicy | None,
         limit: RateLimit | None = None,
+        target: RateLimit | None = None,
     ) -> None:
         self._send = send
+        self._target = target
         # Weakly: a collector is kept for as long as its gate lives.
         self._gate = None if gate is None else weakref.ref(gate)
         self._retry = retry
@@ -76,6 +80,7 @@ class EmbeddingBatcher:
             loop.create_future(),
             batch=current_batch(),
             deadline=current_deadline(),
+            gives_way=keeping() and current_patience() > 0,
         )
         if self._tokens + wanted.tokens > MAX_TOKENS:
             self._flush()
@@ -146,12 +151,17 @@ class EmbeddingBatcher:
                     self._limit,
                     limits.estimated_tokens(texts),
                     call,
+                    target=self._target,
                     batch=wanted[0].batch,
                     deadlines=deadlines,
                     report=report,
+                    gives_way=all(one.gives_way for one in wanted),
+                    guarded=mode.guarded,
                 )
 
-        found, _ = await attempts(self._retry if mode.retried else None, attempt)
+        policy = self._retry if mode.retried else None
+        # `EmbeddingRequest` tells by a probe whether it is the server's fault.
+        found, _ = await attempts(policy, attempt, bears=False)
         if isinstance(found, RetryLater):
             raise found
         return found

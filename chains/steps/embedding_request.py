@@ -14,6 +14,7 @@ from typing import Final, NamedTuple
 
 from batchord.chains.errors import ChainError, RetryLater
 from batchord.chains.explain import PutOff
+from batchord.chains.ratelimit.circuit_breaker import FIRST_WAIT, OUTAGE_CODES
 from batchord.chains.runtime.deadline import Deadline, all_paused
 from batchord.chains.steps.vectors import UnsoundIndex, Vector, of_length
 from batchord.chains.usage import Usage
@@ -45,6 +46,8 @@ class Wanted:
     #: The batch that wants it, and the deadline of the item.
     batch: Hashable
     deadline: Deadline | None
+    #: Whether its item can wait elsewhere while the provider is down.
+    gives_way: bool = False
 
 
 class Mode(NamedTuple):
@@ -55,6 +58,8 @@ class Mode(NamedTuple):
     #: Once if it is not answered in time, and so that others of its texts can be asked for before
     #: the deadlines of those who want them.
     bounded: bool
+    #: Its failure may be the server's, and not only that of the texts that are searched through.
+    guarded: bool = True
 
 
 #: Asks for the vectors of these texts on behalf of those who want texts; reports what it uses to
@@ -82,6 +87,9 @@ class EmbeddingRequest:
         error = await self._try(wanted, Mode(retried=True, bounded=len(wanted) > 1))
         if error is None:
             return
+        if len(wanted) == 1 and _as_if_down(error) and wanted[0].gives_way:
+            self._answer(wanted, error=await self._outage(wanted, error) or error)
+            return
         if len(wanted) == 1 or not _may_be_of_one_text(error):
             self._answer(wanted, error=error)
             return
@@ -101,9 +109,10 @@ class EmbeddingRequest:
         if of_first is not None and of_second is not None:
             outage = await self._outage(wanted, of_first, of_second)
             if outage is not None:
-                # A text that failed alone has its own error; the fault of the others is unknown.
-                self._answer(first, error=of_first if len(first) == 1 else outage)
-                self._answer(second, error=of_second if len(second) == 1 else outage)
+                # What has failed alone has its own error; what is wrong with others is unknown.
+                alone = not isinstance(outage, PutOff)
+                self._answer(first, error=of_first if len(first) == 1 and alone else outage)
+                self._answer(second, error=of_second if len(second) == 1 and alone else outage)
                 return
         await asyncio.gather(self._go_on(first, of_first), self._go_on(second, of_second))
 
@@ -121,7 +130,7 @@ class EmbeddingRequest:
         if not wanted:
             return None
         # The halves are the further attempts; a text that is alone has none but its own.
-        mode = mode or Mode(retried=len(wanted) == 1, bounded=True)
+        mode = mode or Mode(retried=len(wanted) == 1, bounded=True, guarded=len(wanted) == 1)
         try:
             found = await self._ask([one.text for one in wanted], wanted, mode, self._spend)
             found = await self._of_one_length(found, wanted)
@@ -135,7 +144,7 @@ class EmbeddingRequest:
         self._spent += usage
 
     async def _outage(self, wanted: Sequence[Wanted], *errors: Exception) -> Exception | None:
-        """Return why the server answers nothing now, after these errors of both halves; else None.
+        """Return why the server answers nothing now, after these errors; else None.
 
         A server that has answered may be down a moment later. It is asked again if an error may
         come of that.
@@ -147,7 +156,12 @@ class EmbeddingRequest:
         self._server_answers = not isinstance(found, Exception)
         if not isinstance(found, Exception):
             return None
-        return next(iter([*passing, found]))
+        if isinstance(found, PutOff):
+            return found
+        error = next(iter([*passing, found]))
+        if _as_if_down(error) and all(one.gives_way for one in wanted):
+            return PutOff(error, FIRST_WAIT, outage=True)
+        return error
 
     async def _probe(self, wanted: Sequence[Wanted]) -> Vector | Exception:
         """Embed a harmless text on behalf of `wanted`; return its vector or the error."""
@@ -185,6 +199,10 @@ class EmbeddingRequest:
 
 def _live(wanted: Sequence[Wanted]) -> list[Wanted]:
     return [one for one in wanted if not one.answer.done()]
+
+
+def _as_if_down(error: Exception) -> bool:
+    return isinstance(error, RetryLater) and error.code in OUTAGE_CODES
 
 
 def _may_be_of_one_text(error: Exception) -> bool:

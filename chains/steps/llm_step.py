@@ -26,6 +26,7 @@ from batchord.chains.langchain import inspection
 from batchord.chains.openai import client
 from batchord.chains.ratelimit.guard import within
 from batchord.chains.ratelimit.limits import RateLimit, estimated_tokens
+from batchord.chains.ratelimit.probes import PROBE
 from batchord.chains.runtime.checkpoints import Worded
 from batchord.chains.runtime.item_context import report_usage
 from batchord.chains.runtime.retry import RetryPolicy
@@ -44,6 +45,9 @@ StructuredOutput = Literal["json_schema", "json_object", "prompt"]
 
 #: Options that are about the sending, and no part of what is sent.
 _OF_SENDING: Final = ("timeout", "extra_headers", "extra_query", "extra_body")
+
+#: What a request needs to reach its model.
+_OF_TARGET: Final[tuple[str, ...]] = ("model", "timeout", "extra_headers", "extra_query")
 
 
 class Reply(NamedTuple):
@@ -175,7 +179,15 @@ class LLMStep(Step[Any, Answer], OfflineCall, Generic[Answer]):
             "extra_body": {self.conversation: messages, **(request.get("extra_body") or {})},
         }
 
+        async def probe() -> None:
+            small = {name: request[name] for name in _OF_TARGET if name in request}
+            small[self.conversation] = [{"role": "user", "content": PROBE}]
+            await made(small)
+
         async def call() -> tuple[Any, Usage]:
+            return await made(arguments)
+
+        async def made(arguments: dict[str, Any]) -> tuple[Any, Usage]:
             with client.translate():
                 report_usage(Usage(requests=1))
                 raw = await create(**arguments)
@@ -188,8 +200,10 @@ class LLMStep(Step[Any, Answer], OfflineCall, Generic[Answer]):
                 client.raise_fault(body, raw.headers)
                 return body, used
 
+        target = client.cool_down_of(request["model"])
         limit = self._limit or client.shared_cool_down(request["model"])
-        body, _ = await within(limit, self._size(request, messages), call)
+        size = self._size(request, messages)
+        body, _ = await within(limit, size, call, target=target, probe=probe)
         return body
 
     def _request(self, options: dict[str, Any]) -> dict[str, Any]:

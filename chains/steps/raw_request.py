@@ -15,8 +15,10 @@ from batchord.chains.config import RunnableConfig
 from batchord.chains.errors import ChainError, InvalidInput
 from batchord.chains.explain import MAX_RAW, as_chain_error, validation_message
 from batchord.chains.openai import client
+from batchord.chains.ratelimit.circuit_breaker import current_patience, patience
 from batchord.chains.ratelimit.guard import within
 from batchord.chains.ratelimit.limits import RateLimit, estimated_tokens
+from batchord.chains.ratelimit.probes import probe_for
 from batchord.chains.registry import register
 from batchord.chains.runtime.item_context import report_usage
 from batchord.chains.runtime.retry import DEFAULT_RETRY, RetryPolicy
@@ -45,12 +47,14 @@ _LIMITS: Final = ("max_completion_tokens", "max_output_tokens", "max_tokens")
 
 
 class Attempts(pydantic.BaseModel, frozen=True):
-    """The retries of one request, if it sets them itself; None: as the step has it."""
+    """How patiently one request is made, where it says so itself; None: as the step has it."""
 
     #: Calls in all, the first one included.
     max_attempts: int | None = pydantic.Field(default=None, ge=1)
     #: Seconds for one call.
     timeout: float | None = pydantic.Field(default=None, gt=0)
+    #: Seconds for which a provider that is down is waited for, until the batch pauses.
+    outage_patience: float | None = pydantic.Field(default=None, ge=0)
 
 
 class RequestLine(pydantic.BaseModel, frozen=True):
@@ -121,12 +125,14 @@ class Request(Step[Any, dict[str, Any]]):
     async def ainvoke(
         self, input: Any, config: RunnableConfig | None = None, **kwargs: Any
     ) -> dict[str, Any]:
-        given = input.attempts if isinstance(input, RequestLine) else None
-        if given is None or given.max_attempts is None:
-            return await super().ainvoke(input, config, **kwargs)
-        patient = copy.copy(self)
-        patient.retry = replace(self.retry or DEFAULT_RETRY, max_attempts=given.max_attempts)
-        return await super(Request, patient).ainvoke(input, config, **kwargs)
+        given = input.attempts if isinstance(input, RequestLine) else Attempts()
+        step = self
+        if given.max_attempts is not None:
+            step = copy.copy(self)
+            step.retry = replace(self.retry or DEFAULT_RETRY, max_attempts=given.max_attempts)
+        bears = given.outage_patience
+        with patience(current_patience() if bears is None else bears):
+            return await super(Request, step).ainvoke(input, config, **kwargs)
 
     async def _run(self, input: Any, config: RunnableConfig, **kwargs: Any) -> dict[str, Any]:
         try:
@@ -142,15 +148,18 @@ class Request(Step[Any, dict[str, Any]]):
         # With the SDK's client, so that it is there already.
         import httpx2
 
-        async def call() -> tuple[dict[str, Any], Usage]:
+        async def post(body: dict[str, Any], **more: Any) -> httpx2.Response:
             report_usage(Usage(requests=1))
+            posted = cast(Any, {**options, **more})
+            return await sdk.post(request.path, cast_to=httpx2.Response, body=body, options=posted)
+
+        async def probe() -> None:
+            with client.translate():
+                _paid(request, await post(probe_for(request.path, request.body.get("model"))))
+
+        async def call() -> tuple[dict[str, Any], Usage]:
             try:
-                response = await sdk.post(
-                    request.path,
-                    cast_to=httpx2.Response,
-                    body=request.body,
-                    options=cast(Any, {**options, "headers": client.named(input)}),
-                )
+                response = await post(request.body, headers=client.named(input))
             except Exception as error:
                 ours = as_chain_error(error)
                 if ours is None:
@@ -158,18 +167,16 @@ class Request(Step[Any, dict[str, Any]]):
                 ours.raw = _refusal(error)
                 raise ours from None
             try:
-                body = client.json_of(response)
-                used = client.paid(body, _model(request))
-                report_usage(used)
-                client.raise_fault(body, response.headers)
+                body, used = _paid(request, response)
                 _raise_incomplete(body)
             except ChainError as error:
                 error.raw = _kept(response, error)
                 raise
             return _answer(response, body), used
 
-        limit = self._limit or client.cool_down_of(_model(request))
-        answer, _ = await within(limit, _size(request.body), call)
+        target = client.cool_down_of(_model(request))
+        limit, size = self._limit or target, _size(request.body)
+        answer, _ = await within(limit, size, call, target=target, probe=probe)
         return answer
 
 
@@ -183,6 +190,15 @@ _requests = Request()
 
 def _wrong(text: str, got: str) -> PydanticCustomError:
     return PydanticCustomError("request", text, {"got": repr(got[:80])})
+
+
+def _paid(request: PostedRequest, response: Any) -> tuple[Any, Usage]:
+    """Return the body of an answer and its usage, which is reported; raise if it is an error."""
+    body = client.json_of(response)
+    used = client.paid(body, _model(request))
+    report_usage(used)
+    client.raise_fault(body, response.headers)
+    return body, used
 
 
 def _answer(response: Any, body: Any) -> dict[str, Any]:

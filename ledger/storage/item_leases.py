@@ -102,6 +102,8 @@ class Deferral(NamedTuple):
 
     claim_request: ClaimRequest
     seconds: float
+    #: Whether it counts as an attempt; not if its provider was down.
+    counts: bool = True
 
 
 @dataclass(slots=True, kw_only=True)
@@ -245,11 +247,10 @@ class ItemLeases:
         """Release the items' leases; each can be claimed again once it is due."""
         calls = {}
         by_batch: dict[str, list[str | int]] = defaultdict(list)
-        for claim_request, seconds in items:
+        for claim_request, seconds, counts in items:
             by_batch[claim_request.batch_id] += (
-                claim_request.index,
-                claim_request.token,
-                int(seconds * 1000),
+                *(claim_request.index, claim_request.token),
+                *(int(seconds * 1000), int(counts)),
             )
         for batch_id, args in by_batch.items():
             keys = self._keys.batch(batch_id)

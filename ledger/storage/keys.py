@@ -66,6 +66,10 @@ Across batches:
                                 reserved has been earned; `cool`, until when nobody calls (us)
     NS:limit:KEY:places hash    process -> "calls_in_flight believed_until hungry_until" (us); both
                                 expire
+    NS:health:NAME      hash    of a circuit breaker (`circuit_breaker`), or of what the items of a
+                                batch meet (`fault_attribution`): `since`, `last`, `streak`, `who`:
+                                the failures in a row; `begun` and `done`, the last success;
+                                `until`, `level` and `probe`, while it is open (us); expires
 """
 
 import hashlib
@@ -263,6 +267,9 @@ class Keys:
 
     def places(self, limit: str) -> str:
         return f"{self.namespace}:limit:{limit}:places"
+
+    def health(self, name: str) -> str:
+        return f"{self.namespace}:health:{name}"
 
     def idempotency(self, key: str) -> str:
         # Hashed: a caller's key may be long, and may say more than a key name should.

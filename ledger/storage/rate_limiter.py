@@ -6,6 +6,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, TypeVar
 
+from batchord.chains.ratelimit.circuit_breaker import LONGEST_WAIT, PROBE_LEASE, Event, Health
 from batchord.chains.ratelimit.limits import (
     BURST,
     MOST_AHEAD,
@@ -51,6 +52,19 @@ class LedgerLimiter:
         key = self._store.keys.rates(limit.key)
         await self._patiently(lambda: self._store.run("cool_down", [key], int(seconds * 1e6)))
 
+    async def health(self, name: str, event: Event) -> Health:
+        key = self._store.keys.health(name)
+        times = (event.wait, LONGEST_WAIT, PROBE_LEASE)
+        args = (
+            *(event.what, *map(_us, (event.begun, event.done)), event.who, event.trip),
+            *map(_us, times),
+        )
+        answer: list[Any] = await self._patiently(lambda: self._store.run("breaker", [key], *args))
+        is_open, streak, failing, begun, left, probe = map(int, answer)
+        return Health(
+            *(is_open == 1, streak, _seconds(failing), _seconds(begun), left / 1e6, probe == 1)
+        )
+
     def _reserve(self, limit: RateLimit, asked: ReserveRequest) -> Any:
         keys = self._store.keys
         times = (BURST, REACH, MOST_AHEAD, POLL, HUNGRY, self.lease)
@@ -72,3 +86,12 @@ class LedgerLimiter:
             except LedgerUnavailable as error:
                 logger.warning("rate limits wait for the ledger: %s", error)
             await asyncio.sleep(PAUSE)
+
+
+def _us(seconds: float) -> int:
+    """Microseconds; -1 stands for never."""
+    return int(seconds * 1e6) if seconds >= 0 else -1
+
+
+def _seconds(us: int) -> float:
+    return us / 1e6 if us >= 0 else -1.0

@@ -264,7 +264,7 @@ def test_how_patiently_requests_are_made_is_chosen_on_the_command_line(
     provider.hang_when("text 1")
     shell.write("in.jsonl", [request(0), request(1)])
 
-    options = ["--max-attempts", "2", "--request-timeout", "0.5"]
+    options = ["--max-attempts", "2", "--request-timeout", "0.5", "--outage-patience", "0"]
     answer = shell.run("run", "-i", "in.jsonl", "-o", "out.jsonl", "--json", *options)
 
     assert answer.code == 3, answer.err
@@ -275,11 +275,27 @@ def test_how_patiently_requests_are_made_is_chosen_on_the_command_line(
     assert sum("text 1" in sent.text for sent in provider.requests) == 2
 
 
+def test_how_long_an_outage_is_borne_is_chosen_on_the_command_line(
+    shell: Shell, provider: OpenAIServer
+) -> None:
+    provider.fail_when(None, status=503)
+    shell.write("in.jsonl", [request(0), request(1)])
+
+    options = ["--outage-patience", "1"]
+    answer = shell.run("run", "-i", "in.jsonl", "-o", "out.jsonl", "--json", *options)
+
+    assert answer.code == 4, answer.err
+    assert answer.json["status"] == BatchStatus.PAUSED
+    assert answer.json["reason"]["code"] == "server_error"
+    assert "told to fail (the provider has been down for" in answer.json["reason"]["message"]
+    assert len(provider.requests) <= 20
+
+
 def test_a_chain_has_its_own_attempts(shell: Shell) -> None:
     shell.write("in.jsonl", [{"input": 1}])
     answer = shell.run("submit", "mine", "-i", "in.jsonl", "--max-attempts", "2")
     assert answer.code == 2
-    assert "--max-attempts and --request-timeout are for requests" in answer.err
+    assert "--outage-patience are for requests" in answer.err
 
 
 def test_outputs_that_are_no_answers_are_not_dressed_up_as_such() -> None:

@@ -24,6 +24,8 @@ def server(provider: OpenAIServer, monkeypatch: pytest.MonkeyPatch) -> OpenAISer
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
     monkeypatch.setenv("OPENAI_MODEL", "test-model")
     monkeypatch.delenv("OPENAI_EMBEDDING_MODEL", raising=False)
+    # What a provider answers is judged here, and not whether it is down.
+    monkeypatch.setenv("BATCHORD_OUTAGE_PATIENCE", "0")
     return provider
 
 

@@ -11,6 +11,7 @@ import pytest
 
 from batchord.chains import Chat, Embed, RateLimit, RetryLater, RetryPolicy
 from batchord.chains.openai.errors import retry_after
+from batchord.chains.ratelimit.circuit_breaker import Event, Health
 from batchord.chains.ratelimit.guard import of_batch, within
 from batchord.chains.ratelimit.limits import (
     BURST,
@@ -269,6 +270,9 @@ class Recorder:
 
     async def cool_down(self, limit: RateLimit, seconds: float) -> None:
         self.cooled.append(seconds)
+
+    async def health(self, name: str, event: Event) -> Health:
+        return Health()
 
 
 def refused(*afters: float) -> Any:

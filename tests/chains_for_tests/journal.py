@@ -2,6 +2,7 @@
 
 import asyncio
 import ctypes
+import json
 import os
 import resource
 import signal
@@ -10,7 +11,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from batchord.chains import register
+from batchord.chains import Chat, register
 
 
 def write_line(path: str, line: str) -> None:
@@ -67,5 +68,15 @@ def _resident() -> int:
     return pages * resource.getpagesize()
 
 
+def asked(answer: str) -> int:
+    """Write the lines of an item whose index and journal a model has echoed; return the index."""
+    what = json.loads(answer.removeprefix("echo: "))
+    for word in ("start", "end"):
+        line = f"{word} {what['index']} {os.getpid()} {time.monotonic()}"
+        write_line(what["journal"], line)
+    return int(what["index"])
+
+
 register("work", work)
+register("asked", Chat("test-model", timeout=5.0) | asked)
 register("work-briefly", work, timeout=2.0)

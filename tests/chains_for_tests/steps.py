@@ -39,8 +39,10 @@ def one_and_two(value: str) -> str:
 
 one, two, three = (step(name, retry=ONCE) for name in ("one", "two", "three"))
 
-register("three-steps", one | two | three)
-register("one-two", one | two)
+# What one call meets is its own here, and no outage.
+register("three-steps", one | two | three, outage_patience=0)
+register("one-two", one | two, outage_patience=0)
+register("borne", one | two)
 # Waits of a minute and more between attempts are none that anybody waits for in its place.
 register("patient", one | two | step("three", retry=RetryPolicy(initial=60, cap=60)))
 register(
@@ -48,7 +50,12 @@ register(
     one | {"a": two, "b": three} | Lambda(lambda found: found["a"]) | in_vain,
     retry=RetryPolicy(max_attempts=3, initial=0.2),
 )
-register("retried-once", one | two, retry=RetryPolicy(max_attempts=2, initial=0.2))
+register(
+    "retried-once",
+    one | two,
+    retry=RetryPolicy(max_attempts=2, initial=0.2),
+    outage_patience=0,
+)
 register("within", Lambda(one_and_two) | three)
 register("not-paid", Lambda(slow) | three)
 register("timed-out", one | two, timeout=2.0, retry=RetryPolicy(max_attempts=2, initial=0.1))

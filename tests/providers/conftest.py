@@ -21,4 +21,6 @@ def provider(misbehaving: MisbehavingServer, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setenv("OPENAI_API_KEY", "sk-test-0123456789")
     monkeypatch.setenv("OPENAI_MODEL", "test-model")
     monkeypatch.setenv("OPENAI_EMBEDDING_MODEL", "test-embedding")
+    # What a provider answers is judged here, and not whether it is down.
+    monkeypatch.setenv("BATCHORD_OUTAGE_PATIENCE", "0")
     return misbehaving

@@ -227,8 +227,13 @@ def test_any_bad_texts_fail_and_no_others(
     ],
 )
 def test_a_server_that_refuses_everything_is_not_asked_for_each_text(
-    server: OpenAIServer, begin: Callable[[OpenAIServer], None], code: str, requests: int
+    server: OpenAIServer,
+    monkeypatch: pytest.MonkeyPatch,
+    begin: Callable[[OpenAIServer], None],
+    code: str,
+    requests: int,
 ) -> None:
+    monkeypatch.setenv("BATCHORD_OUTAGE_PATIENCE", "0")
     begin(server)
     outputs = embedded(texts_of(400, []))
     assert {output.code for output in outputs} == {code}

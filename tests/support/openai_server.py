@@ -176,12 +176,30 @@ class OpenAIServer(Rules):
         )
         await runner.setup()
         try:
-            await web.TCPSite(runner, "127.0.0.1", self._port, backlog=1_024).start()
-            self._port = runner.addresses[0][1]
+            await self._listen(runner)
             self._ready.set()
             await self._stop.wait()
         finally:
             await runner.cleanup()
+
+    async def _listen(self, runner: web.AppRunner) -> None:
+        self._runner = runner
+        await web.TCPSite(runner, "127.0.0.1", self._port, backlog=1_024).start()
+        self._port = runner.addresses[0][1]
+
+    def refuse_connections(self, seconds: float) -> None:
+        """Drop all connections and refuse new ones; return after so many seconds, when it ends."""
+        asyncio.run_coroutine_threadsafe(self._refuse(seconds), self._loop).result()
+
+    async def _refuse(self, seconds: float) -> None:
+        for site in list(self._runner.sites):
+            await site.stop()
+        assert self._runner.server is not None
+        for connection in self._runner.server.connections:
+            if connection.transport is not None:
+                connection.transport.abort()
+        await asyncio.sleep(seconds)
+        await self._listen(self._runner)
 
     def _handler(self, answer: Answer) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
         async def handle(http: web.Request) -> web.StreamResponse:

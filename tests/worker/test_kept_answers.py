@@ -27,7 +27,7 @@ CHAINS = "tests.chains_for_tests.steps"
 @pytest.fixture(scope="module")
 def workers(deploy_for_module: Deploy, provider_for_module: OpenAIServer) -> Deployment:
     """Two workers that know the chains and the provider."""
-    for name in ("three-steps", "one-two", "retried-once"):
+    for name in ("three-steps", "one-two", "retried-once", "borne"):
         register(name, lambda value: value, replace=True)
     deployment = deploy_for_module(alike_limit=0, shard_size=50)
     env = {"BATCHORD_CHAINS": CHAINS, **provider_env(provider_for_module)}
@@ -49,7 +49,7 @@ def names(provider: OpenAIServer) -> dict[str, set[str]]:
     """By request, the names under which the provider was asked for it."""
     found: dict[str, set[str]] = defaultdict(set)
     for request in provider.requests:
-        found[str(request.body["messages"])].add(request.headers["idempotency-key"])
+        found[str(request.body["messages"])].add(request.headers.get("idempotency-key", ""))
     return found
 
 
@@ -89,29 +89,48 @@ class End:
 
     name: str
     chain: str
-    #: The answer to the calls that fail, and how many do.
+    #: The answer to the calls that fail.
     status: int
-    failing: int
+    #: So many items fail once in their second step; None: every call does until it is forgotten.
+    failing: int | None
     #: What brings the items back.
-    go_on: Callable[[Batch], object]
+    go_on: Callable[[Batch, OpenAIServer], object]
+
+    def begin(self, provider: OpenAIServer) -> None:
+        if self.failing is None:
+            provider.fail_when(None, status=self.status)
+        for i in range(self.failing or 0):
+            provider.fail_next(self.status, match=f"echo: text {i}.")
 
 
-def refused(batch: Batch) -> None:
-    """The first call of a step is refused for good: the batch waits for a person."""
+def paused(batch: Batch, provider: OpenAIServer) -> None:
+    """Each call of a step is refused for good: the batch waits for a person."""
     wait_until(lambda: batch.status is BatchStatus.PAUSED, what="it is paused")
     wait_until(lambda: batch.record().running == 0, what="what runs has ended")
+    provider.forget_rules()
     batch.resume()
 
 
-def failed(batch: Batch) -> None:
+def failed(batch: Batch, provider: OpenAIServer) -> None:
     assert batch.wait(60).request_counts.failed == N
     assert batch.retry_failed() == N
 
 
+def down(batch: Batch, provider: OpenAIServer) -> None:
+    wait_until(lambda: len(provider.requests) > 10, what="it is found to be down")
+    provider.forget_rules()
+
+
+def by_itself(batch: Batch, provider: OpenAIServer) -> None:
+    """Nobody has to do anything."""
+
+
 ENDS = [
     End("failed", "one-two", 500, N, failed),
-    End("put off by its chain", "retried-once", 500, N, lambda batch: None),
-    End("waits for a person", "one-two", 401, 1, refused),
+    End("put off by its chain", "retried-once", 500, N, by_itself),
+    End("put off as the provider is down", "borne", 500, None, down),
+    End("put off until others tell whose fault it is", "one-two", 403, 1, by_itself),
+    End("waits for a person", "one-two", 401, None, paused),
 ]
 
 
@@ -121,13 +140,14 @@ def test_however_an_attempt_ends_what_it_was_answered_a_moment_ago_is_found_agai
 ) -> None:
     provider = provider_for_module
     provider.reset()
-    for i in range(end.failing):
-        provider.fail_next(end.status, match=f"echo: text {i}.")
+    end.begin(provider)
     batch = workers.client.submit(end.chain, [f"text {i}." for i in range(N)])
-    end.go_on(batch)
+    end.go_on(batch, provider)
     assert batch.wait(60).request_counts.succeeded == N
-    assert calls(provider) == {"one": N, "two": N + end.failing}
-    assert [len(found) for found in names(provider).values()] == [1] * (2 * N)
+    answered = Counter(step_of(one) for one in provider.requests if one.status == 200)
+    assert (answered["one"], answered["two"]) == (N, N)
+    of_items = [found for said, found in names(provider).items() if "text" in said]
+    assert [len(found) for found in of_items] == [1] * (2 * N)
 
 
 def test_what_could_not_be_kept_goes_once_more_and_is_kept_once(deployment: Deployment) -> None:

@@ -14,6 +14,7 @@ from batchord.chains import ChainNotFound, RegisteredChain, get_chain
 from batchord.chains.errors import OperatorNeeded, RetryLater
 from batchord.chains.explain import PutOff, as_chain_error, bounded_raw, explain
 from batchord.chains.langchain.objects import dump
+from batchord.chains.ratelimit.circuit_breaker import patience
 from batchord.chains.runtime.checkpoints import Checkpoints
 from batchord.chains.runtime.deadline import Deadline
 from batchord.chains.runtime.item_context import ItemContext
@@ -27,6 +28,7 @@ from batchord.ledger.models import ItemError, ItemStatus
 from batchord.ledger.settings import Settings
 from batchord.ledger.storage.item_leases import Claim
 from batchord.worker.execution.cached_outputs import CachedOutputs, name_of
+from batchord.worker.execution.fault_attribution import Faults
 from batchord.worker.execution.item_input import config_of, input_of
 
 #: What an item has used whose outcome was paid for elsewhere: known, and not unknown.
@@ -64,6 +66,8 @@ class AttemptResult(NamedTuple):
     #: Not an outcome: the item is deferred for `put_off` seconds, or until a person acts (None).
     aside: bool = False
     put_off: float | None = None
+    #: Whether the attempt counts that ended without an outcome; not if the provider was down.
+    counts: bool = True
 
     @property
     def needs_operator(self) -> bool:
@@ -85,6 +89,7 @@ class _Problem(NamedTuple):
     #: It is no outcome: see `AttemptResult`.
     aside: bool = False
     put_off: float | None = None
+    counts: bool = True
 
 
 class Tools(NamedTuple):
@@ -94,6 +99,8 @@ class Tools(NamedTuple):
     cached: CachedOutputs
     #: Where large outputs are encoded, beside the loop.
     threads: Executor
+    #: What the items of each batch meet.
+    faults: Faults
 
 
 async def whole_chain(chain: RegisteredChain, claim: Claim) -> Any:
@@ -149,7 +156,7 @@ async def _attempt(
     name = name_of(chain, claim) if claim.cache else None
     if name is not None and (known := await tools.cached.get(name)) is not None:
         return _ended(ItemStatus.SUCCEEDED, known, run.usage or _FREE, 0.0, more=_CACHED)
-    value, problem = await _run(chain, claim, tools.settings, run, runs)
+    value, problem = await _run(chain, claim, tools, run, runs)
     busy = time.perf_counter() - started
     if problem is None:
         value, problem = await _encoded(chain.chain.plain, value, claim.attempt, tools)
@@ -157,24 +164,28 @@ async def _attempt(
         await tools.cached.put(name, value)
     if problem is not None:
         return failed(problem.error, run.usage, busy)._replace(
-            aside=problem.aside, put_off=problem.put_off
+            aside=problem.aside, put_off=problem.put_off, counts=problem.counts
         )
     return _ended(ItemStatus.SUCCEEDED, value, run.usage, busy)
 
 
 async def _run(
-    chain: RegisteredChain, claim: Claim, settings: Settings, run: ItemContext, runs: Runs
+    chain: RegisteredChain, claim: Claim, tools: Tools, run: ItemContext, runs: Runs
 ) -> tuple[Any, _Problem | None]:
     """Run the chain under the item's deadline; whatever it raises is the item's error."""
+    settings = tools.settings
     seconds = chain.timeout or settings.item_timeout
     deadline = Deadline(seconds)
+    bears = chain.outage_patience
     try:
-        async with deadline:
-            value = await runs(chain, claim)
-            if _cancelling():
-                await asyncio.sleep(0)  # a chain that cancels itself hears of it before its output
-        if run.error is not None:
-            raise run.error
+        with tools.faults.running(run.kept):
+            with patience(settings.outage_patience if bears is None else bears):
+                async with deadline:
+                    value = await runs(chain, claim)
+                    if _cancelling():
+                        await asyncio.sleep(0)  # a chain that cancels itself hears of it here
+            if run.error is not None:
+                raise run.error
         return value, None
     except BaseException as error:
         # A chain may also raise CancelledError by itself; left unsettled, its message
@@ -186,6 +197,7 @@ async def _run(
             await _uncancel(asyncio.current_task())
         elif deadline.expired():
             error = ItemTimedOut(seconds)
+        error = await tools.faults.judge(error, run.kept)
         return None, _explained(error, claim.attempt)._replace(
             **_aside(error, chain.retry, run.kept)
         )
@@ -213,6 +225,8 @@ def _aside(
     if isinstance(ours, OperatorNeeded):
         return {"aside": True}
     wait: float | None = None
+    if isinstance(ours, PutOff) and ours.outage:
+        return {"aside": True, "put_off": ours.after, "counts": False}
     if isinstance(ours, PutOff):
         wait = ours.after
     elif isinstance(ours, RetryLater) and ours.code == "rate_limited" and ours.after is not None:

@@ -36,6 +36,8 @@ class DeferredItem(NamedTuple):
     #: Seconds until its next attempt; None: its batch pauses until a person has acted on the key,
     #: the quota, the model.
     seconds: float | None = None
+    #: Whether the attempt counts.
+    counts: bool = True
 
 
 def put_aside(
@@ -59,7 +61,9 @@ def put_aside(
     waiting = [one for one in items if one.claim_request.batch_id not in refused]
     item_leases.release(one.claim_request for one in waiting if one.seconds is None)
     put_off = [
-        Deferral(one.claim_request, one.seconds) for one in waiting if one.seconds is not None
+        Deferral(one.claim_request, one.seconds, one.counts)
+        for one in waiting
+        if one.seconds is not None
     ]
     return refused | item_leases.put_off(put_off)
 

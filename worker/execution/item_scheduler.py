@@ -23,6 +23,7 @@ from batchord.worker.execution.attempt import Tools, attempt
 from batchord.worker.execution.cached_outputs import CachedOutputs
 from batchord.worker.execution.checkpointer import Checkpointer, checkpoint
 from batchord.worker.execution.deferral import Alarms, DeferredItem
+from batchord.worker.execution.fault_attribution import Faults
 from batchord.worker.execution.lease_heartbeat import LeaseHeartbeat
 from batchord.worker.execution.ledger_batcher import HELD, BatchedAnswers, LedgerBatcher
 from batchord.worker.execution.task_report import TaskReport
@@ -96,7 +97,7 @@ class ItemScheduler:
         self._publisher = ThreadPoolExecutor(1, thread_name_prefix="publish")
         self._alarms = Alarms(lambda batch_id: self._publisher.submit(on_due, batch_id))
         threads = ThreadPoolExecutor(2, thread_name_prefix="encode")
-        self._tools = Tools(settings, CachedOutputs(cache, threads), threads)
+        self._tools = Tools(settings, CachedOutputs(cache, threads), threads, Faults())
 
     def slots_wanted(self) -> float:
         """Return how many slots' worth of items this process should have in hand.
@@ -357,7 +358,9 @@ class ItemScheduler:
             if ended.aside and ended.error is not None:
                 kept = checkpoint(claim_request, run)
                 self._ledger_batcher.aside.append(
-                    DeferredItem(slot.work, claim_request, ended.error, kept, ended.put_off)
+                    DeferredItem(
+                        slot.work, claim_request, ended.error, kept, ended.put_off, ended.counts
+                    )
                 )
             else:
                 if ended.error is not None and ended.error.retryable:

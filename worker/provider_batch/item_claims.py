@@ -26,6 +26,7 @@ from batchord.ledger.storage.keys import PAGE_SIZE
 from batchord.ledger.storage.output_cache import OutputCache
 from batchord.worker.execution.attempt import AttemptResult, Runs, Tools, attempt
 from batchord.worker.execution.cached_outputs import CachedOutputs
+from batchord.worker.execution.fault_attribution import Faults
 from batchord.worker.execution.ledger_batcher import HELD
 from batchord.worker.execution.work_items import log_settled, settlement_of
 from batchord.worker.execution.worker_context import WorkerContext
@@ -58,7 +59,7 @@ class ItemClaims:
         self._batch_id = batch_id
         self._encoders = ThreadPoolExecutor(_ENCODERS, thread_name_prefix="encode")
         cached = CachedOutputs(OutputCache(runtime.store), self._encoders)
-        self._tools = Tools(runtime.settings, cached, self._encoders)
+        self._tools = Tools(runtime.settings, cached, self._encoders, Faults())
         self._held: dict[tuple[int, str], ClaimRequest] = {}
 
     def close(self) -> None:

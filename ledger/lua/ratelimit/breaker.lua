@@ -1,0 +1,58 @@
+-- breaker(KEYS health; ARGV what, begun_us, done_us, who, trip, wait_us, most_us, lease_us)
+--   -> {open, streak, failing_us, begun_us, left_us, probe}, as `batchord.chains.ratelimit.circuit_breaker.Health` has it; -1: never
+-- `what` is look, failed, failed-probe or probe. `begun_us` and `done_us` are ages of the caller's last success: since
+-- the call began that began last, and since a call was last answered; -1: none.
+-- Failures of distinct `who` ('': each) that no answer came between are counted; `trip` of them (0: never) open
+-- the breaker. It is closed by a success that began after the first of them. While it is open, one call
+-- at a time is let through, under a lease, once `left_us` is over; each that fails doubles the wait.
+local t = redis.call('TIME')
+local now = t[1] * 1000000 + t[2]
+local what, who, trip = ARGV[1], ARGV[4], tonumber(ARGV[5])
+local wait, most, lease = tonumber(ARGV[6]), tonumber(ARGV[7]), tonumber(ARGV[8])
+local state = redis.call('HMGET', KEYS[1], 'since', 'streak', 'who', 'begun', 'until', 'level', 'probe', 'done', 'last')
+local since, streak, seen = tonumber(state[1] or 0), tonumber(state[2] or 0), state[3] or ''
+local begun, open_until = tonumber(state[4] or 0), tonumber(state[5] or 0)
+local level, probe, done = tonumber(state[6] or 0), tonumber(state[7] or 0), tonumber(state[8] or 0)
+
+local function at(age)
+  return tonumber(age) < 0 and 0 or now - tonumber(age)
+end
+begun, done = math.max(begun, at(ARGV[2])), math.max(done, at(ARGV[3]))
+local last = tonumber(state[9] or 0)
+-- Failures that are a minute apart are no row.
+local over = level == 0 and (done > since or now - last > 60000000) or level > 0 and begun > since
+if since > 0 and over then
+  since, streak, seen, open_until, level, probe = 0, 0, '', 0, 0, 0
+end
+if what == 'failed' or what == 'failed-probe' then
+  if since == 0 then
+    since = now
+  end
+  last = now
+  if who == '' then
+    streak = streak + 1
+  elseif not string.find(seen, ' ' .. who .. ' ', 1, true) then
+    streak = streak + 1
+    if #seen < 1000 then
+      seen = (seen == '' and ' ' or seen) .. who .. ' '
+    end
+  end
+  if level > 0 and what == 'failed-probe' then
+    level, probe = level + 1, 0
+    open_until = now + math.min(most, wait * 2 ^ math.min(level - 1, 30))
+  elseif level == 0 and trip > 0 and streak >= trip then
+    level, open_until = 1, now + wait
+  end
+end
+local granted = 0
+if what == 'probe' and level > 0 and open_until <= now and probe <= now then
+  granted, probe = 1, now + lease
+end
+redis.call('HSET', KEYS[1], 'since', string.format('%.0f', since), 'streak', streak, 'who', seen,
+  'begun', string.format('%.0f', begun), 'done', string.format('%.0f', done),
+  'last', string.format('%.0f', last), 'until', string.format('%.0f', open_until),
+  'level', level, 'probe', string.format('%.0f', probe))
+redis.call('PEXPIRE', KEYS[1], 7200000)
+-- While another one probes, its end is waited for.
+local left = math.max(0, (granted == 1 and 0 or math.max(open_until, probe)) - now)
+return {level > 0 and 1 or 0, streak, since > 0 and now - since or -1, begun > 0 and now - begun or -1, left, granted}

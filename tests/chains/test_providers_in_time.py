@@ -1,0 +1,58 @@
+"""Providers that bear little, or are down, in virtual time: few calls are in vain."""
+
+from random import seed
+
+import pytest
+
+from tests.support.virtual_provider import Provider
+
+UNKNOWN = [
+    # The provider, processes, slots of each, most that may be refused, and the seconds.
+    (Provider(seconds=0.3, in_flight=8, retry_after=1.0), 1, 24, 0.05, 16),
+    (Provider(seconds=0.3, in_flight=8, retry_after=0.5), 1, 24, 0.05, 15),
+    (Provider(seconds=0.3, in_flight=8), 1, 24, 0.05, 24),
+    (Provider(seconds=0.3, in_flight=8, retry_after=1.0), 2, 32, 0.10, 45),
+    (Provider(seconds=0.1, in_flight=4), 1, 24, 0.05, 20),
+    (Provider(seconds=0.1, in_flight=4), 3, 8, 0.10, 60),
+    (Provider(seconds=1.0, in_flight=4), 3, 8, 0.10, 300),
+    (Provider(seconds=0.02, a_second=10), 1, 500, 0.05, 100),
+    (Provider(seconds=0.02, a_second=10), 3, 8, 0.10, 120),
+    (Provider(seconds=1.0, a_second=10), 3, 8, 0.10, 160),
+]
+
+
+@pytest.mark.parametrize(("provider", "processes", "slots", "share", "most"), UNKNOWN)
+def test_what_a_provider_bears_is_found_with_few_refusals(
+    provider: Provider, processes: int, slots: int, share: float, most: float
+) -> None:
+    seed(1)  # of the jitter
+    count = 500 if provider.retry_after is None else 300
+    seconds = provider.serve(count, processes=processes, slots=slots)
+    assert provider.refused <= share * count
+    assert seconds < most
+
+
+# fmt: off
+OUTAGES = [
+    Provider(seconds=0.5, down=(10, 70), code="server_error"),
+    Provider(seconds=0.5, down=(10, 70), code="connection_error", gives_up=0.001),
+    Provider(seconds=0.5, down=(10, 70), code="rate_limited"),
+    Provider(seconds=0.5, down=(10, 70), code="timeout", gives_up=5.0),
+    Provider(seconds=0.1, down=(3, 63), code="server_error"),
+    Provider(seconds=5.0, down=(30, 90), code="server_error", gives_up=1.0),
+]
+# fmt: on
+
+
+@pytest.mark.parametrize("provider", OUTAGES, ids=lambda one: f"{one.code} {one.seconds:g} s")
+def test_an_outage_of_a_minute_costs_few_calls_and_the_old_rate_is_back_in_ten_seconds(
+    provider: Provider,
+) -> None:
+    seed(1)  # of the jitter
+    slots = 24
+    began, ended = provider.down
+    rate = slots / provider.seconds
+    provider.serve(int(rate * (began + 30)), processes=3, slots=slots // 3)
+    assert sum(began <= at < ended for at in provider.calls) < 60
+    back = sum(ended + 10 <= at < ended + 15 for at in provider.calls) / 5
+    assert back > 0.8 * rate
