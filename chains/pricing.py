@@ -101,8 +101,11 @@ def price_of(model: str) -> Price | None:
 def priced(used: Usage, model: str, *, batch: bool = False) -> Usage:
     """Return the usage of one call with its cost, or counted as a request of unknown price.
 
-    `batch`: it is one of a provider's batch.
+    A call whose answer tells no tokens is counted as unmetered, too. `batch`: it is one of a
+    provider's batch.
     """
+    if used.total_tokens is None:
+        used = used.model_copy(update={"unmetered_requests": 1})
     price = price_of(model)
     cost = None if price is None else price.of(used, batch=batch)
     if cost is None:

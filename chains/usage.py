@@ -24,6 +24,8 @@ class Usage(pydantic.BaseModel, frozen=True):
     cost_nanos: int | None = None
     #: Requests that were answered and whose price is unknown.
     unpriced_requests: int | None = None
+    #: Requests that were answered without a word of the tokens that they used.
+    unmetered_requests: int | None = None
     #: How often a request was held back for a rate limit or a cool-down, and for how long in all.
     rate_limit_waits: int | None = None
     rate_limit_wait_ms: int | None = None
@@ -38,6 +40,7 @@ class Usage(pydantic.BaseModel, frozen=True):
             reasoning_tokens=_plus(self.reasoning_tokens, other.reasoning_tokens),
             cost_nanos=_plus(self.cost_nanos, other.cost_nanos),
             unpriced_requests=_plus(self.unpriced_requests, other.unpriced_requests),
+            unmetered_requests=_plus(self.unmetered_requests, other.unmetered_requests),
             rate_limit_waits=_plus(self.rate_limit_waits, other.rate_limit_waits),
             rate_limit_wait_ms=_plus(self.rate_limit_wait_ms, other.rate_limit_wait_ms),
         )

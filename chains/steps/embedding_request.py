@@ -243,6 +243,7 @@ def share_out(usage: Usage, weights: Sequence[int]) -> list[Usage]:
                 input_tokens=_part(usage.input_tokens, before, after, total),
                 cost_nanos=_part(usage.cost_nanos, before, after, total),
                 unpriced_requests=_of_first(usage.unpriced_requests, before),
+                unmetered_requests=_of_first(usage.unmetered_requests, before),
                 rate_limit_waits=_of_first(usage.rate_limit_waits, before),
                 rate_limit_wait_ms=_of_first(usage.rate_limit_wait_ms, before),
             )

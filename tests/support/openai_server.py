@@ -81,14 +81,15 @@ class OpenAIServer(Rules):
     `delay` is seconds before an answer, or a function from the request's text to seconds.
     `shuffle_embeddings` answers out of order, with the right `index`; `spoil_embeddings` makes of
     the texts and their good answer what is sent. `cached_tokens` of a chat's prompt are said to be
-    so, and `answers_as` has the model that an answer names, by a text of the request. `api_key`,
-    when given, is the only key let in.
+    so; without `tells_usage` a chat says nothing of tokens. `answers_as` has the model that an
+    answer names, by a text of the request. `api_key`, when given, is the only key let in.
     """
 
     delay: Delay
     shuffle_embeddings: bool
     spoil_embeddings: Spoil | None
     cached_tokens: int
+    tells_usage: bool
     answers_as: dict[str, str]
     batches: Batches
     peak_in_flight: int
@@ -117,6 +118,7 @@ class OpenAIServer(Rules):
         self.shuffle_embeddings = False
         self.spoil_embeddings = None
         self.cached_tokens = 0
+        self.tells_usage = True
         self.answers_as = {}
         self.batches = Batches(self._execute)
 
@@ -290,7 +292,9 @@ class OpenAIServer(Rules):
                         "message": {"role": "assistant", "content": content, "refusal": refusal},
                     }
                 ],
-                "usage": answers.chat_usage(body, content or refusal or "", self.cached_tokens),
+                "usage": answers.chat_usage(body, content or refusal or "", self.cached_tokens)
+                if self.tells_usage
+                else None,
             }
         )
 

@@ -276,6 +276,22 @@ def test_a_budget_of_dollars_stops_at_the_first_call_without_a_price(
     assert usage_of(batch).cost_usd is None
 
 
+def test_a_budget_of_tokens_stops_at_the_first_answer_that_tells_none(
+    priced: Deployment, provider: OpenAIServer
+) -> None:
+    provider.tells_usage = False
+    batch = priced.client.submit("ask", words(60), budget=Budget(tokens=10_000))
+    code, message = reason_of(paused(batch))
+    assert code == "usage_unknown"
+    assert "have the server report usage" in message
+    assert 0 < batch.request_counts.done <= 2 * SLOTS
+    assert usage_of(batch).unmetered_requests == batch.request_counts.done
+    provider.tells_usage = True
+    batch.resume()
+    assert batch.wait(20).status is BatchStatus.COMPLETED
+    assert set(paid(provider).values()) == {1}
+
+
 def test_a_batch_that_has_nothing_left_to_start_is_not_stopped(
     priced: Deployment, provider: OpenAIServer
 ) -> None:

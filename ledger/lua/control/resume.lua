@@ -4,7 +4,8 @@
 -- A budget that is given stands in for the batch's own, also while it runs.
 -- Messages of items that were refused meanwhile are gone: the caller publishes them again.
 local meta = redis.call('HMGET', KEYS[1], 'status', 'budget_tokens', 'budget_nanos',
-  'usage.input_tokens', 'usage.output_tokens', 'usage.cost_nanos', 'usage.unpriced_requests')
+  'usage.input_tokens', 'usage.output_tokens', 'usage.cost_nanos', 'usage.unpriced_requests',
+  'usage.unmetered_requests')
 local status = meta[1]
 if status ~= 'paused' and status ~= 'in_progress' then
   return status or ''
@@ -29,7 +30,7 @@ if status == 'paused' then
   redis.call('HSET', KEYS[1], 'status', status)
   -- Someone has acted; whether that helped, the next items tell, as the first ones did.
   redis.call('HDEL', KEYS[1], 'reason', 'alike', 'alike_n')
-  redis.call('HSET', KEYS[1], 'budget_unpriced', meta[7] or 0)
+  redis.call('HSET', KEYS[1], 'budget_unpriced', meta[7] or 0, 'budget_unmetered', meta[8] or 0)
   redis.call('XADD', KEYS[2], 'MAXLEN', '~', ARGV[1], '*', 'status', status)
   status = finalize_if_done(KEYS[1], KEYS[2], ARGV[1])
 end

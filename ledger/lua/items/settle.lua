@@ -143,7 +143,7 @@ end
 local meta = redis.call('HMGET', KEYS[1], 'next', 'total', 'window', 'first_window', 'last_size', 'again_items',
   'succeeded', 'failed', 'cancelled', 'expired', 'status', 'alike', 'alike_n', 'budget_tokens', 'budget_nanos',
   'usage.input_tokens', 'usage.output_tokens', 'usage.cost_nanos', 'usage.unpriced_requests', 'budget_unpriced', 'in_progress_at', 'twins',
-  'most_items', 'shard_items')
+  'most_items', 'shard_items', 'usage.unmetered_requests', 'budget_unmetered')
 local size, ended = tonumber(meta[5] or 1), 0
 for i = 7, 10 do
   ended = ended + tonumber(meta[i] or 0)
@@ -173,11 +173,14 @@ if #done > 0 and status == 'in_progress' and (meta[14] or meta[15]) then
   local over_tokens = meta[14] and tokens >= tonumber(meta[14])
   local over_nanos = meta[15] and nanos >= tonumber(meta[15])
   local unpriced = meta[15] and tonumber(meta[19] or 0) > tonumber(meta[20] or 0)
-  if (over_tokens or over_nanos or unpriced) and tonumber(meta[2]) - ended > redis.call('ZCARD', KEYS[4]) then
+  local unmetered = meta[14] and tonumber(meta[25] or 0) > tonumber(meta[26] or 0)
+  if (over_tokens or over_nanos or unpriced or unmetered) and tonumber(meta[2]) - ended > redis.call('ZCARD', KEYS[4]) then
     if over_tokens then
       pause('budget_exceeded', string.format('%.0f tokens are used, the budget is %.0f: resume with a larger one', tokens, meta[14]))
     elseif over_nanos then
       pause('budget_exceeded', string.format('$%.6g are spent, the budget is $%.6g: resume with a larger one', nanos / 1e9, meta[15] / 1e9))
+    elseif unmetered then
+      pause('usage_unknown', 'the budget is in tokens, and an answer of the provider tells none: have the server report usage and resume, or submit again without a budget')
     else
       pause('price_unknown', 'the budget is in dollars, and a call had no known price: list its model in BATCHORD_PRICES and start the workers again, or resume with a budget in tokens')
     end
