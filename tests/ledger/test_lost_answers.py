@@ -57,7 +57,7 @@ MORE: Final = {"note"}
 
 #: Scripts that write nothing of a batch.
 OTHERS: Final = {
-    *("ending", "limit", "cool_down", "take", "overtaken", "publish_once", "heartbeat"),
+    *("ending", "limit", "cool_down", "take", "overtaken", "publish_once", "heartbeat", "breaker"),
 }
 
 

@@ -145,10 +145,12 @@ class Bench(Desk):
         self.item_leases.keep(checkpoints)
 
     def put_off(self, some: Sequence[Held]) -> None:
-        """Their providers are busy for a long time; who copies an outcome asks none."""
+        """Put items off; the provider of those with an odd index was down, which counts nothing."""
         some = [one for one in some if one.verdict != "same"]
         self.keep(some)
-        self.item_leases.put_off([Deferral(self.claim_request(one), 3600) for one in some])
+        self.item_leases.put_off(
+            [Deferral(self.claim_request(one), 3600, one.index % 2 == 0) for one in some]
+        )
 
     def claim_request(self, one: Held) -> ClaimRequest:
         return ClaimRequest(batch_id=self.batch_id, index=one.index, token=one.token)

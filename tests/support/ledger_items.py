@@ -297,11 +297,15 @@ class ItemsModel:
 
     def _put_off(self, args: list[Any], answer: int) -> None:
         put_off = 0
-        for at in range(0, len(args), 3):
+        for at in range(0, len(args), 4):
             index, run = int(args[at]), self.runs.get(int(args[at]))
             if run is not None and (run.token, run.mark) == (args[at + 1], ""):
                 run.token, run.lease = "waits", "waits"
-                self.ended_starts[index] += 1
+                if int(args[at + 3]):
+                    self.ended_starts[index] += 1
+                else:
+                    run.attempts -= 1
+                    self.starts[index] -= 1
                 put_off += 1
         assert answer == put_off
 

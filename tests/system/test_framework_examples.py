@@ -96,12 +96,12 @@ def test_fastapi_submits_streams_events_and_results(working: Deployment) -> None
             assert error.code == 422
 
 
-def test_a_task_of_the_user_s_own_app_is_called_at_the_end(working: Deployment) -> None:
+@pytest.mark.parametrize("pool", ["prefork", "threads", "solo"])
+def test_a_task_of_the_user_s_own_app_is_called_at_the_end(working: Deployment, pool: str) -> None:
     env = {"SHOP_BROKER": working.url, "PYTHONPATH": str(ROOT)}
+    options = ["-P", pool, "-c", "1", "-Q", "reports", "-l", "INFO"]
     worker = working.start(
-        ["celery", "-A", "examples.celery_app", "worker", "-Q", "reports", "-c", "1", "-l", "INFO"],
-        "shop",
-        env=env,
+        ["celery", "-A", "examples.celery_app", "worker", *options], "shop", env=env
     )
     script = working.folder / "submit.py"
     script.write_text(
@@ -111,6 +111,8 @@ def test_a_task_of_the_user_s_own_app_is_called_at_the_end(working: Deployment) 
     wait_until(
         lambda: "support: 2 of 3 succeeded, failed: [2]" in worker.log, what="told", timeout=60
     )
+    worker.stop()
+    assert worker.wait() == 0
 
 
 def test_a_django_project_keeps_its_own_tasks_and_stores_the_answers(

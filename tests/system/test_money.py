@@ -172,9 +172,10 @@ def test_what_was_used_before_the_batch_had_to_pause_is_counted(
     batch = priced.client.submit("ask-twice", words(1))
     record = paused(batch)
     assert reason_of(record)[0] == "authentication_error"
-    # One answered call of one word in and two out, and one that was refused.
+    # One answered call of one word in and two out, and two that were refused: the second tells that
+    # it is not this item's fault alone.
     cost = 2_000 + 2 * 10_000
-    first = Usage(requests=2, input_tokens=1, output_tokens=2, cost_nanos=cost)
+    first = Usage(requests=3, input_tokens=1, output_tokens=2, cost_nanos=cost)
     assert record.usage is not None
     assert record.usage.counts() == first.counts() | {
         "cached_input_tokens": 0,
@@ -185,7 +186,7 @@ def test_what_was_used_before_the_batch_had_to_pause_is_counted(
     assert batch.wait(20).status is BatchStatus.COMPLETED
     usage = usage_of(batch)
     # The first call was answered, and is not made again.
-    assert usage.requests == len(provider.requests) == 3
+    assert usage.requests == len(provider.requests) == 4
     assert usage.cost_nanos == cost + (2 * 2_000 + 3 * 10_000)
 
 
