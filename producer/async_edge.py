@@ -3,10 +3,10 @@
 import asyncio
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
-from typing import Final, ParamSpec, TypeVar
+from functools import partial, wraps
+from typing import Any, Concatenate, Final, ParamSpec, Protocol, TypeVar, cast
 
 from batchord.ledger.storage.batch_reader import BatchReader
 from batchord.producer.event_listener import EventListener
@@ -66,3 +66,30 @@ class AsyncEdge:
                 self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="batchord-client")
                 self._listener = EventListener(self._reader)
             return self._threads, self._listener
+
+
+class _HasEdge(Protocol):
+    @property
+    def _edge(self) -> AsyncEdge: ...
+
+
+S = TypeVar("S", bound=_HasEdge)
+
+
+def async_form(
+    method: Callable[Concatenate[S, P], T],
+) -> Callable[Concatenate[S, P], Coroutine[Any, Any, T]]:
+    """Return the async form of a blocking method: `apause = async_form(pause)`.
+
+    The method runs in a thread of the object's `AsyncEdge`.
+    """
+
+    @wraps(method)
+    async def call(self: S, *args: P.args, **kwargs: P.kwargs) -> T:
+        value: T = await self._edge.call(getattr(self, method.__name__), *args, **kwargs)
+        return value
+
+    call.__name__ = f"a{method.__name__}"
+    call.__qualname__ = method.__qualname__.replace(method.__name__, call.__name__)
+    call.__doc__ = f"Await `{method.__name__}`, which does not block the event loop."
+    return cast(Callable[Concatenate[S, P], Coroutine[Any, Any, T]], call)

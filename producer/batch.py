@@ -1,7 +1,7 @@
 """The handle of a submitted batch: its state, its end and its results, read from the ledger."""
 
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Generator
 from itertools import takewhile
 from pathlib import Path
 from typing import Any, Final
@@ -15,7 +15,7 @@ from batchord.ledger.storage.batch_reader import BatchReader
 from batchord.ledger.storage.batch_stats import Progress
 from batchord.ledger.storage.events import BatchEvent, EventReader
 from batchord.ledger.storage.keys import PAGE_SIZE
-from batchord.producer.async_edge import AsyncEdge
+from batchord.producer.async_edge import AsyncEdge, async_form
 from batchord.producer.export import Exported, Format, write_lines, write_matrix
 from batchord.producer.page_stream import Stream
 from batchord.producer.wait_steps import (
@@ -64,9 +64,7 @@ class Batch:
         """Return the ledger's record of the batch, read consistently."""
         return self._reader.record(self.id)
 
-    async def arecord(self) -> BatchRecord:
-        """As `record`."""
-        return await self._edge.call(self.record)
+    arecord = async_form(record)
 
     def progress(self) -> Progress:
         """Return the batch's progress: rate, ETA, failures by code, latency, throughput. In O(1).
@@ -75,9 +73,7 @@ class Batch:
         """
         return self._reader.progress(self.id)
 
-    async def aprogress(self) -> Progress:
-        """As `progress`."""
-        return await self._edge.call(self.progress)
+    aprogress = async_form(progress)
 
     @property
     def status(self) -> BatchStatus:
@@ -98,6 +94,10 @@ class Batch:
         """
         return self._waits.result(self._until_ended(timeout))
 
+    def __await__(self) -> Generator[Any, None, BatchRecord]:
+        """Wait for the end: `record = await batch`."""
+        return self.await_().__await__()
+
     async def await_(self, timeout: float | None = None) -> BatchRecord:
         """As `wait`; holds no thread, and can be cancelled."""
         return await self._waits.aresult(self._until_ended(timeout))
@@ -106,9 +106,7 @@ class Batch:
         """Let no new item start until `resume`; running items may end. Returns the new status."""
         return self._steering.pause(self.id)
 
-    async def apause(self) -> BatchStatus:
-        """As `pause`."""
-        return await self._edge.call(self.pause)
+    apause = async_form(pause)
 
     def resume(self, *, budget: Budget | None = None) -> BatchStatus:
         """Let a paused batch go on. Returns the new status.
@@ -121,9 +119,7 @@ class Batch:
         """
         return self._steering.resume(self.id, budget)
 
-    async def aresume(self, *, budget: Budget | None = None) -> BatchStatus:
-        """As `resume`."""
-        return await self._edge.call(self.resume, budget=budget)
+    aresume = async_form(resume)
 
     def cancel(self) -> BatchStatus:
         """Cancel the batch. Returns the new status: `cancelling`, or `cancelled`.
@@ -134,9 +130,7 @@ class Batch:
         """
         return self._steering.cancel(self.id)
 
-    async def acancel(self) -> BatchStatus:
-        """As `cancel`."""
-        return await self._edge.call(self.cancel)
+    acancel = async_form(cancel)
 
     def retry_failed(self, codes: Collection[str] | None = None) -> int:
         """Run failed items again, in place: same batch, same order. Returns their number.
@@ -151,9 +145,7 @@ class Batch:
         check_codes(codes)
         return self._steering.retry_failed(self.id, codes)
 
-    async def aretry_failed(self, codes: Collection[str] | None = None) -> int:
-        """As `retry_failed`."""
-        return await self._edge.call(self.retry_failed, codes)
+    aretry_failed = async_form(retry_failed)
 
     def history(self, index: int) -> list[Item]:
         """Return the outcomes of an item that retries have replaced, the oldest first.
@@ -163,6 +155,8 @@ class Batch:
             IndexError: the batch has no such item.
         """
         return self._reader.history(self.id, index)
+
+    ahistory = async_form(history)
 
     def results(self, *, raise_if_paused: bool = False) -> Stream[Item]:
         """Iterate over all items in input order, each once it and all items before it have ended.

@@ -16,7 +16,7 @@ from batchord.ledger.models import BatchRecord, ChainRecord
 from batchord.ledger.settings import Settings
 from batchord.ledger.storage.batch_reader import BatchReader
 from batchord.ledger.storage.batch_store import BatchStore
-from batchord.producer.async_edge import AsyncEdge
+from batchord.producer.async_edge import AsyncEdge, async_form
 from batchord.producer.batch import Batch
 from batchord.producer.completion_window import Window
 from batchord.producer.estimate import Estimate, estimate
@@ -161,9 +161,7 @@ class Client:
         )
         return Batch(submit(self._app, self._store, what), self._reader, self._steering, self._edge)
 
-    async def asubmit(self, chain: str, inputs: Iterable[Any], **options: Any) -> Batch:
-        """As `submit`; `inputs` is read in a thread."""
-        return await self._edge.call(self.submit, chain, inputs, **options)
+    asubmit = async_form(submit)
 
     def estimate(self, chain: str, inputs: Iterable[Any]) -> Estimate:
         """Return what a batch of these inputs may use; nothing is written, no model is asked.
@@ -176,9 +174,7 @@ class Client:
         """
         return estimate(self._reader, self.settings, chain, inputs)
 
-    async def aestimate(self, chain: str, inputs: Iterable[Any]) -> Estimate:
-        """As `estimate`."""
-        return await self._edge.call(self.estimate, chain, inputs)
+    aestimate = async_form(estimate)
 
     def retrieve(self, batch_id: str) -> Batch:
         """Return the handle of a batch that any process has submitted.
@@ -189,9 +185,7 @@ class Client:
         self._reader.record(batch_id)
         return Batch(batch_id, self._reader, self._steering, self._edge)
 
-    async def aretrieve(self, batch_id: str) -> Batch:
-        """As `retrieve`."""
-        return await self._edge.call(self.retrieve, batch_id)
+    aretrieve = async_form(retrieve)
 
     def list(self, *, limit: int = 20, after: str | None = None) -> Records:
         """Return up to `limit` batches, newest first; the next page begins `after` the last id.
@@ -202,9 +196,7 @@ class Client:
         """
         return self._reader.newest(limit=limit, after=after)
 
-    async def alist(self, *, limit: int = 20, after: str | None = None) -> Records:
-        """As `list`."""
-        return await self._edge.call(self.list, limit=limit, after=after)
+    alist = async_form(list)
 
     def purge(self, batch_id: str) -> bool:
         """Delete an ended batch before its results expire; False if it has not ended.
@@ -216,6 +208,8 @@ class Client:
         return self._store.purge(
             batch_id, total=record.request_counts.total, key=record.idempotency_key
         )
+
+    apurge = async_form(purge)
 
     def ended_before(self, when: datetime) -> Records:
         """Return the batches that ended before this time, newest first.
@@ -231,14 +225,22 @@ class Client:
             after = page[-1].id
         return found
 
+    aended_before = async_form(ended_before)
+
     def chains(self) -> dict[str, ChainRecord]:
         """Return the chains that workers have announced, by name."""
         return self._reader.chains()
+
+    achains = async_form(chains)
 
     def checkup(self) -> Findings:
         """Check the deployment; each finding says what to change."""
         return checkup(self._store)
 
+    acheckup = async_form(checkup)
+
     def ping(self) -> None:
         """Return if Redis answers, else raise `LedgerUnavailable`."""
         self._store.ping()
+
+    aping = async_form(ping)
