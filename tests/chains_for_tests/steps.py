@@ -42,7 +42,9 @@ one, two, three = (step(name, retry=ONCE) for name in ("one", "two", "three"))
 # What one call meets is its own here, and no outage.
 register("three-steps", one | two | three, outage_patience=0)
 register("one-two", one | two, outage_patience=0)
-register("borne", one | two)
+# Steps of a few tries, as they are by default: a call that fails in the moment in which an outage
+# ends may be taken for one that fails by itself.
+register("borne", step("one") | step("two"))
 # Waits of a minute and more between attempts are none that anybody waits for in its place.
 register("patient", one | two | step("three", retry=RetryPolicy(initial=60, cap=60)))
 register(
