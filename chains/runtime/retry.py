@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Final, Protocol, TypeVar
 
 from batchord.chains.errors import RetryLater
-from batchord.chains.explain import PutOff, explain
+from batchord.chains.explain import ErrorInfo, PutOff, explain
 from batchord.chains.runtime.checkpoints import Checkpoints, Tries
 
 T = TypeVar("T")
@@ -65,16 +65,23 @@ class RetryPolicy:
         if attempt >= self.max_attempts:
             return None
         info = explain(error)
-        if not info.retryable:
+        if not self._retries(error, info):
             return None
         if info.after is not None and info.after > self.patience:
             return None
-        if info.after is not None:
-            wait = info.after * (1 + 0.1 * rng())
-        else:
-            wait = rng() * min(self.cap, self.initial * 2.0 ** min(attempt - 1, _MAX_DOUBLINGS))
+        wait = self._backoff(attempt, info.after, rng)
         late = self.deadline is not None and elapsed + wait > self.deadline
         return None if late else wait
+
+    def _retries(self, error: BaseException, info: ErrorInfo) -> bool:
+        """Whether a call that failed so is made again at all."""
+        return info.retryable
+
+    def _backoff(self, attempt: int, after: float | None, rng: Callable[[], float]) -> float:
+        """Return the seconds to wait; `after`: what the provider asks for."""
+        if after is not None:
+            return after * (1 + 0.1 * rng())
+        return rng() * min(self.cap, self.initial * 2.0 ** min(attempt - 1, _MAX_DOUBLINGS))
 
 
 #: Errors that are retried: their types, or a function that says so.
@@ -97,29 +104,17 @@ class RetryByType(RetryPolicy):
     exp_base: float = 2.0
     jitter: float = 1.0
 
-    def delay(
-        self,
-        attempt: int,
-        error: BaseException,
-        rng: Callable[[], float] = random.random,
-        *,
-        elapsed: float = 0.0,
-    ) -> float | None:
-        info = explain(error)
-        if attempt >= self.max_attempts or info.needs_operator or not self._retries(error):
-            return None
-        if info.after is not None and info.after > self.patience:
-            return None
-        doubled = self.initial * self.exp_base ** min(attempt - 1, _MAX_DOUBLINGS)
-        wait = min(self.max, doubled + self.jitter * rng()) if self.waits else 0.0
-        wait = max(wait, info.after or 0.0)
-        late = self.deadline is not None and elapsed + wait > self.deadline
-        return None if late else wait
-
-    def _retries(self, error: BaseException) -> bool:
+    def _retries(self, error: BaseException, info: ErrorInfo) -> bool:
+        if info.needs_operator:
+            return False
         if isinstance(self.retry_if, tuple):
             return isinstance(error, self.retry_if)
         return self.retry_if(error)
+
+    def _backoff(self, attempt: int, after: float | None, rng: Callable[[], float]) -> float:
+        grown = self.initial * self.exp_base ** min(attempt - 1, _MAX_DOUBLINGS)
+        wait = min(self.max, grown + self.jitter * rng()) if self.waits else 0.0
+        return max(wait, after or 0.0)
 
 
 #: How calls of a provider are made again unless the step is told otherwise.
@@ -135,7 +130,7 @@ _DOUBTS: Final = "!"
 
 
 class Target(Protocol):
-    """The identity of a failed call, which calls alike share."""
+    """The address, key and model that a failed call was made to, as other calls are."""
 
     @property
     def is_open(self) -> bool:
