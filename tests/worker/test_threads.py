@@ -80,7 +80,7 @@ def of_notices(runtime: WorkerContext, patch: pytest.MonkeyPatch) -> Iterator[Tr
     notices.stop()
 
 
-def of_courier(runtime: WorkerContext, patch: pytest.MonkeyPatch) -> Iterator[Trouble]:
+def of_poller(runtime: WorkerContext, patch: pytest.MonkeyPatch) -> Iterator[Trouble]:
     poller = Poller(runtime._app, runtime)
     trouble = Trouble(lambda _: None)
     patch.setattr(poller, "_look", trouble)
@@ -108,7 +108,7 @@ _Popen = subprocess.Popen
 
 
 @pytest.mark.parametrize(
-    "thread", [of_leases, of_stopping, of_sweep, of_notices, of_courier, of_supervisor]
+    "thread", [of_leases, of_stopping, of_sweep, of_notices, of_poller, of_supervisor]
 )
 def test_a_round_that_fails_costs_no_thread(
     runtime: WorkerContext,

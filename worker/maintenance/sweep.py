@@ -58,7 +58,7 @@ class Sweep:
         self._store = runtime.store
         self._reader = BatchReader(runtime.store)
         self._steering = BatchControl(app, runtime.store)
-        self._courier = Poller(app, runtime)
+        self._poller = Poller(app, runtime)
         self._settings = runtime.settings
         self._owner = f"{socket.gethostname()}:{os.getpid()}"
         self._chains: list[ChainRecord] = []
@@ -85,7 +85,7 @@ class Sweep:
     def stop(self) -> None:
         """Stop sweeping; wait up to two seconds for a running turn."""
         self._stop.set()
-        self._courier.stop()
+        self._poller.stop()
         self._thread.join(timeout=2)
 
     def _loop(self) -> None:
@@ -147,7 +147,7 @@ class Sweep:
 
     def _repair(self, record: BatchRecord) -> None:
         if record.mode is Mode.PROVIDER:
-            self._courier.name(record.id)
+            self._poller.name(record.id)
         match record.status:
             case BatchStatus.VALIDATING:
                 self._abort(record)
