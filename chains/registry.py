@@ -220,7 +220,7 @@ def definition(chain: Runnable[Any, Any]) -> Any:
 
 
 def _is_interactive(module: str) -> bool:
-    """Whether a notebook or a console registers, whose user may define anything anew."""
+    """Whether a notebook or a console registers: there a name may be given to another chain."""
     return module == "__main__" and hasattr(sys, "ps1")
 
 

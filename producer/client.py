@@ -85,7 +85,7 @@ class Client:
         provider_retry: Literal["live"] | None = None,
         config: RunnableConfig | Sequence[RunnableConfig] | None = None,
     ) -> Batch:
-        """Submit a batch: each input will get exactly one outcome, whichever process dies.
+        """Submit a batch: each input gets exactly one outcome, also if processes die.
 
         `inputs`: JSON values or pydantic models, in any iterable. They are taken one by one, never
         held whole, and may be slow: a heartbeat tells that this process is alive. `custom_ids`:

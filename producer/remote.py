@@ -20,7 +20,7 @@ from batchord.producer.pickled import client_of, state_of
 from batchord.producer.submission import SubmitOptions
 
 if TYPE_CHECKING:
-    # What it is where langchain-core is installed; elsewhere a chain of ours.
+    # Type checkers see the base that is used where langchain-core is installed.
     from batchord.producer.langchain import Bridge as _Base
 else:
     _Base = Runnable[Any, Any]

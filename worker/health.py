@@ -1,4 +1,4 @@
-"""Check the workers of this machine: `python -P -m batchord.worker.health` exits with 0.
+"""Check the workers of this machine: `python -P -m batchord.worker.health`, exit code 0 if well.
 
 A process answers through the broker on a thread of its own, which says nothing of the event loop
 that its items run on. So the answer to a ping tells of the loop too, and pool children tell the

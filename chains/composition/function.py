@@ -43,8 +43,9 @@ class Lambda(Step[In, Out], Generic[In, Out]):
     An `async def` runs on the event loop; any other function runs in a thread, so that it never
     blocks the loop. A parameter that is named `config` is given the call's config.
 
-    If the function returns a chain of ours or a LangChain Runnable, that is run with the input, and
-    its output is the step's: RecursionError once that has happened `recursion_limit` times (25).
+    If the function returns a Batchord chain or a LangChain Runnable, that chain is run with the
+    input, and its output is the step's: RecursionError once that has happened `recursion_limit`
+    times (25).
     """
 
     takes_options = True

@@ -15,8 +15,8 @@ _MOST_DOUBLINGS: Final = 30
 #: a refusal.
 DECREASE: Final = 0.7
 SLOWER: Final = 0.85
-#: Answers for each further call in flight, until more of them are tried again; twice as
-#: many each time that this was in vain, up to this factor.
+#: Answers for each call in flight after which one more is tried; doubled each time that the one
+#: more was refused, up to the factor MOST_PATIENT.
 HOLD: Final = 40
 MOST_PATIENT: Final = 32
 #: What is tried then, and with each round of answers after: a tenth more.
@@ -162,7 +162,7 @@ class Adaptive:
         return not self.is_paced or self._next <= now
 
     def begin(self, now: float, in_flight: int) -> Begun:
-        """Count a call that begins beside `in_flight` calls."""
+        """Count a call that begins, one of `in_flight` calls."""
         if self._ramp is None:
             self._ramp = now
         if self._cohort.begun == COHORT:

@@ -125,7 +125,7 @@ class AdmissionQueue:
         self._used = MEMORY * self._used + used
 
     def refusals_of(self, item: str | None) -> list[float]:
-        """Return the count of an item's refusals between answers to others, and its last time.
+        """Return the count of an item's refusals between answers to others, and the last's time.
 
         The caller keeps the list up to date. None stands for a call without an item.
         """

@@ -36,7 +36,8 @@ ITS_OWN: Final = 0.5
 LONGEST_OWN: Final = 2.0
 #: and after MOST_ALONE its RetryPolicy counts it: it may ask for more than is ever given.
 MOST_ALONE: Final = 5
-#: It does so too after this number in a row, whichever call is answered.
+#: After MOST_REFUSED refusals in a row its RetryPolicy counts it too, even if no other call was
+#: answered between them.
 MOST_REFUSED: Final = 6
 #: Probes that were refused as there are too many calls, until smaller ones are made in turn.
 LARGE_PROBES: Final = 3

@@ -1,4 +1,4 @@
-"""Providers that bear little, or are down, in virtual time: few calls are in vain."""
+"""Providers that bear few calls, or are down, in virtual time: few calls are refused."""
 
 from random import seed
 

@@ -28,7 +28,7 @@ numbers = count()
 
 
 def ours(runnable: Any) -> Any:
-    """Return the Runnable of a test as a chain of ours, here or on the worker."""
+    """Return the Runnable of a test as a Batchord chain, in this process or on the worker."""
     if REMOTE is None:
         return coerce(runnable)
     chain = register(f"theirs-{next(numbers)}", runnable)
