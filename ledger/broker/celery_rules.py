@@ -70,8 +70,8 @@ RULES: Final[Mapping[str, Rule]] = {
         "set BATCHORD_VISIBILITY_TIMEOUT or BATCHORD_SOCKET_TIMEOUT",
     ),
     "worker_pool": Rule(
-        "items wait side by side in threads, or each in a forked child",
-        "set BATCHORD_POOL to threads or prefork",
+        "items wait side by side on the event loop, or each in a forked child",
+        "set BATCHORD_POOL to asyncio, threads or prefork",
         "-P",
     ),
     "worker_queues": Rule(
@@ -105,7 +105,7 @@ def _fits(name: str, value: Any, usual: Any, settings: Settings) -> bool:
         case "task_queues" | "worker_queues":
             return value is None or set(settings.queues) <= {_name(queue) for queue in value}
         case "worker_pool":
-            return value in ("threads", "prefork", "processes")
+            return value in ("asyncio", "threads", "prefork", "processes")
         case "worker_autoscale":
             return value is None
         case "accept_content":

@@ -21,7 +21,7 @@ from tests.support.judge import Journal, judge
 pytestmark = pytest.mark.timeout(60)
 
 
-@pytest.fixture(params=["threads", "prefork"])
+@pytest.fixture(params=["asyncio", "threads", "prefork"])
 def pool(request: pytest.FixtureRequest) -> str:
     """Each of the two pools."""
     return str(request.param)
