@@ -32,6 +32,9 @@ from batchord.worker.tasks import register_tasks
 
 logger = logging.getLogger(__name__)
 
+#: Pools of a fixed size.
+NOT_SCALED = ("asyncio", "threads")
+
 #: Seconds after which a thread that computes lets another one in. An item passes through four
 #: threads; at Python's 5 ms they wait for each other longer than they work.
 SWITCH_INTERVAL = 0.001
@@ -84,7 +87,7 @@ class Worker(CeleryWorker):
             "task_soft_time_limit": either("task_soft_time_limit", options.get("soft_time_limit")),
             "worker_pool": pool,
             "worker_queues": served - {*(options.get("exclude_queues") or ())},
-            "worker_autoscale": options.get("autoscale") if pool in ("asyncio", "threads") else None,
+            "worker_autoscale": options.get("autoscale") if pool in NOT_SCALED else None,
         }
 
     def wait_for_soft_shutdown(self) -> None:

@@ -2,9 +2,9 @@
 
 In Celery's `threads` pool each task holds a thread from its start to its end. Here a task's items
 are started on the event loop, and when they have ended a thread runs Celery's own tracer, which
-finds the report ready. So events, acknowledgement, `Reject`, `Retry` and the chord are Celery's, and
-10,000 tasks in flight need a handful of threads. Two things differ: Celery's signal `task_prerun`
-is sent when the items have ended, and a task has no time limit (nor has it in `threads`).
+finds the report ready. Events, acknowledgement, `Reject`, `Retry` and the chord are Celery's, and
+10,000 tasks in flight need a handful of threads. Celery's signal `task_prerun` is sent when the
+items have ended. As in `threads`, Celery's time limits do nothing.
 
 Celery plans a pool of its own for this: https://github.com/celery/celery/issues/10634.
 """
@@ -51,6 +51,7 @@ StartItems = Callable[[dict[str, Any], dict[str, Any]], "asyncio.Future[TaskRepo
 class _Running(NamedTuple):
     """A task whose items run."""
 
+    start: StartItems
     target: Callable[..., Any]
     args: tuple[Any, ...]
     callback: Callable[..., Any]
@@ -109,14 +110,15 @@ class TaskPool(thread.TaskPool):
         **options: Any,
     ) -> Any:
         """Start a task; called by the worker's main thread."""
-        if self.start_items is None or args[0] != RUN_ITEMS or callback is None:
+        start = self.start_items
+        if start is None or callback is None or args[0] != RUN_ITEMS:
             return super().on_apply(target, args, kwargs, callback, accept_callback, **options)
         started = time.monotonic()
         if accept_callback is not None:
             accept_callback(os.getpid(), started)
         with self._lock:
             self._in_hand += 1
-            self._arrived.append(_Running(target, args, callback, started))
+            self._arrived.append(_Running(start, target, args, callback, started))
             ask, self._asked = not self._asked, True
         if ask:
             # Once for all messages of a read: each call wakes the loop.
@@ -128,20 +130,9 @@ class TaskPool(thread.TaskPool):
             self._asked = False
             arrived, self._arrived = self._arrived, deque()
         for each in arrived:
-            ended = self._start(each)
+            ended = _start(each)
             each.request[REPORT] = ended
             ended.add_done_callback(partial(self._items_ended, each), context=Context())
-
-    def _start(self, task: _Running) -> "asyncio.Future[TaskReport]":
-        body = task.args[3]
-        try:
-            assert self.start_items is not None
-            return self.start_items(body[1], task.request)
-        except Exception as error:  # noqa: BLE001
-            # It is the task's: Celery records that it has failed.
-            failed = asyncio.get_running_loop().create_future()
-            failed.set_exception(error)
-            return failed
 
     def _items_ended(self, task: _Running, _: "asyncio.Future[TaskReport]") -> None:
         with self._lock:
@@ -185,6 +176,17 @@ class TaskPool(thread.TaskPool):
 
     def _get_info(self) -> Any:
         return {**super()._get_info(), "max-concurrency": self.limit, "tasks": self._in_hand}
+
+
+def _start(task: _Running) -> "asyncio.Future[TaskReport]":
+    _, arguments, _ = task.args[3]
+    try:
+        return task.start(arguments, task.request)
+    except Exception as error:  # noqa: BLE001
+        # It is the task's: Celery records that it has failed.
+        failed = asyncio.get_running_loop().create_future()
+        failed.set_exception(error)
+        return failed
 
 
 def report_of(request: Any) -> "asyncio.Future[TaskReport] | None":
