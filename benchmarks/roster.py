@@ -22,6 +22,7 @@ def batchord(
     *,
     processes: int = 2,
     concurrency: int = 32,
+    pool: str = "asyncio",
 ) -> Competitor:
     """Batchord as its supervisor starts it; with leases, order, and results in the ledger."""
     return Competitor(
@@ -29,6 +30,7 @@ def batchord(
         caller=("-m", "benchmarks.ours"),
         workers=tuple(_worker(number, concurrency) for number in range(processes)),
         options={"items_per_task": items_per_task},
+        env={"BATCHORD_POOL": pool},
         queues=tuple(
             f"{queue}{PRIORITY_SEPARATOR}{step}" if step else queue
             for queue in Settings().queues
@@ -39,7 +41,7 @@ def batchord(
 
 def _worker(number: int, concurrency: int) -> Arguments:
     return (
-        *("-P", "-m", "batchord.worker", "--pool", "threads", "--concurrency", str(concurrency)),
+        *("-P", "-m", "batchord.worker", "--concurrency", str(concurrency)),
         *("--loglevel", "WARNING", "--hostname", f"bench-{number}@%h"),
         *("--without-gossip", "--without-mingle"),
     )

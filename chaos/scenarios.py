@@ -28,7 +28,7 @@ class Scenario:
 
     name: str
     run: Try
-    pools: tuple[str, ...] = ("threads", "prefork")
+    pools: tuple[str, ...] = ("asyncio", "prefork")
     runs: int = 1
     #: Starts of an item before it is taken for what kills its process. More where workers are
     #: killed from outside every other second: some items are hit three times.
@@ -357,23 +357,23 @@ SCENARIOS: Final = (
     Scenario("poison-memory", _poison("memory")),
     Scenario("restart-redis", restart_redis),
     Scenario("last-second", lose_the_last_second, forgotten=5),
-    Scenario("submit-rollback", go_back_amid_a_submission, pools=("threads",)),
+    Scenario("submit-rollback", go_back_amid_a_submission, pools=("asyncio",)),
     Scenario("flush-broker", flush_the_broker),
     Scenario("three-times", deliver_three_times),
     Scenario("freeze", freeze),
     Scenario("freeze-deadlines", freeze_with_deadlines),
     Scenario("blocked-loop", block_the_loop),
     Scenario("dead-loop", end_the_loop),
-    Scenario("five-sweepers", five_sweepers, pools=("threads",)),
+    Scenario("five-sweepers", five_sweepers, pools=("asyncio",)),
     Scenario("stall", stall),
     Scenario("half-open", half_open),
-    Scenario("slow-network", slow_and_broken, pools=("threads",)),
+    Scenario("slow-network", slow_and_broken, pools=("asyncio",)),
     Scenario("full", fill),
     Scenario("revoked-ids", revoke_all),
     Scenario("outage", outage),
-    Scenario("bears-few", bears_few, pools=("threads",)),
-    Scenario("langchain-outage", langchain_outage, pools=("threads",)),
-    Scenario("langchain-bears-few", langchain_bears_few, pools=("threads",)),
+    Scenario("bears-few", bears_few, pools=("asyncio",)),
+    Scenario("langchain-outage", langchain_outage, pools=("asyncio",)),
+    Scenario("langchain-bears-few", langchain_bears_few, pools=("asyncio",)),
     Scenario("plain-revoked", revoked_plain_chord, pools=("prefork",)),
     Scenario("plain-chord", plain_chord, pools=("prefork",), runs=3),
 )

@@ -48,9 +48,10 @@ class Settings(BaseSettings):
     chains: Annotated[tuple[str, ...], NoDecode] = ()
     """Modules that register chains, comma-separated; a worker imports them as it starts."""
 
-    pool: Literal["threads", "prefork"] = "threads"
-    """Celery's pool: threads of one process, where items wait side by side, or forked children with
-    one item each. Here and not by `-P`: Celery takes `-P prefork` for no choice at all."""
+    pool: Literal["asyncio", "threads", "prefork"] = "asyncio"
+    """The worker's pool: items wait side by side on the event loop (`asyncio`), each in a thread of
+    Celery's pool (`threads`), or one in each forked child (`prefork`). Here and not by `-P`: Celery
+    takes `-P prefork` for no choice at all."""
 
     shard_size: int = Field(default=100, ge=1, le=1000)
     """Tasks published together as one chord."""

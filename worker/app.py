@@ -24,12 +24,16 @@ from batchord.ledger.broker.celery_rules import RULES, broken
 from batchord.ledger.lifecycle import webhook_policy
 from batchord.ledger.settings import Settings
 from batchord.worker.control import answer_pings, with_answers
+from batchord.worker.execution.asyncio_pool import TaskPool as AsyncioPool
 from batchord.worker.execution.worker_context import HAND_BACK, WorkerContext
 from batchord.worker.maintenance.sweep import Sweep
 from batchord.worker.notifications.dispatcher import Dispatcher
 from batchord.worker.tasks import register_tasks
 
 logger = logging.getLogger(__name__)
+
+#: Pools of a fixed size.
+NOT_SCALED = ("asyncio", "threads")
 
 #: Seconds after which a thread that computes lets another one in. An item passes through four
 #: threads; at Python's 5 ms they wait for each other longer than they work.
@@ -83,7 +87,7 @@ class Worker(CeleryWorker):
             "task_soft_time_limit": either("task_soft_time_limit", options.get("soft_time_limit")),
             "worker_pool": pool,
             "worker_queues": served - {*(options.get("exclude_queues") or ())},
-            "worker_autoscale": options.get("autoscale") if pool == "threads" else None,
+            "worker_autoscale": options.get("autoscale") if pool in NOT_SCALED else None,
         }
 
     def wait_for_soft_shutdown(self) -> None:
@@ -113,10 +117,9 @@ class Worker(CeleryWorker):
 
 def _pool_name(pool: Any) -> str:
     """Return the name of a pool; from the command line it comes as a class."""
-    if isinstance(pool, str):
-        return pool
-    names = {"thread": "threads"}
-    name = str(pool.__module__).rpartition(".")[2]
+    module = pool.partition(":")[0] if isinstance(pool, str) else str(pool.__module__)
+    names = {"thread": "threads", "asyncio_pool": "asyncio"}
+    name = module.rpartition(".")[2]
     return names.get(name, name)
 
 
@@ -137,6 +140,8 @@ def _limit(runtime: WorkerContext) -> type[bootsteps.StartStopStep]:
 
         def start(self, consumer: Any) -> None:
             consumer.task_consumer.channel.slots_wanted = runtime.slots_wanted
+            if isinstance(consumer.pool, AsyncioPool):
+                consumer.pool.time_tasks(consumer.app, consumer.hostname)
 
     return Limit
 
@@ -167,6 +172,8 @@ def _service(runtime: WorkerContext) -> type[bootsteps.StartStopStep]:
         def start(self, parent: Any) -> None:
             runtime.slots = parent.concurrency
             runtime.in_process = isinstance(parent.pool, TaskPool)
+            if isinstance(parent.pool, AsyncioPool):
+                parent.pool.start_items = runtime.start_items
             sys.setswitchinterval(SWITCH_INTERVAL)
             # What was imported stays: the collector need not look through it ever again.
             gc.collect()

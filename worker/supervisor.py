@@ -53,7 +53,7 @@ class Supervisor:
         self._slots = [_Slot(number) for number in range(1, processes + 1)]
         self._command = [
             *(sys.executable, "-P", "-m", "batchord.worker"),
-            *("--pool", "threads", "--concurrency", str(concurrency), "--loglevel", log_level),
+            *("--concurrency", str(concurrency), "--loglevel", log_level),
             # Both only tell workers of each other, and cost a second at every start.
             *("--without-gossip", "--without-mingle"),
         ]

@@ -12,9 +12,9 @@ from batchord.ledger.core.failpoints import crash_point
 from batchord.ledger.core.message_ids import GATHER, RUN_ITEMS
 from batchord.ledger.models import BatchStatus
 from batchord.ledger.storage.batch_reader import BatchReader
-from batchord.ledger.storage.keys import PAGE_SIZE
+from batchord.worker.execution.asyncio_pool import report_of
 from batchord.worker.execution.work_items import HandedBack
-from batchord.worker.execution.worker_context import WorkerContext
+from batchord.worker.execution.worker_context import WorkerContext, items_of
 
 logger = logging.getLogger(__name__)
 
@@ -35,10 +35,14 @@ def register_tasks(app: Celery, runtime: WorkerContext) -> None:
 
     @app.task(name=RUN_ITEMS, bind=True, throws=(ItemFailed,), Request=REQUEST)
     def run_items(self: Task, batch_id: str, shard: int, index: int, count: int = 1) -> None:
-        items = range(index, index + min(count, PAGE_SIZE))
-        slots = getattr(self.request, SLOTS, None) or len(items)
         try:
-            report = runtime.run_items(batch_id, shard, items, slots)
+            started = report_of(self.request)
+            if started is not None:
+                report = started.result()
+            else:
+                items = items_of(index, count)
+                slots = getattr(self.request, SLOTS, None) or len(items)
+                report = runtime.run_items(batch_id, shard, items, slots)
         except HandedBack:
             raise Reject("the worker is about to end", requeue=True) from None
         self.request.shard_complete = report.shard_complete

@@ -10,6 +10,9 @@ from batchord.ledger.settings import Settings
 #: Seconds after which a quiet connection is checked.
 HEALTH_CHECK: Final = 5.0
 
+#: Celery's names of pools that are ours.
+POOLS: Final = {"asyncio": "batchord.worker.execution.asyncio_pool:TaskPool"}
+
 #: Seconds that a call to the queue may take.
 BROKER_TIMEOUT: Final = 4.0
 
@@ -66,7 +69,7 @@ def _configuration(settings: Settings) -> dict[str, Any]:
         "worker_enable_soft_shutdown_on_idle": False,
         # The pool that waits on the event loop; Celery's own time limits do not work in it, the
         # items' deadlines are ours.
-        "worker_pool": settings.pool,
+        "worker_pool": POOLS.get(settings.pool, settings.pool),
         "worker_concurrency": 32,
         "worker_send_task_events": settings.task_events,
         "worker_cancel_long_running_tasks_on_connection_loss": False,

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any, Final
 
+from batchord.ledger.broker.celery_app import POOLS
 from batchord.ledger.core.message_ids import GATHER, RUN_ITEMS
 from batchord.ledger.settings import Settings
 
@@ -70,8 +71,8 @@ RULES: Final[Mapping[str, Rule]] = {
         "set BATCHORD_VISIBILITY_TIMEOUT or BATCHORD_SOCKET_TIMEOUT",
     ),
     "worker_pool": Rule(
-        "items wait side by side in threads, or each in a forked child",
-        "set BATCHORD_POOL to threads or prefork",
+        "items wait side by side on the event loop, or each in a forked child",
+        "set BATCHORD_POOL to asyncio, threads or prefork",
         "-P",
     ),
     "worker_queues": Rule(
@@ -80,7 +81,9 @@ RULES: Final[Mapping[str, Rule]] = {
         "-Q, -X",
     ),
     "worker_autoscale": Rule(
-        "threads cannot be scaled", "set --concurrency, or BATCHORD_POOL=prefork", "--autoscale"
+        "the slots of a process stay as many as they are",
+        "set --concurrency, or BATCHORD_POOL=prefork",
+        "--autoscale",
     ),
 }
 
@@ -105,7 +108,7 @@ def _fits(name: str, value: Any, usual: Any, settings: Settings) -> bool:
         case "task_queues" | "worker_queues":
             return value is None or set(settings.queues) <= {_name(queue) for queue in value}
         case "worker_pool":
-            return value in ("threads", "prefork", "processes")
+            return value in (*POOLS, *POOLS.values(), "threads", "prefork", "processes")
         case "worker_autoscale":
             return value is None
         case "accept_content":

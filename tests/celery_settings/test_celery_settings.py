@@ -89,7 +89,7 @@ def test_an_option_that_breaks_batches_is_refused_at_start(deployment: Deploymen
     assert len(lines) == len(REFUSED_OPTIONS)
 
 
-def test_threads_are_not_scaled(deployment: Deployment) -> None:
+def test_a_process_is_not_scaled(deployment: Deployment) -> None:
     [line] = _refusals(deployment.start(["batchord.worker", "--autoscale", "4,1"], "autoscale"))
     assert "--concurrency" in line
 
@@ -97,7 +97,7 @@ def test_threads_are_not_scaled(deployment: Deployment) -> None:
 @pytest.mark.parametrize(
     ("pool", "options"),
     [
-        ("threads", ["-c", "0"]),
+        ("asyncio", ["-c", "0"]),
         ("prefork", ["--autoscale", "3,1", "--prefetch-multiplier", "2", "-O", "fair"]),
     ],
 )

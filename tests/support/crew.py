@@ -20,7 +20,7 @@ class Crew(Background):
         deployment: Deployment,
         *,
         size: int = 1,
-        pool: str = "threads",
+        pool: str = "asyncio",
         concurrency: int = 4,
         env: Mapping[str, str] | None = None,
         command: Sequence[str] | None = None,

@@ -148,7 +148,7 @@ class Deployment:
         self,
         *,
         concurrency: int = 8,
-        pool: str = "threads",
+        pool: str = "asyncio",
         log_level: str = "INFO",
         env: dict[str, str] | None = None,
         wait: bool = True,

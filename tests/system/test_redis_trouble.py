@@ -28,7 +28,7 @@ QUICK = {"lease": 2.0, "sweep_interval": 0.2, "socket_timeout": 1.0, "shard_size
 #: Seconds in which work must go on after the fault is over.
 SOON = 15.0
 #: Items in flight in each pool.
-POOLS = {"threads": 4, "prefork": 2}
+POOLS = {"asyncio": 4, "prefork": 2}
 
 
 @pytest.fixture
@@ -91,7 +91,7 @@ def begin(deploy: Deploy, tmp_path: Path) -> Iterator[Begin]:
         server: Server,
         *,
         through: Proxy | None = None,
-        pool: str = "threads",
+        pool: str = "asyncio",
         concurrency: int | None = None,
         total: int = 120,
         seconds: float = 0.04,

@@ -155,7 +155,7 @@ def committed(deployment: Deployment) -> Batch:
 
 @pytest.mark.parametrize(
     ("point", "pool"),
-    [("before-commit", "threads"), ("after-commit", "threads"), ("after-commit", "prefork")],
+    [("before-commit", "asyncio"), ("after-commit", "asyncio"), ("after-commit", "prefork")],
 )
 def test_a_worker_that_is_killed_around_the_commit_calls_it_once(
     quick: Deployment, tmp_path: Path, point: str, pool: str
@@ -174,7 +174,7 @@ def test_a_worker_that_is_killed_around_the_commit_calls_it_once(
         wait_until(lambda: not owed(quick), what="nothing is owed any more")
         assert mark.exists()
         # Of a pool's children one dies, and the main process makes another.
-        assert crew.replaced >= (pool == "threads")
+        assert crew.replaced >= (pool == "asyncio")
     called = [line.split()[0] for line in lines_of(journal)]
     assert sorted(called) == sorted(batch.id for batch in batches)
 

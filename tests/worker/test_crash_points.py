@@ -57,9 +57,9 @@ class Ground:
 @pytest.mark.parametrize(
     ("point", "pool"),
     [
-        *product(["after-claim", "before-settle", "last-settle"], ["threads", "prefork"]),
+        *product(["after-claim", "before-settle", "last-settle"], ["asyncio", "prefork"]),
         # Beyond that there is no item that a pool would run in its own way.
-        *product(["after-settle", "in-gather", "before-commit", "after-commit"], ["threads"]),
+        *product(["after-settle", "in-gather", "before-commit", "after-commit"], ["asyncio"]),
     ],
 )
 def test_a_worker_that_is_killed_there_costs_nothing(
@@ -73,7 +73,7 @@ def test_a_worker_that_is_killed_there_costs_nothing(
         wait_until(lambda: not quick.redis.zcard("batchord:active"), what="nothing is left to do")
 
 
-@pytest.mark.parametrize("pool", ["threads", "prefork"])
+@pytest.mark.parametrize("pool", ["asyncio", "prefork"])
 def test_a_sweeper_that_is_killed_amid_its_repairs_is_repaired_too(
     quick: Deployment, tmp_path: Path, pool: str
 ) -> None:

@@ -42,7 +42,7 @@ ERRORS = {
 }
 
 
-@pytest.fixture(scope="module", params=["threads", "prefork"])
+@pytest.fixture(scope="module", params=["asyncio", "prefork"])
 def hosts(deploy_for_module: Deploy, request: pytest.FixtureRequest) -> Deployment:
     """A deployment with a single worker, so that who harms it harms all; in each pool."""
     deployment = deploy_for_module(sweep_interval=0.5)

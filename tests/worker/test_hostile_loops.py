@@ -55,11 +55,11 @@ TOLD = {
 NEIGHBOURS = 12
 
 
-@pytest.fixture(scope="module", params=["threads", "prefork"])
+@pytest.fixture(scope="module", params=["asyncio", "prefork"])
 def hosts(deploy_for_module: Deploy, request: pytest.FixtureRequest) -> Deployment:
     deployment = deploy_for_module(sweep_interval=0.5)
     deployment.start_worker(
-        concurrency=16 if request.param == "threads" else 4,
+        concurrency=16 if request.param == "asyncio" else 4,
         pool=request.param,
         env={"BATCHORD_CHAINS": "tests.chains_for_tests.hostile"},
     )
@@ -160,13 +160,13 @@ def test_time_in_which_the_process_stood_still_costs_no_deadline(deploy: Deploy)
     assert "exits with code" not in worker.log
 
 
-@pytest.mark.parametrize("pool", ["threads", "prefork"])
+@pytest.mark.parametrize("pool", ["asyncio", "prefork"])
 def test_what_blocks_the_loop_for_ever_is_quarantined_and_costs_nobody_an_attempt(
     deploy: Deploy, tmp_path: Path, pool: str
 ) -> None:
     deployment = deploy(sweep_interval=0.3, lease=1.5, loop_timeout=1.0)
     env = {"BATCHORD_CHAINS": "tests.chains_for_tests.hostile"}
-    with Crew(deployment, pool=pool, concurrency=16 if pool == "threads" else 3, env=env) as crew:
+    with Crew(deployment, pool=pool, concurrency=16 if pool == "asyncio" else 3, env=env) as crew:
         path = str(tmp_path / "starts")
         others = [{"value": i, "seconds": 2.5, "path": path} for i in range(NEIGHBOURS)]
         guilty = {"do": "block_for_ever", "value": "guilty", "path": path}

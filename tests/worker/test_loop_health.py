@@ -57,15 +57,15 @@ def _well(ask: Callable[[Deployment], str], deployment: Deployment) -> bool:
 
 #: By what is asked: who answers, and the pools in which it knows of the loop that runs items.
 WATCHERS: dict[str, tuple[Callable[[Deployment], str], set[str]]] = {
-    "health check": (_health_check, {"threads", "prefork"}),
+    "health check": (_health_check, {"asyncio", "prefork"}),
     # In prefork the parent answers, which runs no item.
-    "inspect ping": (_ping, {"threads"}),
-    "doctor": (_doctor, {"threads", "prefork"}),
-    "metric": (_metric, {"threads", "prefork"}),
+    "inspect ping": (_ping, {"asyncio"}),
+    "doctor": (_doctor, {"asyncio", "prefork"}),
+    "metric": (_metric, {"asyncio", "prefork"}),
 }
 
 
-@pytest.mark.parametrize("pool", ["threads", "prefork"])
+@pytest.mark.parametrize("pool", ["asyncio", "prefork"])
 def test_all_that_watch_tell_of_a_blocked_loop_and_of_one_that_turns(
     deploy: Deploy, tmp_path: Path, pool: str
 ) -> None:

@@ -1,4 +1,4 @@
-"""The same promise in both of Celery's pools: threads of one process, and forked children."""
+"""The same promise in all pools: the event loop or threads of one process, and forked children."""
 
 import os
 import signal
@@ -21,9 +21,9 @@ from tests.support.judge import Journal, judge
 pytestmark = pytest.mark.timeout(60)
 
 
-@pytest.fixture(params=["threads", "prefork"])
+@pytest.fixture(params=["asyncio", "threads", "prefork"])
 def pool(request: pytest.FixtureRequest) -> str:
-    """Each of the two pools."""
+    """Each pool."""
     return str(request.param)
 
 
@@ -103,7 +103,7 @@ def test_a_killed_child_or_worker_costs_no_item(
 
 
 def _victim(tmp_path: Path, pool: str) -> int:
-    """The process that began an item last: in threads the worker, else one of its children."""
+    """The process that began an item last: in prefork a child, else the worker."""
     lines = (tmp_path / "journal").read_text().splitlines()
     return int([line for line in lines if line.startswith("start")][-1].split()[2])
 

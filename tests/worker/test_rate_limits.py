@@ -36,7 +36,7 @@ def start(
     count: int,
     *,
     concurrency: int = 8,
-    pool: str = "threads",
+    pool: str = "asyncio",
 ) -> list[Process]:
     """Start so many workers."""
     env = {"BATCHORD_CHAINS": CHAINS, **provider_env(provider)}

@@ -38,7 +38,7 @@ def _two_run(batch: Batch) -> bool:
     return batch.record().running == 2
 
 
-@pytest.mark.parametrize("pool", ["threads", "prefork"])
+@pytest.mark.parametrize("pool", ["asyncio", "prefork"])
 def test_a_revoked_batch_goes_on(deploy: Deploy, pool: str, tmp_path: Path) -> None:
     register("work", str, replace=True)
     deployment = deploy(lease=2.0, sweep_interval=0.2)
@@ -141,7 +141,7 @@ def test_a_batch_ends_whatever_a_state_file_says(deploy: Deploy, tmp_path: Path)
     register("gated", str, replace=True)
     deployment = deploy(lease=2.0, sweep_interval=0.2, shutdown_grace=0.2)
     argv = ["batchord.worker", "-c", "2", "-l", "INFO", "--statedb", str(tmp_path / "state")]
-    env = {"BATCHORD_POOL": "threads", "REMAP_SIGTERM": "SIGQUIT"}
+    env = {"BATCHORD_POOL": "asyncio", "REMAP_SIGTERM": "SIGQUIT"}
     first = deployment.start(argv, "worker", env=env)
     deployment.wait_for_worker(first)
     gate = tmp_path / "gate"

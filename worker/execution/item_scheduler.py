@@ -9,6 +9,7 @@ import logging
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import Context
 from dataclasses import replace
 from typing import Final, cast
 
@@ -116,19 +117,27 @@ class ItemScheduler:
             HandedBack: the worker is about to end.
             LedgerUnavailable: for the items concerned nothing is recorded; their leases run out.
         """
-        if not items:
-            return TaskReport()
-        if self._closing:
-            raise HandedBack
+        return await self.start(batch_id, shard, items, slots)
+
+    def start(
+        self, batch_id: str, shard: int, items: range, slots: int
+    ) -> asyncio.Future[TaskReport]:
+        """Start what `run` runs, and return the future of the report or error."""
         ended: asyncio.Future[TaskReport] = asyncio.get_running_loop().create_future()
-        per_slot = -(-len(items) // max(1, slots))
-        work = TaskState(batch_id, shard, deque(items), per_slot, len(items), ended)
-        self._waiting.setdefault(batch_id, deque()).append(work)
-        self._fill()
-        try:
-            return await ended
-        finally:
-            self._ended_early -= work.ended_early
+        if self._closing:
+            ended.set_exception(HandedBack())
+        elif not items:
+            ended.set_result(TaskReport())
+        else:
+            per_slot = -(-len(items) // max(1, slots))
+            work = TaskState(batch_id, shard, deque(items), per_slot, len(items), ended)
+            ended.add_done_callback(lambda _: self._task_ended(work), context=Context())
+            self._waiting.setdefault(batch_id, deque()).append(work)
+            self._fill()
+        return ended
+
+    def _task_ended(self, work: TaskState) -> None:
+        self._ended_early -= work.ended_early
 
     def stop(self, batches: dict[str, ItemStatus]) -> None:
         """Cancel the running items of these batches; each gets its batch's status here."""

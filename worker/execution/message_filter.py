@@ -21,7 +21,8 @@ class Request(request.Request):
     _told = False
 
     def __init__(self, message: Any, **kwargs: Any) -> None:
-        super().__init__(message, **kwargs)
+        # The body as it was decoded, so that the task's tracer need not decode it again.
+        super().__init__(message, **{**kwargs, "body": message.payload, "decoded": True})
         match message.payload:
             case [[], dict(arguments), dict()] if is_run(self.name, arguments):
                 return

@@ -1,9 +1,11 @@
 """The context that all tasks of a process share: ledger, lease heartbeat, item scheduler."""
 
+import asyncio
 import logging
 import os
 import socket
 import threading
+from typing import Any
 
 from celery import Celery
 
@@ -12,6 +14,7 @@ from batchord.chains.runtime.background import call_soon_threadsafe
 from batchord.chains.runtime.item_context import item_name
 from batchord.chains.runtime.loop_thread import default_loop
 from batchord.ledger.broker.publisher import publish_due, publish_shards
+from batchord.ledger.broker.qos import SLOTS
 from batchord.ledger.errors import UnknownBatch
 from batchord.ledger.lifecycle.completion_callback import end_batch
 from batchord.ledger.models import BatchRecord, ItemStatus
@@ -19,6 +22,7 @@ from batchord.ledger.settings import Settings
 from batchord.ledger.storage.batch_store import BatchStore
 from batchord.ledger.storage.connection import PATIENT
 from batchord.ledger.storage.item_leases import ClaimRequest, ItemLeases
+from batchord.ledger.storage.keys import PAGE_SIZE
 from batchord.ledger.storage.loop_lags import LoopLags
 from batchord.ledger.storage.output_cache import OutputCache
 from batchord.ledger.storage.rate_limiter import LedgerLimiter
@@ -33,6 +37,11 @@ logger = logging.getLogger(__name__)
 DEFAULT_SLOTS = 32
 #: Seconds for handing back running items when the worker ends.
 HAND_BACK = 5.0
+
+
+def items_of(index: int, count: int) -> range:
+    """Return the indexes of a task's items; a message cannot ask for more than a page."""
+    return range(index, index + min(count, PAGE_SIZE))
 
 
 class WorkerContext:
@@ -66,6 +75,17 @@ class WorkerContext:
             LedgerUnavailable: some items' outcomes are not recorded; their leases expire.
         """
         return default_loop().run(self.runner.run(batch_id, shard, items, slots))
+
+    def start_items(
+        self, arguments: dict[str, Any], request: dict[str, Any]
+    ) -> asyncio.Future[TaskReport]:
+        """Start the items of a task on the running event loop; its future has their report.
+
+        `arguments`: those of the task; `request`: its headers, among them the number of slots.
+        """
+        items = items_of(arguments["index"], arguments.get("count", 1))
+        slots = request.get(SLOTS) or len(items)
+        return self.runner.start(arguments["batch_id"], arguments["shard"], items, slots)
 
     def hand_back(self) -> None:
         """Release all running items to other processes; this consumes no attempt."""
