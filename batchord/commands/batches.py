@@ -168,8 +168,8 @@ def results(
 ) -> None:
     """Write the results that are there, in input order: JSON lines to stdout, unless told else."""
     format_ = format_of(format_, path)
-    if path is None and (format_ == "npy" or errors_path is not None):
-        raise click.UsageError("--format npy and --errors need a file: --output FILE")
+    if path is None and (format_ not in ("jsonl", "openai") or errors_path is not None):
+        raise click.UsageError("a matrix, a table and --errors need a file: --output FILE")
     batch = Client().retrieve(batch_id)
     notes = render.console(stderr=True)
     if path is None:

@@ -20,6 +20,8 @@ from batchord.producer.tables.file_kinds import (
     kind_of,
 )
 
+#: Bytes that are read at a time.
+_CHUNK: Final = 1_000_000
 #: Formats that are read by seeking in the file.
 _SOUGHT: Final = ("parquet", "arrow")
 
@@ -67,7 +69,9 @@ class InputFile:
         """Return the SHA-256 of the content and of how it is read."""
         self.keep()
         with self._opened() as raw:
-            content = hashlib.file_digest(raw, "sha256")
+            content = hashlib.sha256()
+            while chunk := raw.read(_CHUNK):
+                content.update(chunk)
         content.update(f"{self.format} {self._compression} {self.id_column}".encode())
         return content.hexdigest()
 

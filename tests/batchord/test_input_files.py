@@ -65,7 +65,7 @@ FILES: list[tuple[str, bytes, list[tuple[int, Any]]]] = [
     ("in.parquet.gz", gzip.compress(PARQUET), [(1, ROWS[0]), (2, ROWS[1])]),
     ("in.arrow", _ipc(pa.ipc.new_file), [(1, ROWS[0]), (2, ROWS[1])]),
     ("in.feather", _ipc(pa.ipc.new_stream), [(1, ROWS[0]), (2, ROWS[1])]),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(
@@ -119,7 +119,7 @@ WRONG: list[tuple[str, bytes, str]] = [
     ("in.parquet", CSV.encode(), "not Parquet"),
     ("in.arrow", CSV.encode(), "not Arrow"),
     ("s4://bucket/in.csv", b"", "s4"),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(

@@ -72,30 +72,29 @@ class _Window:
         self.peek()
         size = _CHUNK
         while True:
-            try:
-                value, end = self._decoder.raw_decode(self._held, self._at)
-            except (ValueError, RecursionError) as error:
-                whole, why = False, error
-            else:
-                # A number may go on behind what was read.
-                whole, why = end < len(self._held), ValueError("it ends too early")
-            if not whole:
-                # Each time twice as much, so that a long value is not read over and over.
-                if len(self._held) - self._at < _LONGEST and self._read(size):
-                    size *= 2
-                    continue
-                raise SubmitRefused(f"line {self.line} is not JSON: {_brief(why)}")
-            self.line += self._held.count("\n", self._at, end)
-            self._at = end
-            return value
+            value, end, why = self._decoded()
+            if not why:
+                self.line += self._held.count("\n", self._at, end)
+                self._at = end
+                return value
+            # Each time twice as much, so that a long value is not read over and over.
+            if len(self._held) - self._at > _LONGEST or not self._read(size):
+                raise SubmitRefused(f"line {self.line} is not JSON: {why}")
+            size *= 2
+
+    def _decoded(self) -> tuple[Any, int, str]:
+        """Return the value and where it ends; or why it cannot be read, perhaps not yet."""
+        try:
+            value, end = self._decoder.raw_decode(self._held, self._at)
+        except json.JSONDecodeError as error:
+            return None, 0, error.msg  # its line and column count from where we began to read
+        except (ValueError, RecursionError) as error:
+            return None, 0, str(error)
+        # A number may go on behind what was read.
+        return value, end, "" if end < len(self._held) else "it ends too early"
 
     def _read(self, size: int) -> bool:
         more = self._text.read(size)
         self._held = self._held[self._at :] + more
         self._at = 0
         return bool(more)
-
-
-def _brief(error: Exception) -> str:
-    # Its line and column count from where we began to read.
-    return error.msg if isinstance(error, json.JSONDecodeError) else str(error)
