@@ -251,7 +251,7 @@ def test_a_batch_gives_its_results_as_tables(shared: Deployment, tmp_path: Path)
 
     names = ["id", "value", "fail", "n", "ok", "status", "error_code", "error", "cost_usd"]
     assert table.column_names == names
-    expected = [
+    expected: list[dict[str, Any]] = [
         {"id": "007", "n": 1, "ok": True, "status": "succeeded", "error_code": None},
         {"id": "008", "n": None, "ok": None, "status": "failed", "error_code": "refusal"},
     ]
