@@ -4,7 +4,7 @@ import time
 from collections.abc import Collection, Generator
 from itertools import takewhile
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 from batchord.ledger.budget import Budget
 from batchord.ledger.core.arguments import check_codes, check_int, check_timeout
@@ -16,8 +16,10 @@ from batchord.ledger.storage.batch_stats import Progress
 from batchord.ledger.storage.events import BatchEvent, EventReader
 from batchord.ledger.storage.keys import PAGE_SIZE
 from batchord.producer.async_edge import AsyncEdge, async_form
-from batchord.producer.export import Exported, Format, write_lines, write_matrix
+from batchord.producer.export import Exported, Format, format_of_name, write_lines, write_matrix
 from batchord.producer.page_stream import Stream
+from batchord.producer.tables.batch_tables import BatchTables
+from batchord.producer.tables.table_file import write_table
 from batchord.producer.wait_steps import (
     PATIENCE,
     AwaitEvent,
@@ -40,7 +42,7 @@ _COALESCED: Final = 0.2
 _SMALL_PAGE: Final = 16
 
 
-class Batch:
+class Batch(BatchTables):
     """A submitted batch. It holds only its id: every answer is the ledger's current state.
 
     Methods block; their twins with an `a` in front are awaited, and do not block the event loop.
@@ -212,22 +214,31 @@ class Batch:
         """As `outputs`."""
         return [_output(self.id, item, return_exceptions) async for item in self.results()]
 
-    def export(self, path: str | Path, *, output: Format = "jsonl") -> Exported:
+    def export(self, path: str | Path, *, output: Format | None = None) -> Exported:
         """Wait, and write all results to a file, in input order; it appears whole or not at all.
 
         `output`: "jsonl" is an item a line; "npy" a float32 matrix of vectors: row i is item i's
-        output, or NaN without an output. Memory stays flat.
+        output, or NaN without an output. "csv", "tsv", "json" (an array), "rows" (an object a
+        line), "parquet" and "arrow" are tables as `to_arrow` has them. None: what the file's name
+        says, else "jsonl". Memory stays flat.
 
         Raises:
             NotVectors: the outputs do not form a matrix.
+            BadTable: pyarrow is missing.
         """
-        if output not in ("jsonl", "npy"):
-            raise ValueError(f'output is "jsonl" or "npy", not {output!r}')
+        path = Path(path)
+        output = output or format_of_name(path.name)
+        if output not in get_args(Format):
+            raise ValueError(f"output is one of {', '.join(get_args(Format))}, not {output!r}")
         if output == "npy":
-            return write_matrix(Path(path), self.results(), self.request_counts.total)
-        return write_lines(Path(path), self.results())
+            return write_matrix(path, self.results(), self.request_counts.total)
+        if output == "jsonl":
+            return write_lines(path, self.results())
+        fields = self.output_fields()
+        written = write_table(path, lambda: self.pairs(self.results()), output, fields)
+        return Exported(written.rows, written.missing)
 
-    async def aexport(self, path: str | Path, *, output: Format = "jsonl") -> Exported:
+    async def aexport(self, path: str | Path, *, output: Format | None = None) -> Exported:
         """As `export`."""
         await self.await_()  # holds no thread, as writing does
         return await self._edge.call(self.export, path, output=output)

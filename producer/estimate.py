@@ -6,7 +6,7 @@ from typing import Any, Final, Literal
 from batchord.ledger.models import ChainUse, Frozen
 from batchord.ledger.settings import Settings
 from batchord.ledger.storage.batch_reader import BatchReader
-from batchord.producer.inputs import blocks, check_for
+from batchord.producer.inputs import blocks, check_for, rows_or_values
 
 #: Characters of an input that make a token, where nothing better is known.
 CHARACTERS_PER_TOKEN: Final = 4
@@ -32,7 +32,7 @@ def estimate(
 ) -> Estimate:
     """Count the inputs, checked as they are at a submit, and scale what is known to them."""
     items = characters = 0
-    for block in blocks(inputs, None, check_for(chain, reader), settings):
+    for block in blocks(rows_or_values(inputs), None, check_for(chain, reader), settings):
         items += len(block.inputs)
         characters += sum(_characters(text) for text in block.inputs)
     used = reader.used(chain)

@@ -3,20 +3,23 @@
 Rows are written as their page is read, so that memory stays flat however many there are.
 """
 
-import os
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, Final, Literal, NamedTuple
+from typing import IO, TYPE_CHECKING, Any, Final, Literal, NamedTuple, cast
 
 from batchord.chains.errors import BatchordError
 from batchord.ledger.models import Item, ItemStatus
+from batchord.producer.tables.atomic_file import replacing
+from batchord.producer.tables.file_kinds import compressing, kind_of
 
 if TYPE_CHECKING:
     # Imported on first use: most exports need none of it.
     import numpy as np
 
-Format = Literal["jsonl", "npy"]
+Format = Literal["jsonl", "npy", "csv", "tsv", "json", "rows", "parquet", "arrow"]
+
+#: Formats that are tables.
+TABLES: Final = ("csv", "tsv", "json", "rows", "parquet", "arrow")
 
 #: 32 bits, little-endian: what most vector stores keep.
 _DTYPE: Final = "<f4"
@@ -35,27 +38,23 @@ class Exported(NamedTuple):
     missing: int
 
 
+def format_of_name(name: str) -> Format:
+    """Return the format that a file's name says; JSON lines of results if it says none."""
+    if name.endswith(".npy"):
+        return "npy"
+    format_: Any = kind_of(name).format
+    return cast(Format, format_) if format_ in TABLES else "jsonl"
+
+
 def line(item: Item) -> str:
     """Return one result as a JSON line."""
     return item.model_dump_json(exclude_none=False) + "\n"
 
 
-@contextmanager
-def replacing(path: Path) -> Iterator[IO[bytes]]:
-    """Yield a file that replaces `path` at the end; after an exception, `path` stays unchanged."""
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with part.open("wb") as file:
-            yield file
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
-
-
 def write_lines(path: Path, items: Iterable[Item]) -> Exported:
-    """Write the items as JSON lines, all or nothing."""
+    """Write the items as JSON lines, all or nothing; compressed if the file's name says so."""
     count = missing = 0
-    with replacing(path) as file:
+    with replacing(path) as part, compressing(part, kind_of(path.name).compression) as file:
         for item in items:
             file.write(line(item).encode())
             count += 1

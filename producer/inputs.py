@@ -2,13 +2,15 @@
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 from jsonschema import Draft202012Validator
 
 from batchord.chains import ChainNotFound, InvalidInput, registered
 from batchord.chains.langchain.objects import dump
 from batchord.chains.steps.offline_call import why_not_offline
+from batchord.chains.tables.extra import BadTable
+from batchord.chains.tables.frames import table_rows
 from batchord.ledger.core.compression import with_head
 from batchord.ledger.core.json_values import decode, encode
 from batchord.ledger.errors import SubmitRefused, ValueRejected
@@ -42,6 +44,26 @@ class Block:
     @property
     def full(self) -> bool:
         return self.size >= BLOCK_BYTES or self.stop % PAGE_SIZE == 0
+
+
+def rows_or_values(inputs: Any) -> Iterable[Any]:
+    """Return the rows of a table, as `table_rows` gives them; any other iterable as it is.
+
+    Raises:
+        SubmitRefused: it is a table that cannot be taken as it is.
+    """
+    try:
+        rows = table_rows(inputs)
+    except BadTable as error:
+        raise SubmitRefused(str(error)) from None
+    return cast(Iterable[Any], inputs) if rows is None else _refusing(rows)
+
+
+def _refusing(rows: Iterable[Any]) -> Iterator[Any]:
+    try:
+        yield from rows
+    except BadTable as error:
+        raise SubmitRefused(str(error)) from None
 
 
 def check_for(chain: str, reader: BatchReader) -> Check:

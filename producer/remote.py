@@ -16,6 +16,7 @@ from batchord.producer.batch import Batch, not_succeeded
 from batchord.producer.call_batcher import CallBatcher
 from batchord.producer.callbacks import CallerRuns
 from batchord.producer.client import Client
+from batchord.producer.inputs import rows_or_values
 from batchord.producer.pickled import client_of, state_of
 from batchord.producer.submission import SubmitOptions
 
@@ -154,6 +155,7 @@ class RemoteRunnable(_Base):
         in_order: bool,
     ) -> AsyncGenerator[tuple[int, Any], None]:
         _check_options(options)
+        inputs = _held(inputs)
         if not inputs:
             return
         runs = self._runs(self.chain, inputs, config)
@@ -243,6 +245,12 @@ def _remade(kind: type[RemoteRunnable], state: dict[str, Any], client: dict[str,
     vars(made).update(state, _client=client_of(client))
     made._prepare()
     return made
+
+
+def _held(inputs: Sequence[Any]) -> Sequence[Any]:
+    """Return the rows of a table as a list; any other inputs as they are."""
+    rows = rows_or_values(inputs)
+    return inputs if rows is inputs else list(rows)
 
 
 def _check_options(options: Any) -> None:

@@ -32,6 +32,7 @@ from batchord.producer.inputs import (
     inputs_per_call,
     is_text,
     live_only,
+    rows_or_values,
     uncached,
     unmetered,
 )
@@ -161,6 +162,8 @@ def _check_webhook(webhook: Any, settings: Settings) -> None:
 
 
 def _check_many(name: str, values: Any) -> None:
+    if hasattr(values, "__arrow_c_stream__"):
+        return
     # `__getitem__`: the older protocol, which many a data set has.
     iterable = hasattr(values, "__iter__") or hasattr(values, "__getitem__")
     if not iterable or isinstance(values, (str, bytes, Mapping)):
@@ -190,7 +193,8 @@ def submit(app: Celery, store: BatchStore, what: Submission) -> str:
     if what.budget is not None and (why := unmetered(what.chain, reader)) is not None:
         raise SubmitRefused(f"budget: {why}")
     config, configs = recorded(what.config)
-    inputs = what.inputs if configs is None else same_length(what.inputs, configs)
+    inputs = rows_or_values(what.inputs)
+    inputs = inputs if configs is None else same_length(inputs, configs)
     pages = blocks(inputs, what.custom_ids, check, store.settings, configs)
     # The first block is checked before anything is written: most mistakes leave no trace.
     first = next(pages, None)

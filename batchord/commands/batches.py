@@ -3,11 +3,11 @@
 import sys
 from collections import Counter
 from pathlib import Path
-from typing import IO
 
 import click
 
 from batchord.chains.steps.raw_request import Attempts
+from batchord.commands.input_options import input_option
 from batchord.commands.options import (
     How,
     attempts_options,
@@ -15,13 +15,14 @@ from batchord.commands.options import (
     chain_argument,
     chains_option,
     exit_code,
-    input_option,
+    input_lines,
     json_option,
     model_option,
     settings_with,
     submit_options,
 )
-from batchord.io import json_lines, openai_lines
+from batchord.io import openai_lines
+from batchord.io.input_file import InputFile
 from batchord.io.paths import writable
 from batchord.ledger.models import Item, ItemStatus, announcements
 from batchord.local.services import has_server
@@ -46,7 +47,7 @@ batch_argument = click.argument("batch_id", metavar="ID")
 @json_option
 def submit(
     chain: str | None,
-    source: IO[str],
+    source: InputFile,
     model: str | None,
     chains: str | None,
     metadata: tuple[str, ...],
@@ -80,10 +81,10 @@ def submit(
 @input_option
 @chains_option
 @json_option
-def estimate(chain: str, source: IO[str], chains: str | None, as_json: bool) -> None:
+def estimate(chain: str, source: InputFile, chains: str | None, as_json: bool) -> None:
     """Say what a batch of CHAIN over a file of inputs may use; nothing is submitted."""
     client = Client(settings=settings_with(chains))
-    found = client.estimate(chain, json_lines.InputLines(source))
+    found = client.estimate(chain, input_lines(source))
     if as_json:
         click.echo(found.model_dump_json())
     else:
@@ -167,8 +168,8 @@ def results(
 ) -> None:
     """Write the results that are there, in input order: JSON lines to stdout, unless told else."""
     format_ = format_of(format_, path)
-    if path is None and (format_ == "npy" or errors_path is not None):
-        raise click.UsageError("--format npy and --errors need a file: --output FILE")
+    if path is None and (format_ not in ("jsonl", "openai") or errors_path is not None):
+        raise click.UsageError("a matrix, a table and --errors need a file: --output FILE")
     batch = Client().retrieve(batch_id)
     notes = render.console(stderr=True)
     if path is None:

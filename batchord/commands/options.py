@@ -1,16 +1,15 @@
 """Parts that commands share: options, settings, and exit codes of ended batches."""
 
 import os
-import sys
 from collections.abc import Callable
 from functools import wraps
-from typing import IO, Any, Final, Literal, TypedDict, TypeVar, cast
+from typing import Any, Final, Literal, TypedDict, TypeVar, cast
 
 import click
 
 from batchord.chains.steps.raw_request import REQUESTS, Attempts, register_requests
-from batchord.io import json_lines, openai_lines
-from batchord.io.interruptible import interruptible
+from batchord.io import json_lines, openai_lines, row_ids
+from batchord.io.input_file import InputFile
 from batchord.ledger.budget import Budget
 from batchord.ledger.models import BatchRecord, BatchStatus
 from batchord.ledger.settings import Settings
@@ -72,37 +71,17 @@ def attempts_options(command: F) -> F:
     return cast(F, command_with_options)
 
 
-class Inputs(click.File):
-    """A file of inputs; while stdin says nothing, a signal is still heard."""
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Return the opened file."""
-        if value == "-" and (descriptor := _descriptor(sys.stdin)) is not None:
-            return interruptible(descriptor, encoding=str(self.encoding))
-        return super().convert(value, param, ctx)
-
-
-def _descriptor(stream: Any) -> int | None:
-    try:
-        return int(stream.fileno())
-    except (AttributeError, OSError, ValueError):
-        return None
-
-
-input_option = click.option(
-    "-i",
-    "--input",
-    "source",
-    # Some editors begin a file with a byte order mark: it is passed over.
-    type=Inputs("r", encoding="utf-8-sig"),
-    required=True,
-    help="Inputs as JSON lines; - is stdin. An object of `input` and `custom_id` is taken apart.",
-)
+def input_lines(source: InputFile) -> json_lines.InputLines:
+    """Return the inputs of a file; with --id, the ids of all rows are checked first."""
+    if source.id_column is None:
+        return json_lines.InputLines(source)
+    row_ids.check_ids(source.id_column, source)
+    return json_lines.InputLines(source, row_ids.named_by(source.id_column, source))
 
 
 def chain_and_inputs(
     chain: str | None,
-    source: IO[str],
+    source: InputFile,
     settings: Settings,
     *,
     requests: bool,
@@ -116,6 +95,8 @@ def chain_and_inputs(
     if chain is None:
         register_requests()
     if requests or chain is None:
+        if source.id_column is not None:
+            raise click.UsageError("--id is for a CHAIN: requests have a custom_id each")
         lines = openai_lines.requests(source, settings, model=model, attempts=attempts)
         return chain or REQUESTS, lines
     if attempts is not None and attempts != Attempts():
@@ -125,7 +106,7 @@ def chain_and_inputs(
         )
     if model is not None:
         raise click.UsageError("--model is for requests: a chain has its own model")
-    return chain, json_lines.InputLines(source)
+    return chain, input_lines(source)
 
 
 class ItemsPerTask(click.ParamType[Any]):

@@ -3,13 +3,13 @@
 import sys
 from itertools import islice
 from pathlib import Path
-from typing import IO
 
 import click
 from rich.console import Console
 
 from batchord.chains import get_chain, pricing
 from batchord.chains.steps.raw_request import Attempts
+from batchord.commands.input_options import input_option
 from batchord.commands.options import (
     How,
     attempts_options,
@@ -17,13 +17,13 @@ from batchord.commands.options import (
     chain_argument,
     chains_option,
     exit_code,
-    input_option,
     json_option,
     model_option,
     settings_with,
     submit_options,
     worker_options,
 )
+from batchord.io.input_file import InputFile
 from batchord.io.paths import writable
 from batchord.ledger.lifecycle import webhook_policy
 from batchord.ledger.models import BatchRecord, ItemStatus
@@ -66,7 +66,7 @@ _FAILURES_SHOWN = 20
 @json_option
 def run(
     chain: str | None,
-    source: IO[str],
+    source: InputFile,
     path: Path,
     format_: Format | None,
     errors_path: Path | None,

@@ -7,7 +7,7 @@ read that waits is not seen until there is something to read: Ctrl-C does nothin
 import io
 import os
 import select
-from typing import Any, Final, TextIO
+from typing import Any, BinaryIO, Final
 
 #: Seconds between two looks for a signal.
 LOOK: Final = 0.2
@@ -36,6 +36,6 @@ class _Raw(io.RawIOBase):
         return len(found)
 
 
-def interruptible(descriptor: int, *, encoding: str) -> TextIO:
-    """Return the lines of a descriptor as text."""
-    return io.TextIOWrapper(io.BufferedReader(_Raw(descriptor)), encoding=encoding)
+def interruptible(descriptor: int) -> BinaryIO:
+    """Return the bytes of a descriptor as a file."""
+    return io.BufferedReader(_Raw(descriptor))

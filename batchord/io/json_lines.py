@@ -1,6 +1,5 @@
-"""JSON lines of inputs, one by one."""
+"""Inputs out of the values of a file, one by one."""
 
-import json
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
@@ -22,15 +21,14 @@ def input_of(number: int, value: Any) -> tuple[Any, Any]:
 
 
 class InputLines:
-    """Inputs from JSON lines, read as they are needed.
+    """Inputs from the values of a file, with the numbers of their lines, read as they are needed.
 
-    `reading` says what is in a line: by default the input, or an object of `input` and
-    `custom_id` (both, or `input` alone). Either every line has a custom_id or none. Empty lines
-    are passed over.
+    `reading` says what is in a value: by default the input, or an object of `input` and
+    `custom_id` (both, or `input` alone). Either every line has a custom_id or none.
     """
 
-    def __init__(self, lines: Iterable[str], reading: Reading = input_of) -> None:
-        parsed = (reading(number, value) for number, value in values(lines))
+    def __init__(self, numbered: Iterable[tuple[int, Any]], reading: Reading = input_of) -> None:
+        parsed = (reading(number, value) for number, value in numbered)
         head = next(parsed, None)
         self._ids: deque[str] = deque()
         self._with_ids = head is not None and head[1] is not None
@@ -53,29 +51,3 @@ class InputLines:
         # The reader takes an input first and its custom_id next, so that one is always here.
         while self._ids:
             yield self._ids.popleft()
-
-
-def values(lines: Iterable[str]) -> Iterator[tuple[int, Any]]:
-    """Yield the number and the JSON value of each line that is not empty.
-
-    Raises:
-        SubmitRefused: a line is not JSON, or not UTF-8.
-    """
-    for number, text in enumerate(_decoded(lines), 1):
-        if text.strip():
-            yield number, _parse(number, text)
-
-
-def _decoded(lines: Iterable[str]) -> Iterator[str]:
-    try:
-        # Through `chain`, as this generator's end must not close the file.
-        yield from chain(lines)
-    except UnicodeDecodeError as error:
-        raise SubmitRefused(f"the input is not UTF-8 ({error}): convert it first") from None
-
-
-def _parse(number: int, text: str) -> Any:
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise SubmitRefused(f"line {number} is not JSON: {error}") from None

@@ -7,15 +7,14 @@ object; only what got none has an `error`.
 """
 
 import json
-import shutil
-import tempfile
-from typing import IO, Any, Final
+from typing import Any, Final
 
 from pydantic import ValidationError
 
 from batchord.chains.errors import BatchordError
 from batchord.chains.steps.raw_request import Attempts, RequestLine
-from batchord.io.json_lines import InputLines, values
+from batchord.io.input_file import InputFile
+from batchord.io.json_lines import InputLines
 from batchord.ledger.core.json_values import encode
 from batchord.ledger.errors import SubmitRefused, ValueRejected
 from batchord.ledger.models import Item, ItemStatus
@@ -41,7 +40,7 @@ class NotAnswers(BatchordError):
 
 
 def requests(
-    source: IO[str],
+    file: InputFile,
     settings: Settings,
     *,
     model: str | None = None,
@@ -51,15 +50,14 @@ def requests(
 
     A request that cannot be made (another url, a stream) is the error of its line, later; the
     others are made. `model` stands in for the ones that the lines name, and `attempts` goes with
-    each. What cannot be read twice is kept in a
-    temporary file meanwhile, which has no name.
+    each. A pipe is kept in a temporary file without a name.
 
     Raises:
         SubmitRefused: a line is not as it must be; the message names it and says what to do.
     """
-    file = source if source.seekable() else _kept(source)
+    file.keep()
     seen: set[str] = set()
-    for number, value in values(file):
+    for number, value in file:
         found, custom_id = _request(number, value)
         if custom_id in seen:
             raise SubmitRefused(
@@ -73,7 +71,6 @@ def requests(
             raise ValueRejected(f"line {number}: {error}", code=error.code) from None
     if not seen:
         raise SubmitRefused("no requests: a batch needs at least one")
-    file.seek(0)
 
     def reading(number: int, value: Any) -> tuple[Any, str]:
         found, custom_id = _request(number, value)
@@ -120,16 +117,6 @@ def gist(output: Any) -> Any:
         return choice["message"]["content"] if "message" in choice else choice["text"]
     except (LookupError, TypeError):
         return body
-
-
-def _kept(source: IO[str]) -> IO[str]:
-    kept = tempfile.TemporaryFile("w+", encoding="utf-8", newline="")  # noqa: SIM115
-    try:
-        shutil.copyfileobj(source, kept)
-    except UnicodeDecodeError as error:
-        raise SubmitRefused(f"the input is not UTF-8 ({error}): convert it first") from None
-    kept.seek(0)
-    return kept
 
 
 def _request(number: int, value: Any) -> tuple[dict[str, Any], str]:

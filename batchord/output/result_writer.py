@@ -4,19 +4,23 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, TypeVar
+from typing import Any, Literal, NamedTuple, TypeVar, get_args
 
 import click
 
 from batchord.io import openai_lines
 from batchord.io.paths import writable
 from batchord.ledger.models import Item
-from batchord.producer import Batch
-from batchord.producer.export import NotVectors, replacing, write_lines, write_matrix
+from batchord.producer import Batch, export
+from batchord.producer.export import NotVectors, write_lines, write_matrix
+from batchord.producer.tables.atomic_file import replacing
+from batchord.producer.tables.layout import Pair
+from batchord.producer.tables.table_file import write_table
+from batchord.producer.tables.writers import Tabular
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-Format = Literal["jsonl", "openai", "npy"]
+Format = Literal["jsonl", "openai", "npy", "csv", "tsv", "json", "rows", "parquet", "arrow"]
 
 
 class Written(NamedTuple):
@@ -52,23 +56,34 @@ class Target:
         """
         items = Ended(batch.results() if wait else batch.items())
         try:
-            return self._write(batch, items)
+            return self._write(batch, items, wait=wait)
         except (NotVectors, openai_lines.NotAnswers) as error:
             # What was paid for must not be lost with the server that a `run` takes down.
             beside = self.path.with_name(f"{self.path.name}.jsonl")
             write_lines(beside, items)
             raise type(error)(f"{error}. The results are in {beside} as JSON lines") from None
 
-    def _write(self, batch: Batch, items: "Ended") -> Written:
+    def _write(self, batch: Batch, items: "Ended", *, wait: bool) -> Written:
         if self.format == "openai":
             return self._answers(batch.id, items)
         if self.format == "jsonl":
             write_lines(self.path, items)
             return Written(items.count, str(self.path))
+        if self.format != "npy":
+            return self._table(batch, self.format, wait=wait)
         total = batch.request_counts.total
         missing = write_matrix(self.path, items.among_all(), total).missing
         note = f" ({missing} of {total} rows are NaN, for want of an output)" if missing else ""
         return Written(items.count, f"{self.path}{note}")
+
+    def _table(self, batch: Batch, format_: Tabular, *, wait: bool) -> Written:
+        def pairs() -> Iterator[Pair]:
+            # Rows that have not ended stand there as well: each row of the input has one.
+            return batch.pairs(batch.results() if wait else batch.items())
+
+        written = write_table(self.path, pairs, format_, batch.output_fields())
+        notes = "".join(f"\nNote: {note}" for note in written.notes)
+        return Written(written.ended, f"{self.path}{notes}")
 
     def _answers(self, batch_id: str, items: "Ended") -> Written:
         bad = 0
@@ -107,7 +122,8 @@ def format_of(given: Format | None, path: Path | None, default: Format = "jsonl"
     """Return the format that was asked for; else what the file's name says, else the default."""
     if given is not None:
         return given
-    return "npy" if path is not None and path.suffix == ".npy" else default
+    named = "jsonl" if path is None else export.format_of_name(path.name)
+    return default if named == "jsonl" else named
 
 
 def format_options(command: F) -> F:
@@ -123,9 +139,11 @@ def format_options(command: F) -> F:
         click.option(
             "--format",
             "format_",
-            type=click.Choice(["jsonl", "openai", "npy"]),
-            help="jsonl: an item a line. openai: requests and answers of OpenAI's Batch API. "
-            "npy: outputs as one float32 matrix; so is a file called *.npy.",
+            type=click.Choice(get_args(Format)),
+            help="jsonl: a result a line. openai: requests and answers of OpenAI's Batch API. "
+            "npy: outputs as one float32 matrix. csv, tsv, json, rows (an object a line), parquet, "
+            "arrow: a table with the columns of the input. Without it, what the name of the file "
+            "says.",
         ),
     ):
         command = option(command)

@@ -10,6 +10,7 @@ from batchord.chains.config import RunnableConfig, config_list, max_concurrency
 from batchord.chains.ratelimit.guard import current_batch, of_batch
 from batchord.chains.runtime.concurrency import as_ended, gated_context
 from batchord.chains.runtime.loop_thread import default_loop
+from batchord.chains.tables.frames import table_rows
 
 if TYPE_CHECKING:
     from batchord.chains.composition.runnable import Runnable
@@ -30,7 +31,7 @@ async def in_order(
     kwargs: Mapping[str, Any],
 ) -> list[Out]:
     """Return the outputs in the order of the inputs."""
-    inputs = list(inputs)
+    inputs = _held(inputs)
     outputs: list[Any] = [None] * len(inputs)
     ended_inputs = as_completed(
         chain, inputs, config, return_exceptions=return_exceptions, kwargs=kwargs
@@ -39,6 +40,12 @@ async def in_order(
         async for index, output in ended_inputs:
             outputs[index] = output
     return outputs
+
+
+def _held(inputs: Inputs[In]) -> list[In]:
+    """Return the inputs as a list, those of a table as dicts of its columns."""
+    rows = table_rows(inputs)
+    return list(inputs if rows is None else rows)
 
 
 async def as_completed(
@@ -50,7 +57,7 @@ async def as_completed(
     kwargs: Mapping[str, Any],
 ) -> AsyncGenerator[tuple[int, Out | Exception], None]:
     """(index, output or exception) as each input ends."""
-    inputs = list(inputs)
+    inputs = _held(inputs)
     if not inputs:
         return
     configs = [chain.merged_config(each) for each in config_list(config, len(inputs))]

@@ -56,7 +56,8 @@ class Prompt(Step[Any, Any]):
     human) and assistant (ai); ValueError for any other.
 
     The input is a mapping that has the fields. If the template has only one field, any input that
-    is not a mapping is that field's value. Documents are rendered as their texts, with a blank line
+    is not a mapping is that field's value. A field that is missing or None is an error of the item,
+    `prompt_field_missing`. Documents are rendered as their texts, with a blank line
     between.
     """
 
@@ -95,7 +96,7 @@ class Prompt(Step[Any, Any]):
                     f"the prompt has the fields {', '.join(self.fields)}: its input must be a "
                     f"dict, not {type(input).__name__}"
                 )
-            return dict.fromkeys(self.fields, input)
+            return self._filled(dict.fromkeys(self.fields, input))
         missing = [field for field in self.fields if field not in input]
         if missing:
             keys = ", ".join(str(key) for key in input) or "none"
@@ -103,7 +104,18 @@ class Prompt(Step[Any, Any]):
                 f"the prompt's input lacks {', '.join(missing)} (it has: {keys})",
                 code="prompt_field_missing",
             )
-        return input
+        return self._filled(input)
+
+    def _filled(self, values: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Return the values; a prompt with the word None in a field would be paid for."""
+        empty = [field for field in self.fields if values[field] is None]
+        if empty:
+            raise ChainError(
+                f"the prompt's input has no value in {', '.join(empty)}: it is null, as an empty "
+                "cell of a table is",
+                code="prompt_field_missing",
+            )
+        return values
 
 
 def _role_and_text(message: tuple[str, str] | Mapping[str, str]) -> tuple[str, str]:

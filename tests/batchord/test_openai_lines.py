@@ -12,6 +12,7 @@ import pytest
 from batchord.chains.steps.raw_request import REQUESTS
 from batchord.commands.options import chain_and_inputs
 from batchord.io import openai_lines
+from batchord.io.input_file import InputFile
 from batchord.ledger.errors import SubmitRefused
 from batchord.ledger.models import BatchStatus, Item, ItemError, ItemStatus
 from batchord.ledger.settings import Settings
@@ -131,7 +132,11 @@ def test_with_a_chain_such_lines_are_its_inputs_as_ever_unless_the_format_says_e
 
     def read(*, requests: bool) -> tuple[str, list[Any], list[str] | None]:
         chain, lines = chain_and_inputs(
-            "mine", io.StringIO(text), Settings(), requests=requests, model=None
+            "mine",
+            InputFile("-", io.BytesIO(text.encode())),
+            Settings(),
+            requests=requests,
+            model=None,
         )
         inputs, ids = list(lines), lines.custom_ids
         return chain, inputs, None if ids is None else list(ids)
@@ -144,7 +149,7 @@ def test_with_a_chain_such_lines_are_its_inputs_as_ever_unless_the_format_says_e
 def test_the_line_that_the_docs_show_is_one() -> None:
     page = (Path(__file__).parents[2] / "docs/running.md").read_text()
     [line] = re.findall(r"```json\n(.*?)```", page, re.DOTALL)
-    lines = openai_lines.requests(io.StringIO(line), Settings())
+    lines = openai_lines.requests(InputFile("-", io.BytesIO(line.encode())), Settings())
     assert [each["body"]["model"] for each in lines] == ["m"]
 
 
@@ -180,7 +185,7 @@ SAID = {
 def test_a_file_with_a_bad_line_is_refused(name: str) -> None:
     text = "".join(f"{each if isinstance(each, str) else json.dumps(each)}\n" for each in BAD[name])
     with pytest.raises(SubmitRefused, match=SAID[name]):
-        openai_lines.requests(io.StringIO(text), Settings())
+        openai_lines.requests(InputFile("-", io.BytesIO(text.encode())), Settings())
 
 
 @pytest.mark.parametrize(

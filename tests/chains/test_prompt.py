@@ -75,6 +75,16 @@ def test_a_missing_field_is_named_and_values_are_not() -> None:
     assert raised.value.step == "Prompt"
 
 
+@pytest.mark.parametrize("value", [{"a": 1, "b": None}, {"a": 1}, None], ids=str)
+def test_a_field_without_a_value_is_named(value: Any) -> None:
+    prompt = Prompt("{b}") if value is None else Prompt("{a} {b}")
+
+    with pytest.raises(ChainError, match=r"\bb\b") as raised:
+        prompt.invoke(value)
+
+    assert raised.value.code == "prompt_field_missing"
+
+
 def test_many_fields_want_a_dict() -> None:
     with pytest.raises(InvalidInput, match="fields a, b: its input must be a dict, not str"):
         Prompt("{a}{b}").invoke("canary")

@@ -80,8 +80,8 @@ def test_a_failed_item_is_a_row_of_nan_and_the_count_is_said(
         lines = results(shell.folder / "out.jsonl")
         assert lines == [json.loads(item.model_dump_json()) for item in batch.items()]
         assert shell.run("results", batch.id, "--format", "npy").code == 2
-        with pytest.raises(ValueError, match='"jsonl" or "npy"'):
-            batch.export(tmp_path / "out.csv", output="csv")  # type: ignore[arg-type]
+        with pytest.raises(ValueError, match="output is one of jsonl, npy, csv"):
+            batch.export(tmp_path / "out.xls", output="xls")  # type: ignore[arg-type]
     finally:
         shell.close()
 

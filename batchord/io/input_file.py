@@ -1,0 +1,158 @@
+"""A file of inputs: a path, a URL or a pipe, in any of the formats."""
+
+import hashlib
+import io
+import shutil
+import tempfile
+import zlib
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any, BinaryIO, Final, TextIO, cast
+
+from batchord.chains.tables.extra import BadTable
+from batchord.io.tables import arrow_files, json_array, text_rows
+from batchord.ledger.errors import SubmitRefused
+from batchord.producer.tables.file_kinds import (
+    TableFormat,
+    decompressed,
+    file_system,
+    is_url,
+    kind_of,
+)
+
+#: Bytes that are read at a time.
+_CHUNK: Final = 1_000_000
+#: Formats that are read by seeking in the file.
+_SOUGHT: Final = ("parquet", "arrow")
+
+
+class InputFile:
+    """The values of a file, each with the number of its line (or row), one by one.
+
+    Iterating again reads the file again; a pipe is read only once, unless `keep` was called before.
+    What the name does not say (as that of stdin) is JSON lines, unless `format` is set.
+
+    Raises, as it is iterated:
+        SubmitRefused: the content does not fit the format; the message names the line.
+    """
+
+    def __init__(self, name: str, stream: BinaryIO | None = None) -> None:
+        self.name = name
+        kind = kind_of(name)
+        self.format: TableFormat = kind.format or "jsonl"
+        self._compression = kind.compression
+        #: The column that names each row; None: they have no names of this kind.
+        self.id_column: str | None = None
+        self._stream = stream
+
+    @property
+    def is_table(self) -> bool:
+        """Whether its rows are dicts of columns."""
+        return self.format not in ("txt", "json", "jsonl")
+
+    @property
+    def place(self) -> str:
+        """The word for what numbers count: lines, or rows."""
+        return "row" if self.format in _SOUGHT else "line"
+
+    def keep(self) -> None:
+        """Copy a pipe into a temporary file without a name, so that it can be read again."""
+        if self._stream is not None and not self._stream.seekable():
+            self._stream = _copied(self._stream)
+
+    def close(self) -> None:
+        """Close what `keep` has copied."""
+        if self._stream is not None:
+            self._stream.close()
+
+    def digest(self) -> str:
+        """Return the SHA-256 of the content and of how it is read."""
+        self.keep()
+        with self._opened() as raw:
+            content = hashlib.sha256()
+            while chunk := raw.read(_CHUNK):
+                content.update(chunk)
+        content.update(f"{self.format} {self._compression} {self.id_column}".encode())
+        return content.hexdigest()
+
+    def __iter__(self) -> Iterator[tuple[int, Any]]:
+        with self._opened() as raw:
+            try:
+                yield from self._values(decompressed(raw, self._compression))
+            except UnicodeDecodeError as error:
+                raise SubmitRefused(f"the input is not UTF-8 ({error}): convert it first") from None
+            except BadTable as error:
+                raise SubmitRefused(str(error)) from None
+            except (EOFError, OSError, zlib.error) as error:
+                raise SubmitRefused(f"the input cannot be read: {error}") from None
+
+    def _values(self, stream: BinaryIO) -> Iterator[tuple[int, Any]]:
+        if self.format in _SOUGHT:
+            yield from self._sought(stream)
+            return
+        # Line breaks within cells of CSV stay as they are.
+        newline = "" if self.format in ("csv", "tsv") else None
+        # Some editors begin a file with a byte order mark: it is passed over.
+        text = io.TextIOWrapper(stream, encoding="utf-8-sig", newline=newline)
+        try:
+            yield from _text_values(self.format, text)
+        finally:
+            text.detach()  # else it would close the stream
+
+    def _sought(self, stream: BinaryIO) -> Iterator[tuple[int, Any]]:
+        read, name = (
+            (arrow_files.parquet_rows, "Parquet")
+            if self.format == "parquet"
+            else (arrow_files.arrow_rows, "Arrow")
+        )
+        with ExitStack() as stack:
+            if self._compression is not None or not stream.seekable():
+                stream = stack.enter_context(_copied(stream))
+            try:
+                yield from read(stream)
+            except ValueError as error:  # pyarrow's ArrowInvalid
+                raise arrow_files.refused(error, name) from None
+
+    @contextmanager
+    def _opened(self) -> Iterator[BinaryIO]:
+        if self._stream is not None:
+            if self._stream.seekable():
+                self._stream.seek(0)
+            yield self._stream
+            return
+        try:
+            file = _open(self.name)
+        except BadTable as error:
+            raise SubmitRefused(str(error)) from None
+        except OSError as error:
+            raise SubmitRefused(f"cannot read {self.name!r}: {error.strerror or error}") from None
+        with file:
+            yield file
+
+
+def _text_values(format_: TableFormat, text: TextIO) -> Iterator[tuple[int, Any]]:
+    match format_:
+        case "csv":
+            return text_rows.csv_rows(text)
+        case "tsv":
+            return text_rows.csv_rows(text, "\t")
+        case "json":
+            return json_array.array_values(text)
+        case "txt":
+            return text_rows.text_lines(text)
+        case _:
+            return text_rows.json_lines(text)
+
+
+def _open(name: str) -> BinaryIO:
+    if is_url(name):
+        system, path = file_system(name)
+        return cast(BinaryIO, system.open(path, "rb"))
+    return open(name, "rb")
+
+
+def _copied(stream: BinaryIO) -> BinaryIO:
+    copy = cast(BinaryIO, tempfile.TemporaryFile())  # noqa: SIM115
+    shutil.copyfileobj(stream, copy)
+    copy.seek(0)
+    return copy

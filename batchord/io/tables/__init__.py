@@ -1,0 +1,1 @@
+"""Files of inputs, row by row: CSV, JSON, text, Parquet and Arrow."""

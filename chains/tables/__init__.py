@@ -1,0 +1,1 @@
+"""Tables as inputs: rows of data frames, Arrow tables and data sets, as JSON values."""
