@@ -20,6 +20,7 @@ from batchord.chains.ratelimit.limits import RateLimit
 from batchord.chains.registry import RegisteredChain, Registry, get_chain, register, registered
 from batchord.chains.runtime.item_context import report_usage
 from batchord.chains.runtime.retry import RetryPolicy
+from batchord.chains.specs.chain_spec import ChainSpec
 from batchord.chains.steps.chat import Chat
 from batchord.chains.steps.embed import Embed
 from batchord.chains.steps.prompt import Prompt
@@ -32,6 +33,7 @@ __all__ = [
     "BatchordError",
     "ChainError",
     "ChainNotFound",
+    "ChainSpec",
     "Chat",
     "Document",
     "Embed",

@@ -7,6 +7,7 @@
     + OperatorNeeded     no call can succeed until a person acts (key, quota, model): stop the batch
     + InvalidInput       the input does not fit the chain: mend it and submit again
   + ChainNotFound        nothing is registered under this name: import its module
+  + BadSpec              a chain that travels as data cannot be built: mend what the error names
   + BadPrices            the price table cannot be used: mend the file that BATCHORD_PRICES names
 
 `code` says which one it is, in one word:
@@ -109,6 +110,10 @@ class ChainNotFound(BatchordError):
             "it in BATCHORD_CHAINS or --chains"
         )
         self.name = name
+
+
+class BadSpec(BatchordError):
+    """A chain that travels as data cannot be built; the message says what to change."""
 
 
 class BadPrices(BatchordError):

@@ -88,14 +88,19 @@ def use(prices: Prices) -> None:
 
 @lru_cache(maxsize=1_000)
 def price_of(model: str) -> Price | None:
+    """Return the price of a model in the table that this process uses."""
+    return price_in(_prices, model)
+
+
+def price_in(prices: Prices, model: str) -> Price | None:
     """Return the price of a model: under its name, else under its longest prefix before a dash.
 
     So `some-model-2026-01-01` costs what `some-model` does, unless it is listed itself.
     """
-    if model in _prices:
-        return _prices[model]
-    begins = [name for name in _prices if model.startswith(f"{name}-")]
-    return _prices[max(begins, key=len)] if begins else None
+    if model in prices:
+        return prices[model]
+    begins = [name for name in prices if model.startswith(f"{name}-")]
+    return prices[max(begins, key=len)] if begins else None
 
 
 def priced(used: Usage, model: str, *, batch: bool = False) -> Usage:

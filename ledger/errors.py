@@ -15,6 +15,7 @@
   + IdempotencyConflict         the key already names another chain's batch: choose another key
   + SubmitRefused               what was submitted cannot be a batch: mend it and submit again
     + ValueRejected             a value is not JSON, too deep or too large
+  + OutputMismatch              an output is not of the type that it was read as: mend the type
   + ItemNotSucceeded            an item ended without an output (raised by `Batch.outputs`)
 """
 
@@ -149,6 +150,22 @@ class ValueRejected(SubmitRefused):
     def __init__(self, message: str, *, code: str) -> None:
         super().__init__(message)
         self.code = code
+
+
+class OutputMismatch(BatchordError):
+    """The output of an item is not of the `output_type` that its batch is read with.
+
+    `batch_id`, `index` and `custom_id` say which item. What is recorded is unchanged: without
+    `output_type` it is read as JSON values.
+    """
+
+    def __init__(
+        self, message: str, *, batch_id: str, index: int, custom_id: str | None = None
+    ) -> None:
+        super().__init__(message)
+        self.batch_id = batch_id
+        self.index = index
+        self.custom_id = custom_id
 
 
 class ItemNotSucceeded(BatchordError):

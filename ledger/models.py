@@ -8,13 +8,17 @@ failed | cancelled | expired`.
 
 from datetime import datetime
 from enum import StrEnum
-from typing import Any, Literal
+from typing import Any, Generic, Literal, cast
 
 from pydantic import BaseModel, ConfigDict, Field
+from typing_extensions import TypeVar
 
 from batchord.chains import Usage, registered
 from batchord.chains.steps.offline_call import why_not_offline
 from batchord.ledger.budget import Budget
+
+#: The type that outputs are read as; Any where none was named.
+Out = TypeVar("Out", default=Any)
 
 
 class BatchStatus(StrEnum):
@@ -126,14 +130,15 @@ class Outcome(Frozen):
     usage: Usage | None = None
 
 
-class Item(Frozen):
+class Item(Frozen, Generic[Out]):
     """One input of a batch as it stands."""
 
     index: int
     custom_id: str | None = None
     status: ItemStatus = ItemStatus.QUEUED
-    #: The chain's output as JSON values; None unless succeeded.
-    output: Any = None
+    #: The chain's output: JSON values, or a value of the type that its batch is read with; None
+    #: unless succeeded.
+    output: Out = cast(Out, None)
     error: ItemError | None = None
     #: Tokens and cost of all calls, failed ones included; None where no call reported any.
     usage: Usage | None = None

@@ -1,16 +1,16 @@
 """The handle of a submitted batch: its state, its end and its results, read from the ledger."""
 
 import time
-from collections.abc import Collection, Generator
+from collections.abc import Callable, Collection, Generator
 from itertools import takewhile
 from pathlib import Path
-from typing import Any, Final, get_args
+from typing import Any, Final, Generic, Literal, get_args, overload
 
 from batchord.ledger.budget import Budget
 from batchord.ledger.core.arguments import check_codes, check_int, check_timeout
-from batchord.ledger.errors import BatchPaused, ItemNotSucceeded, UnknownBatch
+from batchord.ledger.errors import BatchPaused, ItemNotSucceeded, OutputMismatch, UnknownBatch
 from batchord.ledger.lifecycle.batch_control import BatchControl
-from batchord.ledger.models import BatchRecord, BatchStatus, Item, ItemStatus, RequestCounts
+from batchord.ledger.models import BatchRecord, BatchStatus, Item, ItemStatus, Out, RequestCounts
 from batchord.ledger.storage.batch_reader import BatchReader
 from batchord.ledger.storage.batch_stats import Progress
 from batchord.ledger.storage.events import BatchEvent, EventReader
@@ -20,6 +20,7 @@ from batchord.producer.export import Exported, Format, format_of_name, write_lin
 from batchord.producer.page_stream import Stream
 from batchord.producer.tables.batch_tables import BatchTables
 from batchord.producer.tables.table_file import write_table
+from batchord.producer.typed_outputs import OutputReader
 from batchord.producer.wait_steps import (
     PATIENCE,
     AwaitEvent,
@@ -42,8 +43,11 @@ _COALESCED: Final = 0.2
 _SMALL_PAGE: Final = 16
 
 
-class Batch(BatchTables):
+class Batch(BatchTables, Generic[Out]):
     """A submitted batch. It holds only its id: every answer is the ledger's current state.
+
+    With an `output_type`, given as it was submitted or retrieved, the outputs of its items are
+    values of that type; one that is not raises `OutputMismatch` where it is read.
 
     Methods block; their twins with an `a` in front are awaited, and do not block the event loop.
     All raise `UnknownBatch` when the ledger has the batch no more, and `LedgerUnavailable` when
@@ -51,9 +55,15 @@ class Batch(BatchTables):
     """
 
     def __init__(
-        self, batch_id: str, reader: BatchReader, steering: BatchControl, edge: AsyncEdge
+        self,
+        batch_id: str,
+        reader: BatchReader,
+        steering: BatchControl,
+        edge: AsyncEdge,
+        outputs: OutputReader | None = None,
     ) -> None:
         self.id = batch_id
+        self._outputs = outputs or OutputReader()
         self._reader = reader
         self._steering = steering
         self._edge = edge
@@ -160,7 +170,7 @@ class Batch(BatchTables):
 
     ahistory = async_form(history)
 
-    def results(self, *, raise_if_paused: bool = False) -> Stream[Item]:
+    def results(self, *, raise_if_paused: bool = False) -> Stream[Item[Out]]:
         """Iterate over all items in input order, each once it and all items before it have ended.
 
         Also while the batch runs; reads pages, so that memory stays flat. Works with `for` and
@@ -169,14 +179,14 @@ class Batch(BatchTables):
         Raises:
             BatchPaused: with `raise_if_paused`, if the workers have paused it; `record().reason`.
         """
-        return Stream(self._waits, lambda: self._in_order(raise_if_paused))
+        return self._items(lambda: self._in_order(raise_if_paused))
 
-    def as_completed(self, *, raise_if_paused: bool = False) -> Stream[Item]:
+    def as_completed(self, *, raise_if_paused: bool = False) -> Stream[Item[Out]]:
         """Iterate over all items in the order in which they end, while the batch runs.
 
         Else as `results`.
         """
-        return Stream(self._waits, lambda: self._as_completed(raise_if_paused))
+        return self._items(lambda: self._as_completed(raise_if_paused))
 
     def events(self) -> Stream[BatchEvent]:
         """Iterate over the batch's events until it ends: statuses, and counts.
@@ -187,7 +197,7 @@ class Batch(BatchTables):
         """
         return Stream(self._waits, self._events)
 
-    def items(self, start: int = 0, stop: int | None = None) -> Stream[Item]:
+    def items(self, start: int = 0, stop: int | None = None) -> Stream[Item[Out]]:
         """Iterate over the items `start` to `stop` in input order as they are now; never waits.
 
         As a slice without negative places: a `stop` behind the last item is the last item.
@@ -198,21 +208,31 @@ class Batch(BatchTables):
         check_int("start", start, 0)
         if stop is not None:
             check_int("stop", stop, 0)
-        return Stream(self._waits, lambda: self._as_they_stand(start, stop))
+        return self._items(lambda: self._as_they_stand(start, stop))
 
+    @overload
+    def outputs(self, *, return_exceptions: Literal[False] = False) -> list[Out]: ...
+    @overload
+    def outputs(self, *, return_exceptions: bool) -> list[Any]: ...
     def outputs(self, *, return_exceptions: bool = False) -> list[Any]:
         """Wait, and return the plain outputs in input order, as LangChain's `batch` does.
 
-        With `return_exceptions`, an `ItemNotSucceeded` takes the place of a missing output.
+        With `return_exceptions`, an `ItemNotSucceeded` takes the place of a missing output, and an
+        `OutputMismatch` that of an output of another type.
 
         Raises:
             ItemNotSucceeded: the first item, in input order, that has no output.
+            OutputMismatch: its output is not of the batch's `output_type`.
         """
-        return [_output(self.id, item, return_exceptions) for item in self.results()]
+        return [self._output(item, return_exceptions) for item in self._recorded()]
 
+    @overload
+    async def aoutputs(self, *, return_exceptions: Literal[False] = False) -> list[Out]: ...
+    @overload
+    async def aoutputs(self, *, return_exceptions: bool) -> list[Any]: ...
     async def aoutputs(self, *, return_exceptions: bool = False) -> list[Any]:
         """As `outputs`."""
-        return [_output(self.id, item, return_exceptions) async for item in self.results()]
+        return [self._output(item, return_exceptions) async for item in self._recorded()]
 
     def export(self, path: str | Path, *, output: Format | None = None) -> Exported:
         """Wait, and write all results to a file, in input order; it appears whole or not at all.
@@ -231,17 +251,34 @@ class Batch(BatchTables):
         if output not in get_args(Format):
             raise ValueError(f"output is one of {', '.join(get_args(Format))}, not {output!r}")
         if output == "npy":
-            return write_matrix(path, self.results(), self.request_counts.total)
+            return write_matrix(path, self._recorded(), self.request_counts.total)
         if output == "jsonl":
-            return write_lines(path, self.results())
+            return write_lines(path, self._recorded())
         fields = self.output_fields()
-        written = write_table(path, lambda: self.pairs(self.results()), output, fields)
+        written = write_table(path, lambda: self.pairs(self._recorded()), output, fields)
         return Exported(written.rows, written.missing)
 
     async def aexport(self, path: str | Path, *, output: Format | None = None) -> Exported:
         """As `export`."""
         await self.await_()  # holds no thread, as writing does
         return await self._edge.call(self.export, path, output=output)
+
+    def _items(self, steps: Callable[[], PagedSteps[Item]]) -> Stream[Item[Out]]:
+        return Stream(self._waits, steps, lambda item: self._outputs.item(self.id, item))
+
+    def _recorded(self) -> Stream[Item]:
+        """All items in input order, with their outputs as they are recorded."""
+        return Stream(self._waits, lambda: self._in_order(False))
+
+    def _output(self, item: Item, return_exceptions: bool) -> Any:
+        try:
+            if item.status is not ItemStatus.SUCCEEDED:
+                raise not_succeeded(self.id, item)
+            return self._outputs.item(self.id, item).output
+        except (ItemNotSucceeded, OutputMismatch) as error:
+            if return_exceptions:
+                return error
+            raise
 
     def _until_ended(self, timeout: float | None) -> Steps[BatchRecord]:
         check_timeout(timeout)
@@ -338,15 +375,6 @@ class Batch(BatchTables):
         yield from patiently(patience, AwaitEvent(self.id, place, timeout))
         # Events may come a thousand times a second: look a hundred times.
         yield Sleep(_BREATH)
-
-
-def _output(batch_id: str, item: Item, return_exceptions: bool) -> Any:
-    if item.status is ItemStatus.SUCCEEDED:
-        return item.output
-    error = not_succeeded(batch_id, item)
-    if return_exceptions:
-        return error
-    raise error
 
 
 def not_succeeded(batch_id: str, item: Item) -> ItemNotSucceeded:

@@ -2,17 +2,18 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, Unpack, overload
 
 from pydantic import SecretStr
 
 from batchord.chains.config import RunnableConfig
+from batchord.chains.specs.chain_spec import ChainSpec
 from batchord.ledger.broker.celery_app import create_app
 from batchord.ledger.budget import Budget
 from batchord.ledger.core.arguments import check_time
 from batchord.ledger.lifecycle.batch_control import BatchControl
 from batchord.ledger.lifecycle.diagnostics import Finding, checkup
-from batchord.ledger.models import BatchRecord, ChainRecord
+from batchord.ledger.models import BatchRecord, ChainRecord, Out
 from batchord.ledger.settings import Settings
 from batchord.ledger.storage.batch_reader import BatchReader
 from batchord.ledger.storage.batch_store import BatchStore
@@ -20,7 +21,9 @@ from batchord.producer.async_edge import AsyncEdge, async_form
 from batchord.producer.batch import Batch
 from batchord.producer.completion_window import Window
 from batchord.producer.estimate import Estimate, estimate
-from batchord.producer.submission import DEFAULT_PRIORITY, Submission, submit
+from batchord.producer.spec_arguments import chosen_chain
+from batchord.producer.submission import DEFAULT_PRIORITY, Submission, SubmitOptions, submit
+from batchord.producer.typed_outputs import OutputReader
 
 #: Batches that are read at a time.
 _PAGE: Final = 500
@@ -28,6 +31,7 @@ _PAGE: Final = 500
 #: Named here, as the class has a method `list`.
 Records = list[BatchRecord]
 Findings = list[Finding]
+Configs = RunnableConfig | Sequence[RunnableConfig] | None
 
 
 class Client:
@@ -64,11 +68,43 @@ class Client:
         self._store.close()
         self._app.close()
 
+    @overload
     def submit(
         self,
-        chain: str,
-        inputs: Iterable[Any],
+        chain: str | ChainSpec | None = ...,
+        inputs: Iterable[Any] = ...,
         *,
+        output_type: type[Out],
+        prompt: str | None = ...,
+        system: str | None = ...,
+        model: str | None = ...,
+        config: Configs = ...,
+        **options: Unpack[SubmitOptions],
+    ) -> Batch[Out]: ...
+    @overload
+    def submit(
+        self,
+        chain: str | ChainSpec | None = ...,
+        inputs: Iterable[Any] = ...,
+        *,
+        output_type: Any = ...,
+        prompt: str | None = ...,
+        system: str | None = ...,
+        model: str | None = ...,
+        embed: str | None = ...,
+        config: Configs = ...,
+        **options: Unpack[SubmitOptions],
+    ) -> Batch[Any]: ...
+    def submit(
+        self,
+        chain: str | ChainSpec | None = None,
+        inputs: Iterable[Any] = (),
+        *,
+        prompt: str | None = None,
+        system: str | None = None,
+        model: str | None = None,
+        embed: str | None = None,
+        output_type: Any = None,
         custom_ids: Iterable[str] | None = None,
         metadata: Mapping[str, str] | None = None,
         idempotency_key: str | None = None,
@@ -83,9 +119,15 @@ class Client:
         webhook: str | None = None,
         mode: Literal["live", "provider"] = "live",
         provider_retry: Literal["live"] | None = None,
-        config: RunnableConfig | Sequence[RunnableConfig] | None = None,
-    ) -> Batch:
+        config: Configs = None,
+    ) -> Batch[Any]:
         """Submit a batch: each input gets exactly one outcome, also if processes die.
+
+        `chain`: the name of a registered chain, or a `ChainSpec`. In its place `prompt`, a template
+        over an input's fields (`"Urgent? {subject}: {body}"`), with `system` and `model` (else
+        OPENAI_MODEL), or `embed`, the field whose text becomes a vector: any worker runs these, and
+        nothing need be registered. `output_type`: what outputs are read as, a pydantic model, say;
+        with a prompt the answers have its JSON schema, which may be given as such, too.
 
         `inputs`: JSON values or pydantic models, in any iterable. They are taken one by one, never
         held whole, and may be slow: a heartbeat tells that this process is alive. `custom_ids`:
@@ -135,13 +177,16 @@ class Client:
         Raises:
             ChainNotFound: neither this process nor a worker knows the chain.
             SubmitRefused: an input or another argument cannot be used; nothing is left behind.
+            TypeError: `output_type` is not a type that pydantic can check.
             BatchAborted: Redis has lost more inputs than can be written again; nothing is left
                 behind.
             IdempotencyConflict: the key names a batch of another chain.
             LedgerUnavailable: Redis cannot be reached or refuses us.
         """
+        asked = {"prompt": prompt, "system": system, "model": model, "embed": embed}
+        outputs = OutputReader(output_type)
         what = Submission(
-            chain=chain,
+            chain=chosen_chain(chain, output_type=output_type, **asked),
             inputs=inputs,
             custom_ids=custom_ids,
             metadata=metadata,
@@ -159,31 +204,54 @@ class Client:
             provider_retry=provider_retry,
             config=config,
         )
-        return Batch(submit(self._app, self._store, what), self._reader, self._steering, self._edge)
+        return self._batch(submit(self._app, self._store, what), outputs)
 
     asubmit = async_form(submit)
 
-    def estimate(self, chain: str, inputs: Iterable[Any]) -> Estimate:
+    def _batch(self, batch_id: str, outputs: OutputReader) -> Batch[Any]:
+        return Batch(batch_id, self._reader, self._steering, self._edge, outputs)
+
+    def estimate(
+        self,
+        chain: str | ChainSpec | None = None,
+        inputs: Iterable[Any] = (),
+        *,
+        prompt: str | None = None,
+        system: str | None = None,
+        model: str | None = None,
+        embed: str | None = None,
+        output_type: Any = None,
+    ) -> Estimate:
         """Return what a batch of these inputs may use; nothing is written, no model is asked.
 
         By the usage per item of the chain's completed batches; without such a batch, by the
-        inputs alone. `inputs` as in `submit`.
+        inputs alone, or by what a `prompt` makes of them, for which no Redis is needed. The
+        arguments are those of `submit`.
 
         Raises:
             ChainNotFound, SubmitRefused, LedgerUnavailable: as `submit` does.
         """
-        return estimate(self._reader, self.settings, chain, inputs)
+        asked = {"prompt": prompt, "system": system, "model": model, "embed": embed}
+        found = chosen_chain(chain, output_type=output_type, **asked)
+        return estimate(self._reader, self.settings, found, inputs)
 
     aestimate = async_form(estimate)
 
-    def retrieve(self, batch_id: str) -> Batch:
+    @overload
+    def retrieve(self, batch_id: str, *, output_type: type[Out]) -> Batch[Out]: ...
+    @overload
+    def retrieve(self, batch_id: str, *, output_type: Any = ...) -> Batch[Any]: ...
+    def retrieve(self, batch_id: str, *, output_type: Any = None) -> Batch[Any]:
         """Return the handle of a batch that any process has submitted.
+
+        `output_type`: what outputs are read as, as in `submit`.
 
         Raises:
             UnknownBatch: the ledger has no batch of this id.
         """
+        outputs = OutputReader(output_type)
         self._reader.record(batch_id)
-        return Batch(batch_id, self._reader, self._steering, self._edge)
+        return self._batch(batch_id, outputs)
 
     aretrieve = async_form(retrieve)
 

@@ -6,12 +6,13 @@ from typing import Any, cast
 
 from jsonschema import Draft202012Validator
 
-from batchord.chains import ChainNotFound, InvalidInput, registered
+from batchord.chains import ChainNotFound, InvalidInput, RegisteredChain, registered
 from batchord.chains.langchain.objects import dump
+from batchord.chains.specs.chain_spec import ChainSpec, registered_chain
 from batchord.chains.steps.offline_call import why_not_offline
 from batchord.chains.tables.extra import BadTable
 from batchord.chains.tables.frames import table_rows
-from batchord.ledger.core.compression import with_head
+from batchord.ledger.core.compression import split_head, with_head
 from batchord.ledger.core.json_values import decode, encode
 from batchord.ledger.errors import SubmitRefused, ValueRejected
 from batchord.ledger.settings import Settings
@@ -66,7 +67,12 @@ def _refusing(rows: Iterable[Any]) -> Iterator[Any]:
         raise SubmitRefused(str(error)) from None
 
 
-def check_for(chain: str, reader: BatchReader) -> Check:
+def known_here(chain: str | ChainSpec) -> RegisteredChain | None:
+    """Return the chain if it is registered in this process, or travels as data; else None."""
+    return registered_chain(chain) if isinstance(chain, ChainSpec) else registered().get(chain)
+
+
+def check_for(chain: str | ChainSpec, reader: BatchReader) -> Check:
     """Return what checks an input against the chain's declared type.
 
     The chain registered in this process decides if there is one, else what the workers announced.
@@ -74,12 +80,13 @@ def check_for(chain: str, reader: BatchReader) -> Check:
     Raises:
         ChainNotFound: neither knows the chain.
     """
-    here = registered().get(chain)
+    here = known_here(chain)
     if here is not None:
         return here.validate_json if here.input_type is not None else _anything
-    announced = reader.chain(chain) if chain.isprintable() else None
+    name = str(chain)
+    announced = reader.chain(name) if name.isprintable() else None
     if announced is None:
-        raise ChainNotFound(chain, {*registered(), *reader.chains()})
+        raise ChainNotFound(name, {*registered(), *reader.chains()})
     if announced.input_schema is None:
         return _anything
     validator = Draft202012Validator(announced.input_schema)
@@ -95,43 +102,58 @@ def check_for(chain: str, reader: BatchReader) -> Check:
     return check
 
 
+def check_fields(chain: str | ChainSpec, block: Block) -> None:
+    """Check that the first input has the fields that the chain's templates name.
+
+    A later input without one is the error of its item.
+
+    Raises:
+        SubmitRefused: it lacks one; the message names those that it has.
+    """
+    if isinstance(chain, ChainSpec):
+        try:
+            chain.check(decode(split_head(block.inputs[0])[1]))
+        except InvalidInput as error:
+            raise SubmitRefused(f"input 0: {error}") from None
+
+
 def _anything(text: str) -> None:
     """Accept any JSON."""
 
 
-def live_only(chain: str, reader: BatchReader) -> str | None:
+def live_only(chain: str | ChainSpec, reader: BatchReader) -> str | None:
     """Return why the chain cannot run in provider mode; None: it can."""
-    here = registered().get(chain)
+    here = known_here(chain)
     if here is not None:
         return why_not_offline(here.chain)
-    announced = reader.chain(chain)
+    announced = reader.chain(str(chain))
     return None if announced is None else announced.live_only
 
 
-def uncached(chain: str, reader: BatchReader) -> str | None:
+def uncached(chain: str | ChainSpec, reader: BatchReader) -> str | None:
     """Return why a batch of the chain may not take outputs from the cache; None: it may."""
-    here = registered().get(chain)
+    here = known_here(chain)
     if here is not None:
         return here.why_not_cached()
-    announced = reader.chain(chain)
+    announced = reader.chain(str(chain))
     return None if announced is None else announced.uncached
 
 
-def unmetered(chain: str, reader: BatchReader) -> str | None:
+def unmetered(chain: str | ChainSpec, reader: BatchReader) -> str | None:
     """Return why a batch of the chain may not have a budget; None: it may."""
-    here = registered().get(chain)
+    here = known_here(chain)
     if here is not None:
         return here.why_not_metered()
-    announced = reader.chain(chain)
+    announced = reader.chain(str(chain))
     return None if announced is None else announced.unmetered
 
 
-def inputs_per_call(chain: str, reader: BatchReader) -> int:
+def inputs_per_call(chain: str | ChainSpec, reader: BatchReader) -> int:
     """Return how many inputs one call of the chain's provider takes; 1 for most."""
-    here = registered().get(chain)
+    here = known_here(chain)
     if here is not None:
         return here.chain.inputs_per_call
-    announced = reader.chain(chain)
+    announced = reader.chain(str(chain))
     return 1 if announced is None else announced.inputs_per_call
 
 

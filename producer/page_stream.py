@@ -1,7 +1,7 @@
 """Items as a stream that both `for` and `async for` read, page by page."""
 
 from collections.abc import AsyncIterator, Callable, Iterator
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from batchord.producer.wait_steps import PagedSteps, Waits
 
@@ -14,15 +14,26 @@ class Stream(Generic[T]):
     In async code waiting holds no thread, and ends when the task that waits is cancelled.
     """
 
-    def __init__(self, waits: Waits, steps: Callable[[], PagedSteps[T]]) -> None:
+    def __init__(
+        self,
+        waits: Waits,
+        steps: Callable[[], PagedSteps[Any]],
+        convert: Callable[[Any], T] | None = None,
+    ) -> None:
+        """`convert`: makes of each thing in a page what is yielded; None: the thing itself."""
         self._waits = waits
         self._steps = steps
+        self._convert = convert or _itself
 
     def __iter__(self) -> Iterator[T]:
         for page in self._waits.pages(self._steps()):
-            yield from page
+            yield from map(self._convert, page)
 
     async def __aiter__(self) -> AsyncIterator[T]:
         async for page in self._waits.apages(self._steps()):
             for item in page:
-                yield item
+                yield self._convert(item)
+
+
+def _itself(value: Any) -> Any:
+    return value

@@ -1,7 +1,6 @@
 """A chain that runs on the workers, called as if it were here."""
 
 import importlib.util
-import json
 from collections.abc import AsyncGenerator, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any, ClassVar, Self, Unpack, cast
@@ -9,7 +8,6 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self, Unpack, cast
 from pydantic import TypeAdapter
 
 from batchord.chains import Runnable, RunnableConfig, registered
-from batchord.chains.langchain.objects import load
 from batchord.ledger.errors import BatchPaused, IdempotencyConflict
 from batchord.ledger.models import Item, ItemStatus
 from batchord.producer.batch import Batch, not_succeeded
@@ -19,6 +17,7 @@ from batchord.producer.client import Client
 from batchord.producer.inputs import rows_or_values
 from batchord.producer.pickled import client_of, state_of
 from batchord.producer.submission import SubmitOptions
+from batchord.producer.typed_outputs import read_output
 
 if TYPE_CHECKING:
     # Type checkers see the base that is used where langchain-core is installed.
@@ -210,14 +209,7 @@ class RemoteRunnable(_Base):
         if item.status is not ItemStatus.SUCCEEDED:
             return None, not_succeeded(batch.id, item)
         try:
-            output = load(item.output, item.types or {})
-            adapter = self._type()
-            if adapter is None:
-                return output, None
-            if item.types:
-                return adapter.validate_python(output), None
-            # As JSON: a strict type takes a date from a text there, and not from Python's str.
-            return adapter.validate_json(json.dumps(output)), None
+            return read_output(self._type(), item), None
         except ValueError as error:
             return None, error
 

@@ -10,6 +10,7 @@ from typing import Any, Final, Literal, TypedDict
 from celery import Celery
 
 from batchord.chains.config import RunnableConfig
+from batchord.chains.specs.chain_spec import ChainSpec
 from batchord.ledger.broker.publisher import publish_shards
 from batchord.ledger.budget import Budget, checked
 from batchord.ledger.core.failpoints import crash_point
@@ -28,6 +29,7 @@ from batchord.producer.completion_window import Window, window_seconds
 from batchord.producer.configs import recorded, same_length
 from batchord.producer.inputs import (
     blocks,
+    check_fields,
     check_for,
     inputs_per_call,
     is_text,
@@ -71,7 +73,8 @@ class SubmitOptions(TypedDict, total=False):
 class Submission:
     """The arguments of one `Client.submit` call; see there."""
 
-    chain: str
+    #: A registered name, or a chain that travels as data.
+    chain: str | ChainSpec
     inputs: Iterable[Any]
     custom_ids: Iterable[str] | None = None
     metadata: Mapping[str, str] | None = None
@@ -89,12 +92,18 @@ class Submission:
     provider_retry: Literal["live"] | None = None
     config: RunnableConfig | Sequence[RunnableConfig] | None = None
 
+    @property
+    def name(self) -> str:
+        """The name that the batch records for its chain."""
+        return self.chain.name if isinstance(self.chain, ChainSpec) else self.chain
+
     def check(self) -> None:
         """Check all arguments but the inputs themselves; raise SubmitRefused."""
         chain: Any = self.chain
-        if not isinstance(chain, str):
+        if not isinstance(chain, str | ChainSpec):
             raise SubmitRefused(
-                f"chain: give the name that it is registered under, not a {type(chain).__name__}"
+                "chain: give the name that it is registered under, or a ChainSpec, not a "
+                f"{type(chain).__name__}"
             )
         if self.metadata is not None and not _is_metadata(self.metadata):
             pairs, key_length, value_length = METADATA_LIMITS
@@ -187,7 +196,7 @@ def submit(app: Celery, store: BatchStore, what: Submission) -> str:
     _check_webhook(what.webhook, store.settings)
     check = check_for(what.chain, reader)
     if what.mode == "provider" and (why := live_only(what.chain, reader)) is not None:
-        raise SubmitRefused(f'mode="provider": chain {what.chain!r} cannot be sent, as {why}')
+        raise SubmitRefused(f'mode="provider": chain {what.name!r} cannot be sent, as {why}')
     if what.cache and (why := uncached(what.chain, reader)) is not None:
         raise SubmitRefused(f"cache: {why}")
     if what.budget is not None and (why := unmetered(what.chain, reader)) is not None:
@@ -200,6 +209,7 @@ def submit(app: Celery, store: BatchStore, what: Submission) -> str:
     first = next(pages, None)
     if first is None:
         raise SubmitRefused("no inputs: a batch needs at least one")
+    check_fields(what.chain, first)
     notices = owed(callback=callback, webhook=what.webhook)
     recording = Recording(store, reader, new_batch_id(), _opening(store, what, notices, config))
     cut, window = _cut(what, reader, store.settings), window_seconds(what.completion_window)
@@ -262,7 +272,9 @@ def _cut(what: Submission, reader: BatchReader, settings: Settings) -> Cut:
 
 def _opening(store: BatchStore, what: Submission, notices: dict[str, str], config: str) -> Opening:
     """Build the fields with which the batch is opened."""
-    fields = {"chain": what.chain, "lane": str(store.quiet_lane())}
+    fields = {"chain": what.name, "lane": str(store.quiet_lane())}
+    if isinstance(what.chain, ChainSpec):
+        fields["spec"] = what.chain.as_json()
     if what.metadata:
         fields["metadata"] = encode(dict(what.metadata), max_bytes=65_536, setting="metadata")
     if config:
@@ -276,4 +288,4 @@ def _opening(store: BatchStore, what: Submission, notices: dict[str, str], confi
             fields["provider_retry"] = what.provider_retry
     if what.idempotency_key is not None:
         fields["idempotency_key"] = what.idempotency_key
-    return Opening(chain=what.chain, fields=fields, key=what.idempotency_key, notices=notices)
+    return Opening(chain=what.name, fields=fields, key=what.idempotency_key, notices=notices)

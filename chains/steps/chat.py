@@ -21,10 +21,10 @@ class Chat(LLMStep[Answer]):
     Messages are `{"role": ..., "content": ...}`, or LangChain's messages or prompt value.
 
     `output_type` is a pydantic model, or any type that pydantic can validate: `list[Model]`,
-    `Model | Other`, a dataclass. An answer that does not fit is shown to the model with what is
-    wrong, and asked for again, at most `reasks` times; a fence or a think block around its JSON is
-    taken off before. One that is cut off at a limit that was set here is asked for once more with
-    twice the limit.
+    `Model | Other`, a dataclass; or a JSON schema, a dict, for answers as JSON values. An answer
+    that does not fit is shown to the model with what is wrong, and asked for again, at most
+    `reasks` times; a fence or a think block around its JSON is taken off before. One that is cut
+    off at a limit that was set here is asked for once more with twice the limit.
 
     `structured_output` is how the provider is asked for an `output_type`: by `"json_schema"` (the
     default); by `"json_object"`, where it knows no schemas, or by `"prompt"` alone, where it knows
@@ -57,6 +57,23 @@ class Chat(LLMStep[Answer]):
         model: str | None = ...,
         *,
         output_type: None = ...,
+        system: str | None = ...,
+        temperature: float | None = ...,
+        max_tokens: int | None = ...,
+        timeout: float | None = ...,
+        retry: RetryPolicy | None = ...,
+        limit: RateLimit | None = ...,
+        name: str | None = ...,
+        **options: Any,
+    ) -> None: ...
+    @overload
+    def __init__(
+        self: "Chat[Any]",
+        model: str | None = ...,
+        *,
+        output_type: Mapping[str, Any],
+        structured_output: StructuredOutput | None = ...,
+        reasks: int = ...,
         system: str | None = ...,
         temperature: float | None = ...,
         max_tokens: int | None = ...,

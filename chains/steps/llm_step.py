@@ -32,6 +32,7 @@ from batchord.chains.runtime.item_context import report_usage
 from batchord.chains.runtime.retry import RetryPolicy
 from batchord.chains.steps.offline_call import OfflineCall
 from batchord.chains.steps.prompt import Message
+from batchord.chains.steps.schema_structure import SchemaStructure
 from batchord.chains.steps.structured_output import Structure
 from batchord.chains.usage import Usage
 
@@ -86,7 +87,7 @@ class LLMStep(Step[Any, Answer], OfflineCall, Generic[Answer]):
         super().__init__(name=name, retry=retry)
         self._model = model
         self._structure: Structure[Any] | None = (
-            None if output_type is None else Structure(output_type)
+            None if output_type is None else _structure_of(output_type)
         )
         self._reasks = reasks
         self._limit = limit
@@ -320,6 +321,12 @@ class LLMStep(Step[Any, Answer], OfflineCall, Generic[Answer]):
 
     def _is_message(self, value: Any) -> bool:
         return isinstance(value, dict) and isinstance(value.get("role"), str)
+
+
+def _structure_of(output_type: Any) -> Structure[Any]:
+    """Return what an answer is read as: a type, or what a JSON schema describes."""
+    known = isinstance(output_type, Mapping)
+    return SchemaStructure(output_type) if known else Structure(output_type)
 
 
 def given(**options: Any) -> dict[str, Any]:

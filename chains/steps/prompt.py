@@ -1,5 +1,6 @@
 """Text and chat messages with named fields."""
 
+import re
 from collections.abc import Mapping, Sequence
 from string import Formatter
 from typing import Any, Final
@@ -9,6 +10,9 @@ from batchord.chains.config import RunnableConfig
 from batchord.chains.errors import ChainError, InvalidInput
 
 Message = dict[str, Any]
+
+#: A field's name: words, as columns of a table are headed; never a way into a value.
+_FIELD: Final = re.compile(r"[^\W\d]\w*(?:[ -]+\w+)*")
 
 #: LangChain's names of roles that the API calls by another name.
 ROLES: Final = {"human": "user", "ai": "assistant"}
@@ -22,7 +26,10 @@ _DOCUMENTS: Final = {
 
 
 class Template:
-    """Text with `{field}`s; `{{` and `}}` are braces. ValueError for anything else in braces."""
+    """Text with `{field}`s; `{{` and `}}` are braces. ValueError for anything else in braces.
+
+    A field is a name, or words as a column may be headed: `{Ticket body}`.
+    """
 
     def __init__(self, text: str) -> None:
         self._parts: list[tuple[str, str | None]] = []
@@ -31,7 +38,7 @@ class Template:
         except ValueError as error:
             raise ValueError(f"bad template: {error}; write {{{{ and }}}} for braces") from None
         for literal, field, spec, conversion in parsed:
-            if field is not None and (not field.isidentifier() or spec or conversion):
+            if field is not None and (not _FIELD.fullmatch(field) or spec or conversion):
                 raise ValueError(
                     f"bad template: the field {{{field}{'!' + conversion if conversion else ''}"
                     f"{':' + spec if spec else ''}}} is not a plain name; write {{{{ and }}}} for "
@@ -80,6 +87,10 @@ class Prompt(Step[Any, Any]):
         self.fields = tuple(dict.fromkeys(f for _, t in self._messages for f in t.fields))
 
     async def _run(self, input: Any, config: RunnableConfig, **options: Any) -> Any:
+        return self.render(input)
+
+    def render(self, input: Any) -> Any:
+        """Return the text or the messages for this input."""
         values = self._values(input)
         rendered = [(role, template.render(values)) for role, template in self._messages]
         if self._is_text:

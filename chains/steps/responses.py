@@ -47,6 +47,23 @@ class Responses(LLMStep[Answer]):
     ) -> None: ...
     @overload
     def __init__(
+        self: "Responses[Any]",
+        model: str | None = ...,
+        *,
+        output_type: Mapping[str, Any],
+        structured_output: StructuredOutput | None = ...,
+        reasks: int = ...,
+        system: str | None = ...,
+        temperature: float | None = ...,
+        max_output_tokens: int | None = ...,
+        timeout: float | None = ...,
+        retry: RetryPolicy | None = ...,
+        limit: RateLimit | None = ...,
+        name: str | None = ...,
+        **options: Any,
+    ) -> None: ...
+    @overload
+    def __init__(
         self: "Responses[Model]",
         model: str | None = ...,
         *,

@@ -47,7 +47,12 @@ class Structure(Generic[T]):
     @property
     def name(self) -> str:
         """The name of the schema."""
-        return _NOT_IN_NAMES.sub("_", self._model.__name__)[:64]
+        return self.cleaned(self._model.__name__)
+
+    @staticmethod
+    def cleaned(name: str) -> str:
+        """Return the name as providers take it."""
+        return _NOT_IN_NAMES.sub("_", name)[:64]
 
     @cached_property
     def schema(self) -> dict[str, Any]:
@@ -99,7 +104,7 @@ class Structure(Generic[T]):
         raise problem
 
     def _read(self, text: str) -> T:
-        _refuse_infinite(text, self._model.__name__)
+        refuse_infinite(text, self._model.__name__)
         if not self._wrapped:
             return self._adapter.validate_json(text)
         try:
@@ -123,7 +128,11 @@ def _first_line(error: Exception) -> str:
 
 
 #: Keywords that strict providers refuse, and that a schema can do without.
-_DROPPED: Final = ("default", "discriminator", "uniqueItems", "examples")
+_DROPPED: Final = (
+    *("default", "discriminator", "uniqueItems", "examples", "$schema", "$id", "$comment"),
+)
+#: What may stand beside a reference, and only describes.
+_BESIDE_REF: Final = {"$ref", "title", "description", *_DROPPED}
 #: Formats of texts that they know.
 _FORMATS: Final = (
     *("date-time", "time", "date", "duration", "email", "hostname", "ipv4", "ipv6", "uuid"),
@@ -142,6 +151,12 @@ def strict(schema: Any) -> Any:
         return [strict(each) for each in schema]
     if not isinstance(schema, dict):
         return schema
+    if len(schema.get("allOf", ())) == 1:
+        # Older generators put a reference so beside its description.
+        schema = {**schema, **schema["allOf"][0]}
+        del schema["allOf"]
+    if "$ref" in schema and schema.keys() <= _BESIDE_REF:
+        return {"$ref": schema["$ref"]}
     made: dict[str, Any] = {}
     for key, value in schema.items():
         if key in _NAMED and isinstance(value, dict):
@@ -203,7 +218,7 @@ def bare(text: str) -> Iterator[str]:
         yield fences[0]
 
 
-def _refuse_infinite(text: str, title: str) -> None:
+def refuse_infinite(text: str, title: str) -> None:
     """Raise ValidationError for NaN and infinite numbers, which no output can hold."""
 
     def number(found: str) -> float:

@@ -115,6 +115,12 @@ class BatchReader:
                 raise UnknownBatch(batch_id)
             return BatchStatus(status)
 
+    def spec(self, batch_id: str) -> str | None:
+        """Return the chain that the batch has recorded as data, as JSON; None: it has none."""
+        with reading(batch_id), self._store.talking():
+            found: str | None = self._redis.hget(self._keys.batch(batch_id).meta, "spec")
+        return found
+
     def newest(self, *, limit: int, after: str | None) -> list[BatchRecord]:
         """Return up to `limit` sealed batches, newest first, those behind batch `after` if given.
 

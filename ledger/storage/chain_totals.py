@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from batchord.chains import Usage
+from batchord.chains.specs.chain_spec import family
 from batchord.ledger.errors import UnreadableBatch
 from batchord.ledger.models import BatchStatus, ItemStatus
 from batchord.ledger.storage.batch_store import BatchStore
@@ -44,6 +45,8 @@ class ChainTotals:
 def totals(store: BatchStore, live: Sequence[str]) -> dict[str, ChainTotals]:
     """Return the totals of each chain that workers have announced or that has had a batch.
 
+    Chains that travel as data are summed up by their kind.
+
     `live`: the batches that have not ended; one that has ended since is counted as well, and one
     that cannot be read is not.
     """
@@ -65,7 +68,7 @@ def totals(store: BatchStore, live: Sequence[str]) -> dict[str, ChainTotals]:
         with suppress(UnreadableBatch), reading(batch_id):
             chain, more = _more(meta, stats)
             if chain is not None:  # else it was deleted meanwhile
-                of_chain = sums.setdefault(chain, {})
+                of_chain = sums.setdefault(family(chain), {})
                 for what, n in more.items():
                     of_chain[what] = of_chain.get(what, 0) + n
     return {chain: _totals(sums[chain]) for chain in sorted(sums)}

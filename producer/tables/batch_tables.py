@@ -5,6 +5,7 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Any, cast
 
 from batchord.chains import registered
+from batchord.chains.specs.chain_spec import registered_spec
 from batchord.chains.tables.extra import library
 from batchord.ledger.models import BatchRecord, Item
 from batchord.ledger.storage.batch_reader import BatchReader
@@ -37,7 +38,7 @@ class BatchTables:
 
     if TYPE_CHECKING:
 
-        def results(self, *, raise_if_paused: bool = False) -> Stream[Item]: ...
+        def _recorded(self) -> Stream[Item]: ...
         def record(self) -> BatchRecord: ...
         async def await_(self, timeout: float | None = None) -> BatchRecord: ...
 
@@ -47,7 +48,7 @@ class BatchTables:
         Raises:
             BadTable: pyarrow is missing.
         """
-        return arrow_table(lambda: self.pairs(self.results()), self.output_fields())
+        return arrow_table(lambda: self.pairs(self._recorded()), self.output_fields())
 
     async def ato_arrow(self) -> "pyarrow.Table":
         """As `to_arrow`."""
@@ -95,7 +96,8 @@ class BatchTables:
     def output_fields(self) -> dict[str, Kind] | None:
         """Return the fields of the chain's outputs as its schema says; None: it does not."""
         name = self.record().chain
-        here = registered().get(name)
+        recorded = self._reader.spec(self.id)
+        here = registered().get(name) if recorded is None else registered_spec(name, recorded)
         if here is not None:
             return schema_fields(here.output_schema)
         announced = self._reader.chain(name)

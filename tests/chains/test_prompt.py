@@ -30,6 +30,11 @@ def test_a_single_field_takes_any_value() -> None:
     assert Prompt("no field").invoke("anything") == "no field"
 
 
+def test_a_field_may_be_named_as_a_column_is() -> None:
+    row = {"Ticket body": "down", "first-line": "hi", "Größe": 3}
+    assert Prompt("{Ticket body}|{first-line}|{Größe}").invoke(row) == "down|hi|3"
+
+
 def test_doubled_braces_are_braces() -> None:
     assert Prompt('{{"a": {value}}}').invoke({"value": 1}) == '{"a": 1}'
 
@@ -58,7 +63,11 @@ def test_documents_are_rendered_as_their_texts() -> None:
         '{"a": 1}',
         "{a",
         "a}",
-        "{a b}",
+        "{ a}",
+        "{a }",
+        "{1 a}",
+        "{a b.c}",
+        "{a, b}",
         "{a:{b}}",
     ],
 )

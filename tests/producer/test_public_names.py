@@ -14,13 +14,13 @@ from tests.support.harness import Deployment
 
 #: Added or removed on purpose only: each is a promise to the users of the next versions.
 NAMES = """
-Batch BatchAborted BatchEvent BatchPaused BatchRecord BatchStatus BatchordError Budget
-ChainError ChainNotFound Chat Client Document Embed Estimate Exported IdempotencyConflict
+Batch BatchAborted BatchEvent BatchPaused BatchRecord BatchStatus BatchordError Budget ChainError
+ChainNotFound ChainSpec Chat Client Document Embed Estimate Exported IdempotencyConflict
 InvalidInput Item ItemError ItemNotSucceeded ItemStatus Lambda LedgerRefused LedgerUnavailable
-LedgerUnreachable ListenedRun NoServer NotVectors OperatorNeeded Parallel PauseReason Progress
-ProgressEvent Prompt RateLimit RemoteRunnable Request RequestCounts Responses ResumeRefused
-Retriever RetryLater RetryPolicy RetryRefused Runnable Settings StatusEvent SubmitRefused
-UnknownBatch UnreadableBatch Usage ValueRejected register report_usage
+LedgerUnreachable ListenedRun NoServer NotVectors OperatorNeeded OutputMismatch Parallel
+PauseReason Progress ProgressEvent Prompt RateLimit RemoteRunnable Request RequestCounts
+Responses ResumeRefused Retriever RetryLater RetryPolicy RetryRefused Runnable Settings
+StatusEvent SubmitRefused UnknownBatch UnreadableBatch Usage ValueRejected register report_usage
 """.split()  # noqa: SIM905
 
 #: Methods that have no async form under the name `a...`, and why.

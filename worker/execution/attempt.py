@@ -10,8 +10,8 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any, Final, NamedTuple
 
-from batchord.chains import ChainNotFound, RegisteredChain, get_chain
-from batchord.chains.errors import OperatorNeeded, RetryLater
+from batchord.chains import ChainNotFound, RegisteredChain
+from batchord.chains.errors import BadSpec, OperatorNeeded, RetryLater
 from batchord.chains.explain import PutOff, as_chain_error, bounded_raw, explain
 from batchord.chains.langchain.objects import dump
 from batchord.chains.ratelimit.circuit_breaker import patience
@@ -23,11 +23,12 @@ from batchord.chains.runtime.shared_loop import ProcessTask
 from batchord.chains.usage import Usage
 from batchord.ledger.core.compression import split_head, with_head
 from batchord.ledger.core.json_values import encode
-from batchord.ledger.errors import ValueRejected
+from batchord.ledger.errors import LedgerUnavailable, ValueRejected
 from batchord.ledger.models import ItemError, ItemStatus
 from batchord.ledger.settings import Settings
 from batchord.ledger.storage.item_leases import Claim
 from batchord.worker.execution.cached_outputs import CachedOutputs, name_of
+from batchord.worker.execution.chain_source import ChainSource
 from batchord.worker.execution.fault_attribution import Faults
 from batchord.worker.execution.item_input import config_of, input_of
 
@@ -43,6 +44,9 @@ _SHORT: Final = 16_384
 
 #: What is run of an item; an attempt is mostly the whole chain.
 Runs = Callable[[RegisteredChain, Claim], Awaitable[Any]]
+
+#: Seconds until an item is tried again whose chain could not be read.
+_NO_LEDGER: Final = 1.0
 
 #: Under which key the attempts of the whole chain are counted.
 _CHAIN: Final = "chain"
@@ -101,6 +105,8 @@ class Tools(NamedTuple):
     threads: Executor
     #: What the items of each batch meet.
     faults: Faults
+    #: Where the chain of a batch is found.
+    chains: ChainSource
 
 
 async def whole_chain(chain: RegisteredChain, claim: Claim) -> Any:
@@ -121,10 +127,6 @@ async def attempt(
         return failed(_worker_lost(claim.attempt))
     if claim.first is not None:
         return _same(claim, claim.first)
-    try:
-        chain = get_chain(claim.chain)
-    except ChainNotFound as error:
-        return failed(ItemError(code="chain_not_found", message=str(error), attempts=claim.attempt))
     started = time.perf_counter()
 
     def busy() -> float:
@@ -135,7 +137,7 @@ async def attempt(
         task.run = run
     try:
         with run.running():
-            return await _attempt(chain, claim, tools, run, runs)
+            return await _attempt(claim, tools, run, runs)
     except BaseException as error:
         # SystemExit and the like too: one item's code must not end everybody's process.
         if isinstance(error, asyncio.CancelledError):
@@ -149,9 +151,24 @@ async def attempt(
         return failed(problem.error, run.usage, busy())
 
 
-async def _attempt(
-    chain: RegisteredChain, claim: Claim, tools: Tools, run: ItemContext, runs: Runs
-) -> AttemptResult:
+async def _chain(claim: Claim, tools: Tools) -> RegisteredChain | AttemptResult:
+    """Return the item's chain, or the result of an attempt that has none."""
+    batch_id = "" if claim.claim_request is None else claim.claim_request.batch_id
+    try:
+        return await tools.chains.aget(claim.chain, batch_id, tools.threads)
+    except (ChainNotFound, BadSpec) as error:
+        code = "bad_spec" if isinstance(error, BadSpec) else "chain_not_found"
+        return failed(ItemError(code=code, message=str(error), attempts=claim.attempt))
+    except LedgerUnavailable as error:
+        # The item has not failed of it: it is tried again when Redis answers.
+        found = _explained(error, claim.attempt).error
+        return failed(found)._replace(aside=True, put_off=_NO_LEDGER, counts=False)
+
+
+async def _attempt(claim: Claim, tools: Tools, run: ItemContext, runs: Runs) -> AttemptResult:
+    chain = await _chain(claim, tools)
+    if isinstance(chain, AttemptResult):
+        return chain
     started = time.perf_counter()
     name = name_of(chain, claim) if claim.cache else None
     if name is not None and (known := await tools.cached.get(name)) is not None:

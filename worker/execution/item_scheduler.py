@@ -22,6 +22,7 @@ from batchord.ledger.storage.item_leases import Claim, ClaimRequest, ItemLeases,
 from batchord.ledger.storage.output_cache import OutputCache
 from batchord.worker.execution.attempt import Tools, attempt
 from batchord.worker.execution.cached_outputs import CachedOutputs
+from batchord.worker.execution.chain_source import ChainSource
 from batchord.worker.execution.checkpointer import Checkpointer, checkpoint
 from batchord.worker.execution.deferral import Alarms, DeferredItem
 from batchord.worker.execution.fault_attribution import Faults
@@ -62,6 +63,7 @@ class ItemScheduler:
         leases: LeaseHeartbeat,
         settings: Settings,
         cache: OutputCache,
+        chains: ChainSource,
         *,
         slots: int,
         on_room: Callable[[str], object],
@@ -98,7 +100,7 @@ class ItemScheduler:
         self._publisher = ThreadPoolExecutor(1, thread_name_prefix="publish")
         self._alarms = Alarms(lambda batch_id: self._publisher.submit(on_due, batch_id))
         threads = ThreadPoolExecutor(2, thread_name_prefix="encode")
-        self._tools = Tools(settings, CachedOutputs(cache, threads), threads, Faults())
+        self._tools = Tools(settings, CachedOutputs(cache, threads), threads, Faults(), chains)
 
     def slots_wanted(self) -> float:
         """Return how many slots' worth of items this process should have in hand.

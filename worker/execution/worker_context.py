@@ -26,6 +26,7 @@ from batchord.ledger.storage.keys import PAGE_SIZE
 from batchord.ledger.storage.loop_lags import LoopLags
 from batchord.ledger.storage.output_cache import OutputCache
 from batchord.ledger.storage.rate_limiter import LedgerLimiter
+from batchord.worker.execution.chain_source import ChainSource
 from batchord.worker.execution.item_scheduler import ItemScheduler
 from batchord.worker.execution.lease_heartbeat import LeaseHeartbeat
 from batchord.worker.execution.task_report import TaskReport
@@ -59,6 +60,7 @@ class WorkerContext:
             self._item_leases, lease=settings.lease, on_stop=self._stop, on_beat=self._tell_lag
         )
         self._loops = LoopLags(self.store)
+        self.chains = ChainSource(self.store)
         #: Made with the scheduler, in the process that runs items.
         self.watchdog: Watchdog | None = None
         #: Set when this process has committed a batch: its outbox entries are due.
@@ -176,6 +178,7 @@ class WorkerContext:
                     self.leases,
                     self.settings,
                     OutputCache(self.store),
+                    self.chains,
                     slots=self.slots,
                     on_room=self._publish,
                     on_due=self._publish_due,

@@ -1,7 +1,7 @@
 """Series about batches on Flower's `/metrics`, summed up by chain.
 
 Gauges are of live batches, counters of all batches. A chain has some dozens of series. No batch is
-a label, and only registered chains are.
+a label, and only registered chains are; chains that travel as data are counted as their kind.
 """
 
 import logging
@@ -15,6 +15,7 @@ from flower.views.monitor import Metrics as FlowersMetrics
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from batchord.chains.errors import BatchordError
+from batchord.chains.specs.chain_spec import family
 from batchord.ledger.errors import UnreadableBatch
 from batchord.ledger.models import BatchRecord, Repair
 from batchord.ledger.storage.batch_stats import Progress
@@ -177,15 +178,14 @@ class BatchMetrics:
         gauges: dict[str, dict[tuple[str, ...], float]] = defaultdict(lambda: defaultdict(float))
         for record, progress in self._look:
             for name, labels, value in _values(record, progress):
-                so_far = gauges[name][record.chain, *labels]
-                gauges[name][record.chain, *labels] = (
-                    max(so_far, value) if name in _LARGEST else so_far + value
-                )
+                key = (family(record.chain), *labels)
+                so_far = gauges[name][key]
+                gauges[name][key] = max(so_far, value) if name in _LARGEST else so_far + value
         for name, (says, labels) in _GAUGES.items():
-            family = GaugeMetricFamily(f"batchord_{name}", says, labels=["chain", *labels])
+            gauge = GaugeMetricFamily(f"batchord_{name}", says, labels=["chain", *labels])
             for key, value in gauges[name].items():
-                family.add_metric(key, value)
-            yield family
+                gauge.add_metric(key, value)
+            yield gauge
         for name, says, labels, values in _COUNTERS:
             counter = CounterMetricFamily(f"batchord_{name}", says, labels=["chain", *labels])
             for chain, sums in self._totals.items():

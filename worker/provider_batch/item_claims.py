@@ -59,7 +59,7 @@ class ItemClaims:
         self._batch_id = batch_id
         self._encoders = ThreadPoolExecutor(_ENCODERS, thread_name_prefix="encode")
         cached = CachedOutputs(OutputCache(runtime.store), self._encoders)
-        self._tools = Tools(runtime.settings, cached, self._encoders, Faults())
+        self._tools = Tools(runtime.settings, cached, self._encoders, Faults(), runtime.chains)
         self._held: dict[tuple[int, str], ClaimRequest] = {}
 
     def close(self) -> None:

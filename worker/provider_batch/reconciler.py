@@ -8,8 +8,7 @@ from typing import Final
 
 from celery import Celery
 
-from batchord.chains import get_chain
-from batchord.chains.errors import ChainError, ChainNotFound, RetryLater
+from batchord.chains.errors import BadSpec, ChainError, ChainNotFound, RetryLater
 from batchord.chains.explain import explain
 from batchord.chains.provider_batch.api import ENDED, BatchAPI, ProviderBatch
 from batchord.chains.steps.offline_call import NotOffline, Offline, offline
@@ -59,7 +58,9 @@ class Reconciler:
     @cached_property
     def _plan(self) -> Offline:
         try:
-            return offline(get_chain(self._record.chain).chain)
+            return offline(self._runtime.chains.get(self._record.chain, self._id).chain)
+        except BadSpec as error:
+            raise ChainError(str(error), code="bad_spec") from None
         except ChainNotFound as error:
             raise ChainError(str(error), code="chain_not_found") from None
         except NotOffline as error:

@@ -7,7 +7,8 @@
 -- that it completes, to what its chain is known to use; that is halved now and then, so that numbers
 -- stay small and the past fades. What is owed to others at this end is noted in the same step, with the
 -- batch as it is now; retries that ran nothing again make no new end. The named numbers go into the
--- chain's totals: what they have grown by since the batch's last end.
+-- chain's totals: what they have grown by since the batch's last end. Chains that travel as data (KIND@DIGEST)
+-- are counted by their kind, and what they use is noted of the first thousand: any number of them may be made.
 local meta = redis.call('HMGET', KEYS[5], 'status', 'total', 'chain', 'summed')
 if meta[1] ~= 'finalizing' and meta[1] ~= 'cancelling' then
   if meta[1] == 'in_progress' or meta[1] == 'paused' or meta[1] == 'validating' then
@@ -19,6 +20,7 @@ end
 if unfinished(KEYS[5]) > 0 then
   return 0
 end
+local family = string.match(meta[3], '^[^@]*')
 local done, status, now = tonumber(meta[2]), final_status(KEYS[5]), ending_now()
 redis.call('HSET', KEYS[5], 'status', status, 'ended_at', now)
 if status == 'completed' then
@@ -34,7 +36,7 @@ if redis.call('HSETNX', KEYS[5], 'noticed', 1) == 1 then
   if redis.call('HEXISTS', KEYS[7], 'on_complete') == 1 then
     redis.call('ZADD', KEYS[3], now, ARGV[1] .. ' on_complete')
   end
-  redis.call('HINCRBY', KEYS[4], 'batches.' .. status .. ' ' .. meta[3], 1)
+  redis.call('HINCRBY', KEYS[4], 'batches.' .. status .. ' ' .. family, 1)
 end
 local known, summed = {}, {}
 for name, n in string.gmatch(meta[4] or '', '(%S+) (%d+)') do
@@ -44,7 +46,7 @@ for i = 5, #ARGV do
   local name = ARGV[i]
   local n = tonumber(redis.call('HGET', KEYS[i - 4 <= tonumber(ARGV[4]) and 5 or 8], name) or 0)
   if n ~= (known[name] or 0) then
-    redis.call('HINCRBY', KEYS[4], name .. ' ' .. meta[3], string.format('%.0f', n - (known[name] or 0)))
+    redis.call('HINCRBY', KEYS[4], name .. ' ' .. family, string.format('%.0f', n - (known[name] or 0)))
   end
   table.insert(summed, string.format('%s %.0f', name, n))
 end
@@ -54,7 +56,8 @@ for i = 5, #KEYS do
 end
 
 local use = redis.call('HMGET', KEYS[5], 'usage.input_tokens', 'usage.output_tokens', 'usage.cost_nanos', 'usage.unpriced_requests', 'chain', 'use_noted')
-if status == 'completed' and (use[1] or use[2]) and not use[6] then
+local noted = family == meta[3] or redis.call('HEXISTS', KEYS[2], meta[3]) == 1 or redis.call('HLEN', KEYS[2]) < 1000
+if status == 'completed' and (use[1] or use[2]) and not use[6] and noted then
   redis.call('HSET', KEYS[5], 'use_noted', 1)
   local priced = use[3] and tonumber(use[4] or 0) == 0
   local new, sums = {1, done, use[1] or 0, use[2] or 0, priced and done or 0, priced and use[3] or 0}, {}
