@@ -115,6 +115,12 @@ class BatchReader:
                 raise UnknownBatch(batch_id)
             return BatchStatus(status)
 
+    def inputs_digest(self, batch_id: str) -> str | None:
+        """Return the digest of the inputs that was kept at the seal; None: none was."""
+        with self._store.talking():
+            found = self._redis.hget(self._keys.batch(batch_id).meta, "inputs_digest")
+        return None if found is None else str(found)
+
     def newest(self, *, limit: int, after: str | None) -> list[BatchRecord]:
         """Return up to `limit` sealed batches, newest first, those behind batch `after` if given.
 

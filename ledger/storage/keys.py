@@ -5,7 +5,8 @@ keys of a batch are in one slot), `P` a page: the items from `P * PAGE_SIZE` on.
 
 Of one batch:
     NS:{ID}:meta        hash    status, chain, total, counts, timestamps, how far it is published,
-                                and through which `lane`
+                                and through which `lane`; with an idempotency key, the
+                                `inputs_digest` of its inputs
     NS:{ID}:in:P        hash    index -> input, JSON text as `core.compression` has it
     NS:{ID}:id:P        hash    index -> custom_id, where the caller gave them
     NS:{ID}:out:P       hash    index -> outcome, likewise; written once
