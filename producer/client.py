@@ -91,7 +91,8 @@ class Client:
         held whole, and may be slow: a heartbeat tells that this process is alive. `custom_ids`:
         one unique name for each input. `metadata`: up to 16 pairs of strings.
         `idempotency_key`: the same key gives the same batch, from any number of producers, for as
-        long as the batch is readable; with other inputs it is refused. `max_concurrency`: items in flight at a time.
+        long as the batch is readable; with other inputs it is refused.
+        `max_concurrency`: items in flight at a time.
 
         `items_per_task`: items that a Celery task carries, 1 to 1,000. "auto" is one item. If the
         first items take less than 5 ms, it is as many as take about 20 ms together; if they share a

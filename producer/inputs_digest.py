@@ -6,6 +6,9 @@ from collections.abc import Iterable, Iterator
 from itertools import repeat
 
 from batchord.ledger.core.compression import split_head
+from batchord.ledger.errors import IdempotencyConflict
+from batchord.ledger.models import BatchRecord
+from batchord.ledger.storage.batch_reader import BatchReader
 from batchord.producer.inputs import Block
 
 
@@ -30,6 +33,24 @@ class InputsDigest:
     def text(self) -> str:
         """Return the digest of what was added so far, in hexadecimal digits."""
         return self._hash.hexdigest()
+
+    def check_same(self, record: BatchRecord, rest: Iterator[Block], reader: BatchReader) -> None:
+        """Read the rest of the inputs, and compare all of them with those of a recorded batch.
+
+        Raises:
+            IdempotencyConflict: they are others, more or fewer.
+        """
+        total = record.request_counts.total
+        # A longer file is found out as soon as it is longer.
+        while self.count <= total and next(rest, None) is not None:
+            pass
+        kept = reader.inputs_digest(record.id)  # None: a version without digests sealed the batch
+        if self.count != total or kept not in (None, self.text()):
+            raise IdempotencyConflict(
+                f"idempotency key {record.idempotency_key!r} names batch {record.id}, whose "
+                f"{total:,} inputs are others: choose another key for these, or submit the same "
+                "inputs"
+            )
 
     def _add(self, block: Block) -> None:
         # Item by item: how inputs are cut into blocks must not count.

@@ -10,7 +10,7 @@ from pydantic import TypeAdapter
 
 from batchord.chains import Runnable, RunnableConfig, registered
 from batchord.chains.langchain.objects import load
-from batchord.ledger.errors import BatchPaused, IdempotencyConflict
+from batchord.ledger.errors import BatchPaused
 from batchord.ledger.models import Item, ItemStatus
 from batchord.producer.batch import Batch, not_succeeded
 from batchord.producer.call_batcher import CallBatcher
@@ -192,16 +192,7 @@ class RemoteRunnable(_Base):
         chosen: dict[str, Any] = {**self._options, **options, "config": runs.config}
         if runs.max_concurrency is not None:
             chosen["max_concurrency"] = runs.max_concurrency
-        batch = await self._client.asubmit(self.chain, runs.inputs, **chosen)
-        key = chosen.get("idempotency_key")
-        if key is not None:
-            total = (await batch.arecord()).request_counts.total
-            if total != len(runs.inputs):
-                raise IdempotencyConflict(
-                    f"idempotency key {key!r} names batch {batch.id} of {total} inputs, not "
-                    f"{len(runs.inputs)}: choose another key for each call"
-                )
-        return batch
+        return await self._client.asubmit(self.chain, runs.inputs, **chosen)
 
     def _read(self, batch: Batch, item: Item) -> tuple[Any, Exception | None]:
         """Return the item's output, or the exception that stands for it."""

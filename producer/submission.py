@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain as chained
 from typing import Any, Final, Literal, TypedDict
@@ -16,10 +16,9 @@ from batchord.ledger.core.failpoints import crash_point
 from batchord.ledger.core.json_values import encode
 from batchord.ledger.core.message_ids import new_batch_id
 from batchord.ledger.core.sharding import FIRST_WINDOW, Cut
-from batchord.ledger.errors import IdempotencyConflict, SubmitRefused
+from batchord.ledger.errors import SubmitRefused
 from batchord.ledger.lifecycle.completion_callback import checked as checked_callback
 from batchord.ledger.lifecycle.webhook_policy import BadWebhook, checked_url
-from batchord.ledger.models import BatchRecord
 from batchord.ledger.settings import Settings
 from batchord.ledger.storage.batch_reader import BatchReader
 from batchord.ledger.storage.batch_store import BatchStore
@@ -28,7 +27,6 @@ from batchord.ledger.storage.outbox import owed
 from batchord.producer.completion_window import Window, window_seconds
 from batchord.producer.configs import recorded, same_length
 from batchord.producer.inputs import (
-    Block,
     blocks,
     check_for,
     inputs_per_call,
@@ -214,34 +212,13 @@ def submit(app: Celery, store: BatchStore, what: Submission) -> str:
             _accept(app, recording, cut, window, digest)
     except SubmittedBefore as before:
         recording.take_back(before)
-        _check_same(before.record, pages, digest, reader)
+        if digest is not None:
+            digest.check_same(before.record, pages, reader)
         return before.record.id
     except BaseException as error:
         if recording.take_back(error):
             raise
     return recording.batch_id
-
-
-def _check_same(
-    record: BatchRecord, pages: Iterator[Block], digest: InputsDigest | None, reader: BatchReader
-) -> None:
-    """Read the rest of the inputs; raise if they are not those of the batch that the key names.
-
-    Raises:
-        IdempotencyConflict: they are others, more or fewer.
-    """
-    kept = reader.inputs_digest(record.id)
-    if kept is None or digest is None:
-        return
-    total = record.request_counts.total
-    # A larger file is found out as soon as it is longer.
-    while digest.count <= total and next(pages, None) is not None:
-        pass
-    if digest.count != total or digest.text() != kept:
-        raise IdempotencyConflict(
-            f"idempotency key {record.idempotency_key!r} names batch {record.id}, whose {total:,} "
-            "inputs are others: choose another key for these, or submit the same inputs"
-        )
 
 
 def _accept(
