@@ -22,6 +22,7 @@ from batchord.ledger.lifecycle.webhook_policy import BadWebhook, checked_url
 from batchord.ledger.settings import Settings
 from batchord.ledger.storage.batch_reader import BatchReader
 from batchord.ledger.storage.batch_store import BatchStore
+from batchord.ledger.storage.fleet import Fleet
 from batchord.ledger.storage.keys import PAGE_SIZE
 from batchord.ledger.storage.outbox import owed
 from batchord.producer.completion_window import Window, window_seconds
@@ -65,6 +66,7 @@ class SubmitOptions(TypedDict, total=False):
     webhook: str | None
     mode: Literal["live", "provider"]
     provider_retry: Literal["live"] | None
+    allow_unserved: bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,6 +90,7 @@ class Submission:
     mode: Literal["live", "provider"] = "live"
     provider_retry: Literal["live"] | None = None
     config: RunnableConfig | Sequence[RunnableConfig] | None = None
+    allow_unserved: bool = False
 
     def check(self) -> None:
         """Check all arguments but the inputs themselves; raise SubmitRefused."""
@@ -115,7 +118,7 @@ class Submission:
         priority: Any = self.priority
         if type(priority) is not int or not 0 <= priority <= 9:
             raise SubmitRefused("priority: an int from 0, which is served first, to 9")
-        for name in ("dedupe", "cache"):
+        for name in ("dedupe", "cache", "allow_unserved"):
             if type(getattr(self, name)) is not bool:
                 raise SubmitRefused(f"{name}: True or False")
         window_seconds(self.completion_window)
@@ -150,6 +153,12 @@ def _is_metadata(value: Any) -> bool:
     )
 
 
+def _callback(what: Submission, reader: BatchReader, settings: Settings) -> str | None:
+    if what.on_complete is None:
+        return None
+    return checked_callback(what.on_complete, reader, settings)
+
+
 def _check_webhook(webhook: Any, settings: Settings) -> None:
     if webhook is None:
         return
@@ -179,9 +188,7 @@ def submit(app: Celery, store: BatchStore, what: Submission) -> str:
     """
     what.check()
     reader = BatchReader(store)
-    callback = None
-    if what.on_complete is not None:
-        callback = checked_callback(what.on_complete, reader, store.settings)
+    callback = _callback(what, reader, store.settings)
     _check_webhook(what.webhook, store.settings)
     check = check_for(what.chain, reader)
     if what.mode == "provider" and (why := live_only(what.chain, reader)) is not None:
@@ -190,6 +197,7 @@ def submit(app: Celery, store: BatchStore, what: Submission) -> str:
         raise SubmitRefused(f"cache: {why}")
     if what.budget is not None and (why := unmetered(what.chain, reader)) is not None:
         raise SubmitRefused(f"budget: {why}")
+    _check_served(what, reader.fleet())
     config, configs = recorded(what.config)
     inputs = what.inputs if configs is None else same_length(what.inputs, configs)
     pages = blocks(inputs, what.custom_ids, check, store.settings, configs)
@@ -219,6 +227,15 @@ def submit(app: Celery, store: BatchStore, what: Submission) -> str:
         if recording.take_back(error):
             raise
     return recording.batch_id
+
+
+def _check_served(what: Submission, fleet: Fleet) -> None:
+    """Refuse a chain that no live worker has; log what else will keep the batch from running."""
+    trouble = fleet.trouble(what.chain)
+    if fleet.workers and not fleet.serving(what.chain) and not what.allow_unserved:
+        raise SubmitRefused(f"{trouble}; ahead of a roll-out, submit with allow_unserved=True")
+    if trouble:
+        logger.warning("the batch waits: %s", trouble)
 
 
 def _accept(

@@ -25,6 +25,7 @@ from batchord.ledger.lifecycle import webhook_policy
 from batchord.ledger.settings import Settings
 from batchord.worker.control import answer_pings, with_answers
 from batchord.worker.execution.worker_context import HAND_BACK, WorkerContext
+from batchord.worker.maintenance.announcer import Announcer
 from batchord.worker.maintenance.sweep import Sweep
 from batchord.worker.notifications.dispatcher import Dispatcher
 from batchord.worker.tasks import register_tasks
@@ -161,6 +162,7 @@ def _service(runtime: WorkerContext) -> type[bootsteps.StartStopStep]:
 
         def __init__(self, parent: Any, **kwargs: Any) -> None:
             super().__init__(parent, **kwargs)
+            self._announcer = Announcer(parent.app, runtime)
             self._sweep = Sweep(parent.app, runtime)
             self._notices = Dispatcher(parent.app, runtime)
 
@@ -174,10 +176,12 @@ def _service(runtime: WorkerContext) -> type[bootsteps.StartStopStep]:
             if not default_loop().started:
                 # As many sync steps at once as there are items at once.
                 configure(threads=parent.concurrency)
+            self._announcer.start()
             self._sweep.start()
             self._notices.start()
 
         def stop(self, parent: Any) -> None:
+            self._announcer.stop()
             self._sweep.stop()
             self._notices.stop()
             runtime.leases.stop()

@@ -1,5 +1,6 @@
 """Commands about batches that run elsewhere: submit, look, read."""
 
+import json
 import sys
 from collections import Counter
 from pathlib import Path
@@ -24,6 +25,7 @@ from batchord.commands.options import (
 from batchord.io import json_lines, openai_lines
 from batchord.io.paths import writable
 from batchord.ledger.models import Item, ItemStatus, announcements
+from batchord.ledger.storage.fleet import Fleet
 from batchord.local.services import has_server
 from batchord.output import cost_format, render, status_view
 from batchord.output.result_writer import Format, Target, format_of, format_options
@@ -107,11 +109,11 @@ def status(batch_id: str, as_json: bool) -> None:
     --json, `progress` has the rate, the ETA and the failures by code.
     """
     batch = Client().retrieve(batch_id)
-    record, progress = batch.record(), batch.progress()
+    record, progress, waiting = batch.record(), batch.progress(), batch.why_waiting()
     if as_json:
-        click.echo(status_view.as_json(record, progress))
+        click.echo(status_view.as_json(record, progress, waiting))
     else:
-        render.console().print(status_view.table(record, progress))
+        render.console().print(status_view.table(record, progress, waiting), soft_wrap=True)
     sys.exit(exit_code(record) if record.status.ended else 0)
 
 
@@ -244,15 +246,20 @@ def list_(limit: int, after: str | None, as_json: bool) -> None:
 @chains_option
 @json_option
 def chains_(chains: str | None, as_json: bool) -> None:
-    """List the chains that workers have announced, and those of --chains."""
+    """List the chains that live workers have, and those of --chains."""
     settings = settings_with(chains)
     here = {each.name: each for each in announcements()}
+    fleet = Fleet({})
     if not here or has_server(settings):
-        here = Client(settings=settings).chains() | here
-    known = [here[name] for name in sorted(here)]
+        client = Client(settings=settings)
+        fleet = client.fleet()
+        here = client.chains() | here
+        if trouble := fleet.trouble():
+            click.echo(trouble, err=True)
+    known = [(here[name], len(fleet.serving(name))) for name in sorted(here)]
     if as_json:
-        for each in known:
-            click.echo(each.model_dump_json())
+        for each, workers in known:
+            click.echo(json.dumps({**each.model_dump(mode="json"), "workers": workers}))
     else:
         render.console().print(render.chains_table(known))
 

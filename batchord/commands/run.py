@@ -1,6 +1,7 @@
 """The command that runs a chain over a file on this machine: `run`."""
 
 import sys
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import IO
@@ -109,6 +110,7 @@ def run(
         processes=processes,
         concurrency=concurrency,
         local_model=local_model,
+        say=partial(out.print, soft_wrap=True),
     )
     with out.status("Starting what is not there ...") as status, there as ready:
         client = Client(settings=ready)

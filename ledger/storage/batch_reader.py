@@ -23,6 +23,7 @@ from batchord.ledger.models import (
 from batchord.ledger.storage.batch_search import BatchSearch
 from batchord.ledger.storage.batch_stats import Progress
 from batchord.ledger.storage.batch_store import BatchStore
+from batchord.ledger.storage.fleet import Fleet, FleetStore
 from batchord.ledger.storage.keys import PAGE_SIZE, page_of
 from batchord.ledger.storage.mappers import item_of, reading, record_of
 
@@ -319,6 +320,10 @@ class BatchReader:
         with self._store.talking():
             found = self._redis.hgetall(self._keys.chains)
         return {name: ChainRecord.model_validate_json(found[name]) for name in sorted(found)}
+
+    def fleet(self) -> Fleet:
+        """Return the workers that are alive."""
+        return FleetStore(self._store).read()
 
     def has_task(self, name: str) -> bool:
         """Whether a worker has announced a user's Celery task of this name."""
