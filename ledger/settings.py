@@ -2,6 +2,8 @@
 
 import json
 import math
+from collections.abc import Mapping
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -209,3 +211,15 @@ class Settings(BaseSettings):
             raise NoServer(
                 "no Redis: set BATCHORD_REDIS_URL, or start one here with `batchord up`"
             ) from None
+
+
+def misspelt(environment: Mapping[str, str]) -> list[str]:
+    """Return a line for each variable whose name is nearly a setting's: it has no effect."""
+    known = [f"BATCHORD_{name.upper()}" for name in Settings.model_fields]
+    names = [each for each in environment if each.startswith("BATCHORD_") and each not in known]
+    near = {name: get_close_matches(name, known, n=1, cutoff=0.85) for name in names}
+    return [
+        f"{name} is not a setting and has no effect: {found[0]}?"
+        for name, found in near.items()
+        if found
+    ]

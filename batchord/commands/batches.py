@@ -43,6 +43,9 @@ batch_argument = click.argument("batch_id", metavar="ID")
 @chains_option
 @click.option("--metadata", multiple=True, metavar="KEY=VALUE", help="Up to 16 pairs.")
 @click.option("--idempotency-key", help="The same key gives the same batch.")
+@click.option(
+    "--allow-unserved", is_flag=True, help="Submit although no live worker has the chain yet."
+)
 @attempts_options
 @submit_options
 @json_option
@@ -53,6 +56,7 @@ def submit(
     chains: str | None,
     metadata: tuple[str, ...],
     idempotency_key: str | None,
+    allow_unserved: bool,
     attempts: Attempts,
     how: How,
     as_json: bool,
@@ -72,6 +76,7 @@ def submit(
         custom_ids=lines.custom_ids,
         metadata=pairs or None,
         idempotency_key=idempotency_key,
+        allow_unserved=allow_unserved,
         **how,
     )
     click.echo(batch.record().model_dump_json() if as_json else batch.id)

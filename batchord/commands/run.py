@@ -25,7 +25,7 @@ from batchord.commands.options import (
     submit_options,
     worker_options,
 )
-from batchord.io.paths import writable
+from batchord.io.paths import refuse_overwriting, writable
 from batchord.ledger.lifecycle import webhook_policy
 from batchord.ledger.models import BatchRecord, ItemStatus
 from batchord.local.services import has_server, machine
@@ -92,6 +92,7 @@ def run(
     format_ = format_of(format_, path, "openai" if chain is None else "jsonl")
     if chain is None and format_ == "npy":
         raise click.UsageError("npy is for a CHAIN whose outputs are vectors: answers are JSON")
+    refuse_overwriting(source, path, errors_path)
     target = Target(path, format_, errors_path)
     settings = settings_with(chains)
     chain, lines = chain_and_inputs(
