@@ -17,7 +17,8 @@ from pydantic import ValidationError
 
 from batchord.chains.errors import BatchordError
 from batchord.commands import batches, control, flower, maintenance, one_machine, run
-from batchord.ledger.settings import misspelt
+from batchord.ledger.core.json_logs import log_json_to_stderr
+from batchord.ledger.settings import Settings, misspelt
 
 
 class _Refusal(click.ClickException):
@@ -93,7 +94,10 @@ def program() -> None:
       batchord run triage --chains triage -i tickets.jsonl -o results.jsonl
     `batchord COMMAND --help` tells more.
     """
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    if Settings().log_format == "json":
+        log_json_to_stderr(logging.WARNING)
+    else:
+        logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     for line in misspelt(os.environ):
         click.echo(line, err=True)
 

@@ -107,6 +107,10 @@ class Settings(BaseSettings):
     """Whether workers report each task from their start on. Flower tells them to when it runs, and
     when it sees a new one; where nobody listens, reports are a fifth of a worker's time."""
 
+    log_format: Literal["text", "json"] = "text"
+    """How workers, their supervisor, Flower and the command line log: lines of text, or a JSON
+    object a line, with the batch that it is about."""
+
     webhook_url: SecretStr | None = None
     """Where workers tell of each batch's end, unless it was submitted with a webhook of its own. An
     https URL whose host is in `webhook_hosts`. Secret, as there may be a token in it."""

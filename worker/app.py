@@ -23,6 +23,7 @@ from batchord.ledger.broker.celery_app import create_app
 from batchord.ledger.broker.celery_rules import RULES, broken
 from batchord.ledger.lifecycle import webhook_policy
 from batchord.ledger.settings import Settings
+from batchord.worker import logs
 from batchord.worker.control import answer_pings, with_answers
 from batchord.worker.execution.worker_context import HAND_BACK, WorkerContext
 from batchord.worker.maintenance.announcer import Announcer
@@ -39,6 +40,7 @@ SWITCH_INTERVAL = 0.001
 
 def create_worker_app(settings: Settings) -> Celery:
     """Return an app with the tasks; a worker on it also announces its chains and sweeps."""
+    logs.set_up(settings)
     app = create_app(settings, include=settings.chains, set_as_current=True)
     register_requests()
     # Here, so that a pool's children have them too.
@@ -86,6 +88,11 @@ class Worker(CeleryWorker):
             "worker_queues": served - {*(options.get("exclude_queues") or ())},
             "worker_autoscale": options.get("autoscale") if pool == "threads" else None,
         }
+
+    def emit_banner(self) -> None:
+        """Print Celery's banner, unless the log is to be JSON."""
+        if self.runtime.settings.log_format == "text":
+            super().emit_banner()
 
     def wait_for_soft_shutdown(self) -> None:
         """Return when no item runs any more, or after the grace; Celery always sleeps all of it."""

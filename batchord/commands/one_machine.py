@@ -98,7 +98,7 @@ def worker(chains: str | None, processes: int, concurrency: int, loglevel: str) 
     url = settings.url()  # raises before anything is started
     pricing.load(settings.prices)
     webhook_policy.check(settings)
-    logging.getLogger("worker").setLevel(loglevel)
+    logging.getLogger("batchord.worker").setLevel(loglevel.upper())
     with _until_told() as stopped:
         supervisor = Supervisor(
             processes=processes,

@@ -4,6 +4,7 @@ import asyncio
 import json
 import logging
 import time
+from dataclasses import dataclass
 
 import pytest
 
@@ -17,9 +18,17 @@ from tests.support.harness import Deployment, wait_until
 pytestmark = pytest.mark.timeout(120)
 
 
-def said(text: str, *, seconds_ago: float = 0.0, worker: str = "far:1") -> dict[str, str]:
-    """An entry of a worker's, as it stands in Redis."""
-    return {worker: f"{int(1000 * (time.time() - seconds_ago))} {text}"}
+@dataclass(frozen=True)
+class Said:
+    """What a worker has said, so many seconds ago."""
+
+    text: str
+    seconds_ago: float = 0.0
+    worker: str = "far:1"
+
+    def entry(self) -> dict[str, str]:
+        """Return it as it stands in Redis."""
+        return {self.worker: f"{int(1000 * (time.time() - self.seconds_ago))} {self.text}"}
 
 
 def serves(**chains: list[str]) -> str:
@@ -30,31 +39,31 @@ def serves(**chains: list[str]) -> str:
 
 
 #: What the workers say, and what keeps a batch of "echo" from running; "" if nothing does.
-FLEETS = {
+FLEETS: dict[str, tuple[list[Said], str]] = {
     "none": ([], "no worker is alive: start one with `batchord worker"),
-    "silent for too long": ([said(serves(echo=[]), seconds_ago=KEPT + 2)], "no worker is alive"),
-    "alive": ([said(serves(echo=[]), seconds_ago=KEPT - 10)], ""),
+    "silent for too long": ([Said(serves(echo=[]), seconds_ago=KEPT + 2)], "no worker is alive"),
+    "alive": ([Said(serves(echo=[]), seconds_ago=KEPT - 10)], ""),
     "without the chain": (
-        [said(serves(triage=[], double=[]))],
+        [Said(serves(triage=[], double=[]))],
         "no live worker has chain 'echo' (they have: double, triage)",
     ),
     "one of two has it": (
-        [said(serves(other=[])), said(serves(echo=[]), worker="far:2")],
+        [Said(serves(other=[])), Said(serves(echo=[]), worker="far:2")],
         "",
     ),
     "without a model": (
-        [said(serves(echo=["OPENAI_MODEL"]))],
+        [Said(serves(echo=["OPENAI_MODEL"]))],
         "chain 'echo' cannot run: no model is named: set OPENAI_MODEL",
     ),
     "without a key": (
-        [said(serves(echo=["OPENAI_API_KEY"]))],
+        [Said(serves(echo=["OPENAI_API_KEY"]))],
         "there is no API key: set OPENAI_API_KEY",
     ),
     "one of two has the key": (
-        [said(serves(echo=["OPENAI_API_KEY"])), said(serves(echo=[]), worker="far:2")],
+        [Said(serves(echo=["OPENAI_API_KEY"])), Said(serves(echo=[]), worker="far:2")],
         "",
     ),
-    "of a newer version": ([said('{"chains": 7}')], "no live worker has chain 'echo'"),
+    "of a newer version": ([Said('{"chains": 7}')], "no live worker has chain 'echo'"),
 }
 
 
@@ -65,7 +74,7 @@ def test_what_keeps_a_chain_from_running_is_known(
     register("echo", str, replace=True)
     entries, trouble = FLEETS[name]
     for entry in entries:
-        deployment.redis.hset("batchord:fleet", mapping=entry)
+        deployment.redis.hset("batchord:fleet", mapping=entry.entry())
     deployment.redis.expire("batchord:fleet", 60)
     fleet = deployment.client.fleet()
     found = fleet.trouble("echo")
