@@ -1,11 +1,13 @@
 """Chains by name: a batch names its chain, and a worker finds it here. No code travels."""
 
+import hashlib
 import json
 import re
 import sys
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 import pydantic
@@ -90,6 +92,17 @@ class RegisteredChain:
             f"{why}: call batchord.report_usage in the step, if it uses anything, and register the "
             "chain with reports_usage=True"
         )
+
+    def digest(self) -> str:
+        """Return a digest of the file of its module, its types and its settings here.
+
+        It tells the versions of a chain apart. What the environment says, such as a model's name,
+        and modules that its module imports do not count.
+        """
+        told = [self.version, self.timeout, self.input_schema, self.output_schema]
+        found = hashlib.sha256(json.dumps(told, sort_keys=True).encode())
+        found.update(_source_of(self.module))
+        return found.hexdigest()[:16]
 
     def is_like(self, other: "RegisteredChain") -> bool:
         """Whether the other is the same chain, registered in the same way."""
@@ -217,6 +230,15 @@ def definition(chain: Runnable[Any, Any]) -> Any:
     own = getattr(chain, "definition", None)
     children = [definition(each) for each in chain.children()]
     return type(chain).__qualname__, chain.name, chain.fingerprint(), own, children
+
+
+def _source_of(module: str) -> bytes:
+    """Return the text of a module's file; empty if it has none."""
+    path = getattr(sys.modules.get(module), "__file__", None)
+    try:
+        return Path(path).read_bytes() if path else b""
+    except OSError:
+        return b""
 
 
 def _is_interactive(module: str) -> bool:

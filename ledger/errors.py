@@ -12,7 +12,7 @@
   + RetryRefused                the batch has not completed: wait for it, or submit again
   + ResumeRefused               the batch's budget is used up: resume it with a larger one
   + BatchPaused                 nothing can succeed until a person acts: mend it, then resume
-  + IdempotencyConflict         the key already names another chain's batch: choose another key
+  + IdempotencyConflict         the key names a batch of another chain or inputs: choose another key
   + SubmitRefused               what was submitted cannot be a batch: mend it and submit again
     + ValueRejected             a value is not JSON, too deep or too large
   + OutputMismatch              an output is not of the type that it was read as: mend the type
@@ -134,7 +134,7 @@ class BatchPaused(BatchordError):
 
 
 class IdempotencyConflict(BatchordError):
-    """The idempotency key already names a batch of another chain."""
+    """The idempotency key already names a batch of another chain, or of other inputs."""
 
 
 class SubmitRefused(BatchordError):

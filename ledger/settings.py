@@ -2,6 +2,8 @@
 
 import json
 import math
+from collections.abc import Mapping
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -105,6 +107,10 @@ class Settings(BaseSettings):
     task_events: bool = False
     """Whether workers report each task from their start on. Flower tells them to when it runs, and
     when it sees a new one; where nobody listens, reports are a fifth of a worker's time."""
+
+    log_format: Literal["text", "json"] = "text"
+    """How workers, their supervisor, Flower and the command line log: lines of text, or a JSON
+    object a line, with the batch that it is about."""
 
     webhook_url: SecretStr | None = None
     """Where workers tell of each batch's end, unless it was submitted with a webhook of its own. An
@@ -210,3 +216,15 @@ class Settings(BaseSettings):
             raise NoServer(
                 "no Redis: set BATCHORD_REDIS_URL, or start one here with `batchord up`"
             ) from None
+
+
+def misspelt(environment: Mapping[str, str]) -> list[str]:
+    """Return a line for each variable whose name is nearly a setting's: it has no effect."""
+    known = [f"BATCHORD_{name.upper()}" for name in Settings.model_fields]
+    names = [each for each in environment if each.startswith("BATCHORD_") and each not in known]
+    near = {name: get_close_matches(name, known, n=1, cutoff=0.85) for name in names}
+    return [
+        f"{name} is not a setting and has no effect: {found[0]}?"
+        for name, found in near.items()
+        if found
+    ]

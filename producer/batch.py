@@ -8,7 +8,7 @@ from typing import Any, Final, Generic, Literal, get_args, overload
 
 from batchord.ledger.budget import Budget
 from batchord.ledger.core.arguments import check_codes, check_int, check_timeout
-from batchord.ledger.errors import BatchPaused, ItemNotSucceeded, OutputMismatch, UnknownBatch
+from batchord.ledger.errors import ItemNotSucceeded, OutputMismatch, UnknownBatch
 from batchord.ledger.lifecycle.batch_control import BatchControl
 from batchord.ledger.models import BatchRecord, BatchStatus, Item, ItemStatus, Out, RequestCounts
 from batchord.ledger.storage.batch_reader import BatchReader
@@ -18,6 +18,7 @@ from batchord.ledger.storage.keys import PAGE_SIZE
 from batchord.producer.async_edge import AsyncEdge, async_form
 from batchord.producer.export import Exported, Format, format_of_name, write_lines, write_matrix
 from batchord.producer.page_stream import Stream
+from batchord.producer.standstill import Standstill, why_waiting
 from batchord.producer.tables.batch_tables import BatchTables
 from batchord.producer.tables.table_file import write_table
 from batchord.producer.typed_outputs import OutputReader
@@ -87,6 +88,15 @@ class Batch(BatchTables, Generic[Out]):
 
     aprogress = async_form(progress)
 
+    def why_waiting(self) -> str:
+        """Return why nothing of the batch runs, and the cure, in a line; empty if something does.
+
+        It is paused; or no worker is alive, none has its chain, or they lack its model or key.
+        """
+        return why_waiting(self._reader, self.record())
+
+    awhy_waiting = async_form(why_waiting)
+
     @property
     def status(self) -> BatchStatus:
         """The current status: one read of the ledger."""
@@ -97,22 +107,28 @@ class Batch(BatchTables, Generic[Out]):
         """The current numbers of items, in total and by status: one read of the ledger."""
         return self.record().request_counts
 
-    def wait(self, timeout: float | None = None) -> BatchRecord:
+    def wait(self, timeout: float | None = None, *, raise_if_paused: bool = False) -> BatchRecord:
         """Wait until the batch has ended; never raises for a failed item.
 
+        What keeps it from going on is logged as a warning, each reason once: the workers have
+        paused it, no worker is alive, or none has its chain.
+
         Raises:
+            BatchPaused: with `raise_if_paused`, if the workers have paused it; `record().reason`.
             TimeoutError: it has not ended within `timeout` seconds. It goes on all the same.
             TypeError, ValueError: `timeout` is neither None nor a number of at least 0.
         """
-        return self._waits.result(self._until_ended(timeout))
+        return self._waits.result(self._until_ended(timeout, raise_if_paused))
 
     def __await__(self) -> Generator[Any, None, BatchRecord]:
         """Wait for the end: `record = await batch`."""
         return self.await_().__await__()
 
-    async def await_(self, timeout: float | None = None) -> BatchRecord:
+    async def await_(
+        self, timeout: float | None = None, *, raise_if_paused: bool = False
+    ) -> BatchRecord:
         """As `wait`; holds no thread, and can be cancelled."""
-        return await self._waits.aresult(self._until_ended(timeout))
+        return await self._waits.aresult(self._until_ended(timeout, raise_if_paused))
 
     def pause(self) -> BatchStatus:
         """Let no new item start until `resume`; running items may end. Returns the new status."""
@@ -280,8 +296,9 @@ class Batch(BatchTables, Generic[Out]):
                 return error
             raise
 
-    def _until_ended(self, timeout: float | None) -> Steps[BatchRecord]:
+    def _until_ended(self, timeout: float | None, raise_if_paused: bool) -> Steps[BatchRecord]:
         check_timeout(timeout)
+        standstill = Standstill(self._reader, self.id, raise_if_paused=raise_if_paused)
         deadline = None if timeout is None else time.monotonic() + timeout
         place, ended = yield from ask(0, self._state)
         while not ended:
@@ -289,6 +306,7 @@ class Batch(BatchTables, Generic[Out]):
             if left <= 0:
                 raise TimeoutError(f"batch {self.id} has not ended within {timeout:g} s")
             patience = min(left, PATIENCE)
+            yield from ask(patience, standstill.look)
             yield from self._doze(patience, place, left)
             place, ended = yield from ask(patience, self._state)
         return (yield from ask(PATIENCE, self.record))
@@ -304,6 +322,7 @@ class Batch(BatchTables, Generic[Out]):
             start += len(page)
 
     def _in_order(self, raise_if_paused: bool) -> PagedSteps[Item]:
+        standstill = Standstill(self._reader, self.id, raise_if_paused=raise_if_paused)
         total, start, size = (yield from ask(0, self._total)), 0, PAGE_SIZE
         while start < total:
             page, place = yield from ask(PATIENCE, self._look, start, min(start + size, total))
@@ -313,7 +332,7 @@ class Batch(BatchTables, Generic[Out]):
                 start += len(ready)
             size = min(PAGE_SIZE, max(_SMALL_PAGE, 2 * len(ready)))
             if not ready:
-                yield from self._await_news(place, raise_if_paused)
+                yield from self._await_news(place, standstill)
 
     def _events(self) -> PagedSteps[BatchEvent]:
         news = EventReader(self._reader, self.id)
@@ -325,6 +344,7 @@ class Batch(BatchTables, Generic[Out]):
             yield Sleep(_COALESCED)
 
     def _as_completed(self, raise_if_paused: bool) -> PagedSteps[Item]:
+        standstill = Standstill(self._reader, self.id, raise_if_paused=raise_if_paused)
         total, position, count = (yield from ask(0, self._total)), 0, 0
         seen = bytearray(total)  # an item that was run again has ended more than once
         while count < total:
@@ -342,7 +362,7 @@ class Batch(BatchTables, Generic[Out]):
             if ended:
                 # Redis went back meanwhile: unseen items stand before our position.
                 position = 0
-            yield from self._await_news(place, raise_if_paused)
+            yield from self._await_news(place, standstill)
 
     def _total(self) -> int:
         return self.request_counts.total
@@ -360,16 +380,9 @@ class Batch(BatchTables, Generic[Out]):
         place, ended = self._state()
         return self._reader.completed(self.id, position), place, ended
 
-    def _await_news(self, place: str, raise_if_paused: bool) -> Steps[None]:
-        yield from ask(PATIENCE, self._check_going, raise_if_paused)
+    def _await_news(self, place: str, standstill: Standstill) -> Steps[None]:
+        yield from ask(PATIENCE, standstill.look)
         yield from self._doze(PATIENCE, place, float("inf"))
-
-    def _check_going(self, raise_if_paused: bool) -> None:
-        """Raise if the batch is gone or, if asked for, paused by the workers."""
-        if self._reader.status(self.id) is BatchStatus.PAUSED and raise_if_paused:
-            reason = self.record().reason
-            if reason is not None:
-                raise BatchPaused(self.id, reason.code, reason.message)
 
     def _doze(self, patience: float, place: str, timeout: float) -> Steps[None]:
         yield from patiently(patience, AwaitEvent(self.id, place, timeout))

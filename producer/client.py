@@ -17,6 +17,7 @@ from batchord.ledger.models import BatchRecord, ChainRecord, Out
 from batchord.ledger.settings import Settings
 from batchord.ledger.storage.batch_reader import BatchReader
 from batchord.ledger.storage.batch_store import BatchStore
+from batchord.ledger.storage.fleet import Fleet
 from batchord.producer.async_edge import AsyncEdge, async_form
 from batchord.producer.batch import Batch
 from batchord.producer.completion_window import Window
@@ -120,6 +121,7 @@ class Client:
         mode: Literal["live", "provider"] = "live",
         provider_retry: Literal["live"] | None = None,
         config: Configs = None,
+        allow_unserved: bool = False,
     ) -> Batch[Any]:
         """Submit a batch: each input gets exactly one outcome, also if processes die.
 
@@ -133,7 +135,8 @@ class Client:
         held whole, and may be slow: a heartbeat tells that this process is alive. `custom_ids`:
         one unique name for each input. `metadata`: up to 16 pairs of strings.
         `idempotency_key`: the same key gives the same batch, from any number of producers, for as
-        long as the batch is readable. `max_concurrency`: items in flight at a time.
+        long as the batch is readable; with other inputs it is refused.
+        `max_concurrency`: items in flight at a time.
 
         `items_per_task`: items that a Celery task carries, 1 to 1,000. "auto" is one item. If the
         first items take less than 5 ms, it is as many as take about 20 ms together; if they share a
@@ -172,15 +175,19 @@ class Client:
         workers; they are JSON, and are recorded as the inputs are. A list is for inputs that have
         a length.
 
+        `allow_unserved`: submit although workers are alive and none of them has the chain, as
+        before a roll-out. While no worker is alive at all, it is accepted, and a warning logged.
+
         Returns when all inputs are recorded and the first shards are published.
 
         Raises:
             ChainNotFound: neither this process nor a worker knows the chain.
-            SubmitRefused: an input or another argument cannot be used; nothing is left behind.
+            SubmitRefused: an input or another argument cannot be used, or no live worker has the
+                chain; nothing is left behind.
             TypeError: `output_type` is not a type that pydantic can check.
             BatchAborted: Redis has lost more inputs than can be written again; nothing is left
                 behind.
-            IdempotencyConflict: the key names a batch of another chain.
+            IdempotencyConflict: the key names a batch of another chain, or of other inputs.
             LedgerUnavailable: Redis cannot be reached or refuses us.
         """
         asked = {"prompt": prompt, "system": system, "model": model, "embed": embed}
@@ -203,6 +210,7 @@ class Client:
             mode=mode,
             provider_retry=provider_retry,
             config=config,
+            allow_unserved=allow_unserved,
         )
         return self._batch(submit(self._app, self._store, what), outputs)
 
@@ -296,10 +304,20 @@ class Client:
     aended_before = async_form(ended_before)
 
     def chains(self) -> dict[str, ChainRecord]:
-        """Return the chains that workers have announced, by name."""
-        return self._reader.chains()
+        """Return the chains that live workers have, by name.
+
+        While no worker is alive: those that workers have had.
+        """
+        known, live = self._reader.chains(), self.fleet().chains()
+        return {name: known[name] for name in live or known if name in known}
 
     achains = async_form(chains)
+
+    def fleet(self) -> Fleet:
+        """Return the workers that are alive, and the chains that each has."""
+        return self._reader.fleet()
+
+    afleet = async_form(fleet)
 
     def checkup(self) -> Findings:
         """Check the deployment; each finding says what to change."""

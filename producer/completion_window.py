@@ -13,8 +13,8 @@ _UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 _LONGEST: Final = 366 * 86_400
 
 
-def window_seconds(window: Window | None) -> float | None:
-    """Return the completion window in seconds, or None.
+def window_seconds(window: Window | None, name: str = "completion_window") -> float | None:
+    """Return the completion window in seconds, or None. `name`: how an error calls it.
 
     Raises:
         SubmitRefused: it is invalid, or not between a second and a year.
@@ -29,6 +29,6 @@ def window_seconds(window: Window | None) -> float | None:
         seconds = int(found[1]) * _UNITS[found[2]] if found else None
     if type(seconds) not in (int, float) or not 1 <= seconds <= _LONGEST:
         raise SubmitRefused(
-            'completion_window: "24h" (or s, m, d), a timedelta, or seconds, from 1 s to a year'
+            f'{name}: "24h" (or s, m, d), a timedelta, or seconds, from 1 s to a year'
         )
     return float(seconds)

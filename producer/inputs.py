@@ -225,5 +225,8 @@ def _custom_id(index: int, ids: Iterator[Any]) -> str:
     if given is None:
         raise SubmitRefused(f"no custom_id for input {index}: give one for each")
     if not is_text(given, MAX_CUSTOM_ID):
-        raise SubmitRefused(f"custom_id of input {index}: must be 1 to {MAX_CUSTOM_ID} characters")
+        raise SubmitRefused(
+            f"custom_id of input {index}: a text of 1 to {MAX_CUSTOM_ID} characters"
+            + ("" if isinstance(given, str) else f", not a {type(given).__name__}: pass str(...)")
+        )
     return str(given)

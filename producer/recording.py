@@ -106,7 +106,7 @@ class Recording:
         self._keep(block)
         self._catch_up(block.start)
 
-    def seal(self, cut: Cut, window: float | None) -> None:
+    def seal(self, cut: Cut, window: float | None, digest: str | None = None) -> None:
         """Seal the batch, once all of it is recorded; raises as `append` does."""
         seal = partial(
             self.store.seal,
@@ -117,6 +117,7 @@ class Recording:
             window=window,
             with_ids=self._with_ids,
             notices=len(self.opening.notices),
+            digest=digest,
         )
         while (at := self._try(seal, self._total)) < self._total:
             self._catch_up(at)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self, Unpack, cast
 from pydantic import TypeAdapter
 
 from batchord.chains import Runnable, RunnableConfig, registered
-from batchord.ledger.errors import BatchPaused, IdempotencyConflict
+from batchord.ledger.errors import BatchPaused
 from batchord.ledger.models import Item, ItemStatus
 from batchord.producer.batch import Batch, not_succeeded
 from batchord.producer.call_batcher import CallBatcher
@@ -193,16 +193,7 @@ class RemoteRunnable(_Base):
         chosen: dict[str, Any] = {**self._options, **options, "config": runs.config}
         if runs.max_concurrency is not None:
             chosen["max_concurrency"] = runs.max_concurrency
-        batch = await self._client.asubmit(self.chain, runs.inputs, **chosen)
-        key = chosen.get("idempotency_key")
-        if key is not None:
-            total = (await batch.arecord()).request_counts.total
-            if total != len(runs.inputs):
-                raise IdempotencyConflict(
-                    f"idempotency key {key!r} names batch {batch.id} of {total} inputs, not "
-                    f"{len(runs.inputs)}: choose another key for each call"
-                )
-        return batch
+        return await self._client.asubmit(self.chain, runs.inputs, **chosen)
 
     def _read(self, batch: Batch, item: Item) -> tuple[Any, Exception | None]:
         """Return the item's output, or the exception that stands for it."""

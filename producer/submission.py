@@ -23,6 +23,7 @@ from batchord.ledger.lifecycle.webhook_policy import BadWebhook, checked_url
 from batchord.ledger.settings import Settings
 from batchord.ledger.storage.batch_reader import BatchReader
 from batchord.ledger.storage.batch_store import BatchStore
+from batchord.ledger.storage.fleet import Fleet
 from batchord.ledger.storage.keys import PAGE_SIZE
 from batchord.ledger.storage.outbox import owed
 from batchord.producer.completion_window import Window, window_seconds
@@ -38,6 +39,7 @@ from batchord.producer.inputs import (
     uncached,
     unmetered,
 )
+from batchord.producer.inputs_digest import InputsDigest
 from batchord.producer.recording import Opening, Recording, SubmittedBefore
 
 logger = logging.getLogger(__name__)
@@ -67,6 +69,7 @@ class SubmitOptions(TypedDict, total=False):
     webhook: str | None
     mode: Literal["live", "provider"]
     provider_retry: Literal["live"] | None
+    allow_unserved: bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,6 +94,7 @@ class Submission:
     mode: Literal["live", "provider"] = "live"
     provider_retry: Literal["live"] | None = None
     config: RunnableConfig | Sequence[RunnableConfig] | None = None
+    allow_unserved: bool = False
 
     @property
     def name(self) -> str:
@@ -124,7 +128,7 @@ class Submission:
         priority: Any = self.priority
         if type(priority) is not int or not 0 <= priority <= 9:
             raise SubmitRefused("priority: an int from 0, which is served first, to 9")
-        for name in ("dedupe", "cache"):
+        for name in ("dedupe", "cache", "allow_unserved"):
             if type(getattr(self, name)) is not bool:
                 raise SubmitRefused(f"{name}: True or False")
         window_seconds(self.completion_window)
@@ -159,6 +163,12 @@ def _is_metadata(value: Any) -> bool:
     )
 
 
+def _callback(what: Submission, reader: BatchReader, settings: Settings) -> str | None:
+    if what.on_complete is None:
+        return None
+    return checked_callback(what.on_complete, reader, settings)
+
+
 def _check_webhook(webhook: Any, settings: Settings) -> None:
     if webhook is None:
         return
@@ -190,22 +200,19 @@ def submit(app: Celery, store: BatchStore, what: Submission) -> str:
     """
     what.check()
     reader = BatchReader(store)
-    callback = None
-    if what.on_complete is not None:
-        callback = checked_callback(what.on_complete, reader, store.settings)
+    callback = _callback(what, reader, store.settings)
     _check_webhook(what.webhook, store.settings)
     check = check_for(what.chain, reader)
-    if what.mode == "provider" and (why := live_only(what.chain, reader)) is not None:
-        raise SubmitRefused(f'mode="provider": chain {what.name!r} cannot be sent, as {why}')
-    if what.cache and (why := uncached(what.chain, reader)) is not None:
-        raise SubmitRefused(f"cache: {why}")
-    if what.budget is not None and (why := unmetered(what.chain, reader)) is not None:
-        raise SubmitRefused(f"budget: {why}")
+    _check_suits(what, reader)
+    _check_served(what, reader.fleet())
     config, configs = recorded(what.config)
     inputs = rows_or_values(what.inputs)
     inputs = inputs if configs is None else same_length(inputs, configs)
     pages = blocks(inputs, what.custom_ids, check, store.settings, configs)
     # The first block is checked before anything is written: most mistakes leave no trace.
+    digest = None if what.idempotency_key is None else InputsDigest(config)
+    if digest is not None:
+        pages = digest.of(pages)
     first = next(pages, None)
     if first is None:
         raise SubmitRefused("no inputs: a batch needs at least one")
@@ -219,9 +226,11 @@ def submit(app: Celery, store: BatchStore, what: Submission) -> str:
             for block in chained([first], pages):
                 recording.append(block)
             crash_point("before-seal")
-            _accept(app, recording, cut, window)
+            _accept(app, recording, cut, window, digest)
     except SubmittedBefore as before:
         recording.take_back(before)
+        if digest is not None:
+            digest.check_same(before.record, pages, reader)
         return before.record.id
     except BaseException as error:
         if recording.take_back(error):
@@ -229,11 +238,36 @@ def submit(app: Celery, store: BatchStore, what: Submission) -> str:
     return recording.batch_id
 
 
-def _accept(app: Celery, recording: Recording, cut: Cut, window: float | None) -> None:
+def _check_suits(what: Submission, reader: BatchReader) -> None:
+    """Refuse what the chain cannot do: be sent as a file, be cached, be counted in a budget."""
+    if what.mode == "provider" and (why := live_only(what.chain, reader)) is not None:
+        raise SubmitRefused(f'mode="provider": chain {what.name!r} cannot be sent, as {why}')
+    if what.cache and (why := uncached(what.chain, reader)) is not None:
+        raise SubmitRefused(f"cache: {why}")
+    if what.budget is not None and (why := unmetered(what.chain, reader)) is not None:
+        raise SubmitRefused(f"budget: {why}")
+
+
+def _check_served(what: Submission, fleet: Fleet) -> None:
+    """Refuse a chain that no live worker has; log what else will keep the batch from running."""
+    trouble = fleet.trouble(what.name)
+    if fleet.workers and not fleet.serving(what.name) and not what.allow_unserved:
+        raise SubmitRefused(f"{trouble}; ahead of a roll-out, submit with allow_unserved=True")
+    if trouble:
+        logger.warning("the batch waits: %s", trouble)
+
+
+def _accept(
+    app: Celery,
+    recording: Recording,
+    cut: Cut,
+    window: float | None,
+    digest: InputsDigest | None,
+) -> None:
     """Seal the batch and publish its first shards; repeat if the server has lost the seal."""
     batch_id, undone = recording.batch_id, True
     while undone:
-        recording.seal(cut, window)
+        recording.seal(cut, window, None if digest is None else digest.text())
         sealed_at = time.monotonic()
         crash_point("after-seal")
         try:

@@ -23,9 +23,11 @@ from batchord.ledger.broker.celery_app import create_app
 from batchord.ledger.broker.celery_rules import RULES, broken
 from batchord.ledger.lifecycle import webhook_policy
 from batchord.ledger.settings import Settings
+from batchord.worker import logs
 from batchord.worker.control import answer_pings, with_answers
 from batchord.worker.execution.asyncio_pool import TaskPool as AsyncioPool
 from batchord.worker.execution.worker_context import HAND_BACK, WorkerContext
+from batchord.worker.maintenance.announcer import Announcer
 from batchord.worker.maintenance.sweep import Sweep
 from batchord.worker.notifications.dispatcher import Dispatcher
 from batchord.worker.tasks import register_tasks
@@ -42,6 +44,7 @@ SWITCH_INTERVAL = 0.001
 
 def create_worker_app(settings: Settings) -> Celery:
     """Return an app with the tasks; a worker on it also announces its chains and sweeps."""
+    logs.set_up(settings)
     app = create_app(settings, include=settings.chains, set_as_current=True)
     register_requests()
     # Here, so that a pool's children have them too.
@@ -89,6 +92,11 @@ class Worker(CeleryWorker):
             "worker_queues": served - {*(options.get("exclude_queues") or ())},
             "worker_autoscale": options.get("autoscale") if pool in NOT_SCALED else None,
         }
+
+    def emit_banner(self) -> None:
+        """Print Celery's banner, unless the log is to be JSON."""
+        if self.runtime.settings.log_format == "text":
+            super().emit_banner()
 
     def wait_for_soft_shutdown(self) -> None:
         """Return when no item runs any more, or after the grace; Celery always sleeps all of it."""
@@ -166,6 +174,7 @@ def _service(runtime: WorkerContext) -> type[bootsteps.StartStopStep]:
 
         def __init__(self, parent: Any, **kwargs: Any) -> None:
             super().__init__(parent, **kwargs)
+            self._announcer = Announcer(parent.app, runtime)
             self._sweep = Sweep(parent.app, runtime)
             self._notices = Dispatcher(parent.app, runtime)
 
@@ -181,10 +190,12 @@ def _service(runtime: WorkerContext) -> type[bootsteps.StartStopStep]:
             if not default_loop().started:
                 # As many sync steps at once as there are items at once.
                 configure(threads=parent.concurrency)
+            self._announcer.start()
             self._sweep.start()
             self._notices.start()
 
         def stop(self, parent: Any) -> None:
+            self._announcer.stop()
             self._sweep.stop()
             self._notices.stop()
             runtime.leases.stop()

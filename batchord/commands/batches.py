@@ -1,5 +1,6 @@
 """Commands about batches that run elsewhere: submit, look, read."""
 
+import json
 import sys
 from collections import Counter
 from pathlib import Path
@@ -25,6 +26,7 @@ from batchord.io import openai_lines
 from batchord.io.input_file import InputFile
 from batchord.io.paths import writable
 from batchord.ledger.models import Item, ItemStatus, announcements
+from batchord.ledger.storage.fleet import Fleet
 from batchord.local.services import has_server
 from batchord.output import cost_format, render, status_view
 from batchord.output.result_writer import Format, Target, format_of, format_options
@@ -42,6 +44,9 @@ batch_argument = click.argument("batch_id", metavar="ID")
 @chains_option
 @click.option("--metadata", multiple=True, metavar="KEY=VALUE", help="Up to 16 pairs.")
 @click.option("--idempotency-key", help="The same key gives the same batch.")
+@click.option(
+    "--allow-unserved", is_flag=True, help="Submit although no live worker has the chain yet."
+)
 @attempts_options
 @submit_options
 @json_option
@@ -52,6 +57,7 @@ def submit(
     chains: str | None,
     metadata: tuple[str, ...],
     idempotency_key: str | None,
+    allow_unserved: bool,
     attempts: Attempts,
     how: How,
     as_json: bool,
@@ -71,6 +77,7 @@ def submit(
         custom_ids=lines.custom_ids,
         metadata=pairs or None,
         idempotency_key=idempotency_key,
+        allow_unserved=allow_unserved,
         **how,
     )
     click.echo(batch.record().model_dump_json() if as_json else batch.id)
@@ -108,11 +115,11 @@ def status(batch_id: str, as_json: bool) -> None:
     --json, `progress` has the rate, the ETA and the failures by code.
     """
     batch = Client().retrieve(batch_id)
-    record, progress = batch.record(), batch.progress()
+    record, progress, waiting = batch.record(), batch.progress(), batch.why_waiting()
     if as_json:
-        click.echo(status_view.as_json(record, progress))
+        click.echo(status_view.as_json(record, progress, waiting))
     else:
-        render.console().print(status_view.table(record, progress))
+        render.console().print(status_view.table(record, progress, waiting), soft_wrap=True)
     sys.exit(exit_code(record) if record.status.ended else 0)
 
 
@@ -245,15 +252,20 @@ def list_(limit: int, after: str | None, as_json: bool) -> None:
 @chains_option
 @json_option
 def chains_(chains: str | None, as_json: bool) -> None:
-    """List the chains that workers have announced, and those of --chains."""
+    """List the chains that live workers have, and those of --chains."""
     settings = settings_with(chains)
     here = {each.name: each for each in announcements()}
+    fleet = Fleet({})
     if not here or has_server(settings):
-        here = Client(settings=settings).chains() | here
-    known = [here[name] for name in sorted(here)]
+        client = Client(settings=settings)
+        fleet = client.fleet()
+        here = client.chains() | here
+        if trouble := fleet.trouble():
+            click.echo(trouble, err=True)
+    known = [(here[name], len(fleet.serving(name))) for name in sorted(here)]
     if as_json:
-        for each in known:
-            click.echo(each.model_dump_json())
+        for each, workers in known:
+            click.echo(json.dumps({**each.model_dump(mode="json"), "workers": workers}))
     else:
         render.console().print(render.chains_table(known))
 

@@ -4,6 +4,7 @@ import click
 
 from batchord.commands.batches import batch_argument
 from batchord.commands.options import budget_of, budget_options, json_option
+from batchord.ledger.models import BatchStatus
 from batchord.output import render
 from batchord.producer import Batch, Client
 
@@ -13,7 +14,7 @@ from batchord.producer import Batch, Client
 @json_option
 def pause(batch_id: str, as_json: bool) -> None:
     """Let no new item of a batch start until it is resumed; what runs may end."""
-    batch = Client().retrieve(batch_id)
+    batch = _going_on(batch_id, "paused")
     batch.pause()
     _show(batch, as_json)
 
@@ -26,7 +27,7 @@ def resume(
     batch_id: str, budget_usd: float | None, budget_tokens: int | None, as_json: bool
 ) -> None:
     """Let a paused batch go on where it was; a budget stands in for the one that it has."""
-    batch = Client().retrieve(batch_id)
+    batch = _going_on(batch_id, "resumed")
     batch.resume(budget=budget_of(budget_usd, budget_tokens))
     _show(batch, as_json)
 
@@ -36,7 +37,7 @@ def resume(
 @json_option
 def cancel(batch_id: str, as_json: bool) -> None:
     """End a batch with what is done; what runs is cancelled within seconds."""
-    batch = Client().retrieve(batch_id)
+    batch = _going_on(batch_id, "cancelled")
     batch.cancel()
     _show(batch, as_json)
 
@@ -49,8 +50,25 @@ def retry(batch_id: str, codes: tuple[str, ...], as_json: bool) -> None:
     """Run the failed items of a completed batch again, in place."""
     batch = Client().retrieve(batch_id)
     count = batch.retry_failed(codes or None)
+    if codes and not count:
+        there = ", ".join(f"{each.code} {each.count}" for each in batch.progress().failures)
+        raise click.UsageError(
+            f"no item failed with {' or '.join(codes)}: failed items have {there or 'no codes'}"
+        )
     click.echo(f"{count} items run again", err=True)
     _show(batch, as_json)
+
+
+def _going_on(batch_id: str, what: str) -> Batch:
+    """Return the batch; refuse one that has ended, which would stay as it is."""
+    batch = Client().retrieve(batch_id)
+    status = batch.status
+    if status.ended:
+        more = " (retry runs its failed items again)" if status is BatchStatus.COMPLETED else ""
+        raise click.UsageError(
+            f"batch {batch_id} has ended, {status}: it cannot be {what} any more{more}"
+        )
+    return batch
 
 
 def _show(batch: Batch, as_json: bool) -> None:

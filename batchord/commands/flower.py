@@ -11,12 +11,14 @@ from batchord.output import render
 from batchord.producer import Client
 
 
-@click.command(context_settings={"ignore_unknown_options": True, "help_option_names": ["-h"]})
+@click.command(context_settings={"ignore_unknown_options": True})
 @click.option("--port", type=int, default=5555, show_default=True)
 @click.option("--address", default="127.0.0.1", show_default=True, help="Where to listen.")
 @click.argument("options", nargs=-1, type=click.UNPROCESSED)
 def flower(port: int, address: str, options: tuple[str, ...]) -> None:
-    """Run Flower with its Batches tab, until Ctrl-C. OPTIONS are Flower's own, such as --read_only.
+    """Run Flower with its Batches tab, until Ctrl-C.
+
+    OPTIONS are Flower's own, such as --read_only; `celery flower --help` lists them.
 
     Unless a login is configured (FLOWER_BASIC_AUTH, --basic_auth, --auth), a password is made and
     told here.

@@ -45,7 +45,7 @@ def purge(batch_ids: tuple[str, ...], older_than: str | None) -> None:
     client = Client()
     ids = list(batch_ids)
     if older_than is not None:
-        age = timedelta(seconds=window_seconds(older_than) or 0)
+        age = timedelta(seconds=window_seconds(older_than, "--older-than") or 0)
         ids = [record.id for record in client.ended_before(datetime.now(UTC) - age)]
     going_on = [batch_id for batch_id in ids if not client.purge(batch_id)]
     click.echo(f"{len(ids) - len(going_on)} batches deleted")

@@ -1,22 +1,27 @@
 """Commands that start processes here: `up`, `worker`."""
 
 import logging
+import os
 import secrets
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 
 import click
 from pydantic import SecretStr
+from rich.console import Console
+from rich.text import Text
 
 from batchord.chains import pricing, registered
+from batchord.chains.steps.raw_request import REQUESTS
 from batchord.commands.options import (
     chains_option,
     settings_with,
     worker_options,
 )
 from batchord.ledger.lifecycle import webhook_policy
+from batchord.ledger.storage.fleet import lacks
 from batchord.local import services
 from batchord.local.local_model import LocalModel
 from batchord.local.server import EmbeddedServer, open_private
@@ -51,6 +56,7 @@ def up(
         environment = {"BATCHORD_REDIS_URL": server.url, "BATCHORD_TASK_EVENTS": "true"}
         if local_model:
             environment |= stack.enter_context(LocalModel()).environment()
+        _say_what_is_unset(out, {**os.environ, **environment})
         log = settings.home / "worker.log"
         supervisor = Supervisor(
             processes=processes,
@@ -62,8 +68,7 @@ def up(
         stack.callback(supervisor.stop)
         supervisor.start()
         out.print(f"Valkey   {settings.home} (clients on this machine find it there)")
-        for chain in registered():
-            await_workers(settings, chain, supervisor, log)
+        await_workers(settings, supervisor, log)
         out.print(f"Workers  {processes} x {concurrency}, log in {log}", soft_wrap=True)
         if flower_port:
             password = secrets.token_urlsafe(9)
@@ -93,7 +98,7 @@ def worker(chains: str | None, processes: int, concurrency: int, loglevel: str) 
     url = settings.url()  # raises before anything is started
     pricing.load(settings.prices)
     webhook_policy.check(settings)
-    logging.getLogger("worker").setLevel(loglevel)
+    logging.getLogger("batchord.worker").setLevel(loglevel.upper())
     with _until_told() as stopped:
         supervisor = Supervisor(
             processes=processes,
@@ -107,6 +112,14 @@ def worker(chains: str | None, processes: int, concurrency: int, loglevel: str) 
             stopped.wait()
         finally:
             supervisor.stop()
+
+
+def _say_what_is_unset(out: Console, environment: Mapping[str, str]) -> None:
+    """Say which chains cannot run, as their model or their key is not set."""
+    for name, each in registered().items():
+        if name != REQUESTS and (unset := each.chain.unset(environment)):
+            cure = lacks(unset, where="and start this again, or add --local-model")
+            out.print(Text(f"Chain {name!r} cannot run: {cure}.", style="yellow"), soft_wrap=True)
 
 
 def _require_chains() -> None:

@@ -1,6 +1,7 @@
 """The command that runs a chain over a file on this machine: `run`."""
 
 import sys
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
@@ -24,7 +25,7 @@ from batchord.commands.options import (
     worker_options,
 )
 from batchord.io.input_file import InputFile
-from batchord.io.paths import writable
+from batchord.io.paths import refuse_overwriting, writable
 from batchord.ledger.lifecycle import webhook_policy
 from batchord.ledger.models import BatchRecord, ItemStatus
 from batchord.local.services import has_server, machine
@@ -91,6 +92,7 @@ def run(
     format_ = format_of(format_, path, "openai" if chain is None else "jsonl")
     if chain is None and format_ == "npy":
         raise click.UsageError("npy is for a CHAIN whose outputs are vectors: answers are JSON")
+    refuse_overwriting(source, path, errors_path)
     target = Target(path, format_, errors_path)
     settings = settings_with(chains)
     chain, lines = chain_and_inputs(
@@ -109,6 +111,7 @@ def run(
         processes=processes,
         concurrency=concurrency,
         local_model=local_model,
+        say=partial(out.print, soft_wrap=True),
     )
     with out.status("Starting what is not there ...") as status, there as ready:
         client = Client(settings=ready)

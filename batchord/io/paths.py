@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -10,8 +11,31 @@ def writable(context: click.Context, option: click.Parameter, path: Path | None)
     """Refuse now what could not be written after hours of work."""
     if path is None:
         return None
+    if str(path) == "-":
+        raise click.BadParameter(
+            "results go into a file, whole or not at all: name one, as results.jsonl "
+            "(`batchord results ID` without -o writes to stdout)"
+        )
     if not path.parent.is_dir():
         raise click.BadParameter(f"there is no folder {str(path.parent)!r}: make it first")
     if not os.access(path.parent, os.W_OK) or (path.exists() and not path.is_file()):
         raise click.BadParameter(f"{str(path)!r} cannot be replaced: name another file")
     return path
+
+
+def refuse_overwriting(source: Any, *paths: Path | None) -> None:
+    """Refuse to write results over the open file of inputs, also by another name of it.
+
+    Raises:
+        click.UsageError: one of the paths leads to that file.
+    """
+    try:
+        inputs = os.fstat(source.fileno())
+    except (AttributeError, OSError, ValueError):
+        return  # it is no file
+    for path in paths:
+        if path is not None and path.exists() and os.path.samestat(inputs, path.stat()):
+            raise click.UsageError(
+                f"{str(path)!r} is the file of the inputs: its results would replace them; name "
+                "another file to write"
+            )

@@ -8,26 +8,28 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
 from pydantic import SecretStr
 
 from batchord.chains import get_chain
 from batchord.chains.errors import BatchordError
-from batchord.ledger.broker.celery_app import create_app
 from batchord.ledger.core.working_directory import add_working_directory
 from batchord.ledger.errors import LedgerUnavailable
 from batchord.ledger.settings import NoServer, Settings
-from batchord.ledger.storage.batch_reader import BatchReader
 from batchord.ledger.storage.batch_store import BatchStore
+from batchord.ledger.storage.fleet import Fleet, FleetStore, lacks
 from batchord.local.local_model import LocalModel
 from batchord.local.server import EmbeddedServer, open_private
+from batchord.local.whose_workers import Whose, choose
 from batchord.worker.supervisor import GRACE, Supervisor
 
 #: Seconds that started workers may take until they announce their chains.
 _START_TIMEOUT = 60.0
+
+_LOCAL_MODEL = "; or use a small model on this machine: --local-model"
 
 
 class LocalError(BatchordError):
@@ -62,33 +64,40 @@ def has_server(settings: Settings) -> bool:
     return True
 
 
-def has_workers(settings: Settings, chain: str) -> bool:
-    """Whether workers answer, and have announced the chain."""
-    if BatchReader(BatchStore(settings)).chain(chain) is None:
-        return False
-    return bool(create_app(settings).control.ping(timeout=1.0))
-
-
 @contextmanager
 def machine(
-    settings: Settings, chain: str, *, processes: int, concurrency: int, local_model: bool
+    settings: Settings,
+    chain: str,
+    *,
+    processes: int,
+    concurrency: int,
+    local_model: bool,
+    say: Callable[[str], object] = lambda text: None,
 ) -> Iterator[Settings]:
     """Run what is not there for the time of the block; leave nothing running.
 
     Yields the settings to submit with. Where a Redis is configured it is used, and so are its
-    workers if they have the chain.
+    workers if they have the chain as it is here; `say` is told if they have not.
 
     Raises:
         ChainNotFound: neither they nor we have it.
+        LocalError: our workers would lack a model or a key, or do not come up.
     """
     with ExitStack() as stack:
         scratch = Path(tempfile.mkdtemp(prefix="batchord-"))
         stack.callback(shutil.rmtree, scratch, ignore_errors=True)
         own_server = not has_server(settings)
-        if not own_server and has_workers(settings, chain):
-            yield settings
-            return
-        get_chain(chain)  # our workers import what we have imported
+        if not own_server:
+            whose, why = choose(fleet_of(settings), chain, local_model=local_model)
+            if whose is Whose.THEIRS:
+                yield settings
+                return
+            own_server = whose is Whose.OURS_APART
+            if why:
+                say(why)
+        here = get_chain(chain)  # our workers import what we have imported
+        if not local_model and (unset := here.chain.unset(os.environ)):
+            raise LocalError(f"chain {chain!r} cannot run: {lacks(unset, where='')}{_LOCAL_MODEL}")
         if own_server:
             server = stack.enter_context(EmbeddedServer(scratch / "data", ephemeral=True))
             settings = settings.model_copy(update={"redis_url": SecretStr(server.url)})
@@ -108,22 +117,30 @@ def machine(
         )
         stack.callback(supervisor.stop)
         supervisor.start()
-        await_workers(settings, chain, supervisor, scratch / "worker.log")
+        await_workers(settings, supervisor, scratch / "worker.log")
         yield settings
 
 
-def await_workers(settings: Settings, chain: str, supervisor: Supervisor, log: Path) -> None:
-    """Return when a worker has announced the chain.
+def fleet_of(settings: Settings) -> Fleet:
+    """Return the workers that are alive on this Redis."""
+    with closing(BatchStore(settings)) as store:
+        return FleetStore(store).read()
+
+
+def await_workers(settings: Settings, supervisor: Supervisor, log: Path) -> None:
+    """Return when one of the supervisor's workers has announced itself.
 
     Raises:
         LocalError: all have exited, or it took too long; with the end of their log.
     """
-    reader = BatchReader(BatchStore(settings))
-    for _ in supervisor.ticks(_START_TIMEOUT):
-        if reader.chain(chain) is not None:
-            return
-        if not supervisor.pids:
-            break
+    host = socket.gethostname()
+    with closing(BatchStore(settings)) as store:
+        fleet = FleetStore(store)
+        for _ in supervisor.ticks(_START_TIMEOUT):
+            if {f"{host}:{pid}" for pid in supervisor.pids} & fleet.read().workers.keys():
+                return
+            if not supervisor.pids:
+                break
     tail = log.read_text(errors="replace").strip().splitlines()[-5:]
     raise LocalError("the workers did not start: " + " | ".join(tail))
 

@@ -75,6 +75,11 @@ def paused(record: BatchRecord) -> str:
     return why_paused(record) or f"Paused by someone: batchord resume {record.id} goes on"
 
 
+def waits(why: str) -> str:
+    """Say why nothing of a batch runs; empty if `why` is."""
+    return f"Waits: {one_line(why, 400)}" if why else ""
+
+
 def rate(record: BatchRecord, progress: Progress | None = None) -> str:
     """Say how fast it goes now; once it has ended, how fast it was altogether."""
     if progress is not None and not record.status.ended:
@@ -193,11 +198,13 @@ def _tokens(record: BatchRecord) -> str:
     return "" if total is None else cost_format.short(total)
 
 
-def chains_table(chains: Iterable[ChainRecord]) -> Table:
-    """Return chains, one a row."""
-    table = Table("chain", "input", "output", show_edge=False, pad_edge=False)
-    for each in chains:
-        table.add_row(each.name, _type(each.input_schema), _type(each.output_schema))
+def chains_table(chains: Iterable[tuple[ChainRecord, int]]) -> Table:
+    """Return chains, one a row, each with the number of live workers that have it."""
+    table = Table(show_edge=False, pad_edge=False)
+    for name in ("chain", "input", "output", "workers"):
+        table.add_column(name, justify="right" if name == "workers" else "left")
+    for each, workers in chains:
+        table.add_row(each.name, _type(each.input_schema), _type(each.output_schema), str(workers))
     return table
 
 

@@ -19,22 +19,29 @@ _PROGRESS = {
 }
 
 
-def as_json(record: BatchRecord, progress: Progress) -> str:
-    """Return the record as one line of JSON, with how it goes as `progress`."""
+def as_json(record: BatchRecord, progress: Progress, waiting: str = "") -> str:
+    """Return the record as one line of JSON, with how it goes as `progress`.
+
+    `waiting`: why nothing of it runs; None there if something does.
+    """
     fields = record.model_dump(mode="json")
+    fields["why_waiting"] = waiting or None
     fields["progress"] = progress.model_dump(mode="json", include=_PROGRESS)
     return json.dumps(fields, ensure_ascii=False)
 
 
-def table(record: BatchRecord, progress: Progress) -> RenderableType:
-    """Return what is known of it; what is not known has no line."""
+def table(record: BatchRecord, progress: Progress, waiting: str = "") -> RenderableType:
+    """Return what is known of it; what is not known has no line.
+
+    `waiting`: why nothing of it runs.
+    """
     grid = Table.grid(padding=(0, 2))
     grid.add_column(no_wrap=True, style="bold")
     grid.add_column(overflow="fold")
     for name, value in _rows(record, progress):
         grid.add_row(name, value)
     lines: list[RenderableType] = [Text(record.id, style="bold"), grid]
-    if why := render.paused(record):
+    if why := render.paused(record) or render.waits(waiting):
         lines.append(Text(why, style="yellow"))
     return Group(*lines)
 

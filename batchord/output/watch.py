@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from batchord.ledger.errors import LedgerUnavailable
-from batchord.ledger.models import BatchRecord
+from batchord.ledger.models import BatchRecord, BatchStatus
 from batchord.ledger.storage.batch_stats import Progress
 from batchord.output import cost_format, render
 from batchord.producer import Batch
@@ -24,6 +24,8 @@ from batchord.producer.wait_steps import PATIENCE
 #: Seconds between two looks at a batch, and between two lines where there is no terminal.
 _LOOK: Final = 0.2
 _LINE: Final = 5.0
+#: Seconds between two looks at the workers of a batch that does not run.
+_WORKERS: Final = 2.0
 
 #: Codes of failures that are named, the most frequent first.
 _CODES: Final = 5
@@ -39,6 +41,8 @@ class Sight(NamedTuple):
     progress: Progress
     #: Why this is what an earlier look has found; empty if it is not.
     stale: str = ""
+    #: Why nothing of it runs; empty if something does, or if it is paused.
+    waiting: str = ""
 
 
 class Watch:
@@ -48,6 +52,7 @@ class Watch:
         self._batch = batch
         self._heard = time.monotonic()
         self._last: Sight | None = None
+        self._waiting, self._next_look = "", 0.0
 
     def look(self) -> Sight:
         """Return how the batch is now, or was while Redis could still be reached.
@@ -56,13 +61,22 @@ class Watch:
             LedgerUnavailable: there has been no answer for a minute, or never.
         """
         try:
-            sight = Sight(self._batch.record(), self._batch.progress())
+            record, progress = self._batch.record(), self._batch.progress()
+            sight = Sight(record, progress, waiting=self._why_waiting(record))
         except LedgerUnavailable as error:
             if self._last is None or time.monotonic() - self._heard > PATIENCE:
                 raise
             return self._last._replace(stale=f"{error} (trying again)")
         self._heard, self._last = time.monotonic(), sight
         return sight
+
+    def _why_waiting(self, record: BatchRecord) -> str:
+        if record.status in (BatchStatus.PAUSED, BatchStatus.CANCELLING) or record.running:
+            return ""
+        if time.monotonic() >= self._next_look:
+            self._next_look = time.monotonic() + _WORKERS
+            self._waiting = self._batch.why_waiting()
+        return self._waiting
 
 
 def follow(batch: Batch, out: Console, *, until_paused: bool = False) -> BatchRecord:
@@ -92,11 +106,11 @@ def _live(watch: Watch, out: Console, over: Over) -> BatchRecord:
 
 
 def _lines(watch: Watch, out: Console, over: Over) -> BatchRecord:
-    shown, told = 0.0, ("", "")
+    shown, told = 0.0, ("", "", "")
     while True:
         sight = watch.look()
         record = sight.record
-        news = sight.stale, render.paused(record)
+        news = sight.stale, render.paused(record), render.waits(sight.waiting)
         for before, now in zip(told, news, strict=True):
             if now and now != before:
                 out.print(now, soft_wrap=True)
@@ -129,7 +143,7 @@ def view(sight: Sight) -> RenderableType:
     lines: list[RenderableType] = [head, bar, Text(" · ".join(filter(None, _facts(sight))))]
     if counts.failed:
         lines.append(Text(f"{counts.failed:,} failed{_codes(sight.progress)}", style="red"))
-    troubles = filter(None, (render.paused(record), sight.stale))
+    troubles = filter(None, (render.paused(record), render.waits(sight.waiting), sight.stale))
     lines.extend(Text(trouble, style="yellow") for trouble in troubles)
     return Group(*lines)
 

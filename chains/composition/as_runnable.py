@@ -16,6 +16,8 @@ def coerce(value: Any) -> Runnable[Any, Any]:
     """
     if isinstance(value, Runnable):
         return value
+    if isinstance(value, type) and (issubclass(value, Runnable) or is_foreign(value)):
+        raise TypeError(f"{value.__name__} is a class: make a step of it, as {value.__name__}(...)")
     if is_foreign(value):
         return Adapter(value)
     if isinstance(value, Mapping):

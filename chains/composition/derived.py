@@ -117,6 +117,10 @@ class Fallbacks(Derived):
     def children(self) -> Iterable[Runnable[Any, Any]]:
         return self._chains
 
+    def unset(self, environment: Mapping[str, str]) -> list[str]:
+        """Return none if one of the chains can be called: the others fall back on it."""
+        return min((chain.unset(environment) for chain in self._chains), key=len)
+
     def plain(self, output: Any) -> Any:
         """Convert it by the first chain that can: all of them give the same type."""
         for chain in self._chains[:-1]:

@@ -259,6 +259,11 @@ class Runnable(ABC, Generic[In, Out]):
         """Return why what it uses cannot be counted; None: it can."""
         return next(filter(None, (each.why_not_metered() for each in self.children())), None)
 
+    def unset(self, environment: Mapping[str, str]) -> list[str]:
+        """Return the environment variables that its calls need and that are not set there."""
+        found = (name for each in self.children() for name in each.unset(environment))
+        return list(dict.fromkeys(found))
+
     def merged_config(self, config: RunnableConfig) -> RunnableConfig:
         """Return the config of a call with what is bound to the chain."""
         return config

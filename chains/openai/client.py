@@ -114,6 +114,11 @@ def model_name(given: str | None, variable: str, default: str | None = None) -> 
     return model
 
 
+def unset(environment: Mapping[str, str], *needed: str) -> list[str]:
+    """Return what a call lacks in this environment: the key, and these variables."""
+    return [name for name in (*needed, "OPENAI_API_KEY") if not environment.get(name)]
+
+
 def named(request: Any) -> dict[str, str]:
     """Return the header that names a request, the same in each attempt; empty outside of a batch.
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 from weakref import WeakKeyDictionary
 
@@ -92,6 +92,10 @@ class Embed(Step[Any, Any], OfflineCall):
     def asked_for(self) -> str:
         """Return the model that requests name."""
         return client.model_name(self._model, "OPENAI_EMBEDDING_MODEL", DEFAULT_MODEL)
+
+    def unset(self, environment: Mapping[str, str]) -> list[str]:
+        """Return its key if that is not set."""
+        return client.unset(environment)
 
     def request(self, input: Any) -> dict[str, Any]:
         """Build the body of a request for one text.

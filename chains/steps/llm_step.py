@@ -269,6 +269,10 @@ class LLMStep(Step[Any, Answer], OfflineCall, Generic[Answer]):
         """Return the model that requests name."""
         return client.model_name(self._model, "OPENAI_MODEL")
 
+    def unset(self, environment: Mapping[str, str]) -> list[str]:
+        """Return what is not set of its key and, where it names none itself, its model."""
+        return client.unset(environment, *([] if self._model else ["OPENAI_MODEL"]))
+
     def why_not_offline(self) -> str | None:
         """Why its requests cannot be lines of a file."""
         return next(

@@ -3,7 +3,7 @@
 import copy
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any, Final, cast
 
@@ -133,6 +133,10 @@ class Request(Step[Any, dict[str, Any]]):
         bears = given.outage_patience
         with patience(current_patience() if bears is None else bears):
             return await super(Request, step).ainvoke(input, config, **kwargs)
+
+    def unset(self, environment: Mapping[str, str]) -> list[str]:
+        """Return its key if that is not set; each request names its model."""
+        return client.unset(environment)
 
     async def _run(self, input: Any, config: RunnableConfig, **kwargs: Any) -> dict[str, Any]:
         try:

@@ -18,6 +18,7 @@ from batchord.ledger.errors import LedgerUnavailable, ResumeRefused, RetryRefuse
 from batchord.ledger.lifecycle.completion_callback import end_batch
 from batchord.ledger.models import BatchRecord, BatchStatus, Mode
 from batchord.ledger.storage.batch_reader import BatchReader
+from batchord.ledger.storage.batch_stats import COUNTED_CODES
 from batchord.ledger.storage.batch_store import BatchStore
 from batchord.ledger.storage.keys import EVENTS_KEPT, PAGE_SIZE
 from batchord.ledger.storage.mappers import reading
@@ -118,7 +119,7 @@ class BatchControl:
         record = self._reader.record(batch_id)
         if record.status is not BatchStatus.COMPLETED:
             raise RetryRefused(batch_id, record.status)
-        if not record.request_counts.failed or (codes is not None and not codes):
+        if not record.request_counts.failed or not self._any_failed(batch_id, codes):
             return 0
         keys = self._store.keys.batch(batch_id)
         retried = self._move(record, codes)
@@ -127,6 +128,16 @@ class BatchControl:
         publish_shards(self._app, self._store, batch_id)
         self.end_if_finalizing(record)
         return retried
+
+    def _any_failed(self, batch_id: str, codes: Collection[str] | None) -> bool:
+        """Whether an item may have failed with one of the codes; None: with any.
+
+        If not, the batch need not be reopened, which would announce its end once more.
+        """
+        if not codes:
+            return codes is None
+        found = {each.code for each in self._reader.progress(batch_id).failures}
+        return len(found) >= COUNTED_CODES or not found.isdisjoint(codes)
 
     def _move(self, record: BatchRecord, codes: Collection[str] | None) -> int:
         """Reopen a completed batch and queue its failed items; return their number.

@@ -10,6 +10,7 @@ from typing import Any
 
 from celery import Celery
 
+from batchord.chains.steps.raw_request import REQUESTS
 from batchord.ledger.broker.celery_app import create_app
 from batchord.ledger.broker.celery_rules import broken
 from batchord.ledger.core.redis_url import database_of, server_of
@@ -73,7 +74,7 @@ def checkup(store: BatchStore) -> list[Finding]:
         _redelivery(store.settings, BatchReader(store)),
         *celery,
         *_unreadable(BatchReader(store)),
-        _workers(BatchReader(store)),
+        *_workers(BatchReader(store)),
         _loops(store),
     ]
 
@@ -181,13 +182,22 @@ def _unreadable(reader: BatchReader) -> list[Finding]:
     ]
 
 
-def _workers(reader: BatchReader) -> Finding:
-    chains = reader.chains()
-    if not chains:
-        return Finding(
-            Grade.ERROR, "no worker has announced a chain", "start one: `batchord worker`"
+def _workers(reader: BatchReader) -> list[Finding]:
+    fleet = reader.fleet()
+    if trouble := fleet.trouble():
+        what, _, cure = trouble.partition(": ")
+        return [Finding(Grade.WARNING, what, cure)]
+    found = [
+        Finding(
+            Grade.OK, f"{len(fleet.workers)} workers alive, chains: {', '.join(fleet.chains())}"
         )
-    return Finding(Grade.OK, f"chains: {', '.join(chains)}")
+    ]
+    for name in fleet.chains():
+        # Requests of files are a chain that every worker has, whether or not it is used.
+        if name != REQUESTS and (trouble := fleet.trouble(name)):
+            what, _, cure = trouble.partition(": ")
+            found.append(Finding(Grade.WARNING, what, cure))
+    return found
 
 
 def _loops(store: BatchStore) -> Finding:

@@ -23,6 +23,7 @@ from batchord.ledger.models import (
 from batchord.ledger.storage.batch_search import BatchSearch
 from batchord.ledger.storage.batch_stats import Progress
 from batchord.ledger.storage.batch_store import BatchStore
+from batchord.ledger.storage.fleet import Fleet, FleetStore
 from batchord.ledger.storage.keys import PAGE_SIZE, page_of
 from batchord.ledger.storage.mappers import item_of, reading, record_of
 
@@ -120,6 +121,12 @@ class BatchReader:
         with reading(batch_id), self._store.talking():
             found: str | None = self._redis.hget(self._keys.batch(batch_id).meta, "spec")
         return found
+
+    def inputs_digest(self, batch_id: str) -> str | None:
+        """Return the digest of the inputs that was kept at the seal; None: none was."""
+        with self._store.talking():
+            found = self._redis.hget(self._keys.batch(batch_id).meta, "inputs_digest")
+        return None if found is None else str(found)
 
     def newest(self, *, limit: int, after: str | None) -> list[BatchRecord]:
         """Return up to `limit` sealed batches, newest first, those behind batch `after` if given.
@@ -319,6 +326,10 @@ class BatchReader:
         with self._store.talking():
             found = self._redis.hgetall(self._keys.chains)
         return {name: ChainRecord.model_validate_json(found[name]) for name in sorted(found)}
+
+    def fleet(self) -> Fleet:
+        """Return the workers that are alive."""
+        return FleetStore(self._store).read()
 
     def has_task(self, name: str) -> bool:
         """Whether a worker has announced a user's Celery task of this name."""

@@ -43,6 +43,10 @@ MOST_ATTEMPTS: Final = 10
 
 _TIMED: Final = frozenset({BatchStatus.IN_PROGRESS, BatchStatus.CANCELLING})
 
+#: Codes of failures that a batch counts one by one, at most (CODES in settle.lua); the others
+#: are counted together.
+COUNTED_CODES = 50
+
 
 class FailureGroup(Frozen):
     """Failed items of a batch whose errors have one code."""

@@ -123,12 +123,14 @@ class BatchStore(RedisConnection):
         window: float | None = None,
         with_ids: bool = False,
         notices: int = 0,
+        digest: str | None = None,
     ) -> int:
         """Seal the batch: from here on each of its items gets exactly one outcome.
 
         `key`: its idempotency key, which lives as long as the batch. `window`: seconds after which
         items without an outcome expire. `with_ids`, `notices`: whether its items have custom_ids,
-        and the number of its outbox entries; seal.lua checks that both are there.
+        and the number of its outbox entries; seal.lua checks that both are there. `digest`: of its
+        inputs, to compare with those that come under the same key later.
 
         Return `total`, or the index of the first input that Redis has lost: then it is not sealed.
 
@@ -152,7 +154,8 @@ class BatchStore(RedisConnection):
         ]
         known = set(names)
         names += [name for name in every if name not in known]
-        flat = [part for pair in cut.fields().items() for part in pair]
+        fields = {**cut.fields(), **({} if digest is None else {"inputs_digest": digest})}
+        flat = [part for pair in fields.items() for part in pair]
         window_ms = 0 if window is None else int(window * 1000)
         checks = [PAGE_SIZE, int(with_ids), notices, int(key is not None)]
         args = [batch_id, total, window_ms, *checks, *flat]

@@ -5,7 +5,8 @@ keys of a batch are in one slot), `P` a page: the items from `P * PAGE_SIZE` on.
 
 Of one batch:
     NS:{ID}:meta        hash    status, chain, total, counts, timestamps, how far it is published,
-                                and through which `lane`; `spec`, a chain that travels as data
+                                and through which `lane`; `spec`, a chain that travels as data;
+                                with an idempotency key, the `inputs_digest` of its inputs
     NS:{ID}:in:P        hash    index -> input, JSON text as `core.compression` has it
     NS:{ID}:id:P        hash    index -> custom_id, where the caller gave them
     NS:{ID}:out:P       hash    index -> outcome, likewise; written once
@@ -61,6 +62,8 @@ Across batches:
     NS:repairs          hash    why -> how many tasks the sweeps have sent again so far
     NS:workers          hash    "host:pid" -> "heard_ms lag_ms": how late the event loop was, of a
                                 process that runs items; expires
+    NS:fleet            hash    "host:pid" of a worker -> "heard_ms JSON", its `fleet.Announcement`;
+                                expires
     NS:sweep            string  the worker that sweeps now; expires
     NS:limit:KEY        hash    of a rate limit: `requests` and `tokens`, until when all that was
                                 reserved has been earned; `cool`, until when nobody calls (us)
@@ -254,6 +257,10 @@ class Keys:
     @property
     def workers(self) -> str:
         return f"{self.namespace}:workers"
+
+    @property
+    def fleet(self) -> str:
+        return f"{self.namespace}:fleet"
 
     @property
     def sweep(self) -> str:

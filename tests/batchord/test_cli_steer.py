@@ -38,7 +38,8 @@ def test_a_batch_is_paused_resumed_and_cancelled(shell: Shell, deployment: Deplo
         assert (answer.code, answer.err) == (0, "")
         assert answer.json["status"] == status
     answer = shell.run("cancel", batch_id)
-    assert "cancelled" in answer.out
+    assert (answer.code, answer.out) == (2, "")
+    assert "has ended, cancelled" in answer.err
     assert shell.run("watch", batch_id, "--json").code == 4
     assert shell.run("results", batch_id).out.count('"cancelled"') == 3
 

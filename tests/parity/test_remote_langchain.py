@@ -338,7 +338,7 @@ def test_it_takes_the_options_of_submit(worker: Deployment) -> None:
     assert (record.metadata, record.dedupe) == ({"team": "a"}, True)
     assert (record.budget, record.idempotency_key) == (Budget(tokens=1_000_000), "options")
     assert record.expires_at is not None
-    with pytest.raises(IdempotencyConflict, match="of 2 inputs, not 1"):
+    with pytest.raises(IdempotencyConflict, match="whose 2 inputs are others"):
         step.invoke("a")
     assert step.bind(idempotency_key=None).invoke("a") == "A"
     for wrong in (lambda: RemoteRunnable("lc-shout", speed=1), lambda: step.invoke("a", speed=1)):  # type: ignore[call-arg]

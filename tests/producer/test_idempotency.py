@@ -1,5 +1,6 @@
 """One idempotency key, one batch: nothing runs twice, whoever submits it how often."""
 
+import itertools
 import os
 import signal
 import threading
@@ -119,6 +120,53 @@ def test_a_key_of_another_chain_is_a_conflict(shared: Deployment) -> None:
     batch.wait(10)
 
 
+#: What was submitted under a key, what is submitted under it now, and whether it is the same.
+AGAIN: list[tuple[dict[str, Any], dict[str, Any], bool]] = [
+    ({"inputs": [1, 2]}, {"inputs": [1, 2]}, True),
+    ({"inputs": [{"a": 1, "b": 2}]}, {"inputs": [{"b": 2, "a": 1}]}, True),
+    ({"inputs": range(2500)}, {"inputs": iter(range(2500))}, True),
+    ({"inputs": ["é"]}, {"inputs": ["\u00e9"], "metadata": {"other": "options"}}, True),
+    ({"inputs": [1, 2]}, {"inputs": [2, 1]}, False),
+    ({"inputs": [1, 2]}, {"inputs": [1, 2, 3]}, False),
+    ({"inputs": [1, 2]}, {"inputs": [1]}, False),
+    ({"inputs": [1]}, {"inputs": ["1"]}, False),
+    ({"inputs": [1, 23]}, {"inputs": [12, 3]}, False),
+    ({"inputs": range(2500)}, {"inputs": [*range(2499), 0]}, False),
+    ({"inputs": [1]}, {"inputs": [1], "custom_ids": ["a"]}, False),
+    ({"inputs": [1], "custom_ids": ["b"]}, {"inputs": [1], "custom_ids": ["a"]}, False),
+    ({"inputs": [1]}, {"inputs": [1], "config": [{"tags": ["x"]}]}, False),
+]
+
+
+@pytest.mark.parametrize(("before", "now", "same"), AGAIN, ids=range(len(AGAIN)))
+def test_a_key_is_refused_for_other_inputs(
+    deployment: Deployment, before: dict[str, Any], now: dict[str, Any], same: bool
+) -> None:
+    register("echo", _echo, replace=True)
+    first = deployment.client.submit("echo", **before, idempotency_key="key")
+    if same:
+        assert deployment.client.submit("echo", **now, idempotency_key="key").id == first.id
+    else:
+        with pytest.raises(IdempotencyConflict, match=f"'key'.*{first.id}.*another key"):
+            deployment.client.submit("echo", **now, idempotency_key="key")
+    assert [record.id for record in deployment.client.list()] == [first.id]
+
+
+def test_a_longer_file_under_the_same_key_is_not_read_to_its_end(deployment: Deployment) -> None:
+    register("echo", _echo, replace=True)
+    deployment.client.submit("echo", [0, 1], idempotency_key="key")
+    taken = []
+
+    def without_end() -> Iterator[int]:
+        for number in itertools.count():
+            taken.append(number)
+            yield number
+
+    with pytest.raises(IdempotencyConflict, match="another key"):
+        deployment.client.submit("echo", without_end(), idempotency_key="key")
+    assert len(taken) == 1000
+
+
 def test_a_batch_whose_producer_was_killed_is_submitted_again(
     deploy: Deploy, tmp_path: Path
 ) -> None:
@@ -191,7 +239,8 @@ def test_a_producer_that_was_frozen_gets_the_batch_of_who_took_over(
     frozen = deployment.start_script(script)
     wait_until(lambda: deployment.redis.zcard("batchord:active"), what="it has begun to write")
     [old] = deployment.redis.zrange("batchord:active", 0, -1)
-    batch = deployment.client.submit("echo", [1], idempotency_key="key")
+    same = [*range(1200), *range(300)]
+    batch = deployment.client.submit("echo", same, idempotency_key="key")
     assert batch.id != old
     os.kill(frozen.pid, signal.SIGCONT)
     assert frozen.wait() == 0, frozen.log

@@ -152,7 +152,12 @@ def test_a_submission_goes_on_where_the_server_is(
         lambda: sum(called in text for text in rig.deployment.redis.lrange(CALLED, 0, -1)) == 1,
         what="its end is told, once",
     )
-    again = rig.deployment.client.submit("echo", [1], idempotency_key=str(point))
+    again = rig.deployment.client.submit(
+        "echo",
+        range(ITEMS),
+        custom_ids=[f"{point} {n}" for n in range(ITEMS)],
+        idempotency_key=str(point),
+    )
     assert again.id == batch.id
 
 
@@ -208,9 +213,11 @@ def test_who_takes_the_key_meanwhile_has_the_batch(rig: Rig) -> None:
     theirs: list[Batch] = []
 
     def take() -> None:
-        theirs.append(rig.deployment.client.submit("echo", [1], idempotency_key="meanwhile"))
+        theirs.append(rig.deployment.client.submit("echo", **same, idempotency_key="meanwhile"))
 
-    ours = rig.submit(Point("append", 3, ALL), then=take, idempotency_key="meanwhile")
+    same: dict[str, Any] = {"inputs": range(ITEMS), "custom_ids": [*map(str, range(ITEMS))]}
+    point = Point("append", 3, ALL)
+    ours = rig.submit(point, then=take, **same, idempotency_key="meanwhile")
     assert [ours] == [batch.id for batch in theirs]
     theirs[0].cancel()
 

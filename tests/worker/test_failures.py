@@ -150,7 +150,7 @@ def test_a_chain_that_the_workers_do_not_have_fails_its_items(shared: Deployment
     from batchord.chains import register
 
     register("only-here", lambda value: value, replace=True)
-    batch = shared.client.submit("only-here", [1, 2])
+    batch = shared.client.submit("only-here", [1, 2], allow_unserved=True)
     assert batch.wait(10).request_counts.failed == 2
     for item in batch.results():
         assert item.error is not None

@@ -25,14 +25,7 @@ from batchord.ledger.core.failpoints import crash_point
 from batchord.ledger.core.sharding import Shard
 from batchord.ledger.errors import UnknownBatch, concerns_all
 from batchord.ledger.lifecycle.batch_control import BatchControl
-from batchord.ledger.models import (
-    BatchRecord,
-    BatchStatus,
-    ChainRecord,
-    Mode,
-    Repair,
-    announcements,
-)
+from batchord.ledger.models import BatchRecord, BatchStatus, Mode, Repair
 from batchord.ledger.storage.batch_reader import BatchReader
 from batchord.worker.execution.lease_heartbeat import RENEWALS
 from batchord.worker.execution.resilient_threads import place_of
@@ -44,9 +37,6 @@ logger = logging.getLogger(__name__)
 
 #: Items with an expired lease that one turn publishes again, per batch.
 PAGE = 1000
-
-#: Prefixes of the names of tasks that are not a user's.
-_OWN_TASKS = ("batchord.", "celery.")
 
 
 class Sweep:
@@ -61,8 +51,6 @@ class Sweep:
         self._poller = Poller(app, runtime)
         self._settings = runtime.settings
         self._owner = f"{socket.gethostname()}:{os.getpid()}"
-        self._chains: list[ChainRecord] = []
-        self._tasks: list[str] = []
         #: Until this time an expired lease proves nothing: its worker could not renew it either.
         self._mistrust_until = 0.0
         self._heard = 0.0
@@ -72,14 +60,7 @@ class Sweep:
         self._thread = threading.Thread(target=self._loop, name="sweep", daemon=True)
 
     def start(self) -> None:
-        """Announce the chains of this worker, and begin to sweep."""
-        self._chains = announcements()
-        self._tasks = [name for name in self._app.tasks if not name.startswith(_OWN_TASKS)]
-        try:
-            self._store.announce(self._chains, self._tasks)
-        except BatchordError as error:
-            # Each turn does it again; until then the worker waits for the server like any other.
-            logger.warning("chains not announced yet: %s", error)
+        """Begin to sweep."""
         self._thread.start()
 
     def stop(self) -> None:
@@ -92,8 +73,6 @@ class Sweep:
         while not self._stop.wait(self._settings.sweep_interval):
             self._heard = time.monotonic()
             try:
-                # In each turn: the server may have lost them, and producers would find no chains.
-                self._store.announce(self._chains, self._tasks)
                 took = self._store.take_turn(self._owner)
                 self._hear()
                 if took:

@@ -1,4 +1,4 @@
--- heartbeat(KEYS workers; ARGV name, lag_ms, ttl_ms) -> processes that are known
+-- heartbeat(KEYS workers or fleet; ARGV name, what it says, ttl_ms) -> processes that are known
 -- What was not heard of for `ttl_ms` is forgotten; the key itself expires after as long.
 local t = redis.call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)

@@ -1,0 +1,164 @@
+"""What producers know of the workers that are alive: who has a chain, and what it lacks."""
+
+import asyncio
+import json
+import logging
+import time
+from dataclasses import dataclass
+
+import pytest
+
+from batchord.chains import Chat, Embed, Prompt, Runnable, register
+from batchord.ledger.errors import BatchPaused, SubmitRefused
+from batchord.ledger.storage.fleet import KEPT, Fleet
+from batchord.producer import Batch
+from tests.conftest import Deploy
+from tests.support.harness import Deployment, wait_until
+
+pytestmark = pytest.mark.timeout(120)
+
+
+@dataclass(frozen=True)
+class Said:
+    """What a worker has said, so many seconds ago."""
+
+    text: str
+    seconds_ago: float = 0.0
+    worker: str = "far:1"
+
+    def entry(self) -> dict[str, str]:
+        """Return it as it stands in Redis."""
+        return {self.worker: f"{int(1000 * (time.time() - self.seconds_ago))} {self.text}"}
+
+
+def serves(**chains: list[str]) -> str:
+    """What a worker says that has these chains, each with what is not set for it."""
+    return json.dumps(
+        {"chains": {name: {"digest": "d", "unset": unset} for name, unset in chains.items()}}
+    )
+
+
+#: What the workers say, and what keeps a batch of "echo" from running; "" if nothing does.
+FLEETS: dict[str, tuple[list[Said], str]] = {
+    "none": ([], "no worker is alive: start one with `batchord worker"),
+    "silent for too long": ([Said(serves(echo=[]), seconds_ago=KEPT + 2)], "no worker is alive"),
+    "alive": ([Said(serves(echo=[]), seconds_ago=KEPT - 10)], ""),
+    "without the chain": (
+        [Said(serves(triage=[], double=[]))],
+        "no live worker has chain 'echo' (they have: double, triage)",
+    ),
+    "one of two has it": (
+        [Said(serves(other=[])), Said(serves(echo=[]), worker="far:2")],
+        "",
+    ),
+    "without a model": (
+        [Said(serves(echo=["OPENAI_MODEL"]))],
+        "chain 'echo' cannot run: no model is named: set OPENAI_MODEL",
+    ),
+    "without a key": (
+        [Said(serves(echo=["OPENAI_API_KEY"]))],
+        "there is no API key: set OPENAI_API_KEY",
+    ),
+    "one of two has the key": (
+        [Said(serves(echo=["OPENAI_API_KEY"])), Said(serves(echo=[]), worker="far:2")],
+        "",
+    ),
+    "of a newer version": ([Said('{"chains": 7}')], "no live worker has chain 'echo'"),
+}
+
+
+@pytest.mark.parametrize("name", FLEETS)
+def test_what_keeps_a_chain_from_running_is_known(
+    deployment: Deployment, name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    register("echo", str, replace=True)
+    entries, trouble = FLEETS[name]
+    for entry in entries:
+        deployment.redis.hset("batchord:fleet", mapping=entry.entry())
+    deployment.redis.expire("batchord:fleet", 60)
+    fleet = deployment.client.fleet()
+    found = fleet.trouble("echo")
+    assert (trouble in found) if trouble else not found
+    lacks_it = bool(fleet.workers) and not fleet.serving("echo")
+    if lacks_it:
+        with pytest.raises(SubmitRefused, match="no live worker has chain 'echo'.*roll-out"):
+            deployment.client.submit("echo", [1])
+        assert deployment.client.list() == []
+    with caplog.at_level(logging.WARNING):
+        batch = deployment.client.submit("echo", [1], allow_unserved=lacks_it)
+    assert (trouble in caplog.text) if trouble else not caplog.text
+    assert batch.why_waiting() == found
+    batch.cancel()
+    assert batch.why_waiting() == ""
+
+
+def test_a_worker_announces_itself_until_it_ends(deploy: Deploy) -> None:
+    deployment = deploy(sweep_interval=0.2)
+    worker = deployment.start_worker()
+    [name] = deployment.client.fleet().workers
+    assert name.endswith(f":{worker.pid}")
+    assert "double" in deployment.client.fleet().chains()
+    deployment.redis.delete("batchord:fleet")  # as a server that went back
+    wait_until(lambda: deployment.client.fleet().workers, what="it is announced again")
+    assert deployment.redis.ttl("batchord:fleet") <= KEPT
+    worker.stop()
+    wait_until(lambda: deployment.client.fleet() == Fleet({}), what="it has left")
+    assert "double" in deployment.client.chains(), "producers may submit while no worker is up"
+
+
+WAITS = {
+    "wait": lambda batch: batch.wait(20, raise_if_paused=True),
+    "results": lambda batch: list(batch.results(raise_if_paused=True)),
+    "as_completed": lambda batch: list(batch.as_completed(raise_if_paused=True)),
+}
+
+
+@pytest.mark.parametrize("name", WAITS)
+def test_a_wait_for_a_paused_batch_says_why(
+    deployment: Deployment, name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    register("echo", str, replace=True)
+    batch = deployment.client.submit("echo", [1])
+    pause(deployment, batch, '{"code": "model_not_found", "message": "no model"}')
+    with pytest.raises(BatchPaused, match="model_not_found: no model; mend that"):
+        WAITS[name](batch)
+    with caplog.at_level(logging.WARNING), pytest.raises(TimeoutError):
+        batch.wait(0.3)
+    assert caplog.text.count("paused, model_not_found: no model; mend that") == 1
+
+
+def test_awaiting_says_it_too(deployment: Deployment) -> None:
+    register("echo", str, replace=True)
+    batch = deployment.client.submit("echo", [1])
+    pause(deployment, batch, '{"code": "model_not_found", "message": "no model"}')
+    with pytest.raises(BatchPaused):
+        asyncio.run(batch.await_(20, raise_if_paused=True))
+
+
+def pause(deployment: Deployment, batch: Batch, reason: str) -> None:
+    """Pause it as a worker does."""
+    meta = f"batchord:{{{batch.id}}}:meta"
+    deployment.redis.hset(meta, mapping={"status": "paused", "reason": reason})
+
+
+NOTHING, KEY = {"X": "y"}, {"OPENAI_API_KEY": "k"}
+BOTH = {"OPENAI_API_KEY", "OPENAI_MODEL"}
+UNSET: list[tuple[Runnable[object, object], dict[str, str], set[str]]] = [
+    (Chat(), NOTHING, BOTH),
+    (Chat(), KEY, {"OPENAI_MODEL"}),
+    (Chat("m"), NOTHING, {"OPENAI_API_KEY"}),
+    (Chat("m"), KEY, set()),
+    (Embed(), KEY, set()),
+    (Prompt("{a}") | Chat(), KEY, {"OPENAI_MODEL"}),
+    (Prompt("{a}") | {"x": Chat("m"), "y": Chat()}, NOTHING, BOTH),
+    (Chat().with_retry(), KEY, {"OPENAI_MODEL"}),
+    (Chat().with_fallbacks([Chat("m")]), KEY, set()),
+    (Prompt("{a}") | str, NOTHING, set()),
+]
+
+
+@pytest.mark.parametrize(("chain", "environment", "unset"), UNSET, ids=range(len(UNSET)))
+def test_what_a_chain_needs_of_the_environment_is_known(
+    chain: Runnable[object, object], environment: dict[str, str], unset: set[str]
+) -> None:
+    assert set(chain.unset(environment)) == unset
