@@ -24,7 +24,7 @@ TRIP: Final = 5
 #: Seconds until the first probe; the wait doubles with each probe that fails ...
 FIRST_WAIT: Final = 0.5
 #: ... up to this, which also bounds how late the end of an outage is noticed.
-LONGEST_WAIT: Final = 5.0
+LONGEST_WAIT: Final = 3.0
 #: Seconds that a probe may take before another one is made beside it.
 PROBE_LEASE: Final = 6.0
 #: Seconds between two looks at what other workers have met.

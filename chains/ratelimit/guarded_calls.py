@@ -44,7 +44,7 @@ LARGE_PROBES: Final = 3
 #: Seconds of a call that failed so soon that what came before and after it tells of it too.
 BRIEF: Final = 0.5
 #: Seconds, at most, until an item that waits for a provider which is down looks again.
-LOOK: Final = 3.0
+LOOK: Final = 2.0
 
 
 class MadeAgain(Exception):
