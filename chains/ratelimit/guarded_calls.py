@@ -131,6 +131,8 @@ class Guarded:
         began, begun = time.time(), self._turns.begin()
         try:
             made = await call()
+        except PutOff:
+            raise  # a step inside of the call waits, for a provider of its own
         except RetryLater as error:
             busy = error.code == "rate_limited"
             alone = self._refused_alone() if busy else 0
