@@ -5,13 +5,16 @@ from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 
+from batchord.chains.composition.foreign_calls import ProviderFailed, guarded
 from batchord.chains.composition.function import takes_config
+from batchord.chains.composition.langchain_providers import Provider, provider_of, unseen
 from batchord.chains.composition.runnable import Step
 from batchord.chains.config import RunnableConfig, filled
 from batchord.chains.explain import set_path
 from batchord.chains.langchain import inspection
 from batchord.chains.openai import client
-from batchord.chains.runtime.item_context import current_run
+from batchord.chains.ratelimit.guard import current_batch
+from batchord.chains.runtime.item_context import current_run, place
 from batchord.chains.runtime.loop_thread import in_thread
 
 _INNER = "_batchord_inner"
@@ -58,10 +61,21 @@ class Adapter(Step[Any, Any]):
         try:
             return await super().ainvoke(input, config, **kwargs)
         except Exception as error:
-            inner = getattr(error, _INNER, None)
-            if inner:
-                set_path(error, inner)
+            original = error.original if isinstance(error, ProviderFailed) else error
+            inner = getattr(original, _INNER, None)
+            if inner or original is not error:
+                set_path(original, inner or [self.name])
+            if original is not error:
+                raise original from original.__cause__
             raise
+
+    @property
+    def paid(self) -> bool:
+        return self._provider is not None
+
+    @cached_property
+    def _provider(self) -> Provider | None:
+        return provider_of(self.target) if inspection.is_runnable(self.target) else None
 
     def fingerprint(self) -> Any:
         found = super().fingerprint()
@@ -96,14 +110,21 @@ class Adapter(Step[Any, Any]):
         if run is not None and inspection.is_runnable(self.target):
             observer = inspection.observer(run)
             config["callbacks"] = inspection.with_handler(config.get("callbacks"), observer)
-        try:
-            with inspection.inherited(config):
-                output = await self._called(input, config, options)
-        except Exception as error:
-            _note_inner(error, None if observer is None else observer.path(error))
-            raise
-        _raise_broken(output)
-        return output
+
+        async def call() -> Any:
+            try:
+                with inspection.inherited(config):
+                    output = await self._called(input, config, options)
+            except Exception as error:
+                _note_inner(error, None if observer is None else observer.path(error))
+                raise
+            _raise_broken(output)
+            return output
+
+        if observer is None or run is None or run.kept is None:
+            return await call()
+        provider = self._provider or unseen(str(current_batch()), place(), self.name)
+        return await guarded(provider, call, [observer])
 
     async def _called(self, input: Any, config: RunnableConfig, options: dict[str, Any]) -> Any:
         if self._is_async:

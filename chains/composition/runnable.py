@@ -291,12 +291,15 @@ class Step(Runnable[In, Out]):
     is_call: ClassVar[bool] = True
     #: Whether `_run` takes keyword arguments.
     takes_options: ClassVar[bool] = False
-    #: Whether its output is paid for: it is kept for the item's next attempt, however fast it was.
-    paid: ClassVar[bool] = False
 
     def __init__(self, *, name: str | None = None, retry: RetryPolicy | None = None) -> None:
         super().__init__(name=name)
         self.retry = retry
+
+    @property
+    def paid(self) -> bool:
+        """Whether its output is paid for: the item's next attempt has it, however fast it was."""
+        return False
 
     @abstractmethod
     async def _run(self, input: In, config: RunnableConfig, **options: Any) -> Out:

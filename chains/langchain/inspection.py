@@ -22,7 +22,7 @@ _NOT_SERIALIZED: Final = "not_implemented"
 _DEEPEST: Final = 20
 
 
-def _class(module: str, name: str) -> Any:
+def loaded_class(module: str, name: str) -> Any:
     """Return the class if its module is loaded, else an empty tuple (for `isinstance`)."""
     return getattr(sys.modules.get(module), name, ())
 
@@ -34,7 +34,7 @@ def is_loaded() -> bool:
 
 def is_runnable(value: Any) -> bool:
     """Return whether the value is a LangChain Runnable."""
-    return isinstance(value, _class("langchain_core.runnables.base", "Runnable"))
+    return isinstance(value, loaded_class("langchain_core.runnables.base", "Runnable"))
 
 
 def is_tool_input(error: BaseException) -> bool:
@@ -62,9 +62,9 @@ def lacks_async(error: NotImplementedError) -> bool:
 
 def messages(value: Any) -> list[dict[str, Any]] | None:
     """Return a prompt value, a message, or a list of messages in OpenAI's form; else None."""
-    if isinstance(value, _class("langchain_core.prompt_values", "PromptValue")):
+    if isinstance(value, loaded_class("langchain_core.prompt_values", "PromptValue")):
         value = value.to_messages()
-    message = _class("langchain_core.messages.base", "BaseMessage")
+    message = loaded_class("langchain_core.messages.base", "BaseMessage")
     found = value if isinstance(value, Sequence) and not isinstance(value, str) else [value]
     if not any(isinstance(one, message) for one in found):
         return None
@@ -125,7 +125,7 @@ def _each(value: Any) -> Iterator[Any]:
 
 def is_sync_only(value: Any) -> bool:
     """Return whether a part is a generator function that has no async form."""
-    generator = _class("langchain_core.runnables.base", "RunnableGenerator")
+    generator = loaded_class("langchain_core.runnables.base", "RunnableGenerator")
     return any(
         isinstance(part, generator) and not hasattr(part, "_atransform") for part in parts(value)
     )
@@ -133,7 +133,7 @@ def is_sync_only(value: Any) -> bool:
 
 def unmetered(value: Any) -> str | None:
     """Return the name of a part whose usage LangChain does not report, or None."""
-    retriever = _class("langchain_core.vectorstores.base", "VectorStoreRetriever")
+    retriever = loaded_class("langchain_core.vectorstores.base", "VectorStoreRetriever")
     return next(
         (
             type(part).__name__

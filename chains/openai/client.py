@@ -139,11 +139,12 @@ def shared_cool_down(model: str) -> RateLimit | None:
 
 def cool_down_of(model: str) -> RateLimit:
     """Return the limit without numbers that all calls of this model with this key share."""
-    return _cool_down(os.environ.get("OPENAI_BASE_URL"), os.environ.get("OPENAI_API_KEY"), model)
+    return cool_down_at(os.environ.get("OPENAI_BASE_URL"), os.environ.get("OPENAI_API_KEY"), model)
 
 
 @lru_cache(1000)
-def _cool_down(base_url: str | None, key: str | None, model: str) -> RateLimit:
+def cool_down_at(base_url: str | None, key: str | None, model: str) -> RateLimit:
+    """Return the limit without numbers of a model at this address with this key."""
     name = hashlib.sha256(f"{base_url} {key} {model}".encode()).hexdigest()[:16]
     return RateLimit(f"model:{name}")
 

@@ -87,6 +87,8 @@ class AdmissionQueue:
         self._news = False
         self._renew = math.inf
         self._adaptive = Adaptive()
+        #: Whether the provider has ever refused a call of this process for too many calls.
+        self.has_refused = False
         #: Whether there is nothing to count, and when the limiter was asked last.
         self._is_free = (limit.rpm, limit.tpm, limit.concurrency) == (None, None, None)
         self._asked = -math.inf
@@ -155,6 +157,7 @@ class AdmissionQueue:
 
         `said`: the provider says for how long; else this process makes no calls for a moment.
         """
+        self.has_refused = True
         pause = self._adaptive.refused(call, self._now(), self._held)
         if not said:
             self._paused = max(self._paused, self._now() + pause)

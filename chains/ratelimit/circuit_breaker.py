@@ -24,7 +24,7 @@ TRIP: Final = 5
 #: Seconds until the first probe; the wait doubles with each probe that fails ...
 FIRST_WAIT: Final = 0.5
 #: ... up to this, which also bounds how late the end of an outage is noticed.
-LONGEST_WAIT: Final = 5.0
+LONGEST_WAIT: Final = 3.0
 #: Seconds that a probe may take before another one is made beside it.
 PROBE_LEASE: Final = 6.0
 #: Seconds between two looks at what other workers have met.
@@ -96,6 +96,9 @@ class Health(NamedTuple):
     left: float = 0.0
     #: The asker may make one now.
     probe: bool = False
+    #: Since it was open last, and since it was open last and a probe has failed; -1: never.
+    closed: float = -1.0
+    down: float = -1.0
 
 
 @dataclass(slots=True)
@@ -114,6 +117,9 @@ class HealthRecord:
     until: float = 0.0
     level: int = 0
     probe: float = 0.0
+    #: When it was open last, and when it was so and a probe had failed.
+    closed: float = -1.0
+    down: float = -1.0
 
     def take(self, event: Event) -> Health:
         """Note what has happened and say what is known."""
@@ -122,6 +128,8 @@ class HealthRecord:
         self.done = max(self.done, now - event.done if event.done >= 0 else 0.0)
         apart = not self.level and now - self.last > APART
         if self.since >= 0 and (apart or (self.begun if self.level else self.done) > self.since):
+            self.closed = now if self.level > 0 else self.closed
+            self.down = now if self.level > 1 else self.down
             self.since, self.streak, self.seen = -1.0, 0, frozenset()
             self.until, self.level, self.probe = 0.0, 0, 0.0
         if event.what in ("failed", "failed-probe"):
@@ -136,6 +144,8 @@ class HealthRecord:
             now - self.begun if self.begun else -1.0,
             0.0 if granted else max(0.0, max(self.until, self.probe) - now),
             granted,
+            now - self.closed if self.closed >= 0 else -1.0,
+            now - self.down if self.down >= 0 else -1.0,
         )
 
     def _failed(self, event: Event, now: float) -> None:
@@ -199,6 +209,11 @@ class Breaker:
     def left(self) -> float:
         """Seconds until a probe may be made, as far as this process has heard."""
         return max(0.0, self._health.left - self.heard_ago)
+
+    def was_open(self, seconds: float, *, long: bool = False) -> bool:
+        """Whether it was open in the last `seconds`; `long`: and a probe has failed then."""
+        ago = self._health.down if long else self._health.closed
+        return self.is_open or 0 <= ago < seconds - self.heard_ago
 
     @property
     def heard_ago(self) -> float:

@@ -51,6 +51,7 @@ async def within(
     gives_way: bool | None = None,
     guarded: bool = True,
     probe: Callable[[], Awaitable[Any]] | None = None,
+    bounded: bool = True,
 ) -> tuple[T, Usage]:
     """Make the call, which returns what it has used, as soon as the limit allows it.
 
@@ -60,7 +61,8 @@ async def within(
     they and the batch are those of the running code unless they are given. `report` is told of the
     waits. `gives_way`: the item can wait elsewhere (None: if its steps are kept). `guarded`: a
     failure may be of the target, and not of this call alone. `probe` makes a small call of the
-    target, which tells whether it answers (None: this call does).
+    target, which tells whether it answers (None: this call does). Without `bounded` the number of
+    calls in flight is free until one is refused, as the call may be many calls, or none.
 
     Raises:
         PutOff: nobody may call for long, or the target is down, and the item can wait elsewhere.
@@ -82,7 +84,8 @@ async def within(
     while True:
         probes = await tries.let_through()
         with tries.waiting():
-            reserved = await turns.enter(tokens, batch)
+            enters = bounded or turns.has_refused
+            reserved = await turns.enter(tokens, batch) if enters else 0
         used: int | None = None
         try:
             if tries.is_open and not probes:
@@ -97,7 +100,8 @@ async def within(
         except MadeAgain:
             pass
         finally:
-            turns.leave(reserved, used)
+            if enters:
+                turns.leave(reserved, used)
 
 
 _turns: WeakKeyDictionary[

@@ -20,7 +20,7 @@ from batchord.chains.ratelimit.circuit_breaker import (
 )
 from batchord.chains.runtime.deadline import Deadline, all_paused
 from batchord.chains.runtime.item_context import current_run
-from batchord.chains.runtime.retry import IN_PLACE
+from batchord.chains.runtime.retry import IN_PLACE, first_failure
 from batchord.chains.usage import Usage
 
 T = TypeVar("T")
@@ -41,8 +41,10 @@ MOST_ALONE: Final = 5
 MOST_REFUSED: Final = 6
 #: Probes that were refused as there are too many calls, until smaller ones are made in turn.
 LARGE_PROBES: Final = 3
+#: Seconds of a call that failed so soon that what came before and after it tells of it too.
+BRIEF: Final = 0.5
 #: Seconds, at most, until an item that waits for a provider which is down looks again.
-LOOK: Final = 3.0
+LOOK: Final = 2.0
 
 
 class MadeAgain(Exception):
@@ -67,6 +69,9 @@ class Guarded:
         self._gives_way = gives_way
         self._deadlines = deadlines
         self._report = report
+        #: As `retry.Target` has it; and when the call began and failed, in seconds since 1970.
+        self.was_well = False
+        self._last = 0.0, 0.0
         #: Refusals of this call.
         self._in_a_row = 0
         #: What the item's calls meet here, in all of its attempts.
@@ -119,9 +124,15 @@ class Guarded:
         self, call: Callable[[], Awaitable[tuple[T, Usage]]], *, probe: bool, guarded: bool
     ) -> tuple[T, Usage]:
         """Make the call once; MadeAgain if it is to be made again."""
-        begun, breaker = self._turns.begin(), self._breaker
+        breaker, failed = self._breaker, first_failure()
+        self.was_well = failed is not None and (
+            breaker is None or _is_after(await breaker.look(), failed)
+        )
+        began, begun = time.time(), self._turns.begin()
         try:
             made = await call()
+        except PutOff:
+            raise  # a step inside of the call waits, for a provider of its own
         except RetryLater as error:
             busy = error.code == "rate_limited"
             alone = self._refused_alone() if busy else 0
@@ -145,7 +156,7 @@ class Guarded:
                     with self.waiting():
                         await asyncio.sleep(min(LONGEST_OWN, ITS_OWN * 2.0 ** (alone - 1)))
                 raise MadeAgain from None
-            error.target = self
+            error.target, self._last = self, (began, time.time())
             raise
         except ChainError:
             self._answered(begun, probe=probe)  # it has said what it has against this one
@@ -158,21 +169,25 @@ class Guarded:
         if not probe:
             self._turns.answered(begun)
 
-    async def answers_since(self, since: float, *, ask: bool) -> bool:
-        """Whether the target has answered a call that began after `since`, in seconds since 1970.
-
-        `ask`: if it has not, make a small call, so that it is known the next time; not if it is
-        down, as others probe it then.
-        """
+    def down_since(self, since: float) -> bool:
+        """As `retry.Target` has it."""
         breaker = self._breaker
-        if breaker is None or _is_after(await breaker.look(), since):
+        return breaker is not None and breaker.was_open(time.time() - since, long=True)
+
+    async def is_well(self, *, ask: bool) -> bool:
+        """As `retry.Target` has it; no small call is made while it is down: others probe it."""
+        breaker, began, failed = self._breaker, *self._last
+        if breaker is None:
             return True
-        if ask and self._probe is not None:
+        health = await breaker.look()
+        if ask and self._probe is not None and not (health.open or _is_after(health, failed)):
             async with breaker.one_probe:
                 health = await breaker.look()
-                if not health.open and not _is_after(health, since):
-                    await self._ask_probe(probe=False)
-        return False
+                if not (health.open or _is_after(health, failed)):
+                    health = await self._ask_probe(probe=False)
+        # While a call took long, an outage may have come and gone.
+        brief = failed - began < BRIEF
+        return brief and _is_after(health, failed) and not breaker.was_open(time.time() - began)
 
     def _can_probe(self, health: Health) -> bool:
         """Whether a small call is made as the probe, in place of this one."""

@@ -4,6 +4,7 @@ import asyncio
 import random
 import time
 from collections.abc import Awaitable, Callable
+from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from typing import Final, Protocol, TypeVar
 
@@ -127,19 +128,40 @@ ONCE: Final = RetryPolicy(max_attempts=1)
 FIRST_DOUBT: Final = 0.5
 LONGEST_DOUBT: Final = 5.0
 _DOUBTS: Final = "!"
+_ALONE: Final = "?"
 
 
 class Target(Protocol):
     """The address, key and model that a failed call was made to, as other calls are."""
+
+    #: Whether, before the failed call began, another one was answered that began after
+    #: `first_failure`.
+    was_well: bool
 
     @property
     def is_open(self) -> bool:
         """Whether it is known to be down."""
         ...
 
-    async def answers_since(self, since: float, *, ask: bool) -> bool:
-        """Whether it has answered a call that began after then; `ask`: make one, to know later."""
+    def down_since(self, since: float) -> bool:
+        """Whether it has been down after `since`, in seconds since 1970, and its probes failed."""
         ...
+
+    async def is_well(self, *, ask: bool) -> bool:
+        """Whether it has answered a call that began after the failed one had, and was not down.
+
+        `ask`: if none is known, make a small call to find out.
+        """
+        ...
+
+
+#: When the call failed first that is now made again; None: it has not.
+_first_failure: ContextVar[float | None] = ContextVar("batchord_first_failure", default=None)
+
+
+def first_failure() -> float | None:
+    """Return when the running call failed before, in seconds since 1970, if that was in doubt."""
+    return _first_failure.get()
 
 
 async def attempts(
@@ -152,10 +174,11 @@ async def attempts(
 ) -> T:
     """Make the call until it succeeds or the policy gives up; then raises the last error.
 
-    What fails as calls do whose provider is down costs no attempt until another call, that began
-    after its first failure, has succeeded: then it is the call's own fault, and else the
-    provider's. With `kept` a long wait is not made here: PutOff is raised, and the next attempt of
-    the item goes on counting where this one was. Without `bears` each failure is the call's own.
+    What fails as calls do whose provider is down is the call's own fault only if the provider was
+    well before it began and after it failed, as other calls show. Else it is not its last try,
+    and failures from before the end of an outage are none. With `kept` a long wait is not made
+    here: PutOff is raised, and the next attempt of the item goes on counting where this one was.
+    Without `bears` each failure is the call's own.
     """
     if kept is None or key is None:
         return await _Calls(policy or ONCE, None, "", bears=bears).make(call)
@@ -174,23 +197,32 @@ class _Calls:
         self._key = key
         now = time.time()
         self._tries = Tries(since=now) if kept is None else kept.tries(key)
-        #: Failures that may have been the provider's, and when the first of them was.
+        #: Failures that may have been the provider's, and when the one was after which it has to
+        #: show that it is well.
         self._doubts = Tries() if kept is None else kept.tries(key + _DOUBTS)
+        #: Those of them before which it was well.
+        self._alone = Tries() if kept is None else kept.tries(key + _ALONE)
 
     async def make(self, call: Callable[[], Awaitable[T]]) -> T:
         """Make them, and return what the last one gives."""
         while True:
+            token = _first_failure.set(self._doubts.since if self._doubts.count else None)
             try:
                 return await call()
             except PutOff:
                 raise  # a retry inside of this call waits already: not a try
             except Exception as error:  # noqa: BLE001
                 # `_wait` raises it again unless there is another call.
-                await asyncio.sleep(await self._wait(error))
+                wait = await self._wait(error)
+            finally:
+                _first_failure.reset(token)
+            await asyncio.sleep(wait)
 
     async def _wait(self, error: Exception) -> float:
         """Return the seconds until the next call, or raise the error if no call follows."""
         target = error.target if isinstance(error, RetryLater) and self._bears else None
+        if target is not None and self._of_outage(error, target):
+            self._tries, self._doubts, self._alone = Tries(since=time.time()), Tries(), Tries()
         tries = replace(self._tries, count=self._tries.count + 1)
         delay = self._policy.delay(tries.count, error, elapsed=time.time() - tries.since)
         if target is not None and await self._in_doubt(target, last=delay is None):
@@ -207,12 +239,27 @@ class _Calls:
             return self._put_off(error, wait, doubts=False)
         return wait
 
+    def _of_outage(self, error: Exception, target: "Target") -> bool:
+        """Whether the target was down since the first failure, which was its own then."""
+        if explain(error).code == "rate_limited" or not self._doubts.count:
+            return False
+        return target.down_since(self._doubts.since)
+
     async def _in_doubt(self, target: "Target", *, last: bool) -> bool:
-        """Whether nothing has told yet that the target is well; its last try asks."""
-        first = self._doubts.count == 0
-        since = time.time() if first else self._doubts.since
+        """Whether the failure may be the target's: it has not shown that it was well around it.
+
+        That takes an answer to a call that began after an earlier failure, and came before this
+        call began; and one to a call that began after this call, or such an earlier one, failed.
+        """
+        now = time.time()
+        after_doubt = self._doubts.count > 0 and target.was_well
+        if after_doubt and self._alone.count:
+            return False
+        well_now = last and await target.is_well(ask=True)
+        since = now if after_doubt or not self._doubts.count else self._doubts.since
         self._doubts = Tries(self._doubts.count + 1, since)
-        return (first and not last) or not await target.answers_since(since, ask=last)
+        self._alone = Tries(self._alone.count + after_doubt, now)
+        return not (after_doubt and well_now)
 
     def _doubt(self, error: Exception) -> float:
         after = explain(error).after or 0.0
@@ -225,5 +272,6 @@ class _Calls:
             return seconds
         if doubts:
             self._kept.tried(self._key + _DOUBTS, self._doubts)
+            self._kept.tried(self._key + _ALONE, self._alone)
         self._kept.tried(self._key, self._tries)
         raise PutOff(error, seconds, outage=doubts) from error

@@ -60,9 +60,10 @@ class LedgerLimiter:
             *map(_us, times),
         )
         answer: list[Any] = await self._patiently(lambda: self._store.run("breaker", [key], *args))
-        is_open, streak, failing, begun, left, probe = map(int, answer)
+        is_open, streak, failing, begun, left, probe, closed, down = map(int, answer)
         return Health(
-            *(is_open == 1, streak, _seconds(failing), _seconds(begun), left / 1e6, probe == 1)
+            *(is_open == 1, streak, _seconds(failing), _seconds(begun), left / 1e6, probe == 1),
+            *(_seconds(closed), _seconds(down)),
         )
 
     def _reserve(self, limit: RateLimit, asked: ReserveRequest) -> Any:

@@ -24,7 +24,7 @@ OUTAGE = 2.0
 
 NAMES = (
     *("ask", "ask-once", "ask-other", "ask-impatient", "ask-of-few", "ask-slowly", "ask-of-eight"),
-    *("embed", "post"),
+    *("embed", "post", "langchain", "langchain-function", "langchain-of-few"),
 )
 
 
@@ -84,6 +84,9 @@ OUTAGES = [
     Outage(name="no answers", begin=lambda server: server.hang_when(None)),
     Outage(name="500, embeddings", begin=fails(500), chain="embed"),
     Outage(name="502, a file of requests", begin=fails(502), chain="post"),
+    Outage(name="503, LangChain", begin=fails(503), chain="langchain"),
+    Outage(name="no answers, LangChain", begin=lambda s: s.hang_when(None), chain="langchain"),
+    Outage(name="503, a function of LangChain's", begin=fails(503), chain="langchain-function"),
 ]
 # fmt: on
 
@@ -188,17 +191,18 @@ def test_items_that_wait_for_a_provider_hold_no_slots(fleet: Deployment, provide
     succeeded(waiting)
 
 
+@pytest.mark.parametrize("chain", ["ask-once", "langchain"])
 def test_an_item_that_always_fails_ends_with_its_error_though_no_other_tells(
-    fleet: Deployment, provider: Scarce
+    fleet: Deployment, provider: Scarce, chain: str
 ) -> None:
     provider.fail_when("text 7", status=500)
-    batch = fleet.client.submit("ask-once", ["text 7"])
+    batch = fleet.client.submit(chain, ["text 7"])
     assert batch.wait(60).status is BatchStatus.COMPLETED
     [item] = batch.results()
     assert item.error is not None
     assert item.error.code == "server_error"
-    # It, and the same once more after a small call was answered.
-    assert [request.text for request in provider.requests] == ["text 7", "Say: ok", "text 7"]
+    # It, and the same once more: a small call was answered before, and another one after.
+    assert [request.text for request in provider.requests] == ["text 7", "Say: ok"] * 2
 
 
 def test_refused_connections_fail_no_item(fleet: Deployment, provider: Scarce) -> None:

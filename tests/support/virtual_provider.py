@@ -8,7 +8,7 @@ from functools import partial
 from batchord.chains.errors import RetryLater
 from batchord.chains.ratelimit.guard import within
 from batchord.chains.ratelimit.limits import LocalLimiter, RateLimit, install, limiter
-from batchord.chains.runtime.retry import RetryPolicy, attempts
+from batchord.chains.runtime.retry import ONCE, RetryPolicy, attempts
 from batchord.chains.usage import Usage
 from tests.support import virtual_time
 
@@ -24,8 +24,11 @@ class Provider:
     in_flight: int | None = None
     a_second: int | None = None
     retry_after: float | None = None
-    #: From when to when every call fails with this code, after `gives_up` seconds.
+    #: From when to when every call fails with this code, after `gives_up` seconds; and likewise.
     down: tuple[float, float] = (-1.0, -1.0)
+    down_again: tuple[float, float] = (-1.0, -1.0)
+    #: The calls for this item always fail so.
+    bad: int = -1
     code: str = "server_error"
     gives_up: float = 0.005
     flying: int = 0
@@ -33,11 +36,16 @@ class Provider:
     taken: deque[float] = field(default_factory=deque)
     #: When calls came.
     calls: list[float] = field(default_factory=list)
+    #: Items that ended with an error, and the calls for bad ones.
+    failed: list[int] = field(default_factory=list)
+    bad_calls: int = 0
 
-    async def call(self) -> tuple[None, Usage]:
+    async def call(self, item: int = -2) -> tuple[None, Usage]:
         now = virtual_time.now()
         self.calls.append(now)
-        if self.down[0] <= now < self.down[1]:
+        self.bad_calls += item == self.bad
+        downs = (self.down, self.down_again)
+        if item == self.bad or any(began <= now < ended for began, ended in downs):
             await asyncio.sleep(self.gives_up)
             raise RetryLater("down", code=self.code)
         while self.taken and self.taken[0] <= virtual_time.now() - 1:
@@ -53,16 +61,33 @@ class Provider:
         self.flying -= 1
         return None, Usage()
 
-    def serve(self, count: int, *, processes: int, slots: int) -> float:
-        """Make so many calls, from places in flight of so many processes; return the seconds."""
+    def serve(
+        self,
+        count: int,
+        *,
+        processes: int,
+        slots: int,
+        policy: RetryPolicy = ONCE,
+        probed: bool = False,
+    ) -> float:
+        """Make so many calls, from places in flight of so many processes; return the seconds.
+
+        `probed`: a small call of its own tells whether it answers.
+        """
         places = [process for process in range(processes) for _ in range(slots)]
         left = iter(range(count))
 
         async def place(process: int) -> None:
-            for _ in left:
+            for item in left:
                 limit = RateLimit(f"of process {process}")
-                call = partial(within, limit, 1, self.call, target=RateLimit("all"))
-                await attempts(RetryPolicy(max_attempts=1), call)
+                probe = self.call if probed else None
+                call = partial(
+                    within, limit, 1, partial(self.call, item), target=RateLimit("all"), probe=probe
+                )
+                try:
+                    await attempts(policy, call)
+                except RetryLater:
+                    self.failed.append(item)
 
         async def some() -> float:
             install(LocalLimiter(clock=asyncio.get_running_loop().time))

@@ -2,8 +2,10 @@
 
 import asyncio
 import selectors
+import time
 from collections.abc import Coroutine
 from typing import Any, TypeVar
+from unittest.mock import patch
 
 T = TypeVar("T")
 
@@ -34,9 +36,11 @@ class VirtualTime(asyncio.SelectorEventLoop):
 
 
 def run(main: Coroutine[Any, Any, T]) -> T:
-    """As `asyncio.run`, in no time."""
+    """As `asyncio.run`, in no time; the time of day is the loop's too."""
     with asyncio.Runner(loop_factory=VirtualTime) as runner:
-        return runner.run(main)
+        day = time.time()
+        with patch("time.time", lambda: day + runner.get_loop().time()):
+            return runner.run(main)
 
 
 def now() -> float:

@@ -1,5 +1,5 @@
 -- breaker(KEYS health; ARGV what, begun_us, done_us, who, trip, wait_us, most_us, lease_us)
---   -> {open, streak, failing_us, begun_us, left_us, probe}, as `batchord.chains.ratelimit.circuit_breaker.Health` has it; -1: never
+--   -> {open, streak, failing_us, begun_us, left_us, probe, closed_us, down_us}, as `batchord.chains.ratelimit.circuit_breaker.Health` has it; -1: never
 -- `what` is look, failed, failed-probe or probe. `begun_us` and `done_us` are ages of the caller's last success: since
 -- the call began that began last, and since a call was last answered; -1: none.
 -- Failures of distinct `who` ('': each) that no answer came between are counted; `trip` of them (0: never) open
@@ -9,7 +9,7 @@ local t = redis.call('TIME')
 local now = t[1] * 1000000 + t[2]
 local what, who, trip = ARGV[1], ARGV[4], tonumber(ARGV[5])
 local wait, most, lease = tonumber(ARGV[6]), tonumber(ARGV[7]), tonumber(ARGV[8])
-local state = redis.call('HMGET', KEYS[1], 'since', 'streak', 'who', 'begun', 'until', 'level', 'probe', 'done', 'last')
+local state = redis.call('HMGET', KEYS[1], 'since', 'streak', 'who', 'begun', 'until', 'level', 'probe', 'done', 'last', 'down', 'closed')
 local since, streak, seen = tonumber(state[1] or 0), tonumber(state[2] or 0), state[3] or ''
 local begun, open_until = tonumber(state[4] or 0), tonumber(state[5] or 0)
 local level, probe, done = tonumber(state[6] or 0), tonumber(state[7] or 0), tonumber(state[8] or 0)
@@ -21,7 +21,9 @@ begun, done = math.max(begun, at(ARGV[2])), math.max(done, at(ARGV[3]))
 local last = tonumber(state[9] or 0)
 -- Failures that are a minute apart are no row.
 local over = level == 0 and (done > since or now - last > 60000000) or level > 0 and begun > since
+local down, closed = tonumber(state[10] or 0), tonumber(state[11] or 0)
 if since > 0 and over then
+  down, closed = level > 1 and now or down, level > 0 and now or closed
   since, streak, seen, open_until, level, probe = 0, 0, '', 0, 0, 0
 end
 if what == 'failed' or what == 'failed-probe' then
@@ -51,8 +53,10 @@ end
 redis.call('HSET', KEYS[1], 'since', string.format('%.0f', since), 'streak', streak, 'who', seen,
   'begun', string.format('%.0f', begun), 'done', string.format('%.0f', done),
   'last', string.format('%.0f', last), 'until', string.format('%.0f', open_until),
-  'level', level, 'probe', string.format('%.0f', probe))
+  'level', level, 'probe', string.format('%.0f', probe), 'down', string.format('%.0f', down),
+  'closed', string.format('%.0f', closed))
 redis.call('PEXPIRE', KEYS[1], 7200000)
 -- While another one probes, its end is waited for.
 local left = math.max(0, (granted == 1 and 0 or math.max(open_until, probe)) - now)
-return {level > 0 and 1 or 0, streak, since > 0 and now - since or -1, begun > 0 and now - begun or -1, left, granted}
+return {level > 0 and 1 or 0, streak, since > 0 and now - since or -1, begun > 0 and now - begun or -1, left, granted,
+  closed > 0 and now - closed or -1, down > 0 and now - down or -1}
