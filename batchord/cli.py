@@ -15,7 +15,7 @@ import click
 from pydantic import ValidationError
 
 from batchord.chains.errors import BatchordError
-from batchord.commands import batches, control, flower, maintenance, one_machine, run
+from batchord.commands import batches, control, flower, maintenance, one_machine, run, serve
 
 
 class _Refusal(click.ClickException):
@@ -59,7 +59,7 @@ def program() -> None:
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
 
 
-for room in (run, one_machine, batches, flower, control, maintenance):
+for room in (run, one_machine, serve, batches, flower, control, maintenance):
     for command in room.COMMANDS:
         program.add_command(command)
 

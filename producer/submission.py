@@ -87,6 +87,9 @@ class Submission:
     mode: Literal["live", "provider"] = "live"
     provider_retry: Literal["live"] | None = None
     config: RunnableConfig | Sequence[RunnableConfig] | None = None
+    #: The id of the batch, if it was given one before; None: a new one. Processes that submit the
+    #: same inputs under one id make one batch, also side by side.
+    batch_id: str | None = None
 
     def check(self) -> None:
         """Check all arguments but the inputs themselves; raise SubmitRefused."""
@@ -197,7 +200,8 @@ def submit(app: Celery, store: BatchStore, what: Submission) -> str:
     if first is None:
         raise SubmitRefused("no inputs: a batch needs at least one")
     notices = owed(callback=callback, webhook=what.webhook)
-    recording = Recording(store, reader, new_batch_id(), _opening(store, what, notices, config))
+    batch_id = what.batch_id or new_batch_id()
+    recording = Recording(store, reader, batch_id, _opening(store, what, notices, config))
     cut, window = _cut(what, reader, store.settings), window_seconds(what.completion_window)
     try:
         with recording.alive():
