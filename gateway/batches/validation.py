@@ -158,7 +158,7 @@ class FileCheck:
 
 def _json(number: int, text: bytes) -> Any:
     try:
-        return json.loads(text, parse_constant=_refuse)
+        return json.loads(text.decode(), parse_constant=_refuse)
     except (ValueError, RecursionError):
         raise Problem("invalid_json_line", _NOT_JSON, line=number) from None
 

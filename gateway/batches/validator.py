@@ -13,6 +13,7 @@ from batchord.chains.errors import BatchordError
 from batchord.gateway.batches.submission import is_submitted, submit_file
 from batchord.gateway.batches.validation import FileCheck, Problem, raw_lines
 from batchord.gateway.fleet import Fleet
+from batchord.gateway.maintenance import delete_bytes
 from batchord.ledger.core.failpoints import crash_point
 from batchord.ledger.errors import SubmitRefused, concerns_all
 from batchord.ledger.storage.api_batches import ApiBatch
@@ -154,4 +155,7 @@ class Validator:
 
     def _end(self, batch: ApiBatch, status: Any, fields: dict[str, Any]) -> None:
         self._fleet.batches.conclude(batch.id, status, fields)
-        self._fleet.files.read_no_more(batch.input_file_id, batch.id)
+        files, file_id = self._fleet.files, batch.input_file_id
+        files.read_no_more(file_id, batch.id)
+        if files.of([file_id]) == [None]:
+            delete_bytes(self._fleet, file_id)  # it was deleted meanwhile

@@ -58,7 +58,14 @@ def test_a_batch_from_upload_to_output_in_input_order(
     times = [done.created_at, done.in_progress_at, done.finalizing_at, done.completed_at]
     assert all(type(each) is int for each in times)
     assert times == sorted(times)
-    output, errors = (lines_of(client, each) for each in (done.output_file_id, done.error_file_id))
+    _check_lines(*(lines_of(client, each) for each in (done.output_file_id, done.error_file_id)))
+    # As any other batch of the fleet's.
+    record = fleet.client.retrieve(batch.id).record()
+    assert (record.chain, record.metadata) == ("openai-requests", {"team": "a"})
+    assert batch.id in [each.id for each in fleet.client.list()]
+
+
+def _check_lines(output: list[dict[str, Any]], errors: list[dict[str, Any]]) -> None:
     assert [line["custom_id"] for line in output] == [f"request-{i}" for i in range(12) if i != 3]
     for line in output:
         assert line.keys() == {"id", "custom_id", "response", "error"}
@@ -72,10 +79,6 @@ def test_a_batch_from_upload_to_output_in_input_order(
     assert (refused["custom_id"], refused["error"]) == ("request-3", None)
     assert refused["response"]["status_code"] == 400
     assert refused["response"]["body"]["error"]["message"] == "no such thing"
-    # As any other batch of the fleet's.
-    record = fleet.client.retrieve(batch.id).record()
-    assert (record.chain, record.metadata) == ("openai-requests", {"team": "a"})
-    assert batch.id in [each.id for each in fleet.client.list()]
 
 
 def _no_lines(client: openai.OpenAI, provider: OpenAIServer) -> Any:
