@@ -7,6 +7,7 @@ from typing import Final
 from batchord.gateway.fleet import Fleet
 from batchord.gateway.view_ids import Kind
 from batchord.io import openai_lines
+from batchord.ledger.core.failpoints import crash_point
 from batchord.ledger.models import Item
 from batchord.ledger.storage.keys import PAGE_SIZE
 
@@ -39,6 +40,7 @@ def lines(fleet: Fleet, batch_id: str, total: int, kind: Kind) -> Iterator[bytes
                 block += line(batch_id, item)
         if len(block) >= _BLOCK:
             yield bytes(block)
+            crash_point("content-half")
             block.clear()
     fleet.reader.status(batch_id)
     if block:

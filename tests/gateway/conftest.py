@@ -28,13 +28,13 @@ def fleet(deploy_for_module: Deploy, provider_for_module: OpenAIServer) -> Deplo
 
 
 @pytest.fixture(scope="module")
-def server(fleet: Deployment) -> ApiServer:
+def api(fleet: Deployment) -> ApiServer:
     """A server for two tenants."""
     return ApiServer(fleet, {"ann": "", "bob": ""})
 
 
 @pytest.fixture
-def client(server: ApiServer, provider: OpenAIServer) -> Iterator[openai.OpenAI]:
+def client(api: ApiServer, provider: OpenAIServer) -> Iterator[openai.OpenAI]:
     """The first tenant's client."""
-    with server.client("ann") as client:
+    with api.client("ann") as client:
         yield client

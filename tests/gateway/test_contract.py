@@ -106,9 +106,7 @@ def test_no_file_for_no_lines(client: openai.OpenAI, provider: OpenAIServer, cas
     assert (done.output_file_id is not None, done.error_file_id is not None) == (output, error)
 
 
-def test_files_are_listed_paged_ranged_and_deleted(
-    server: ApiServer, client: openai.OpenAI
-) -> None:
+def test_files_are_listed_paged_ranged_and_deleted(api: ApiServer, client: openai.OpenAI) -> None:
     names = [f"{i}.jsonl" for i in range(5)]
     made = [
         client.files.create(
@@ -132,7 +130,7 @@ def test_files_are_listed_paged_ranged_and_deleted(
     assert part.response.headers["content-range"].startswith("bytes 1-9/")
     deleted = client.files.delete(made[0].id)
     assert (deleted.id, deleted.deleted) == (made[0].id, True)
-    assert made[0].id not in server.files
+    assert made[0].id not in api.files
     with pytest.raises(openai.NotFoundError) as caught:
         client.files.retrieve(made[0].id)
     assert caught.value.type == "invalid_request_error"
@@ -157,9 +155,9 @@ def test_output_files_are_files_of_the_owner(client: openai.OpenAI, provider: Op
 
 
 def test_batches_are_listed_in_pages_the_newest_first(
-    server: ApiServer, provider: OpenAIServer
+    api: ApiServer, provider: OpenAIServer
 ) -> None:
-    with server.client("bob") as bob:
+    with api.client("bob") as bob:
         made = [make(bob, [request(0)]).id for _ in range(5)]
         assert [each.id for each in bob.batches.list(limit=2)] == made[::-1]
         first = bob.batches.list(limit=2)
@@ -201,7 +199,7 @@ def test_expired_what_has_not_run_is_told_so(client: openai.OpenAI, provider: Op
 
 
 def test_an_input_file_may_go_once_its_batch_runs(
-    server: ApiServer, client: openai.OpenAI, provider: OpenAIServer
+    api: ApiServer, client: openai.OpenAI, provider: OpenAIServer
 ) -> None:
     provider.delay = 0.2
     batch = make(client, [request(i) for i in range(30)])
@@ -211,10 +209,10 @@ def test_an_input_file_may_go_once_its_batch_runs(
 
 
 def test_another_tenants_things_are_not_there(
-    server: ApiServer, client: openai.OpenAI, provider: OpenAIServer
+    api: ApiServer, client: openai.OpenAI, provider: OpenAIServer
 ) -> None:
     done = ended(client, make(client, [request(0)]))
-    with server.client("bob") as bob:
+    with api.client("bob") as bob:
         for ask in (
             lambda: bob.files.retrieve(done.input_file_id),
             lambda: bob.files.content(done.output_file_id),
