@@ -23,7 +23,11 @@ _TRY_AGAIN: Final = 2
 
 
 class ApiError(Exception):
-    """An answer with an error. `retry_after`: seconds; the SDK waits as long before it retries."""
+    """An answer with an error.
+
+    `retry_after`: seconds; the SDK waits as long before it retries. `retry`: False has it not
+    retry, also where it would by the status.
+    """
 
     def __init__(
         self,
@@ -34,6 +38,7 @@ class ApiError(Exception):
         param: str | None = None,
         code: str | None = None,
         retry_after: float | None = None,
+        retry: bool = True,
     ) -> None:
         super().__init__(message)
         self.status = status
@@ -42,6 +47,7 @@ class ApiError(Exception):
         self.param = param
         self.code = code
         self.retry_after = retry_after
+        self.retry = retry
 
     def response(self) -> Response:
         """Return the answer."""
@@ -54,6 +60,8 @@ class ApiError(Exception):
         headers = {}
         if self.retry_after is not None:
             headers["retry-after"] = str(max(1, round(self.retry_after)))
+        if not self.retry:
+            headers["x-should-retry"] = "false"
         if self.status == 401:
             headers["www-authenticate"] = "Bearer"
         return JSONResponse({"error": error}, self.status, headers)

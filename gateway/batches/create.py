@@ -6,11 +6,11 @@ from typing import Any, Final
 from batchord.chains.steps.raw_request import PATHS, REQUESTS
 from batchord.gateway.batches.lookup import find
 from batchord.gateway.batches.objects import batch_object
-from batchord.gateway.batches.submission import fingerprint_of, submit_options
+from batchord.gateway.batches.quotas import admit, at_most
+from batchord.gateway.batches.submission import OPTIONS, fingerprint_of, submit_options
 from batchord.gateway.calls import Call
 from batchord.gateway.errors import ApiError, invalid, not_found
 from batchord.gateway.lifetimes import ttl_of
-from batchord.gateway.tenants import admit
 from batchord.ledger.core.failpoints import crash_point
 from batchord.ledger.core.message_ids import new_batch_id
 from batchord.ledger.errors import SubmitRefused
@@ -27,26 +27,31 @@ _OPENAI: Final = (
     "metadata",
     "output_expires_after",
 )
-#: Beyond OpenAI's: what SDKs send as `extra_body`.
-_OPTIONS: Final = ("priority", "max_concurrency", "budget", "dedupe")
 
 
 def create(call: Call) -> dict[str, Any]:
     """Create a batch, in `validating`; under an Idempotency-Key that was used, return that one."""
     body = call.body
     for name in body:
-        if name not in (*_OPENAI, *_OPTIONS):
+        if name not in (*_OPENAI, *OPTIONS):
             raise invalid(f"Unknown parameter: '{name[:80]}'.", name[:80], "unknown_parameter")
     key = _key(call)
     file = _file(call)
     fields = _fields(call, file)
     window = float(fields["window"])
     batch_id, fingerprint = new_batch_id(), fingerprint_of(body)
-    admit(call, file, key, fields)
+    if not call.fleet.batches.known(call.tenant.name, key):
+        fields["options"] = admit(call, fields["options"])
     crash_point("batch-before-create")
-    made = call.fleet.batches.create(
-        batch_id, {**fields, "fingerprint": fingerprint}, window=window, key=key
-    )
+    with at_most(call):
+        made = call.fleet.batches.create(
+            batch_id,
+            {**fields, "fingerprint": fingerprint},
+            window=window,
+            key=key,
+            most_batches=call.tenant.max_batches,
+            most_items=call.tenant.max_items,
+        )
     crash_point("batch-after-create")
     found = find(call, made)
     if found is None:
@@ -98,7 +103,7 @@ def _fields(call: Call, file: ApiFile) -> dict[str, Any]:
         )
     completion_window = _text(body, "completion_window")
     metadata = body.get("metadata")
-    options = {name: body[name] for name in _OPTIONS if body.get(name) is not None}
+    options = {name: body[name] for name in OPTIONS if body.get(name) is not None}
     options.setdefault("priority", call.tenant.priority)
     _check(metadata, completion_window, options)
     if call.tenant.models is not None:

@@ -4,7 +4,7 @@ import json
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import IO, Any
+from typing import IO, Any, Final
 
 from batchord.chains.steps.raw_request import REQUESTS
 from batchord.gateway.batches.validation import RawLine, raw_lines, read_line
@@ -14,6 +14,9 @@ from batchord.ledger.errors import BatchAborted, UnknownBatch
 from batchord.ledger.models import BatchStatus
 from batchord.ledger.storage.api_batches import ApiBatch
 from batchord.producer.submission import Submission, submit
+
+#: Options beyond OpenAI's: what SDKs send as `extra_body`.
+OPTIONS: Final = ("priority", "max_concurrency", "budget", "dedupe")
 
 
 @dataclass
@@ -68,8 +71,8 @@ def submit_file(fleet: Fleet, batch: ApiBatch, file: IO[bytes]) -> None:
 
 
 def submit_options(options: dict[str, Any]) -> dict[str, Any]:
-    """Return the options of a batch as `Submission` takes them; `models` is for validation."""
-    found = {name: value for name, value in options.items() if name != "models"}
+    """Return the options of a batch as `Submission` takes them."""
+    found = {name: options[name] for name in OPTIONS if options.get(name) is not None}
     if (budget := found.get("budget")) is not None:
         found["budget"] = Budget(**budget)
     return found

@@ -51,6 +51,14 @@ class ApiBatch:
     deleted: frozenset[str] = frozenset()
 
 
+class AtMost(Exception):
+    """A tenant has as many `batches` or `items` as it may have at a time; `what` says of which."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(what)
+        self.what = what
+
+
 class ApiBatches:
     """The batches of all tenants; it borrows the store's connection."""
 
@@ -61,11 +69,22 @@ class ApiBatches:
         self._redis: Any = store.redis
 
     def create(
-        self, batch_id: str, fields: Mapping[str, Any], *, window: float, key: str | None
+        self,
+        batch_id: str,
+        fields: Mapping[str, Any],
+        *,
+        window: float,
+        key: str | None,
+        most_batches: int | None = None,
+        most_items: int | None = None,
     ) -> str:
         """Record a batch that is to be validated; return its id, or that of the one with this key.
 
-        `fields`: those of an `ApiBatch`; `key`: the caller's Idempotency-Key.
+        `fields`: those of an `ApiBatch`; `key`: the caller's Idempotency-Key; `most_batches`,
+        `most_items`: what the tenant may have at a time.
+
+        Raises:
+            AtMost: the tenant has as many already; nothing is recorded.
         """
         tenant = str(fields["tenant"])
         names = [
@@ -73,11 +92,42 @@ class ApiBatches:
             self._keys.api("batches", tenant),
             self._keys.api("validating"),
             self._keys.api("readers", str(fields["input_file_id"])),
+            self._keys.api("live", tenant),
         ]
         if key is not None:
             names.append(self._keys.api_idempotency(tenant, key))
         flat = [part for name, value in fields.items() for part in (name, _text(value))]
-        return str(self._store.run("api_create", names, batch_id, self._ttl(window), *flat))
+        bounds = [most_batches or 0, most_items or 0, int(fields["lines"])]
+        made = str(
+            self._store.run("api_create", names, batch_id, self._ttl(window), *bounds, *flat)
+        )
+        if made in ("batches", "items"):
+            raise AtMost(made)
+        return made
+
+    def known(self, tenant: str, key: str | None) -> bool:
+        """Whether an Idempotency-Key names a batch."""
+        if key is None:
+            return False
+        with self._store.talking():
+            return bool(self._redis.exists(self._keys.api_idempotency(tenant, key)))
+
+    def live(self, tenant: str) -> list[str]:
+        """Return the batches of a tenant that were not known to have ended."""
+        with self._store.talking():
+            return sorted(map(str, self._redis.hkeys(self._keys.api("live", tenant))))
+
+    def have_ended(self, tenant: str, batch_ids: Sequence[str]) -> None:
+        """Note that batches count no more against what the tenant may have at a time."""
+        with self._store.talking():
+            self._redis.hdel(self._keys.api("live", tenant), *batch_ids)
+
+    def since(self, tenant: str, when: float) -> list[str]:
+        """Return the batches of a tenant that were created from this time on."""
+        index = self._keys.api("batches", tenant)
+        with self._store.talking():
+            found = self._redis.zrangebyscore(index, int(1000 * when), "+inf")
+        return [str(each) for each in found]
 
     def get(self, tenant: str, batch_id: str) -> ApiBatch | None:
         """Return a tenant's batch; None: it has none of this id."""

@@ -79,6 +79,8 @@ Of `batchord serve`, which keeps here all but the bytes of files (`api_files`, `
     NS:api:batch:ID        hash  a batch as it was asked for: tenant, endpoint, ..., and what became
                                  of its validation; expires
     NS:api:batches:TENANT  zset  its batches, scored by their creation (ms); expires
+    NS:api:live:TENANT     hash  batch id -> its requests, of batches that have not ended, as far as
+                                 is known; expires
     NS:api:validating      zset  batches to be validated, scored by when the lease of the process
                                  that does so ends (ms)
     NS:api:key:SHA256      string  an Idempotency-Key of a tenant (hashed) -> batch id; expires

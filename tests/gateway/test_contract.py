@@ -7,7 +7,7 @@ import openai
 import pytest
 
 from tests.support.api_server import CHAT, ApiServer, ended, jsonl, lines_of, make, request
-from tests.support.harness import Deployment
+from tests.support.harness import Deployment, wait_until
 from tests.support.openai_server import OpenAIServer
 
 pytestmark = pytest.mark.timeout(120)
@@ -165,13 +165,19 @@ def test_batches_are_listed_in_pages_the_newest_first(
         assert bob.batches.list(limit=5).has_more is False
 
 
+def _completed(client: openai.OpenAI, batch_id: str) -> int:
+    counts = client.batches.retrieve(batch_id).request_counts
+    return 0 if counts is None else counts.completed
+
+
 def test_cancelled_what_has_not_run_is_told_so(
     client: openai.OpenAI, provider: OpenAIServer
 ) -> None:
     provider.hang_when("text 1")
     batch = make(client, [request(0, "quick"), *(request(i) for i in range(10, 14))])
-    while client.batches.retrieve(batch.id).request_counts.completed < 1:
-        pass
+    wait_until(
+        lambda: _completed(client, batch.id) == 1, "the first request is answered", timeout=60
+    )
     assert client.batches.cancel(batch.id).status in ("cancelling", "cancelled")
     assert client.batches.cancel(batch.id).status in ("cancelling", "cancelled"), "again"
     done = ended(client, batch)

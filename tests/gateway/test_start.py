@@ -1,6 +1,7 @@
 """`batchord serve` as it starts: keys, addresses, health."""
 
 import re
+import signal
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,7 +27,7 @@ def shell(deployment: Deployment) -> Iterator[Shell]:
 
 def _url(running: Running) -> str:
     running.wait_for("Serving", timeout=60)
-    return re.findall(r"http://\S+/v1", running.err)[0]
+    return str(re.findall(r"http://\S+/v1", running.err)[0])
 
 
 def _asked(url: str, key: str) -> int:
@@ -46,7 +47,7 @@ def test_a_key_is_made_at_the_first_start_shown_once_and_kept_as_a_hash(shell: S
     for path in ("healthz", "readyz"):
         found = httpx2.get(url.replace("/v1", f"/{path}"), timeout=60)
         assert (found.status_code, found.json()) == (200, {"status": "ok"})
-    first.send(15)
+    first.send(signal.SIGTERM)
     assert first.wait() in (0, 130)
 
     second = shell.start("serve", "--port", "0")

@@ -4,7 +4,7 @@ import json
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import openai
 
@@ -13,7 +13,7 @@ from tests.support.cli_harness import BIN
 from tests.support.harness import Deployment, Process
 from tests.support.waiting import wait_until
 
-CHAT = "/v1/chat/completions"
+CHAT: Final = "/v1/chat/completions"
 
 
 def request(number: int, text: str | None = None, **more: Any) -> dict[str, Any]:
