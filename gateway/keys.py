@@ -51,8 +51,10 @@ class Tenant(pydantic.BaseModel, frozen=True, extra="forbid"):
 class Keys:
     """The tenants of a server, by their keys."""
 
-    def __init__(self, tenants: Mapping[str, Tenant]) -> None:
+    def __init__(self, tenants: Mapping[str, Tenant], *, has_routes: bool = False) -> None:
         self.tenants = dict(tenants)
+        #: Whether the file has routes, too: workers are to read them.
+        self.has_routes = has_routes
 
     def tenant_of(self, key: str) -> Tenant | None:
         """Return the tenant of a key; None: it is nobody's. Takes as long for each key."""
@@ -86,12 +88,16 @@ def load_keys(path: Path) -> Keys:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise BadKeys(f"{path} is not TOML: {error}") from None
     tables = found.get("keys")
+    if others := found.keys() - {"keys", "routes"}:
+        raise BadKeys(
+            f"{path}: {min(others)[:80]!r} is unknown: write [keys.NAME] or [routes.MODEL]"
+        )
     if not isinstance(tables, dict) or not tables:
         raise BadKeys(f'{path} has no keys: write [keys.NAME] and sha256 = "..." for each; {_MAKE}')
     tenants = {name: _tenant(path, name, table) for name, table in tables.items()}
     if len({tenant.sha256 for tenant in tenants.values()}) < len(tenants):
         raise BadKeys(f"{path}: two keys have the same sha256: give each tenant a key of its own")
-    return Keys(tenants)
+    return Keys(tenants, has_routes="routes" in found)
 
 
 _MAKE: Final = "`batchord serve --new-key NAME` makes one"

@@ -88,6 +88,12 @@ class Settings(BaseSettings):
     "cached_input": 1.25, "output": 10}}`. A worker reads it as it starts. Unset: costs are
     unknown."""
 
+    routes: Path | None = None
+    """A TOML file of where requests go, by the model that they name: `[routes."llama-*"]` with
+    `base_url`, and if need be `key_env` (the variable that has the key), `model` (its name there),
+    `rpm`, `tpm` and `concurrency`. A worker reads it as it starts. A model without a route is the
+    error of its request. Unset: all go to OPENAI_BASE_URL."""
+
     flower_payloads: bool = False
     """Whether Flower's Batches pages may show inputs, outputs and error messages, and let them be
     downloaded, by all users who may log in there. False: it reads none of them from Redis."""

@@ -17,6 +17,7 @@ from celery.worker.control import Panel
 
 from batchord.chains import pricing
 from batchord.chains.errors import BatchordError
+from batchord.chains.openai import routes
 from batchord.chains.runtime.loop_thread import LoopDied, configure, default_loop
 from batchord.chains.steps.raw_request import register_requests
 from batchord.ledger.broker.celery_app import create_app
@@ -42,6 +43,7 @@ def create_worker_app(settings: Settings) -> Celery:
     register_requests()
     # Here, so that a pool's children have them too.
     pricing.use(pricing.load(settings.prices))
+    routes.use(routes.load(settings.routes))
     webhook_policy.check(settings)
     runtime = WorkerContext(settings, app=app)
     register_tasks(app, runtime)

@@ -11,6 +11,7 @@ import click
 from pydantic import SecretStr
 
 from batchord.chains import pricing, registered
+from batchord.chains.openai import routes
 from batchord.commands.options import (
     chains_option,
     settings_with,
@@ -42,6 +43,7 @@ def up(
         )
     _require_chains()
     pricing.load(settings.prices)  # raises before anything is started
+    routes.load(settings.routes)
     webhook_policy.check(settings)
     out = render.console(stderr=True)
     with ExitStack() as stack:
@@ -92,6 +94,7 @@ def worker(chains: str | None, processes: int, concurrency: int, loglevel: str) 
     _require_chains()
     url = settings.url()  # raises before anything is started
     pricing.load(settings.prices)
+    routes.load(settings.routes)
     webhook_policy.check(settings)
     logging.getLogger("worker").setLevel(loglevel)
     with _until_told() as stopped:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import click
 
+from batchord.chains.openai import routes
 from batchord.ledger.settings import Settings
 from batchord.output import render
 
@@ -43,10 +44,16 @@ def serve(host: str, port: int, path: Path | None, new_key: str | None) -> None:
             "(`batchord serve --new-key NAME` makes one), or listen on 127.0.0.1"
         )
     settings = Settings()
+    routes.load(settings.routes)
     out = render.console(stderr=True)
     made = None
     if path is not None:
         keys = gateway_keys.load_keys(path)
+        if keys.has_routes and settings.routes is None:
+            raise click.UsageError(
+                f"{path} has routes, which the workers are to know: set BATCHORD_ROUTES to it, "
+                "here and where they are"
+            )
     else:
         keys, made = gateway_keys.own_keys(settings.home)
 

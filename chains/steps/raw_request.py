@@ -15,6 +15,7 @@ from batchord.chains.config import RunnableConfig
 from batchord.chains.errors import ChainError, InvalidInput
 from batchord.chains.explain import MAX_RAW, as_chain_error, validation_message
 from batchord.chains.openai import client
+from batchord.chains.openai.routes import route_of
 from batchord.chains.ratelimit.circuit_breaker import current_patience, patience
 from batchord.chains.ratelimit.guard import within
 from batchord.chains.ratelimit.limits import RateLimit, estimated_tokens
@@ -143,8 +144,11 @@ class Request(Step[Any, dict[str, Any]]):
         options = dict(self._options)
         if request.attempts.timeout is not None:
             options["timeout"] = request.attempts.timeout
+        route = route_of(_model(request))
+        if route is not None:
+            request = request.model_copy(update={"body": route.body_of(request.body)})
         with client.translate():
-            sdk = await client.client()
+            sdk = await client.client(route)
         # With the SDK's client, so that it is there already.
         import httpx2
 
@@ -174,8 +178,9 @@ class Request(Step[Any, dict[str, Any]]):
                 raise
             return _answer(response, body), used
 
-        target = client.cool_down_of(_model(request))
-        limit, size = self._limit or target, _size(request.body)
+        target = client.cool_down_of(_model(request), route)
+        own = self._limit if route is None else route.limit
+        limit, size = own or target, _size(request.body)
         answer, _ = await within(limit, size, call, target=target, probe=probe)
         return answer
 
