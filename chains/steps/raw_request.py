@@ -23,6 +23,7 @@ from batchord.chains.ratelimit.probes import probe_for
 from batchord.chains.registry import register
 from batchord.chains.runtime.item_context import report_usage
 from batchord.chains.runtime.retry import DEFAULT_RETRY, RetryPolicy
+from batchord.chains.runtime.stored_payloads import StoredLine, stored_body
 from batchord.chains.usage import Usage
 
 #: The chain that every worker has: requests under no limit but what the provider asks for.
@@ -65,6 +66,8 @@ class RequestLine(pydantic.BaseModel, frozen=True):
     body: dict[str, Any]
     method: str = "POST"
     attempts: Attempts = Attempts()
+    #: Where the body is, if it is too large for the ledger; `body` has its model alone.
+    stored: StoredLine | None = None
 
 
 class PostedRequest(RequestLine, frozen=True):
@@ -135,12 +138,17 @@ class Request(Step[Any, dict[str, Any]]):
         with patience(current_patience() if bears is None else bears):
             return await super(Request, step).ainvoke(input, config, **kwargs)
 
-    async def _run(self, input: Any, config: RunnableConfig, **kwargs: Any) -> dict[str, Any]:
+    async def _request_of(self, input: Any) -> PostedRequest:
         try:
             given = input.model_dump() if isinstance(input, RequestLine) else input
-            request = PostedRequest.model_validate(given)
+            if isinstance(input, RequestLine) and input.stored is not None:
+                given |= {"body": await stored_body(input.stored), "stored": None}
+            return PostedRequest.model_validate(given)
         except pydantic.ValidationError as error:
             raise InvalidInput(f"{self.name}: the input {validation_message(error)}") from None
+
+    async def _run(self, input: Any, config: RunnableConfig, **kwargs: Any) -> dict[str, Any]:
+        request = await self._request_of(input)
         options = dict(self._options)
         if request.attempts.timeout is not None:
             options["timeout"] = request.attempts.timeout

@@ -1,5 +1,6 @@
 """Submission of a validated file: its lines become the inputs of a batch of the ledger's."""
 
+import hashlib
 import json
 from collections import deque
 from collections.abc import Iterator
@@ -26,7 +27,10 @@ class FileInputs:
     fleet: Fleet
     batch: ApiBatch
     file: IO[bytes]
+    #: Whether workers will read payloads from the file.
+    reads_file: bool = False
     _ids: deque[str] = field(default_factory=deque)
+    _places: dict[bytes, dict[str, Any]] = field(default_factory=dict)
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         settings = self.fleet.settings
@@ -42,11 +46,24 @@ class FileInputs:
             yield self._ids.popleft()
 
     def _input(self, line: RawLine, body: dict[str, Any]) -> dict[str, Any]:
-        return {"url": self.batch.endpoint, "body": body}
+        """Return the input: of a large line, where it is, as workers read it from the file."""
+        url, text = self.batch.endpoint, line.text or b""
+        if len(text) <= self.fleet.settings.file_inline_bytes:
+            return {"url": url, "body": body}
+        self.reads_file = True
+        where = {"file": self.batch.input_file_id, "offset": line.offset, "length": len(text)}
+        if self.batch.options.get("dedupe"):
+            # Equal bodies are equal inputs: the place of the first of them stands for all.
+            name = hashlib.sha256(fingerprint_of(body).encode()).digest()
+            where = self._places.setdefault(name, where)
+        named = {"model": body["model"]} if isinstance(body.get("model"), str) else {}
+        return {"url": url, "body": named, "stored": where}
 
 
-def submit_file(fleet: Fleet, batch: ApiBatch, file: IO[bytes]) -> None:
+def submit_file(fleet: Fleet, batch: ApiBatch, file: IO[bytes]) -> bool:
     """Make it a batch of the ledger's, under its own id; it may have been begun before.
+
+    Return whether workers will read payloads from the file, which is to be kept for them.
 
     Raises:
         SubmitRefused: a line cannot be recorded.
@@ -68,6 +85,8 @@ def submit_file(fleet: Fleet, batch: ApiBatch, file: IO[bytes]) -> None:
     except BatchAborted:
         if not is_submitted(fleet, batch.id):
             raise
+        return True  # another server has submitted it
+    return inputs.reads_file
 
 
 def submit_options(options: dict[str, Any]) -> dict[str, Any]:

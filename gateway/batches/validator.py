@@ -123,7 +123,8 @@ class Validator:
     def _read(self, batch: ApiBatch) -> None:
         fleet = self._fleet
         if is_submitted(fleet, batch.id):
-            self._submitted(batch, {})  # by a server that died before it could say so
+            # By a server that died before it could say so, and whether workers read the file.
+            self._submitted(batch, {}, reads_file=True)
             return
         if batch.cancelling_at is not None:
             self._end(batch, "cancelled", {})
@@ -140,21 +141,26 @@ class Validator:
                 self._fail(batch, problems)
                 return
             file.seek(0)
-            submit_file(fleet, batch, file)
+            reads_file = submit_file(fleet, batch, file)
         crash_point("validation-before-conclude")
-        self._submitted(batch, {"model": check.model, "lines": str(check.count)})
+        fields = {"model": check.model, "lines": str(check.count)}
+        self._submitted(batch, fields, reads_file=reads_file)
 
     def _fail(self, batch: ApiBatch, problems: list[dict[str, Any]]) -> None:
         self._end(batch, "failed", {"errors": problems})
 
-    def _submitted(self, batch: ApiBatch, fields: dict[str, Any]) -> None:
-        self._end(batch, "submitted", fields)
+    def _submitted(self, batch: ApiBatch, fields: dict[str, Any], *, reads_file: bool) -> None:
+        self._end(batch, "submitted", fields, reads_file=reads_file)
         [now] = self._fleet.batches.of([batch.id])
         if now is not None and now.cancelling_at is not None:
             self._fleet.control.cancel(batch.id)
 
-    def _end(self, batch: ApiBatch, status: Any, fields: dict[str, Any]) -> None:
+    def _end(
+        self, batch: ApiBatch, status: Any, fields: dict[str, Any], *, reads_file: bool = False
+    ) -> None:
         self._fleet.batches.conclude(batch.id, status, fields)
+        if reads_file:
+            return
         files, file_id = self._fleet.files, batch.input_file_id
         files.read_no_more(file_id, batch.id)
         if files.of([file_id]) == [None]:

@@ -162,7 +162,12 @@ class ApiBatches:
         """Let the record live as long as a batch whose window begins now."""
         ttl = self._ttl(batch.window)
         with self._store.talking(), self._redis.pipeline() as pipe:
-            for name in (self._record(batch.id), self._keys.api("batches", batch.tenant)):
+            for name in (
+                self._record(batch.id),
+                self._keys.api("batches", batch.tenant),
+                self._keys.api("live", batch.tenant),
+                self._keys.api("readers", batch.input_file_id),
+            ):
                 pipe.expire(name, ttl, gt=True)
             pipe.execute()
 

@@ -59,6 +59,21 @@ def file_store(settings: Settings) -> FileStore:
     return _Folder(Path(url.removeprefix("file://")))
 
 
+def read_part(store: FileStore, file_id: str, offset: int, length: int) -> bytes:
+    """Return bytes of a file.
+
+    Raises:
+        FileNotFoundError: the file is gone, or not here.
+        EOFError: it ends before them.
+    """
+    with store.open(file_id) as file:
+        file.seek(offset)
+        found = file.read(length)
+    if len(found) < length:
+        raise EOFError(file_id)
+    return found
+
+
 def checked_name(file_id: str) -> str:
     """Return the id if it is an uploaded file's; ValueError: it is not, and must not be a path."""
     if not _NAME.fullmatch(file_id):
