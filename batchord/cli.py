@@ -16,7 +16,7 @@ import click
 from pydantic import ValidationError
 
 from batchord.chains.errors import BatchordError
-from batchord.commands import batches, control, flower, maintenance, one_machine, run
+from batchord.commands import batches, control, flower, maintenance, one_machine, run, serve
 from batchord.ledger.core.json_logs import log_json_to_stderr
 from batchord.ledger.settings import Settings, misspelt
 
@@ -102,7 +102,7 @@ def program() -> None:
         click.echo(line, err=True)
 
 
-for room in (run, one_machine, batches, flower, control, maintenance):
+for room in (run, one_machine, serve, batches, flower, control, maintenance):
     for command in room.COMMANDS:
         program.add_command(command)
 

@@ -15,7 +15,7 @@
 * RetryLater: connection_error, timeout, conflict, rate_limited, server_error, retry_later, and
   invalid_output for an answer that lacks what its form has
 * OperatorNeeded: insufficient_quota, authentication_error, permission_denied, model_not_found,
-  redirected
+  redirected, file_unreadable
 * ChainError: bad_request, unprocessable, content_filter, refusal, length, invalid_output,
   prompt_field_missing
 * InvalidInput: invalid_input

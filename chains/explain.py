@@ -34,6 +34,9 @@ _LONGEST_KEY = 1_000
 #: Shorter secrets are left alone: replacing them would garble ordinary words.
 _MIN_SECRET = 8
 
+#: Environment variables whose values are keys.
+_secret_variables = ["OPENAI_API_KEY"]
+
 _KEY_PATTERN = re.compile(r"\bsk-[A-Za-z0-9_-]{8,}")
 
 
@@ -139,11 +142,18 @@ def validation_message(error: pydantic.ValidationError) -> str:
 
 
 def mask(text: str) -> str:
-    """Mask the configured API key, and anything that looks like a key, in a text."""
-    secret = os.environ.get("OPENAI_API_KEY", "")
-    if len(secret) >= _MIN_SECRET:
-        text = text.replace(secret, "***")
+    """Mask the configured API keys, and anything that looks like a key, in a text."""
+    for variable in _secret_variables:
+        secret = os.environ.get(variable, "")
+        if len(secret) >= _MIN_SECRET:
+            text = text.replace(secret, "***")
     return _KEY_PATTERN.sub("***", text)
+
+
+def mask_variable(name: str) -> None:
+    """Mask the value of this environment variable, too: it is a key."""
+    if name not in _secret_variables:
+        _secret_variables.append(name)
 
 
 def whole_text(text: str) -> str:

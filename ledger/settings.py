@@ -91,6 +91,12 @@ class Settings(BaseSettings):
     "cached_input": 1.25, "output": 10}}`. A worker reads it as it starts. Unset: costs are
     unknown."""
 
+    routes: Path | None = None
+    """A TOML file of where requests go, by the model that they name: `[routes."llama-*"]` with
+    `base_url`, and if need be `key_env` (the variable that has the key), `model` (its name there),
+    `rpm`, `tpm` and `concurrency`. A worker reads it as it starts. A model without a route is the
+    error of its request. Unset: all go to OPENAI_BASE_URL."""
+
     flower_payloads: bool = False
     """Whether Flower's Batches pages may show inputs, outputs and error messages, and let them be
     downloaded, by all users who may log in there. False: it reads none of them from Redis."""
@@ -158,6 +164,27 @@ class Settings(BaseSettings):
     """After this long without any progress on published items, they are published again even
     though the queue is not empty."""
 
+    files: str | None = None
+    """Where `batchord serve` keeps the bytes of uploaded files: a folder, or a URL that fsspec
+    knows (`s3://bucket/prefix`). Workers must reach it, too, as lines with large payloads are read
+    from there. Unset: the folder `files` in `BATCHORD_HOME`."""
+
+    file_max_bytes: int = Field(default=200_000_000, ge=1)
+    """One uploaded file; OpenAI takes 200 MB for a batch."""
+
+    file_max_lines: int = Field(default=50_000, ge=1)
+    """Requests in one uploaded file; OpenAI takes 50,000."""
+
+    file_line_bytes: int = Field(default=20_000_000, ge=1)
+    """One line of an uploaded file: pictures come as base64."""
+
+    file_inline_bytes: int = Field(default=65_536, ge=1)
+    """A line of an uploaded file above this size is not copied to Redis: workers read it from the
+    file store."""
+
+    file_ttl: int = Field(default=30 * 24 * 3600, ge=1)
+    """How long an uploaded file is kept, unless it came with `expires_after`; OpenAI: 30 days."""
+
     submit_timeout: float = Field(default=60.0, gt=0)
     """A producer whose heartbeat is silent for so long before the seal counts as dead: its batch is
     aborted and its idempotency key may be taken over. How long it waits for an input is its own."""
@@ -184,6 +211,11 @@ class Settings(BaseSettings):
         if isinstance(value, str):
             return tuple(part.strip() for part in value.split(",") if part.strip())
         return value
+
+    @property
+    def files_url(self) -> str:
+        """Where uploaded files lie: a folder or a URL."""
+        return self.files or str(self.home / "files")
 
     @property
     def unsealed_ttl(self) -> int:

@@ -95,6 +95,9 @@ class Submission:
     provider_retry: Literal["live"] | None = None
     config: RunnableConfig | Sequence[RunnableConfig] | None = None
     allow_unserved: bool = False
+    #: The id of the batch, if it was given one before; None: a new one. Processes that submit the
+    #: same inputs under one id make one batch, also side by side.
+    batch_id: str | None = None
 
     @property
     def name(self) -> str:
@@ -218,7 +221,8 @@ def submit(app: Celery, store: BatchStore, what: Submission) -> str:
         raise SubmitRefused("no inputs: a batch needs at least one")
     check_fields(what.chain, first)
     notices = owed(callback=callback, webhook=what.webhook)
-    recording = Recording(store, reader, new_batch_id(), _opening(store, what, notices, config))
+    batch_id = what.batch_id or new_batch_id()
+    recording = Recording(store, reader, batch_id, _opening(store, what, notices, config))
     cut, window = _cut(what, reader, store.settings), window_seconds(what.completion_window)
     try:
         with recording.alive():

@@ -4,6 +4,7 @@ import gc
 import logging
 import sys
 import time
+from functools import partial
 from typing import Any
 
 import click
@@ -17,12 +18,15 @@ from celery.worker.control import Panel
 
 from batchord.chains import pricing
 from batchord.chains.errors import BatchordError
+from batchord.chains.openai import routes
+from batchord.chains.runtime import stored_payloads
 from batchord.chains.runtime.loop_thread import LoopDied, configure, default_loop
 from batchord.chains.steps.raw_request import register_requests
 from batchord.ledger.broker.celery_app import create_app
 from batchord.ledger.broker.celery_rules import RULES, broken
 from batchord.ledger.lifecycle import webhook_policy
 from batchord.ledger.settings import Settings
+from batchord.ledger.storage.file_store import file_store, read_part
 from batchord.worker import logs
 from batchord.worker.control import answer_pings, with_answers
 from batchord.worker.execution.asyncio_pool import TaskPool as AsyncioPool
@@ -49,6 +53,8 @@ def create_worker_app(settings: Settings) -> Celery:
     register_requests()
     # Here, so that a pool's children have them too.
     pricing.use(pricing.load(settings.prices))
+    routes.use(routes.load(settings.routes))
+    stored_payloads.install(partial(read_part, file_store(settings)))
     webhook_policy.check(settings)
     runtime = WorkerContext(settings, app=app)
     register_tasks(app, runtime)

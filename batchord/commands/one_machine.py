@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.text import Text
 
 from batchord.chains import pricing, registered
+from batchord.chains.openai import routes
 from batchord.chains.steps.raw_request import REQUESTS
 from batchord.commands.options import (
     chains_option,
@@ -47,6 +48,7 @@ def up(
         )
     _require_chains()
     pricing.load(settings.prices)  # raises before anything is started
+    routes.load(settings.routes)
     webhook_policy.check(settings)
     out = render.console(stderr=True)
     with ExitStack() as stack:
@@ -97,6 +99,7 @@ def worker(chains: str | None, processes: int, concurrency: int, loglevel: str) 
     _require_chains()
     url = settings.url()  # raises before anything is started
     pricing.load(settings.prices)
+    routes.load(settings.routes)
     webhook_policy.check(settings)
     logging.getLogger("batchord.worker").setLevel(loglevel.upper())
     with _until_told() as stopped:

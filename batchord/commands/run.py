@@ -9,6 +9,7 @@ import click
 from rich.console import Console
 
 from batchord.chains import get_chain, pricing
+from batchord.chains.openai import routes
 from batchord.chains.steps.raw_request import Attempts
 from batchord.commands.input_options import input_option
 from batchord.commands.options import (
@@ -101,6 +102,7 @@ def run(
     if settings.chains:
         get_chain(chain)  # raises before anything is started
     pricing.load(settings.prices)  # so does this
+    routes.load(settings.routes)
     webhook_policy.check(settings)
     out = render.console(stderr=True)
     # With --json, stdout is the record and nothing else.

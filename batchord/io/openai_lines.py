@@ -94,17 +94,24 @@ def line(batch_id: str, item: Item) -> str:
     Raises:
         NotAnswers: the item is not of a chain of `Request`.
     """
-    fields = {"id": f"{batch_id}:{item.index}", "custom_id": item.custom_id}
-    if is_error(item):
-        fields |= _error(item)
-    elif _is_answer(item.output):
-        fields |= {"response": item.output, "error": None}
-    else:
-        raise NotAnswers(
-            f"the output of item {item.index} is no answer to a request, so that there is no line "
-            "of OpenAI's for it: use --format jsonl"
-        )
+    fields = {"id": f"{batch_id}:{item.index}", "custom_id": item.custom_id, **outcome(item)}
     return json.dumps(fields, ensure_ascii=False) + "\n"
+
+
+def outcome(item: Item) -> dict[str, Any]:
+    """Return the `response` and the `error` of an item that has ended.
+
+    Raises:
+        NotAnswers: the item is not of a chain of `Request`.
+    """
+    if is_error(item):
+        return _error(item)
+    if _is_answer(item.output):
+        return {"response": item.output, "error": None}
+    raise NotAnswers(
+        f"the output of item {item.index} is no answer to a request, so that there is no line "
+        "of OpenAI's for it: use --format jsonl"
+    )
 
 
 def gist(output: Any) -> Any:

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     # Imported on first use: it takes a second, and a producer never needs it.
     from openai import AsyncOpenAI
 
+    from batchord.chains.openai.routes import Route
+
 #: Tokens of one answer that are believed.
 _MOST_TOKENS: Final = 10**9
 
@@ -42,15 +44,27 @@ _clients: WeakKeyDictionary[
 ] = WeakKeyDictionary()
 
 
-async def client() -> "AsyncOpenAI":
-    """Return the running loop's client for the current environment."""
+async def client(route: "Route | None" = None) -> "AsyncOpenAI":
+    """Return the running loop's client for a route, else for the current environment."""
     loop = asyncio.get_running_loop()
     mine = _clients.setdefault(loop, {})
     settings = tuple(os.environ.get(name) for name in _VARIABLES)
+    if route is not None:
+        settings = (route.key(), route.url)
     if settings not in mine:
         from openai import AsyncOpenAI
 
-        made = AsyncOpenAI(max_retries=0, http_client=_http_client())
+        if route is None:
+            made = AsyncOpenAI(max_retries=0, http_client=_http_client())
+        else:
+            made = AsyncOpenAI(
+                api_key=settings[0],
+                base_url=settings[1],
+                max_retries=0,
+                http_client=_http_client(),
+            )
+            # Those of the environment are of another provider's.
+            made.organization = made.project = None
         # The loop closes the generators that were begun on it, and this one closes the client.
         lifetime = _lifetime(loop, made)
         mine[settings] = made, lifetime
@@ -137,8 +151,10 @@ def shared_cool_down(model: str) -> RateLimit | None:
     return cool_down_of(model) if keeping() or current_patience() > 0 else None
 
 
-def cool_down_of(model: str) -> RateLimit:
+def cool_down_of(model: str, route: "Route | None" = None) -> RateLimit:
     """Return the limit without numbers that all calls of this model with this key share."""
+    if route is not None:
+        return cool_down_at(route.url, route.key_env, route.model or model)
     return cool_down_at(os.environ.get("OPENAI_BASE_URL"), os.environ.get("OPENAI_API_KEY"), model)
 
 

@@ -15,6 +15,7 @@ from batchord.chains.config import RunnableConfig
 from batchord.chains.errors import ChainError, InvalidInput
 from batchord.chains.explain import MAX_RAW, as_chain_error, validation_message
 from batchord.chains.openai import client
+from batchord.chains.openai.routes import route_of
 from batchord.chains.ratelimit.circuit_breaker import current_patience, patience
 from batchord.chains.ratelimit.guard import within
 from batchord.chains.ratelimit.limits import RateLimit, estimated_tokens
@@ -22,6 +23,7 @@ from batchord.chains.ratelimit.probes import probe_for
 from batchord.chains.registry import register
 from batchord.chains.runtime.item_context import report_usage
 from batchord.chains.runtime.retry import DEFAULT_RETRY, RetryPolicy
+from batchord.chains.runtime.stored_payloads import StoredLine, stored_body
 from batchord.chains.usage import Usage
 
 #: The chain that every worker has: requests under no limit but what the provider asks for.
@@ -64,6 +66,8 @@ class RequestLine(pydantic.BaseModel, frozen=True):
     body: dict[str, Any]
     method: str = "POST"
     attempts: Attempts = Attempts()
+    #: Where the body is, if it is too large for the ledger; `body` has its model alone.
+    stored: StoredLine | None = None
 
 
 class PostedRequest(RequestLine, frozen=True):
@@ -138,17 +142,25 @@ class Request(Step[Any, dict[str, Any]]):
         """Return its key if that is not set; each request names its model."""
         return client.unset(environment)
 
-    async def _run(self, input: Any, config: RunnableConfig, **kwargs: Any) -> dict[str, Any]:
+    async def _request_of(self, input: Any) -> PostedRequest:
         try:
             given = input.model_dump() if isinstance(input, RequestLine) else input
-            request = PostedRequest.model_validate(given)
+            if isinstance(input, RequestLine) and input.stored is not None:
+                given |= {"body": await stored_body(input.stored), "stored": None}
+            return PostedRequest.model_validate(given)
         except pydantic.ValidationError as error:
             raise InvalidInput(f"{self.name}: the input {validation_message(error)}") from None
+
+    async def _run(self, input: Any, config: RunnableConfig, **kwargs: Any) -> dict[str, Any]:
+        request = await self._request_of(input)
         options = dict(self._options)
         if request.attempts.timeout is not None:
             options["timeout"] = request.attempts.timeout
+        route = route_of(_model(request))
+        if route is not None:
+            request = request.model_copy(update={"body": route.body_of(request.body)})
         with client.translate():
-            sdk = await client.client()
+            sdk = await client.client(route)
         # With the SDK's client, so that it is there already.
         import httpx2
 
@@ -178,8 +190,9 @@ class Request(Step[Any, dict[str, Any]]):
                 raise
             return _answer(response, body), used
 
-        target = client.cool_down_of(_model(request))
-        limit, size = self._limit or target, _size(request.body)
+        target = client.cool_down_of(_model(request), route)
+        own = self._limit if route is None else route.limit
+        limit, size = own or target, _size(request.body)
         answer, _ = await within(limit, size, call, target=target, probe=probe)
         return answer
 

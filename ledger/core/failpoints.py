@@ -41,6 +41,14 @@ Point = Literal[
     "half-dealt",
     # Steering.
     "retry-half-begun",
+    # `batchord serve`.
+    "upload-half",
+    "upload-before-record",
+    "batch-before-create",
+    "batch-after-create",
+    "validation-half",
+    "validation-before-conclude",
+    "content-half",
 ]
 
 

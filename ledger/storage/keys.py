@@ -73,6 +73,20 @@ Across batches:
                                 batch meet (`fault_attribution`): `since`, `last`, `streak`, `who`:
                                 the failures in a row; `begun` and `done`, the last success;
                                 `until`, `level` and `probe`, while it is open (us); expires
+
+Of `batchord serve`, which keeps here all but the bytes of files (`api_files`, `api_batches`):
+    NS:api:file:FILE       hash  an uploaded file: tenant, filename, bytes, lines, ...; expires
+    NS:api:files:TENANT    zset  its files, scored by their creation (ms); expires
+    NS:api:bytes           zset  file id -> when its bytes may be deleted from the file store (ms)
+    NS:api:readers:FILE    set   batches that read these bytes; expires
+    NS:api:batch:ID        hash  a batch as it was asked for: tenant, endpoint, ..., and what became
+                                 of its validation; expires
+    NS:api:batches:TENANT  zset  its batches, scored by their creation (ms); expires
+    NS:api:live:TENANT     hash  batch id -> its requests, of batches that have not ended, as far as
+                                 is known; expires
+    NS:api:validating      zset  batches to be validated, scored by when the lease of the process
+                                 that does so ends (ms)
+    NS:api:key:SHA256      string  an Idempotency-Key of a tenant (hashed) -> batch id; expires
 """
 
 import hashlib
@@ -277,6 +291,14 @@ class Keys:
 
     def health(self, name: str) -> str:
         return f"{self.namespace}:health:{name}"
+
+    def api(self, *parts: str) -> str:
+        """Return a key of `batchord serve`; the parts are its own words, ids or tenants' names."""
+        return ":".join((self.namespace, "api", *parts))
+
+    def api_idempotency(self, tenant: str, key: str) -> str:
+        # Hashed, as below; a tenant's name has no line break.
+        return self.api("key", hashlib.sha256(f"{tenant}\n{key}".encode()).hexdigest())
 
     def idempotency(self, key: str) -> str:
         # Hashed: a caller's key may be long, and may say more than a key name should.

@@ -42,6 +42,8 @@ PERMANENT = (
         "{ns}:used",
         "{ns}:totals",
         "{ns}:repairs",
+        "{ns}:api:bytes",
+        "{ns}:api:validating",
     ),
     *("unacked", "unacked_index"),
 )

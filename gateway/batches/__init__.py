@@ -1,0 +1,1 @@
+"""Batches: creation, validation, and the batch object."""

@@ -1,0 +1,110 @@
+"""Submission of a validated file: its lines become the inputs of a batch of the ledger's."""
+
+import hashlib
+import json
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import IO, Any, Final
+
+from batchord.chains.steps.raw_request import REQUESTS
+from batchord.gateway.batches.validation import RawLine, raw_lines, read_line
+from batchord.gateway.fleet import Fleet
+from batchord.ledger.budget import Budget
+from batchord.ledger.errors import BatchAborted, UnknownBatch
+from batchord.ledger.models import BatchStatus
+from batchord.ledger.storage.api_batches import ApiBatch
+from batchord.producer.submission import Submission, submit
+
+#: Options beyond OpenAI's: what SDKs send as `extra_body`.
+OPTIONS: Final = ("priority", "max_concurrency", "budget", "dedupe")
+
+
+@dataclass
+class FileInputs:
+    """The lines of an input file as inputs, read as they are needed, and their custom_ids."""
+
+    fleet: Fleet
+    batch: ApiBatch
+    file: IO[bytes]
+    #: Whether workers will read payloads from the file.
+    reads_file: bool = False
+    _ids: deque[str] = field(default_factory=deque)
+    _places: dict[bytes, dict[str, Any]] = field(default_factory=dict)
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        settings = self.fleet.settings
+        for line in raw_lines(self.file, settings.file_line_bytes):
+            request = read_line(line, self.batch.endpoint, settings)
+            self._ids.append(request.custom_id)
+            yield self._input(line, request.body)
+
+    @property
+    def custom_ids(self) -> Iterator[str]:
+        """The custom_ids, each after its input was taken."""
+        while self._ids:
+            yield self._ids.popleft()
+
+    def _input(self, line: RawLine, body: dict[str, Any]) -> dict[str, Any]:
+        """Return the input: of a large line, where it is, as workers read it from the file."""
+        url, text = self.batch.endpoint, line.text or b""
+        if len(text) <= self.fleet.settings.file_inline_bytes:
+            return {"url": url, "body": body}
+        self.reads_file = True
+        where = {"file": self.batch.input_file_id, "offset": line.offset, "length": len(text)}
+        if self.batch.options.get("dedupe"):
+            # Equal bodies are equal inputs: the place of the first of them stands for all.
+            name = hashlib.sha256(fingerprint_of(body).encode()).digest()
+            where = self._places.setdefault(name, where)
+        named = {"model": body["model"]} if isinstance(body.get("model"), str) else {}
+        return {"url": url, "body": named, "stored": where}
+
+
+def submit_file(fleet: Fleet, batch: ApiBatch, file: IO[bytes]) -> bool:
+    """Make it a batch of the ledger's, under its own id; it may have been begun before.
+
+    Return whether workers will read payloads from the file, which is to be kept for them.
+
+    Raises:
+        SubmitRefused: a line cannot be recorded.
+        LedgerUnavailable: Redis cannot be reached.
+    """
+    inputs = FileInputs(fleet, batch, file)
+    left = max(1.0, batch.created_at + batch.window - fleet.store.now())
+    what = Submission(
+        chain=REQUESTS,
+        inputs=inputs,
+        custom_ids=inputs.custom_ids,
+        metadata=batch.metadata,
+        completion_window=left,
+        batch_id=batch.id,
+        **submit_options(batch.options),
+    )
+    try:
+        submit(fleet.app, fleet.store, what)
+    except BatchAborted:
+        if not is_submitted(fleet, batch.id):
+            raise
+        return True  # another server has submitted it
+    return inputs.reads_file
+
+
+def submit_options(options: dict[str, Any]) -> dict[str, Any]:
+    """Return the options of a batch as `Submission` takes them."""
+    found = {name: options[name] for name in OPTIONS if options.get(name) is not None}
+    if (budget := found.get("budget")) is not None:
+        found["budget"] = Budget(**budget)
+    return found
+
+
+def is_submitted(fleet: Fleet, batch_id: str) -> bool:
+    """Whether the ledger has accepted the batch."""
+    try:
+        return fleet.reader.status(batch_id) is not BatchStatus.VALIDATING
+    except UnknownBatch:
+        return False
+
+
+def fingerprint_of(body: Any) -> str:
+    """Return JSON in which equal arguments are equal texts."""
+    return json.dumps(body, sort_keys=True)

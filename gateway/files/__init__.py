@@ -1,0 +1,1 @@
+"""Files: uploads, lists, contents; output and error files are views of the ledger."""

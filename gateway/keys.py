@@ -1,0 +1,149 @@
+"""Keys and tenants: a key is a tenant, known by the SHA-256 of the key alone.
+
+The keys are long and random, so that a plain hash is enough. Without a file of keys there is one,
+made at the first start and shown then; its hash lies in BATCHORD_HOME.
+"""
+
+import hashlib
+import hmac
+import os
+import re
+import secrets
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import pydantic
+
+from batchord.chains.errors import BatchordError
+
+#: What keys begin with: people, and scanners for secrets, know them by it.
+PREFIX: Final = "sk-batchord-"
+
+#: In BATCHORD_HOME: the hash of the key that was made here.
+_FILE: Final = "serve-key"
+_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+_HASH: Final = re.compile(r"[0-9a-f]{64}")
+
+
+class BadKeys(BatchordError):
+    """The file of keys cannot be used; the message says what to change."""
+
+
+class Tenant(pydantic.BaseModel, frozen=True, extra="forbid"):
+    """What a key may do. None: as much as the fleet can."""
+
+    name: str = ""
+    #: SHA-256 of the key, in hex.
+    sha256: str
+    #: Models that its requests may name, as shell patterns (`gpt-*`).
+    models: tuple[str, ...] | None = None
+    #: The best priority that its batches may have, and have by default: 0 is served first.
+    priority: int = pydantic.Field(default=5, ge=0, le=9)
+    #: Batches that have not ended, and the requests in them.
+    max_batches: int | None = pydantic.Field(default=None, ge=1)
+    max_items: int | None = pydantic.Field(default=None, ge=1)
+    #: What its batches may cost in a day (UTC).
+    budget_usd_per_day: float | None = pydantic.Field(default=None, gt=0)
+
+
+class Keys:
+    """The tenants of a server, by their keys."""
+
+    def __init__(self, tenants: Mapping[str, Tenant], *, has_routes: bool = False) -> None:
+        self.tenants = dict(tenants)
+        #: Whether the file has routes, too: workers are to read them.
+        self.has_routes = has_routes
+
+    def tenant_of(self, key: str) -> Tenant | None:
+        """Return the tenant of a key; None: it is nobody's. Takes as long for each key."""
+        digest, found = hash_of(key), None
+        for tenant in self.tenants.values():
+            if hmac.compare_digest(tenant.sha256, digest):
+                found = tenant
+        return found
+
+
+def new_key() -> str:
+    """Make a key: 256 random bits."""
+    return PREFIX + secrets.token_urlsafe(32)
+
+
+def hash_of(key: str) -> str:
+    """Return the hash by which a key is known, in hex."""
+    return hashlib.sha256(key.encode(errors="surrogateescape")).hexdigest()
+
+
+def load_keys(path: Path) -> Keys:
+    """Read a file of keys: a table `[keys.NAME]` for each, with `sha256` and its limits.
+
+    Raises:
+        BadKeys: it cannot be read, or is not what it must be.
+    """
+    try:
+        found = tomllib.loads(path.read_text())
+    except OSError as error:
+        raise BadKeys(f"{path}: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise BadKeys(f"{path} is not TOML: {error}") from None
+    tables = found.get("keys")
+    if others := found.keys() - {"keys", "routes"}:
+        raise BadKeys(
+            f"{path}: {min(others)[:80]!r} is unknown: write [keys.NAME] or [routes.MODEL]"
+        )
+    if not isinstance(tables, dict) or not tables:
+        raise BadKeys(f'{path} has no keys: write [keys.NAME] and sha256 = "..." for each; {_MAKE}')
+    tenants = {name: _tenant(path, name, table) for name, table in tables.items()}
+    if len({tenant.sha256 for tenant in tenants.values()}) < len(tenants):
+        raise BadKeys(f"{path}: two keys have the same sha256: give each tenant a key of its own")
+    return Keys(tenants, has_routes="routes" in found)
+
+
+_MAKE: Final = "`batchord serve --new-key NAME` makes one"
+
+
+def _tenant(path: Path, name: str, table: Any) -> Tenant:
+    place = f"{path}: keys.{name[:80]}"
+    if not _NAME.fullmatch(name):
+        raise BadKeys(f"{place}: a name is of 1 to 64 letters, digits, _ . and -")
+    if not isinstance(table, dict):
+        raise BadKeys(f"{place}: write [keys.{name}]")
+    try:
+        tenant = Tenant.model_validate({**table, "name": name})
+    except pydantic.ValidationError as error:
+        # Not the value: somebody may have written the key itself.
+        first = error.errors(include_url=False, include_input=False)[0]
+        raise BadKeys(f"{place}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+    if not _HASH.fullmatch(tenant.sha256):
+        raise BadKeys(f"{place}: sha256 must be 64 hex digits, the hash of the key; {_MAKE}")
+    return tenant
+
+
+def own_keys(home: Path) -> tuple[Keys, str | None]:
+    """Return the key that was made here, and its text if that was just now: it is shown once."""
+    path = home / _FILE
+    home.mkdir(mode=0o700, parents=True, exist_ok=True)
+    try:
+        key, found = None, path.read_text().strip()
+    except FileNotFoundError:
+        key = new_key()
+        found = hash_of(key)
+        _write_private(path, found)
+    if not _HASH.fullmatch(found):
+        raise BadKeys(f"{path} is damaged: delete it, and a new key is made at the next start")
+    return Keys({"default": Tenant(name="default", sha256=found)}), key
+
+
+def _write_private(path: Path, text: str) -> None:
+    """Write a file for its user alone; it appears whole, or BadKeys if it is there by now."""
+    part = path.with_name(f"{path.name}.{os.getpid()}")
+    descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+    with os.fdopen(descriptor, "w") as file:
+        file.write(text + "\n")
+    try:
+        os.link(part, path)
+    except FileExistsError:
+        raise BadKeys(f"another server has just made {path}: start again") from None
+    finally:
+        part.unlink()

@@ -1,0 +1,64 @@
+"""Deletion of bytes whose time is over, once no batch reads them."""
+
+import logging
+import threading
+from typing import Final
+
+from batchord.chains.errors import BatchordError
+from batchord.gateway.fleet import Fleet
+from batchord.ledger.errors import UnknownBatch
+
+logger = logging.getLogger(__name__)
+
+#: Files that are looked at in one turn.
+_AT_ONCE: Final = 100
+
+
+def delete_bytes(fleet: Fleet, file_id: str) -> None:
+    """Delete the bytes of a file that is forgotten, unless a batch reads them: then later."""
+    if any(_reads(fleet, batch_id) for batch_id in fleet.files.readers(file_id)):
+        fleet.files.put_off(file_id)
+        return
+    fleet.bytes.delete(file_id)
+    fleet.files.deleted(file_id)
+
+
+def _reads(fleet: Fleet, batch_id: str) -> bool:
+    """Whether the batch is validated, or may run lines whose payloads are in its input file."""
+    [batch] = fleet.batches.of([batch_id])
+    if batch is None or batch.status not in ("validating", "submitted"):
+        return False
+    if batch.status == "validating":
+        return True
+    try:
+        fleet.reader.status(batch_id)
+    except UnknownBatch:
+        return False
+    return True
+
+
+class Maintenance:
+    """A thread that deletes bytes as they come due. Several servers may do it side by side."""
+
+    def __init__(self, fleet: Fleet) -> None:
+        self._fleet = fleet
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._loop, name="maintenance", daemon=True)
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the thread."""
+        self._stop.set()
+        self._thread.join(timeout=5)
+
+    def _loop(self) -> None:
+        while not self._stop.is_set():
+            try:
+                for file_id in self._fleet.files.due(limit=_AT_ONCE):
+                    delete_bytes(self._fleet, file_id)
+            except (BatchordError, OSError) as error:
+                logger.warning("files not deleted yet: %s", error)
+            self._stop.wait(self._fleet.settings.sweep_interval)
