@@ -93,7 +93,7 @@ def run(
     format_ = format_of(format_, path, "openai" if chain is None else "jsonl")
     if chain is None and format_ == "npy":
         raise click.UsageError("npy is for a CHAIN whose outputs are vectors: answers are JSON")
-    refuse_overwriting(source, path, errors_path)
+    refuse_overwriting(source.name, path, errors_path)
     target = Target(path, format_, errors_path)
     settings = settings_with(chains)
     chain, lines = chain_and_inputs(

@@ -2,7 +2,6 @@
 
 import os
 from pathlib import Path
-from typing import Any
 
 import click
 
@@ -23,16 +22,16 @@ def writable(context: click.Context, option: click.Parameter, path: Path | None)
     return path
 
 
-def refuse_overwriting(source: Any, *paths: Path | None) -> None:
-    """Refuse to write results over the open file of inputs, also by another name of it.
+def refuse_overwriting(source: str, *paths: Path | None) -> None:
+    """Refuse to write results over the file of inputs, also by another name of it.
 
     Raises:
         click.UsageError: one of the paths leads to that file.
     """
     try:
-        inputs = os.fstat(source.fileno())
-    except (AttributeError, OSError, ValueError):
-        return  # it is no file
+        inputs = os.stat(source)
+    except OSError:
+        return  # it is stdin, or an address
     for path in paths:
         if path is not None and path.exists() and os.path.samestat(inputs, path.stat()):
             raise click.UsageError(
