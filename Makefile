@@ -54,6 +54,7 @@ lint: $(INSTALLED_DEV) ## check style, types, the direction of imports, spelling
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/codespell
+	$(BIN)/python -m tests.support.lua_lint
 	@! grep -rnE -f .ci/deny-words.txt --include='*.py' --include='*.md' $(PROSE) || \
 		{ echo "Name the thing instead: .ci/deny-words.txt lists the words that must be decoded." >&2; exit 1; }
 	@$(MAKE) --no-print-directory audit

@@ -61,7 +61,7 @@ class Opening:
     chain: str
     fields: dict[str, str]
     key: str | None
-    notices: dict[str, str]
+    outbox: dict[str, str]
 
 
 @dataclass
@@ -92,7 +92,7 @@ class Recording:
             if existing is not None:
                 raise SubmittedBefore(existing)
             if self.store.open(
-                self.batch_id, opening.fields, key=opening.key, notices=opening.notices
+                self.batch_id, opening.fields, key=opening.key, outbox=opening.outbox
             ):
                 return
 
@@ -116,7 +116,7 @@ class Recording:
             key=self.opening.key,
             window=window,
             with_ids=self._with_ids,
-            notices=len(self.opening.notices),
+            entries=len(self.opening.outbox),
             digest=digest,
         )
         while (at := self._try(seal, self._total)) < self._total:

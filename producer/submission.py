@@ -220,9 +220,9 @@ def submit(app: Celery, store: BatchStore, what: Submission) -> str:
     if first is None:
         raise SubmitRefused("no inputs: a batch needs at least one")
     check_fields(what.chain, first)
-    notices = owed(callback=callback, webhook=what.webhook)
+    outbox = owed(callback=callback, webhook=what.webhook)
     batch_id = what.batch_id or new_batch_id()
-    recording = Recording(store, reader, batch_id, _opening(store, what, notices, config))
+    recording = Recording(store, reader, batch_id, _opening(store, what, outbox, config))
     cut, window = _cut(what, reader, store.settings), window_seconds(what.completion_window)
     try:
         with recording.alive():
@@ -308,7 +308,7 @@ def _cut(what: Submission, reader: BatchReader, settings: Settings) -> Cut:
     )
 
 
-def _opening(store: BatchStore, what: Submission, notices: dict[str, str], config: str) -> Opening:
+def _opening(store: BatchStore, what: Submission, outbox: dict[str, str], config: str) -> Opening:
     """Build the fields with which the batch is opened."""
     fields = {"chain": what.name, "lane": str(store.quiet_lane())}
     if isinstance(what.chain, ChainSpec):
@@ -326,4 +326,4 @@ def _opening(store: BatchStore, what: Submission, notices: dict[str, str], confi
             fields["provider_retry"] = what.provider_retry
     if what.idempotency_key is not None:
         fields["idempotency_key"] = what.idempotency_key
-    return Opening(chain=what.name, fields=fields, key=what.idempotency_key, notices=notices)
+    return Opening(chain=what.name, fields=fields, key=what.idempotency_key, outbox=outbox)

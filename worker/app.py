@@ -182,7 +182,7 @@ def _service(runtime: WorkerContext) -> type[bootsteps.StartStopStep]:
             super().__init__(parent, **kwargs)
             self._announcer = Announcer(parent.app, runtime)
             self._sweep = Sweep(parent.app, runtime)
-            self._notices = Dispatcher(parent.app, runtime)
+            self._dispatcher = Dispatcher(parent.app, runtime)
 
         def start(self, parent: Any) -> None:
             runtime.slots = parent.concurrency
@@ -198,12 +198,12 @@ def _service(runtime: WorkerContext) -> type[bootsteps.StartStopStep]:
                 configure(threads=parent.concurrency)
             self._announcer.start()
             self._sweep.start()
-            self._notices.start()
+            self._dispatcher.start()
 
         def stop(self, parent: Any) -> None:
             self._announcer.stop()
             self._sweep.stop()
-            self._notices.stop()
+            self._dispatcher.stop()
             runtime.leases.stop()
 
     return Service

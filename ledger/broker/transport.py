@@ -22,14 +22,14 @@ from kombu.utils.encoding import bytes_to_str
 from kombu.utils.json import dumps
 
 from batchord.ledger.broker.qos import MALFORMED, MANY, QoS, say_dropped
-from batchord.ledger.core.scripts import script_text
+from batchord.ledger.core.scripts import script
 from batchord.ledger.storage.connection import Packer
 
 #: Messages taken in one step at most.
 TAKEN_AT_ONCE: Final = 32
 
-#: The header of a message that must be published once: [notices, index, member], see
-#: `publish_once.lua`. It is not sent.
+#: The header of a message that must be published once: the keys of `publish_once.lua` by name,
+#: and the member. It is not sent.
 ONCE: Final = "batchord_once"
 
 #: Seconds between two tries to reach a server that is away, at most.
@@ -61,13 +61,11 @@ class Channel(kombu_redis.Channel):
 
     @cached_property
     def _take(self) -> Any:
-        script = script_text("take")
-        return self.shared_client.register_script(script)
+        return self.shared_client.register_script(script("take").text)
 
     @cached_property
     def _publish_once(self) -> Any:
-        script = script_text("publish_once")
-        return self.shared_client.register_script(script)
+        return self.shared_client.register_script(script("publish_once").text)
 
     def _put(self, queue: str, message: Any, **options: Any) -> None:
         headers = dict(message["headers"])
@@ -75,10 +73,12 @@ class Channel(kombu_redis.Channel):
         if once is None:
             super()._put(queue, message, **options)
             return
-        *keys, member = once
+        keys, member = once
         waiting = self._q_for_pri(queue, self._get_message_priority(message, reverse=False))
         text = dumps({**message, "headers": headers})
-        self._publish_once(keys=[*keys, waiting], args=[member, text], client=self.shared_client)
+        names = {**keys, "list": waiting}
+        call = script("publish_once").call(names.get, {"member": member, "message": text})
+        self._publish_once(keys=call.keys, args=call.args, client=self.shared_client)
 
     def _create_client(self, asynchronous: bool = False) -> Any:
         return super()._create_client(asynchronous) if asynchronous else self.shared_client
@@ -112,11 +112,15 @@ class Channel(kombu_redis.Channel):
         if room is None or room < 2 or slots <= 0 or not queues:
             return
         lists = [self._q_for_pri(queue, step) for step in self.priority_steps for queue in queues]
-        taken = self._take(
-            keys=[self.unacked_key, self.unacked_index_key, *lists],
-            args=[min(room, TAKEN_AT_ONCE), min(slots, MANY), time.time(), len(queues)],
-            client=self.shared_client,
-        )
+        names = {"unacked": self.unacked_key, "unacked_index": self.unacked_index_key}
+        given = {
+            "messages": min(room, TAKEN_AT_ONCE),
+            "slots": min(slots, MANY),
+            "now_s": time.time(),
+            "queues": len(queues),
+        }
+        call = script("take").call(names.get, given, more_keys=lists)
+        taken = self._take(keys=call.keys, args=call.args, client=self.shared_client)
         for place, tag, raw in zip(taken[::3], taken[1::3], taken[2::3], strict=True):
             queue = queues[int(place) % len(queues)]
             try:

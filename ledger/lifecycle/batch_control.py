@@ -20,7 +20,7 @@ from batchord.ledger.models import BatchRecord, BatchStatus, Mode
 from batchord.ledger.storage.batch_reader import BatchReader
 from batchord.ledger.storage.batch_stats import COUNTED_CODES
 from batchord.ledger.storage.batch_store import BatchStore
-from batchord.ledger.storage.keys import EVENTS_KEPT, PAGE_SIZE
+from batchord.ledger.storage.keys import PAGE_SIZE
 from batchord.ledger.storage.mappers import reading
 from batchord.ledger.storage.provider_parts import ProviderParts
 
@@ -51,11 +51,10 @@ class BatchControl:
             ResumeRefused: it has used up its budget.
             SubmitRefused: `budget` is invalid.
         """
-        limits: list[str] = []
+        limits: dict[str, str] = {}
         if (given := checked(budget)) is not None:
-            fields = given.fields()
-            limits = [fields.get(name, "") for name in ("budget_tokens", "budget_nanos")]
-        status = self._step("resume", batch_id, *limits)
+            limits = {"budget_tokens": "", "budget_nanos": "", **given.fields()}
+        status = self._step("resume", batch_id, **limits)
         if status is BatchStatus.IN_PROGRESS:
             self.republish(batch_id)
             publish_shards(self._app, self._store, batch_id)
@@ -77,8 +76,7 @@ class BatchControl:
 
         False if the window is not over, or if each item has an outcome.
         """
-        keys = self._store.keys.batch(record.id)
-        return bool(self._store.run("expire", [keys.meta, keys.events], EVENTS_KEPT))
+        return bool(self._store.transition("expire", record.id))
 
     def wind_up(self, batch_id: str) -> bool:
         """Give each item without an outcome one, and commit; False if items still run.
@@ -121,10 +119,9 @@ class BatchControl:
             raise RetryRefused(batch_id, record.status)
         if not record.request_counts.failed or not self._any_failed(batch_id, codes):
             return 0
-        keys = self._store.keys.batch(batch_id)
         retried = self._move(record, codes)
         # All items are moved; if there were no such items, the batch ends as it was.
-        self._store.run("finish", [keys.meta, keys.events], EVENTS_KEPT, 1)
+        self._store.transition("finish", batch_id, ours=1)
         publish_shards(self._app, self._store, batch_id)
         self.end_if_finalizing(record)
         return retried
@@ -169,18 +166,16 @@ class BatchControl:
 
     def finish(self, record: BatchRecord) -> bool:
         """Commit a batch whose shards are all closed, which a crash has left uncommitted."""
-        keys = self._store.keys.batch(record.id)
-        self._store.run("finish", [keys.meta, keys.events], EVENTS_KEPT, 0)
+        self._store.transition("finish", record.id, ours=0)
         return self.end_if_finalizing(record)
 
     def _commit(self, record: BatchRecord) -> bool:
         return end_batch(self._app, self._store, record)
 
-    def _step(self, name: str, batch_id: str, *args: str) -> BatchStatus:
+    def _step(self, name: str, batch_id: str, **args: str) -> BatchStatus:
         self._reader.status(batch_id)  # raises for an invalid id, before a key is named after it
-        keys = self._store.keys.batch(batch_id)
         with reading(batch_id):
-            status = self._store.run(name, [keys.meta, keys.events], EVENTS_KEPT, *args)
+            status = self._store.transition(name, batch_id, **args)
             if not status:
                 raise UnknownBatch(batch_id)
             if status == "over":
@@ -188,10 +183,9 @@ class BatchControl:
             return BatchStatus(status)
 
     def _end_page(self, batch_id: str, start: int, stop: int) -> int:
-        keys, page = self._store.keys.batch(batch_id), start // PAGE_SIZE
-        names = [keys.meta, keys.outcomes(page), keys.runs, keys.leases, keys.done, keys.events]
-        names.append(keys.due)
-        return int(self._store.run("end_page", names, EVENTS_KEPT, start, stop))
+        page = start // PAGE_SIZE
+        given = {"page": page, "start": start, "stop": stop}
+        return int(self._store.transition("end_page", batch_id, **given))
 
 
 def _used(record: BatchRecord) -> str:

@@ -118,8 +118,8 @@ def publish_callback(app: Celery, store: BatchStore, batch_id: str) -> bool:
     The message and the record that it is published are one write (`publish_once.lua`): after a
     crash before it the workers find the callback due, and after it nothing is left to do.
     """
-    notices = Outbox(store)
-    text = notices.callback(batch_id)
+    outbox = Outbox(store)
+    text = outbox.callback(batch_id)
     if text is None:
         return False
     callback = Callback.model_validate_json(text)
@@ -146,7 +146,7 @@ def publish_callback(app: Celery, store: BatchStore, batch_id: str) -> bool:
             message,
             queue=options.queue or store.settings.queue,
             priority=options.priority,
-            headers={ONCE: notices.callback_keys(batch_id)},
+            headers={ONCE: outbox.callback_keys(batch_id)},
         )
     return True
 

@@ -87,19 +87,26 @@ class ApiBatches:
             AtMost: the tenant has as many already; nothing is recorded.
         """
         tenant = str(fields["tenant"])
-        names = [
-            self._record(batch_id),
-            self._keys.api("batches", tenant),
-            self._keys.api("validating"),
-            self._keys.api("readers", str(fields["input_file_id"])),
-            self._keys.api("live", tenant),
-        ]
+        keys = {
+            "record": self._record(batch_id),
+            "batches_of_tenant": self._keys.api("batches", tenant),
+            "validating": self._keys.api("validating"),
+            "readers_of_file": self._keys.api("readers", str(fields["input_file_id"])),
+            "live_of_tenant": self._keys.api("live", tenant),
+        }
         if key is not None:
-            names.append(self._keys.api_idempotency(tenant, key))
-        flat = [part for name, value in fields.items() for part in (name, _text(value))]
-        bounds = [most_batches or 0, most_items or 0, int(fields["lines"])]
+            keys["idempotency_key"] = self._keys.api_idempotency(tenant, key)
         made = str(
-            self._store.run("api_create", names, batch_id, self._ttl(window), *bounds, *flat)
+            self._store.transition(
+                "api_create",
+                batch_id,
+                keys=keys,
+                ttl_s=self._ttl(window),
+                most_batches=most_batches or 0,
+                most_items=most_items or 0,
+                items=int(fields["lines"]),
+                records=[(name, _text(value)) for name, value in fields.items()],
+            )
         )
         if made in ("batches", "items"):
             raise AtMost(made)
@@ -173,7 +180,7 @@ class ApiBatches:
 
     def cancel(self, batch_id: str) -> None:
         """Note that the batch is to be cancelled, unless it has failed or was cancelled."""
-        self._store.run("api_cancel", [self._record(batch_id)])
+        self._store.transition("api_cancel", keys={"record": self._record(batch_id)})
 
     def delete_output(self, batch: ApiBatch, kind: str) -> None:
         """Note that its output or error file was deleted."""
@@ -197,21 +204,31 @@ class ApiBatches:
 
     def take(self, *, lease: float) -> str | None:
         """Take a batch to validate, under a lease of so long; None: there is nothing to do."""
-        found = self._store.run("api_take", [self._keys.api("validating")], int(1000 * lease))
-        return str(found) or None
+        keys, lease_ms = {"validating": self._keys.api("validating")}, int(1000 * lease)
+        return str(self._store.transition("api_take", keys=keys, lease_ms=lease_ms)) or None
 
     def renew(self, batch_ids: Sequence[str], *, lease: float) -> None:
         """Renew the leases of batches that are being validated."""
-        names = [self._keys.api("validating")]
-        self._store.run("api_beat", names, int(1000 * lease), *batch_ids)
+        keys, lease_ms = {"validating": self._keys.api("validating")}, int(1000 * lease)
+        self._store.transition("api_beat", keys=keys, lease_ms=lease_ms, records=batch_ids)
 
     def conclude(
         self, batch_id: str, status: ApiStatus, fields: Mapping[str, Any] | None = None
     ) -> bool:
         """End a validation; False if it was ended before."""
-        flat = [part for name, value in (fields or {}).items() for part in (name, _text(value))]
-        names = [self._record(batch_id), self._keys.api("validating")]
-        return bool(self._store.run("api_conclude", names, batch_id, status, f"{status}_at", *flat))
+        return bool(
+            self._store.transition(
+                "api_conclude",
+                batch_id,
+                keys={
+                    "record": self._record(batch_id),
+                    "validating": self._keys.api("validating"),
+                },
+                status=status,
+                stamp=f"{status}_at",
+                records=[(name, _text(value)) for name, value in (fields or {}).items()],
+            )
+        )
 
     def count_try(self, batch_id: str) -> int:
         """Count that an error of the server's own has ended a validation; return how often."""

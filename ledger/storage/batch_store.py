@@ -15,16 +15,9 @@ from batchord.ledger.core.failpoints import crash_point
 from batchord.ledger.core.sharding import MOST_PER_TASK, SHORT_ITEM, TASK_SECONDS, Cut, Shard
 from batchord.ledger.errors import BatchAborted, InputsLost, SubmitRefused
 from batchord.ledger.models import ChainRecord, Repair
-from batchord.ledger.settings import LANES, Settings
-from batchord.ledger.storage.connection import PROMPT, Call, RedisConnection
-from batchord.ledger.storage.keys import (
-    EVENTS_KEPT,
-    PAGE_SIZE,
-    SUMMED_IN_META,
-    SUMMED_IN_STATS,
-    Keys,
-    page_of,
-)
+from batchord.ledger.settings import LANES
+from batchord.ledger.storage.keys import SUMMED_IN_META, SUMMED_IN_STATS, page_of
+from batchord.ledger.storage.transitions import TransitionStore
 
 T = TypeVar("T")
 
@@ -40,12 +33,8 @@ def _chunks(values: Iterable[T], size: int) -> Iterator[list[T]]:
         yield some
 
 
-class BatchStore(RedisConnection):
+class BatchStore(TransitionStore):
     """All writes to the ledger except those of running items."""
-
-    def __init__(self, settings: Settings, *, retries: int = PROMPT) -> None:
-        super().__init__(settings, retries=retries)
-        self.keys = Keys(settings.namespace)
 
     # Submitting: open -> append* -> seal, or abort; `renew` meanwhile.
 
@@ -55,24 +44,24 @@ class BatchStore(RedisConnection):
         fields: Mapping[str, str],
         *,
         key: str | None,
-        notices: Mapping[str, str] | None = None,
+        outbox: Mapping[str, str] | None = None,
     ) -> bool:
         """Open a batch: enter it into the indexes, to expire by itself unless it is sealed.
 
-        `notices`: its outbox entries, as `storage.outbox` names them. Return False, and write
+        `outbox`: its outbox entries, as `storage.outbox` names them. Return False, and write
         nothing, if its idempotency key names another batch by now.
         """
-        keys = self.keys.batch(batch_id)
-        names = [keys.meta, keys.notices, self.keys.active, self.keys.batches, *self._named(key)]
-        owed = notices or {}
-        flat = [part for pair in (*owed.items(), *fields.items()) for part in pair]
-        ttl = self.settings.unsealed_ttl
-        return bool(self.run("open", names, batch_id, ttl, len(owed), *flat))
-
-    @property
-    def _lease_ms(self) -> int:
-        """Milliseconds after which another process takes over from a silent publisher."""
-        return int(self.settings.lease * 1000)
+        entries = outbox or {}
+        return bool(
+            self.transition(
+                "open",
+                batch_id,
+                keys=self._named(key),
+                ttl_s=self.settings.unsealed_ttl,
+                entries=len(entries),
+                records=[*entries.items(), *fields.items()],
+            )
+        )
 
     def append(
         self, batch_id: str, start: int, inputs: Sequence[str], custom_ids: Sequence[str] | None
@@ -86,14 +75,17 @@ class BatchStore(RedisConnection):
             SubmitRefused: a custom_id came before.
             BatchAborted: the batch is not open any more.
         """
-        keys, page = self.keys.batch(batch_id), page_of(start)
-        args: list[str | int | bytes] = [self.settings.unsealed_ttl, int(custom_ids is not None)]
-        for offset, value in enumerate(inputs):
-            args += [start + offset, pack(value)]
-            if custom_ids is not None:
-                args.append(custom_ids[offset])
-        names = [keys.meta, keys.inputs(page), keys.ids(page), keys.custom_ids]
-        answer, _, what = str(self.run("append", names, *args)).partition(" ")
+        ids = custom_ids or [""] * len(inputs)
+        indexes = range(start, start + len(inputs))
+        said = self.transition(
+            "append",
+            batch_id,
+            page=page_of(start),
+            ttl_s=self.settings.unsealed_ttl,
+            with_ids=int(custom_ids is not None),
+            records=zip(indexes, map(pack, inputs), ids, strict=True),
+        )
+        answer, _, what = str(said).partition(" ")
         match answer:
             case "ok":
                 return start + len(inputs)
@@ -110,8 +102,8 @@ class BatchStore(RedisConnection):
 
     def renew(self, batch_id: str, *, total: int, key: str | None) -> bool:
         """Record the producer's heartbeat, and keep the batch's keys; False if it is not open."""
-        names = [*self.keys.batch(batch_id).every(total), *self._named(key)]
-        return bool(self.run("renew", names, self.settings.unsealed_ttl))
+        lasting, ttl = self._lasting(batch_id, total, key), self.settings.unsealed_ttl
+        return bool(self.transition("renew", batch_id, more_keys=lasting, ttl_s=ttl))
 
     def seal(
         self,
@@ -122,13 +114,13 @@ class BatchStore(RedisConnection):
         key: str | None,
         window: float | None = None,
         with_ids: bool = False,
-        notices: int = 0,
+        entries: int = 0,
         digest: str | None = None,
     ) -> int:
         """Seal the batch: from here on each of its items gets exactly one outcome.
 
         `key`: its idempotency key, which lives as long as the batch. `window`: seconds after which
-        items without an outcome expire. `with_ids`, `notices`: whether its items have custom_ids,
+        items without an outcome expire. `with_ids`, `entries`: whether its items have custom_ids,
         and the number of its outbox entries; seal.lua checks that both are there. `digest`: of its
         inputs, to compare with those that come under the same key later.
 
@@ -138,28 +130,26 @@ class BatchStore(RedisConnection):
             InputsLost: data is missing that a server does not lose by going back.
             BatchAborted: the batch is not open any more, or its key names another batch.
         """
-        keys, every = self.keys.batch(batch_id), self.keys.batch(batch_id).every(total)
+        keys = self.keys.batch(batch_id)
         pages = [
             name
             for page in range(page_of(total - 1) + 1)
             for name in (keys.inputs(page), keys.ids(page))
         ]
-        names = [
-            keys.meta,
-            keys.custom_ids,
-            self.keys.active,
-            self.keys.batches,
-            keys.notices,
-            *pages,
-        ]
-        known = set(names)
-        names += [name for name in every if name not in known]
         fields = {**cut.fields(), **({} if digest is None else {"inputs_digest": digest})}
-        flat = [part for pair in fields.items() for part in pair]
-        window_ms = 0 if window is None else int(window * 1000)
-        checks = [PAGE_SIZE, int(with_ids), notices, int(key is not None)]
-        args = [batch_id, total, window_ms, *checks, *flat]
-        answer, _, what = str(self.run("seal", [*names, *self._named(key)], *args)).partition(" ")
+        said = self.transition(
+            "seal",
+            batch_id,
+            # Those of the pages first, each once.
+            more_keys=dict.fromkeys([*pages, *self._lasting(batch_id, total, key)]),
+            total=total,
+            window_ms=0 if window is None else int(window * 1000),
+            with_ids=int(with_ids),
+            entries=entries,
+            named=int(key is not None),
+            records=fields.items(),
+        )
+        answer, _, what = str(said).partition(" ")
         match answer:
             case "ok":
                 return total
@@ -180,15 +170,15 @@ class BatchStore(RedisConnection):
         keys = self.keys.batch(batch_id)
         with self.talking():
             written = self.redis.hget(keys.meta, "written")
-        gone = bool(self.run("abort", keys.every(int(written or 0)), int(silent * 1000)))
+        every, silent_ms = keys.every(int(written or 0)), int(silent * 1000)
+        gone = bool(self.transition("abort", batch_id, more_keys=every, silent_ms=silent_ms))
         if gone:
             self.forget(batch_id)
         return gone
 
     def forget(self, batch_id: str) -> None:
         """Remove a deleted batch from the indexes."""
-        names = [self.keys.batch(batch_id).meta, self.keys.active, self.keys.batches]
-        self.run("forget", names, batch_id)
+        self.transition("forget", batch_id)
 
     # Idempotency: the key names one batch for as long as that batch is readable.
 
@@ -201,22 +191,18 @@ class BatchStore(RedisConnection):
 
     def free_key(self, key: str, batch_id: str) -> None:
         """Forget the idempotency key if it still names `batch_id`, and that batch is gone."""
-        names = [self.keys.idempotency(key), self.keys.batch(batch_id).meta]
-        self.run("free_key", names, batch_id)
+        self.transition("free_key", batch_id, keys=self._named(key))
 
     # Publishing and gathering, shard by shard.
 
     def next_shard(self, batch_id: str) -> Shard | None:
         """Return the shard that the caller shall publish now, or None; one publisher at a time."""
-        keys = self.keys.batch(batch_id)
-        cut = self.run(
+        cut = self.transition(
             "next_shard",
-            [keys.meta, keys.shards, keys.again],
-            self._lease_ms,
-            PAGE_SIZE,
-            int(SHORT_ITEM * 1e6),
-            int(TASK_SECONDS * 1e6),
-            MOST_PER_TASK,
+            batch_id,
+            slow_us=int(SHORT_ITEM * 1e6),
+            task_us=int(TASK_SECONDS * 1e6),
+            most_items_per_task=MOST_PER_TASK,
         )
         if not cut:
             return None
@@ -225,18 +211,14 @@ class BatchStore(RedisConnection):
 
     def shard_published(self, batch_id: str, shard: int) -> None:
         """Record that all messages of a shard are in the queue."""
-        keys = self.keys.batch(batch_id)
-        names = [keys.meta, keys.shards, keys.settled, keys.open, keys.again]
-        self.run("shard_published", names, shard)
+        self.transition("shard_published", batch_id, shard=shard)
 
     def gather(self, batch_id: str, shard: int) -> int:
         """Close a shard whose items are all settled; return the unsettled items' count.
 
         -1: the batch or the shard is unknown.
         """
-        keys = self.keys.batch(batch_id)
-        names = [keys.meta, keys.shards, keys.settled, keys.open, keys.events]
-        return int(self.run("gather", names, shard, EVENTS_KEPT))
+        return int(self.transition("gather", batch_id, shard=shard))
 
     def route(self, batch_id: str) -> tuple[int, int]:
         """Return the priority and the lane of a batch's messages; last priority if it is gone."""
@@ -258,11 +240,16 @@ class BatchStore(RedisConnection):
 
     def commit(self, batch_id: str, *, total: int, key: str | None) -> bool:
         """Commit a batch whose items all have an outcome; True for the only caller that did it."""
-        active, *rest = self._lasting(batch_id, total, key)
-        names = [active, self.keys.used, self.keys.notices, self.keys.totals, *rest]
-        summed = (*SUMMED_IN_META, *SUMMED_IN_STATS)
-        ttl, n = self.settings.result_ttl, len(SUMMED_IN_META)
-        done = int(self.run("commit", names, batch_id, ttl, EVENTS_KEPT, n, *summed))
+        done = int(
+            self.transition(
+                "commit",
+                batch_id,
+                more_keys=self._lasting(batch_id, total, key),
+                ttl_s=self.settings.result_ttl,
+                of_meta=len(SUMMED_IN_META),
+                records=[*SUMMED_IN_META, *SUMMED_IN_STATS],
+            )
+        )
         if done:
             crash_point("after-commit")
         return done > 0
@@ -273,19 +260,16 @@ class BatchStore(RedisConnection):
         `token`: the caller's own, for this call and `retry_shards`. With the same token both may be
         repeated.
         """
-        names = self._lasting(batch_id, total, key)
-        return bool(self.run("retry_begin", names, batch_id, self._lease_ms, EVENTS_KEPT, token))
+        lasting = self._lasting(batch_id, total, key)
+        return bool(self.transition("retry_begin", batch_id, more_keys=lasting, token=token))
 
     def _lasting(self, batch_id: str, total: int, key: str | None) -> list[str]:
-        """Return the index of live batches and all keys that live as long as the batch."""
-        keys = self.keys.batch(batch_id)
-        first = [keys.meta, keys.events, keys.notices, keys.stats]
-        rest = [name for name in keys.every(total) if name not in first]
-        return [self.keys.active, *first, *rest, *self._named(key)]
+        """Return all keys that live as long as the batch."""
+        return [*self.keys.batch(batch_id).every(total), *self._named(key).values()]
 
-    def _named(self, key: str | None) -> list[str]:
+    def _named(self, key: str | None) -> dict[str, str]:
         """Return the key of the idempotency key, if there is an idempotency key."""
-        return [] if key is None else [self.keys.idempotency(key)]
+        return {} if key is None else {"idempotency_key": self.keys.idempotency(key)}
 
     def retry_shards(
         self, batch_id: str, shards: Iterable[Shard], codes: Collection[str] | None, token: str = ""
@@ -294,15 +278,18 @@ class BatchStore(RedisConnection):
 
         -1: `reopen` with this token is not in force.
         """
-        keys = self.keys.batch(batch_id)
-        rest: list[str | int] = [self._lease_ms, token, *(codes or ())]
         for some in _chunks(shards, _SHARDS_AT_ONCE):
-            calls = []
-            for shard in some:
-                page = page_of(shard.start)
-                names = [keys.meta, keys.outcomes(page), keys.history(page)]
-                names += [keys.shards, keys.settled, keys.again, keys.kept, keys.stats]
-                calls.append(Call("retry_shard", names, [shard.number, *rest]))
+            calls = [
+                self.call(
+                    "retry_shard",
+                    batch_id,
+                    page=page_of(shard.start),
+                    shard=shard.number,
+                    token=token,
+                    records=codes or (),
+                )
+                for shard in some
+            ]
             yield from map(int, self.run_all(calls))
 
     def retry_moved(self, batch_id: str, token: str) -> int:
@@ -321,14 +308,15 @@ class BatchStore(RedisConnection):
         """
         with self.talking():
             ends = int(str(self.redis.hget(self.keys.batch(batch_id).meta, "ends") or 0))
-        gone = int(self.run("purge", self.keys.batch(batch_id).every(total)))
+        every = self.keys.batch(batch_id).every(total)
+        gone = int(self.transition("purge", batch_id, more_keys=every))
         if gone == 0:
             return False
         if key is not None:
             self.free_key(key, batch_id)
         owed = ["on_complete", *range(1, ends + 1)]
         with self.talking():
-            self.redis.zrem(self.keys.notices, *(f"{batch_id} {what}" for what in owed))
+            self.redis.zrem(self.keys.outbox_due, *(f"{batch_id} {what}" for what in owed))
         # Last: the sweep removes an entry without a batch; a batch without an entry would be lost.
         self.forget(batch_id)
         return True
@@ -370,19 +358,16 @@ class BatchStore(RedisConnection):
 
     def lapsed(self, batch_id: str, *, limit: int) -> list[int]:
         """Take items whose lease has expired without an outcome."""
-        leases = self.keys.batch(batch_id).leases
-        return [int(index) for index in self.run("lapsed", [leases], limit)]
+        return [int(index) for index in self.transition("lapsed", batch_id, limit=limit)]
 
     def come_due(self, batch_id: str, *, limit: int) -> list[int]:
         """Take deferred items that are due."""
-        due = self.keys.batch(batch_id).due
-        return [int(index) for index in self.run("come_due", [due], limit)]
+        return [int(index) for index in self.transition("come_due", batch_id, limit=limit)]
 
     def overtaken(self, batch_id: str, shard: Shard) -> list[int]:
         """Return unclaimed items of an open shard that are older than claimed ones."""
-        keys, page = self.keys.batch(batch_id), page_of(shard.start)
-        names = [keys.meta, keys.outcomes(page), keys.runs, keys.shards, keys.settled, keys.due]
-        found = self.run("overtaken", names, shard.number, self._lease_ms)
+        page = page_of(shard.start)
+        found = self.transition("overtaken", batch_id, page=page, shard=shard.number)
         return [int(index) for index in found]
 
     def count_repairs(self, why: Repair, count: int) -> None:
@@ -392,5 +377,4 @@ class BatchStore(RedisConnection):
 
     def note(self, batch_id: str, status: str) -> None:
         """Add an event to a batch's stream; for the sweep it counts as progress."""
-        keys = self.keys.batch(batch_id)
-        self.run("note", [keys.meta, keys.events], EVENTS_KEPT, status)
+        self.transition("note", batch_id, status=status)

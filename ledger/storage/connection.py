@@ -5,7 +5,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Final, NamedTuple, TypeVar
+from typing import Any, Final, TypeVar
 
 import redis
 from redis.backoff import ExponentialWithJitterBackoff
@@ -14,7 +14,7 @@ from redis.connection import HiredisRespSerializer
 from redis.retry import Retry
 
 from batchord.ledger.core.redis_url import server_of
-from batchord.ledger.core.scripts import script_text
+from batchord.ledger.core.scripts import Call, script
 from batchord.ledger.errors import LedgerRefused, LedgerUnreachable
 from batchord.ledger.settings import Settings
 
@@ -108,14 +108,6 @@ def _behind(error: BaseException | None, kind: type[E]) -> E | None:
     while error is not None and not isinstance(error, kind):
         error = error.__cause__ or error.__context__
     return error
-
-
-class Call(NamedTuple):
-    """One run of a script."""
-
-    name: str
-    keys: Sequence[str]
-    args: Sequence[str | int | float | bytes]
 
 
 class RedisConnection:
@@ -212,9 +204,9 @@ class RedisConnection:
 
     def run(self, name: str, keys: Sequence[str], *args: str | int | float | bytes) -> Any:
         """Run `ledger/lua/*/NAME.lua`, one transition, and return its answer."""
-        script = self._script(name)
+        registered = self._script(name)
         with self.talking():
-            return self._accepted(lambda: script(keys=keys, args=args))
+            return self._accepted(lambda: registered(keys=keys, args=args))
 
     def run_all(self, calls: Sequence[Call]) -> list[Any]:
         """Run several transitions in one round trip; one that failed raises after all have run."""
@@ -310,7 +302,7 @@ class RedisConnection:
             return list(pipe.execute(raise_on_error=False))
 
     def _script(self, name: str) -> Script:
-        script = self._scripts.get(name)
-        if script is None:
-            script = self._scripts[name] = self.redis.register_script(script_text(name))
-        return script
+        found = self._scripts.get(name)
+        if found is None:
+            found = self._scripts[name] = self.redis.register_script(script(name).text)
+        return found

@@ -113,7 +113,8 @@ class FleetStore:
     def announce(self, worker: str, what: Announcement) -> None:
         """Record that the worker "host:pid" is alive."""
         text = what.model_dump_json()
-        self._store.run("heartbeat", [self._key], worker, text, int(KEPT * 1000))
+        keys, ttl_ms = {"heard": self._key}, int(KEPT * 1000)
+        self._store.transition("heartbeat", keys=keys, process=worker, told=text, ttl_ms=ttl_ms)
 
     def leave(self, worker: str) -> None:
         """Record that the worker ends."""

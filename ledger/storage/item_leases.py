@@ -15,11 +15,11 @@ from typing import Any, Final, Literal, NamedTuple
 
 from batchord.chains.usage import Usage
 from batchord.ledger.core.compression import pack_outcome, split_head, unpack, unpack_outcome
+from batchord.ledger.core.scripts import Call
 from batchord.ledger.errors import LedgerRefused
 from batchord.ledger.models import ItemStatus, PauseReason
 from batchord.ledger.storage.batch_store import BatchStore
-from batchord.ledger.storage.connection import Call
-from batchord.ledger.storage.keys import EVENTS_KEPT, PAGE_SIZE, page_of
+from batchord.ledger.storage.keys import page_of
 
 logger = logging.getLogger(__name__)
 
@@ -147,7 +147,6 @@ class ItemLeases:
     def __init__(self, store: BatchStore) -> None:
         self._store = store
         self._keys = store.keys
-        self._lease_ms = int(store.settings.lease * 1000)
 
     def swap(
         self,
@@ -212,9 +211,7 @@ class ItemLeases:
         return {batch_id: [int(index) for index in lost] for batch_id, lost in answers.items()}
 
     def _beat(self, batch_id: str, held: Mapping[int, str]) -> Call:
-        keys = self._keys.batch(batch_id)
-        flat = [part for pair in held.items() for part in pair]
-        return Call("beat", [keys.runs, keys.leases], [self._lease_ms, *flat])
+        return self._store.call("beat", batch_id, records=held.items())
 
     def _run_each(self, calls: Mapping[str, Call]) -> tuple[dict[str, Any], Refused]:
         """Run a call for each of these batches, and return the answers of those that gave one."""
@@ -245,24 +242,16 @@ class ItemLeases:
 
     def put_off(self, items: Sequence[Deferral]) -> Refused:
         """Release the items' leases; each can be claimed again once it is due."""
-        calls = {}
-        by_batch: dict[str, list[str | int]] = defaultdict(list)
-        for claim_request, seconds, counts in items:
-            by_batch[claim_request.batch_id] += (
-                *(claim_request.index, claim_request.token),
-                *(int(seconds * 1000), int(counts)),
-            )
-        for batch_id, args in by_batch.items():
-            keys = self._keys.batch(batch_id)
-            names = [keys.runs, keys.leases, keys.kept, keys.due]
-            calls[batch_id] = Call("put_off", names, args)
-        return self._run_each(calls)[1]
+        by_batch: dict[str, list[tuple[int, str, int, int]]] = defaultdict(list)
+        for asked, seconds, counts in items:
+            record = (asked.index, asked.token, int(seconds * 1000), int(counts))
+            by_batch[asked.batch_id].append(record)
+        return self._run_each(self._calls("put_off", by_batch))[1]
 
     def pause(self, batch_id: str, reason: PauseReason) -> None:
         """Let no new item of the batch start until a person resumes it; the first reason stays."""
-        keys = self._keys.batch(batch_id)
         text = reason.model_dump_json(exclude_none=True)
-        self._store.run("pause", [keys.meta, keys.events], EVENTS_KEPT, text)
+        self._store.transition("pause", batch_id, reason=text)
 
     def stopping(self, batch_ids: Sequence[str]) -> dict[str, ItemStatus]:
         """Return those of the batches whose running items shall stop, and what these become.
@@ -280,80 +269,56 @@ class ItemLeases:
         }
 
     def _by_batch(self, script: str, claim_requests: Iterable[ClaimRequest]) -> int:
-        by_batch: dict[str, list[str | int]] = defaultdict(list)
-        for claim_request in claim_requests:
-            by_batch[claim_request.batch_id] += (claim_request.index, claim_request.token)
-        calls = {}
-        for batch_id, args in by_batch.items():
-            keys = self._keys.batch(batch_id)
-            calls[batch_id] = Call(script, [keys.runs, keys.leases], args)
-        answers, _ = self._run_each(calls)
+        by_batch: dict[str, list[tuple[int, str]]] = defaultdict(list)
+        for asked in claim_requests:
+            by_batch[asked.batch_id].append((asked.index, asked.token))
+        answers, _ = self._run_each(self._calls(script, by_batch))
         return sum(map(int, answers.values()))
+
+    def _calls(self, script: str, by_batch: Mapping[str, Iterable[Any]]) -> dict[str, Call]:
+        """Return a call for each batch, with these records."""
+        return {
+            batch_id: self._store.call(script, batch_id, records=records)
+            for batch_id, records in by_batch.items()
+        }
 
     def _claim(self, page: tuple[str, int], claim_requests: Iterable[ClaimRequest]) -> Call:
         batch_id, number = page
-        keys = self._keys.batch(batch_id)
-        names = [
-            keys.meta,
-            keys.inputs(number),
-            keys.outcomes(number),
-            keys.runs,
-            keys.leases,
-            keys.kept,
-            keys.due,
-            keys.firsts,
-            keys.ids(number),
-        ]
-        args: list[str | int] = [self._lease_ms, self._store.settings.max_attempts, PAGE_SIZE]
-        for claim_request in claim_requests:
-            args += (
-                claim_request.index,
-                claim_request.token,
-                int(claim_request.alone) + 2 * int(claim_request.answered),
-            )
-        return Call("claim", names, args)
+        return self._store.call(
+            "claim",
+            batch_id,
+            page=number,
+            max_attempts=self._store.settings.max_attempts,
+            records=[
+                (one.index, one.token, int(one.alone) + 2 * int(one.answered))
+                for one in claim_requests
+            ],
+        )
 
     def _settle(self, page: tuple[str, int], settlements: Iterable[Settlement]) -> Call:
         batch_id, number = page
-        keys = self._keys.batch(batch_id)
-        names = [
-            keys.meta,
-            keys.outcomes(number),
-            keys.runs,
-            keys.leases,
-            keys.shards,
-            keys.settled,
-            keys.done,
-            keys.events,
-            keys.kept,
-            keys.stats,
-            keys.firsts,
-            keys.due,
-        ]
-        args: list[str | int | bytes] = [EVENTS_KEPT, self._store.settings.alike_limit]
-        for one in settlements:
-            args += (one.index, one.token, one.shard, one.attempt, one.status, one.code)
-            args += (pack_outcome(one.outcome, one.output), int(one.busy * 1e6), len(one.usage))
-            args += _usage_args(one.usage)
-        return Call("settle", names, args)
+        return self._store.call(
+            "settle",
+            batch_id,
+            page=number,
+            alike_limit=self._store.settings.alike_limit,
+            records=[
+                (
+                    *(one.index, one.token, one.shard, one.attempt, one.status, one.code),
+                    *(pack_outcome(one.outcome, one.output), int(one.busy * 1e6)),
+                    _usage_json(one.usage),
+                )
+                for one in settlements
+            ],
+        )
 
     def _keep(self, checkpoints: Sequence[Checkpoint]) -> dict[str, Call]:
-        by_batch: dict[str, list[str | int]] = defaultdict(list)
+        by_batch: dict[str, list[tuple[int, str, str, str]]] = defaultdict(list)
         for one in checkpoints:
-            args = by_batch[one.claim_request.batch_id]
-            usage = {} if one.usage is None else one.usage.counts()
-            counts = {name: n for name, n in usage.items() if abs(n) <= _LARGEST}
-            args += (
-                one.claim_request.index,
-                one.claim_request.token,
-                one.steps,
-                json.dumps(counts),
-            )
-        calls = {}
-        for batch_id, args in by_batch.items():
-            keys = self._keys.batch(batch_id)
-            calls[batch_id] = Call("keep", [keys.meta, keys.runs, keys.kept], args)
-        return calls
+            asked = one.claim_request
+            usage = _usage_json({} if one.usage is None else one.usage.counts())
+            by_batch[asked.batch_id].append((asked.index, asked.token, one.steps, usage))
+        return self._calls("keep", by_batch)
 
 
 def _told_of(calls: Iterable[str], answers: Iterable[Any]) -> Refused:
@@ -368,13 +333,9 @@ def _told_of(calls: Iterable[str], answers: Iterable[Any]) -> Refused:
     return refused
 
 
-def _usage_args(usage: Mapping[str, int]) -> list[str | int]:
+def _usage_json(usage: Mapping[str, int]) -> str:
     # What does not fit is left out: a script that fails at a counter would leave half of its work.
-    return [
-        part
-        for name, n in usage.items()
-        for part in (f"usage.{name}", n if abs(n) <= _LARGEST else 0)
-    ]
+    return json.dumps({name: n for name, n in usage.items() if abs(n) <= _LARGEST})
 
 
 def _by_page(asked: Sequence[ClaimRequest | Settlement]) -> dict[tuple[str, int], list[int]]:

@@ -29,11 +29,12 @@ Of one batch:
     NS:{ID}:open        set     shards that are published and not closed
     NS:{ID}:again       list    "shard items": shards to be published again, and the number of their
                                 failed items that are to run again
-    NS:{ID}:notices     hash    on_complete -> signature, as JSON, until it is published;
+    NS:{ID}:outbox      hash    on_complete -> signature, as JSON, until it is published;
                                 webhook -> URL; N -> `meta` as it was at the batch's Nth end, and
                                 "N.tries" -> how often that was tried to be told, until it is
     NS:{ID}:hist:P      hash    index -> JSON array of the outcomes that retries have replaced
     NS:{ID}:done        list    indexes in the order in which they were settled
+    NS:{ID}:failed      hash    index of an item whose outcome is `failed` -> its error's code
     NS:{ID}:events      stream  wake-up calls (`settled`, `status`), trimmed to about 1,000
     NS:{ID}:parts       hash    in provider mode: part -> "start stop first_shard next_shard
                                 begun_ms"; "PART.file", "PART.batch": the provider's;
@@ -46,7 +47,7 @@ Of one batch:
 
 Across batches:
     NS:batches          zset    batch id, scored by its creation (ms)
-    NS:notices          zset    "ID on_complete", "ID N": what ends of batches owe to others, scored
+    NS:outbox-due       zset    "ID on_complete", "ID N": what ends of batches owe to others, scored
                                 by when it is due (ms)
     NS:active           zset    batch id not yet committed, scored by its creation (ms)
     NS:key:SHA256       string  idempotency key (hashed) -> batch id
@@ -159,8 +160,8 @@ class BatchKeys:
         return self._key("again")
 
     @property
-    def notices(self) -> str:
-        return self._key("notices")
+    def outbox(self) -> str:
+        return self._key("outbox")
 
     @property
     def done(self) -> str:
@@ -169,6 +170,10 @@ class BatchKeys:
     @property
     def events(self) -> str:
         return self._key("events")
+
+    @property
+    def failed(self) -> str:
+        return self._key("failed")
 
     @property
     def parts(self) -> str:
@@ -217,8 +222,9 @@ class BatchKeys:
             self.settled,
             self.open,
             self.again,
-            self.notices,
+            self.outbox,
             self.done,
+            self.failed,
             self.events,
             self.stats,
             self.custom_ids,
@@ -245,8 +251,8 @@ class Keys:
         return f"{self.namespace}:active"
 
     @property
-    def notices(self) -> str:
-        return f"{self.namespace}:notices"
+    def outbox_due(self) -> str:
+        return f"{self.namespace}:outbox-due"
 
     @property
     def chains(self) -> str:

@@ -16,9 +16,9 @@ class LoopLags:
 
     def tell(self, process: str, lag: float) -> None:
         """Record that the loop of this process is late by `lag` seconds."""
-        self._store.run(
-            "heartbeat", [self._store.keys.workers], process, int(lag * 1000), int(KEPT * 1000)
-        )
+        keys, ttl_ms = {"heard": self._store.keys.workers}, int(KEPT * 1000)
+        told = int(lag * 1000)
+        self._store.transition("heartbeat", keys=keys, process=process, told=told, ttl_ms=ttl_ms)
 
     def all(self) -> dict[str, float]:
         """Return how late each process's loop was, in seconds, by "host:pid"."""

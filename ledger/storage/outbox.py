@@ -40,7 +40,7 @@ class Outbox:
 
     def __init__(self, store: BatchStore) -> None:
         self._store = store
-        self._index = store.keys.notices
+        self._index = store.keys.outbox_due
 
     def due(self, *, limit: int) -> list[str]:
         """Return members of the index that are due, the oldest first."""
@@ -52,20 +52,20 @@ class Outbox:
     def callback(self, batch_id: str) -> str | None:
         """Return the callback's signature, or None once it is published."""
         with self._store.talking():
-            found = self._store.redis.hget(self._store.keys.batch(batch_id).notices, ON_COMPLETE)
+            found = self._store.redis.hget(self._store.keys.batch(batch_id).outbox, ON_COMPLETE)
         return None if found is None else str(found)
 
-    def callback_keys(self, batch_id: str) -> list[str]:
-        """Return the two keys and the member that `publish_once` needs beside the message."""
-        keys = self._store.keys.batch(batch_id)
-        return [keys.notices, self._index, f"{batch_id} {ON_COMPLETE}"]
+    def callback_keys(self, batch_id: str) -> tuple[dict[str, str], str]:
+        """Return the keys and the member that `publish_once` needs beside the message."""
+        outbox = self._store.keys.batch(batch_id).outbox
+        return {"outbox": outbox, "outbox_due": self._index}, f"{batch_id} {ON_COMPLETE}"
 
     def forget(self, member: str) -> None:
         """Remove an entry that is delivered, or cannot be."""
         batch_id, what = member.split(" ", 1)
         with self._store.talking(), self._store.redis.pipeline() as pipe:
             pipe.zrem(self._index, member)
-            pipe.hdel(self._store.keys.batch(batch_id).notices, what, f"{what}.tries")
+            pipe.hdel(self._store.keys.batch(batch_id).outbox, what, f"{what}.tries")
             pipe.execute()
 
     def leave(self, member: str, seconds: float) -> None:
@@ -81,8 +81,9 @@ class Outbox:
         sender has died, the next call returns it once more, with `tries` 0.
         """
         batch_id, end = member.split(" ", 1)
-        names = [self._store.keys.batch(batch_id).notices, self._index]
-        taken = self._store.run("notice_take", names, member, end, int(hold * 1000), tries)
+        taken = self._store.transition(
+            "outbox_take", batch_id, member=member, nth=end, hold_ms=int(hold * 1000), tries=tries
+        )
         if not taken:
             return None
         nth, meta, url = taken
@@ -91,14 +92,14 @@ class Outbox:
         record = record_of(batch_id, fields, running=0, put_off=0)
         return OutboxEntry(member, record, int(end), int(nth), url or None)
 
-    def done(self, notice: OutboxEntry) -> None:
+    def done(self, entry: OutboxEntry) -> None:
         """Remove an entry that was delivered, or that is given up."""
-        self._end(notice, -1)
+        self._end(entry, -1)
 
-    def put_off(self, notice: OutboxEntry, seconds: float) -> None:
+    def put_off(self, entry: OutboxEntry, seconds: float) -> None:
         """Record a failed try; the next is due in `seconds`."""
-        self._end(notice, int(seconds * 1000))
+        self._end(entry, int(seconds * 1000))
 
-    def _end(self, notice: OutboxEntry, wait_ms: int) -> None:
-        names = [self._store.keys.batch(notice.record.id).notices, self._index]
-        self._store.run("notice_end", names, notice.member, notice.end, notice.tries, wait_ms)
+    def _end(self, entry: OutboxEntry, wait_ms: int) -> None:
+        given = {"member": entry.member, "nth": entry.end, "try": entry.tries, "wait_ms": wait_ms}
+        self._store.transition("outbox_end", entry.record.id, **given)

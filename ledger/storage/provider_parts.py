@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from batchord.ledger.core.sharding import Shard
 from batchord.ledger.storage.batch_store import BatchStore
-from batchord.ledger.storage.keys import PAGE_SIZE, Keys
+from batchord.ledger.storage.keys import Keys
 
 #: What is noted of a part, besides its items: who is about to upload it, the provider's file, who
 #: is about to create its batch, the provider's batch, until when (ms) not to try again, how often
@@ -77,14 +77,13 @@ class ProviderParts:
 
     def extend(self, batch_id: str, part: int, start: int, stop: int) -> bool:
         """Let the part reach from `start` to `stop`, and cut its shards; False: not any more."""
-        keys = self._keys.batch(batch_id)
-        names = [keys.meta, keys.shards, keys.parts]
-        return bool(self._store.run("part_extend", names, part, start, stop, PAGE_SIZE))
+        given = {"part": part, "start": start, "stop": stop}
+        return bool(self._store.transition("part_extend", batch_id, **given))
 
     def note(self, batch_id: str, part: int, field: Field, value: str | int) -> str:
         """Note it unless something was noted before; return what stands there. '': batch ended."""
-        keys = self._keys.batch(batch_id)
-        return str(self._store.run("part_note", [keys.meta, keys.parts], f"{part}.{field}", value))
+        name = f"{part}.{field}"
+        return str(self._store.transition("part_note", batch_id, field=name, value=value))
 
     def set(self, batch_id: str, part: int, field: Field, value: str | int) -> None:
         """Note it in place of what was noted before, unless the batch has ended."""
@@ -99,13 +98,11 @@ class ProviderParts:
 
     def deal(self, batch_id: str, shard: int) -> bool:
         """Return whether the shard is complete; what is missing of it is queued to run live."""
-        keys = self._keys.batch(batch_id)
-        names = [keys.meta, keys.shards, keys.settled, keys.again, keys.open]
-        return bool(self._store.run("part_deal", names, shard))
+        return bool(self._store.transition("part_deal", batch_id, shard=shard))
 
     def progress(self, batch_id: str, done: int) -> None:
         """Record how many requests the provider has answered whose answers are not here yet."""
-        self._store.run("part_progress", [self._keys.batch(batch_id).meta], done)
+        self._store.transition("part_progress", batch_id, done=done)
 
     def shards(self, batch_id: str, part: ProviderPart) -> list[Shard]:
         """Return the shards of a part in order."""
@@ -124,8 +121,8 @@ class ProviderParts:
 
     def hold(self, batch_id: str, token: str, seconds: float) -> bool:
         """Be the only one who talks with the provider about the batch, for so long; 0: no more."""
-        name = self._keys.batch(batch_id).poller
-        return bool(self._store.run("hold", [name], token, int(seconds * 1000)))
+        ms = int(seconds * 1000)
+        return bool(self._store.transition("hold", batch_id, token=token, lease_ms=ms))
 
     def look_is_due(self, batch_id: str, seconds: float) -> bool:
         """Return whether no worker has looked at the provider's batches for `seconds`."""

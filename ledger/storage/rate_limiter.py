@@ -49,17 +49,24 @@ class LedgerLimiter:
         )
 
     async def cool_down(self, limit: RateLimit, seconds: float) -> None:
-        key = self._store.keys.rates(limit.key)
-        await self._patiently(lambda: self._store.run("cool_down", [key], int(seconds * 1e6)))
+        keys, us = {"rates": self._store.keys.rates(limit.key)}, int(seconds * 1e6)
+        await self._patiently(lambda: self._store.transition("cool_down", keys=keys, us=us))
 
     async def health(self, name: str, event: Event) -> Health:
-        key = self._store.keys.health(name)
-        times = (event.wait, LONGEST_WAIT, PROBE_LEASE)
-        args = (
-            *(event.what, *map(_us, (event.begun, event.done)), event.who, event.trip),
-            *map(_us, times),
+        answer: list[Any] = await self._patiently(
+            lambda: self._store.transition(
+                "breaker",
+                keys={"health": self._store.keys.health(name)},
+                what=event.what,
+                begun_us=_us(event.begun),
+                done_us=_us(event.done),
+                who=event.who,
+                trip=event.trip,
+                wait_us=_us(event.wait),
+                most_us=_us(LONGEST_WAIT),
+                lease_us=_us(PROBE_LEASE),
+            )
         )
-        answer: list[Any] = await self._patiently(lambda: self._store.run("breaker", [key], *args))
         is_open, streak, failing, begun, left, probe, closed, down = map(int, answer)
         return Health(
             *(is_open == 1, streak, _seconds(failing), _seconds(begun), left / 1e6, probe == 1),
@@ -68,15 +75,25 @@ class LedgerLimiter:
 
     def _reserve(self, limit: RateLimit, asked: ReserveRequest) -> Any:
         keys = self._store.keys
-        times = (BURST, REACH, MOST_AHEAD, POLL, HUNGRY, self.lease)
-        return self._store.run(
+        return self._store.transition(
             "limit",
-            [keys.rates(limit.key), keys.places(limit.key)],
-            *(limit.rpm or 0, limit.tpm or 0, limit.concurrency or 0),
-            *(asked.holder, asked.held, asked.correction),
-            *(asked.era, asked.due, asked.pending),
-            *(int(seconds * 1e6) for seconds in times),
-            *asked.tokens,
+            keys={"rates": keys.rates(limit.key), "places": keys.places(limit.key)},
+            rpm=limit.rpm or 0,
+            tpm=limit.tpm or 0,
+            concurrency=limit.concurrency or 0,
+            holder=asked.holder,
+            held=asked.held,
+            correction=asked.correction,
+            era=asked.era,
+            due=asked.due,
+            pending=asked.pending,
+            burst_us=_us(BURST),
+            reach_us=_us(REACH),
+            most_us=_us(MOST_AHEAD),
+            poll_us=_us(POLL),
+            hungry_us=_us(HUNGRY),
+            lease_us=_us(self.lease),
+            records=asked.tokens,
         )
 
     async def _patiently(self, call: Callable[[], T]) -> T:

@@ -33,7 +33,7 @@ def hosts(deploy_for_module: Deploy) -> Deployment:
     deployment = deploy_for_module(sweep_interval=0.5, lease=2, visibility_timeout=10)
     deployment.start_worker(concurrency=4)
     assert deployment.client.submit("echo", [1]).outputs() == [1]  # declares the queues
-    wait_until(lambda: not deployment.redis.exists("batchord:notices"), what="it owes nothing")
+    wait_until(lambda: not deployment.redis.exists("batchord:outbox-due"), what="it owes nothing")
     wait_until(lambda: deployment.redis.exists("batchord:workers"), what="it tells of its loop")
     return deployment
 
@@ -52,7 +52,7 @@ def worker(hosts: Deployment) -> Iterator[Process]:
     # More than it takes at a time: a message that keeps its place would be felt.
     batch = hosts.client.submit("echo", range(50), items_per_task=1)
     wait_until(lambda: batch.status.ended, what="the next batch completes")
-    wait_until(lambda: not hosts.redis.exists("batchord:notices"), what="and owes nothing")
+    wait_until(lambda: not hosts.redis.exists("batchord:outbox-due"), what="and owes nothing")
     assert batch.outputs() == list(range(50))
     assert worker.alive
     assert worker.log.count(" ready.") == 1

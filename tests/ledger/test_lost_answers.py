@@ -13,14 +13,13 @@ import pytest
 from batchord.chains import Usage
 from batchord.ledger.broker.celery_app import create_app
 from batchord.ledger.core.message_ids import new_batch_id
-from batchord.ledger.core.scripts import script_files
+from batchord.ledger.core.scripts import Call, is_library, script_files, script_source
 from batchord.ledger.core.sharding import Cut
 from batchord.ledger.lifecycle.batch_control import BatchControl
 from batchord.ledger.lifecycle.completion_callback import publish_callback
 from batchord.ledger.models import ItemStatus
 from batchord.ledger.settings import Settings
 from batchord.ledger.storage.batch_store import BatchStore
-from batchord.ledger.storage.connection import Call
 from batchord.ledger.storage.item_leases import (
     Checkpoint,
     ClaimRequest,
@@ -48,8 +47,8 @@ AGAIN: Final[dict[str, Any]] = {
     "commit": -1,
     "purge": -1,
     "publish_once": 0,
-    "notice_take": [],  # a try that counts; the next comes after its hold
-    "notice_end": 0,
+    "outbox_take": [],  # a try that counts; the next comes after its hold
+    "outbox_end": 0,
 }
 
 #: What is asked again here too, and changes something: one wake-up call more.
@@ -57,7 +56,8 @@ MORE: Final = {"note"}
 
 #: Scripts that write nothing of a batch.
 OTHERS: Final = {
-    *("ending", "limit", "cool_down", "take", "overtaken", "publish_once", "heartbeat", "breaker"),
+    *("limit", "cool_down", "take", "overtaken", "publish_once", "heartbeat", "breaker"),
+    *("api_beat", "api_cancel", "api_conclude", "api_create", "api_take"),
 }
 
 
@@ -135,13 +135,13 @@ class Life:
         store = self.store
         callback = '{"task":"report","args":[],"kwargs":{},"options":{"queue":"batchord"}}'
         assert store.take_key(self.key, self.id) == self.id
-        notices = owed(callback=callback, webhook="https://hooks.example.com/")
+        outbox = owed(callback=callback, webhook="https://hooks.example.com/")
         fields |= {"chain": "echo", "idempotency_key": self.key}
-        assert store.open(self.id, fields, key=self.key, notices=notices)
+        assert store.open(self.id, fields, key=self.key, outbox=outbox)
         assert store.append(self.id, 0, ["1", "2", "3"], ["a", "b", "c"]) == 3
         assert store.renew(self.id, total=3, key=self.key)
         assert store.append(self.id, 3, ["4", "5"], ["d", "e"]) == 5
-        sealed = {"total": 5, "cut": CUT, "key": self.key, "with_ids": True, "notices": 2}
+        sealed = {"total": 5, "cut": CUT, "key": self.key, "with_ids": True, "entries": 2}
         assert store.seal(self.id, window=3600, **sealed) == 5  # type: ignore[arg-type]
 
     def publish(self, shards: int) -> None:
@@ -189,12 +189,12 @@ class Life:
         assert self.store.commit(self.id, total=5, key=self.key)
 
     def notify(self) -> None:
-        notices = Outbox(self.store)
+        outbox = Outbox(self.store)
         publish_callback(self.app, self.store, self.id)
-        for member in notices.due(limit=9):
-            notice = notices.take(member, hold=60.0, tries=3)
-            if notice is not None:
-                notices.put_off(notice, 0.0)
+        for member in outbox.due(limit=9):
+            entry = outbox.take(member, hold=60.0, tries=3)
+            if entry is not None:
+                outbox.put_off(entry, 0.0)
 
     def lasting(self) -> list[str]:
         """Its keys that have no end, of the ledger's and the idempotency key."""
@@ -255,9 +255,7 @@ def expired(life: Life) -> None:
     assert not parts.deal(life.id, 0)
     parts.note(life.id, 0, "closed", 1)
     life.redis.hset(life.store.keys.batch(life.id).meta, "expires_at", 1)
-    life.store.run(
-        "expire", [life.store.keys.batch(life.id).meta, life.store.keys.batch(life.id).events], 9
-    )
+    life.store.transition("expire", life.id)
     life.steering.wind_up(life.id)
     # By a poller that stood still meanwhile.
     assert parts.deal(life.id, 1)
@@ -304,14 +302,14 @@ def test_a_repeated_call_is_harmless_at_once_and_late(
 
 
 def _lasting_part(text: str) -> str:
-    """Not what counts tries of notices, and not the events: a retry that comes late is one more,
+    """Not what counts tries of the outbox, and not the events: a retry that comes late is one more,
     which opens the batch and ends it again."""
     lines = re.sub(r"\('retry_moved', '\d+'\)", "", text).splitlines()
-    return "\n".join(line for line in lines if not re.search(":(notices|events) ", line))
+    return "\n".join(line for line in lines if not re.search(":(outbox|events) ", line))
 
 
 def test_each_script_is_in_a_life(deployment: Deployment) -> None:
-    known = set(script_files())
+    known = {name for name in script_files() if not is_library(script_source(name))}
     called = set()
     for live in LIVES:
         deployment.redis.flushdb()

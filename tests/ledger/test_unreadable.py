@@ -238,22 +238,22 @@ def test_the_sweep_skips_damaged_batches_and_says_so_once(deploy: Deploy) -> Non
 
 #: What has been done to what a batch that has ended owes to others.
 NOTICES: Final[dict[str, Callable[[Any, BatchStore, str], object]]] = {
-    "of another type": lambda redis, store, id_: _text(redis, store.keys.batch(id_).notices),
+    "of another type": lambda redis, store, id_: _text(redis, store.keys.batch(id_).outbox),
     "garbled batch": lambda redis, store, id_: redis.hset(
-        store.keys.batch(id_).notices, mapping={"1": "{"}
+        store.keys.batch(id_).outbox, mapping={"1": "{"}
     ),
     "batch of a later version": lambda redis, store, id_: redis.hset(
-        store.keys.batch(id_).notices, mapping={"1": '["status", "hibernating"]'}
+        store.keys.batch(id_).outbox, mapping={"1": '["status", "hibernating"]'}
     ),
     "garbled tries": lambda redis, store, id_: redis.hset(
-        store.keys.batch(id_).notices, mapping={"1.tries": "many"}
+        store.keys.batch(id_).outbox, mapping={"1.tries": "many"}
     ),
     "member without a batch": lambda redis, store, id_: redis.zadd(
-        store.keys.notices, {"nonsense": 0}
+        store.keys.outbox_due, {"nonsense": 0}
     ),
     "callback of another type": lambda redis, store, id_: (
-        redis.zadd(store.keys.notices, {f"{id_} on_complete": 0}),
-        _text(redis, store.keys.batch(id_).notices),
+        redis.zadd(store.keys.outbox_due, {f"{id_} on_complete": 0}),
+        _text(redis, store.keys.batch(id_).outbox),
     ),
 }
 
@@ -263,7 +263,9 @@ def _text(redis: Any, key: str) -> object:
     return redis.set(key, "text", ex=60)
 
 
-def test_a_damaged_notice_keeps_no_other_from_being_told(deploy: Deploy, tmp_path: Path) -> None:
+def test_a_damaged_outbox_entry_keeps_no_other_from_being_told(
+    deploy: Deploy, tmp_path: Path
+) -> None:
     authority, ca = trustme.CA(), tmp_path / "ca.pem"
     authority.cert_pem.write_to_path(str(ca))
     with Receiver(authority) as receiver:
@@ -291,9 +293,9 @@ def test_a_damaged_notice_keeps_no_other_from_being_told(deploy: Deploy, tmp_pat
         time.sleep(0.5)
         assert [one.id for one in told].count(f"{sound.id}-1") == 1
         for member in (f"{damaged[0].id} 1", "nonsense"):
-            assert worker.log.count(f"notice put off '{member}'") == 1
+            assert worker.log.count(f"outbox entry put off '{member}'") == 1
         worker.kill()
-        deployment.redis.delete(store.keys.notices)
+        deployment.redis.delete(store.keys.outbox_due)
         store.close()
 
 

@@ -194,7 +194,7 @@ def test_what_is_not_kept_any_more_is_refused_and_leaves_nothing(
     assert rig.known() <= before
 
 
-@pytest.mark.parametrize("lost", ["in:0", "id:0", "custom-ids", "notices"])
+@pytest.mark.parametrize("lost", ["in:0", "id:0", "custom-ids", "outbox"])
 def test_a_batch_that_lacks_a_key_is_not_accepted(rig: Rig, lost: str) -> None:
     redis = rig.deployment.redis
     before = rig.known()

@@ -91,7 +91,7 @@ def test_it_is_not_taken_for_dead_and_loses_nothing(
     # Its callback is owed, its key names it, and nothing of it has an end before it ends.
     names = [key for key in slow.keys_of(first) if key.startswith("batchord:")]
     names.append(slow.client._store.keys.idempotency(pace.name))
-    assert any(name.endswith(":notices") for name in names)
+    assert any(name.endswith(":outbox") for name in names)
     assert {slow.redis.ttl(name) for name in names} == {-1}
 
 
@@ -100,7 +100,7 @@ def test_what_a_dead_producer_has_left_expires(deploy: Deploy) -> None:
     store = BatchStore(deployment.settings)
     batch_id = new_batch_id()
     assert store.take_key("key", batch_id) == batch_id
-    assert store.open(batch_id, {"chain": "echo"}, key="key", notices={"webhook": "https://x"})
+    assert store.open(batch_id, {"chain": "echo"}, key="key", outbox={"webhook": "https://x"})
     assert store.append(batch_id, 0, ["1", "2"], ["a", "b"]) == 2
     assert store.renew(batch_id, total=2, key="key")
     assert len(deployment.keys_of(batch_id)) == 5

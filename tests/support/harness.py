@@ -36,7 +36,7 @@ PERMANENT = (
     *(
         "{ns}:batches",
         "{ns}:active",
-        "{ns}:notices",
+        "{ns}:outbox-due",
         "{ns}:chains",
         "{ns}:tasks",
         "{ns}:used",

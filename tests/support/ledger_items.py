@@ -202,9 +202,9 @@ class ItemsModel:
         before = self.calls
         at, *answers = 2, *answer[:-2]
         for got in answers:
-            index, token, shard, attempt, status, _, text = args[at : at + 7]
-            used = int(args[at + 12])  # of the fields the second one: tokens
-            at += 9 + 2 * int(args[at + 8])
+            index, token, shard, attempt, status, _, text, _, usage = args[at : at + 9]
+            used = json.loads(usage)["input_tokens"]
+            at += 9
             before_it = len(self.outcomes)
             as_expected = self._settled(int(index), token, int(attempt), ItemStatus(status), text)
             if len(self.outcomes) > before_it:

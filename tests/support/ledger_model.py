@@ -32,10 +32,9 @@ class LedgerModel(ItemsModel):
             assert answer == "gone"
             return
         self.silent = False
-        step = 3 if args[1] == "1" else 2
-        for at in range(2, len(args), step):
+        for at in range(2, len(args), 3):
             index = int(args[at])
-            if step == 3:
+            if args[1] == "1":
                 others = {i: name for i, name in self.custom_ids.items() if i != index}
                 if args[at + 2] in others.values():
                     assert answer == f"repeated {args[at + 2]}"

@@ -4,9 +4,9 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from batchord.ledger.core.scripts import Call
 from batchord.ledger.settings import Settings
 from batchord.ledger.storage.batch_store import BatchStore
-from batchord.ledger.storage.connection import Call
 from tests.support.ledger_model import LedgerModel
 
 

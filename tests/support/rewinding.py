@@ -5,9 +5,9 @@ from typing import Any, NamedTuple
 
 import redis
 
+from batchord.ledger.core.scripts import Call
 from batchord.ledger.settings import Settings
 from batchord.ledger.storage.batch_store import BatchStore
-from batchord.ledger.storage.connection import Call
 
 #: Key -> what `DUMP` gives of it, and its time to live in ms; 0: none.
 State = dict[bytes, tuple[bytes, int]]

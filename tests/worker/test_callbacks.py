@@ -65,7 +65,7 @@ def published(deployment: Deployment, queue: str = ELSEWHERE) -> list[tuple[Any,
 
 def owed(deployment: Deployment) -> list[str]:
     """What the ends of batches still owe."""
-    members: list[str] = deployment.redis.zrange("batchord:notices", 0, -1)
+    members: list[str] = deployment.redis.zrange("batchord:outbox-due", 0, -1)
     return members
 
 
@@ -142,14 +142,14 @@ def committed(deployment: Deployment) -> Batch:
     """A batch that has ended, by someone who died before it published what that calls."""
     batch = deployment.client.submit("echo", [1], on_complete=note.s("path").set(queue=ELSEWHERE))
     store = BatchStore(deployment.settings)
-    key = store.keys.batch(batch.id).notices
+    key = store.keys.batch(batch.id).outbox
     signature = deployment.redis.hget(key, "on_complete")
     # Ended without it; then as the commit and no more would have left it.
     deployment.redis.hdel(key, "on_complete")
     batch.cancel()
     assert published(deployment) == []
     deployment.redis.hset(key, "on_complete", signature)
-    deployment.redis.zadd("batchord:notices", {f"{batch.id} on_complete": 0})
+    deployment.redis.zadd("batchord:outbox-due", {f"{batch.id} on_complete": 0})
     return batch
 
 

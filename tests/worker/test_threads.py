@@ -71,13 +71,13 @@ def of_sweep(runtime: WorkerContext, patch: pytest.MonkeyPatch) -> Iterator[Trou
     sweep.stop()
 
 
-def of_notices(runtime: WorkerContext, patch: pytest.MonkeyPatch) -> Iterator[Trouble]:
-    notices = Dispatcher(runtime._app, runtime)
-    trouble = Trouble(notices._notices.due)
-    patch.setattr(notices._notices, "due", trouble)
-    notices.start()
+def of_outbox(runtime: WorkerContext, patch: pytest.MonkeyPatch) -> Iterator[Trouble]:
+    dispatcher = Dispatcher(runtime._app, runtime)
+    trouble = Trouble(dispatcher._outbox.due)
+    patch.setattr(dispatcher._outbox, "due", trouble)
+    dispatcher.start()
     yield trouble
-    notices.stop()
+    dispatcher.stop()
 
 
 def of_poller(runtime: WorkerContext, patch: pytest.MonkeyPatch) -> Iterator[Trouble]:
@@ -108,7 +108,7 @@ _Popen = subprocess.Popen
 
 
 @pytest.mark.parametrize(
-    "thread", [of_leases, of_stopping, of_sweep, of_notices, of_poller, of_supervisor]
+    "thread", [of_leases, of_stopping, of_sweep, of_outbox, of_poller, of_supervisor]
 )
 def test_a_round_that_fails_costs_no_thread(
     runtime: WorkerContext,

@@ -113,7 +113,7 @@ def requests(receiver: Receiver, path: str, count: int) -> list[Received]:
 
 def all_told(deployment: Deployment) -> None:
     """Wait until nothing is owed any more."""
-    wait_until(lambda: not deployment.redis.zcard("batchord:notices"), what="nothing is owed")
+    wait_until(lambda: not deployment.redis.zcard("batchord:outbox-due"), what="nothing is owed")
 
 
 def test_the_end_of_a_batch_is_told_signed_and_without_payloads(
@@ -202,7 +202,7 @@ def test_there_are_so_many_tries_and_no_more(
     assert len(receiver.received[path]) == TRIES
     log = told.processes[0].log
     assert f"webhook given up batch={batch.id} end=1 try={TRIES}: answered with 500" in log
-    assert told.redis.hgetall(f"batchord:{{{batch.id}}}:notices") == {"webhook": receiver.url(path)}
+    assert told.redis.hgetall(f"batchord:{{{batch.id}}}:outbox") == {"webhook": receiver.url(path)}
 
 
 def all_told_after(batch: Batch, deployment: Deployment) -> None:
@@ -283,8 +283,8 @@ def test_a_worker_that_is_killed_around_a_try_is_followed_by_another(
         wait_until(mark.exists, what="it is killed")
         # What it held is anyone's again once it would be over (`dispatcher.MARGIN`), or now.
         member = f"{batch.id} 1"
-        assert deployment.redis.zscore("batchord:notices", member) is not None
-        deployment.redis.zadd("batchord:notices", {member: 0})
+        assert deployment.redis.zscore("batchord:outbox-due", member) is not None
+        deployment.redis.zadd("batchord:outbox-due", {member: 0})
         all_told(deployment)
     got = receiver.received[path]
     assert len(got) == (1 if point == "before-webhook" else 2)
@@ -310,7 +310,7 @@ def test_tries_and_when_they_are_due_outlive_the_workers(
     seconds, _ = deployment.redis.time()
 
     def due_in() -> float:
-        due = deployment.redis.zscore("batchord:notices", member)
+        due = deployment.redis.zscore("batchord:outbox-due", member)
         return float(due / 1000 - seconds)
 
     wait_until(lambda: due_in() > 3000, what="it is put off")
@@ -318,7 +318,7 @@ def test_tries_and_when_they_are_due_outlive_the_workers(
     deployment.start_worker(env=settings_for(receiver, ca_file, URL=url))
     assert due_in() > 3000
     assert len(receiver.received[path]) == 1
-    deployment.redis.zadd("batchord:notices", {member: 0})
+    deployment.redis.zadd("batchord:outbox-due", {member: 0})
     all_told(deployment)
     # Those of the dead worker count.
     assert len(receiver.received[path]) == TRIES
@@ -334,7 +334,7 @@ def test_a_worker_that_dies_in_the_last_try_is_told_of(
     batch = deployment.client.submit("echo", [1])
     assert first.wait(20) == -9
     second = deployment.start_worker(env=env)
-    deployment.redis.zadd("batchord:notices", {f"{batch.id} 1": 0})
+    deployment.redis.zadd("batchord:outbox-due", {f"{batch.id} 1": 0})
     all_told(deployment)
     wait_until(lambda: f"webhook given up batch={batch.id} end=1" in second.log, what="it is said")
     assert len(receiver.received[path]) == 1
@@ -358,7 +358,7 @@ def test_a_receiver_that_is_slow_holds_up_neither_batches_nor_the_sweep(
         assert store.open(begun, {"chain": "echo"}, key=None)
         wait_until(lambda: not deployment.redis.exists(store.keys.batch(begun).meta), what="swept")
         assert deployment.client.submit("echo", [2]).outputs() == [2]
-        assert deployment.redis.zcard("batchord:notices") >= 1
+        assert deployment.redis.zcard("batchord:outbox-due") >= 1
     finally:
         hold.set()
     all_told(deployment)
@@ -370,4 +370,4 @@ def test_nothing_is_sent_until_it_is_configured(deploy: Deploy, receiver: Receiv
     batch = deployment.client.submit("echo", [1])
     all_told_after(batch, deployment)
     assert "webhook" not in worker.log
-    assert deployment.redis.hgetall(f"batchord:{{{batch.id}}}:notices") == {}
+    assert deployment.redis.hgetall(f"batchord:{{{batch.id}}}:outbox") == {}

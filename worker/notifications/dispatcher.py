@@ -41,7 +41,7 @@ GROWTH: Final = 5
 LONGEST: Final = 24 * 3600.0
 #: Seconds beyond its timeout after which a try belongs to a process that is dead.
 MARGIN: Final = 15.0
-#: Seconds after which a notice that could not be read or kept is looked at again.
+#: Seconds after which an entry that could not be read or kept is looked at again.
 DAMAGED: Final = 300.0
 
 
@@ -51,13 +51,13 @@ class Dispatcher:
     def __init__(self, app: Celery, runtime: WorkerContext) -> None:
         self._app = app
         self._store = runtime.store
-        self._notices = Outbox(runtime.store)
+        self._outbox = Outbox(runtime.store)
         self._settings = runtime.settings
         self._url = deployment_url(runtime.settings)
         self._signers = signers(runtime.settings.webhook_secret)
         self._ended = runtime.ended
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._loop, name="notices", daemon=True)
+        self._thread = threading.Thread(target=self._loop, name="outbox", daemon=True)
 
     @cached_property
     def _tls(self) -> ssl.SSLContext:
@@ -81,17 +81,17 @@ class Dispatcher:
                     while not self._stop.is_set() and self._turn(runner):
                         pass
                 except BatchordError as error:
-                    logger.warning("notices put off: %s", error)
+                    logger.warning("outbox put off: %s", error)
                 except BaseException as error:  # noqa: BLE001
                     # Whatever it was, the next turn must come. Its text may hold a URL.
-                    logger.error("notices failed: %s", type(error).__name__)
+                    logger.error("outbox failed: %s", type(error).__name__)
                 self._ended.wait(self._settings.sweep_interval)
                 self._ended.clear()
 
     def _turn(self, runner: asyncio.Runner) -> bool:
         """Deliver some due entries; return whether any was due."""
-        due = self._notices.due(limit=AT_ONCE)
-        taken = [notice for member in due if (notice := self._taken(member)) is not None]
+        due = self._outbox.due(limit=AT_ONCE)
+        taken = [entry for member in due if (entry := self._taken(member)) is not None]
         if taken:
             runner.run(self._tell_all(taken))
         return bool(due)
@@ -104,8 +104,8 @@ class Dispatcher:
             # The broker is the same Redis.
             if concerns_all(error) or isinstance(error, OperationalError):
                 raise
-            logger.error("notice put off %r: %s", member, type(error).__name__)
-            self._notices.leave(member, DAMAGED)
+            logger.error("outbox entry put off %r: %s", member, type(error).__name__)
+            self._outbox.leave(member, DAMAGED)
             return None
 
     def _take(self, member: str) -> OutboxEntry | None:
@@ -115,69 +115,69 @@ class Dispatcher:
             self._call_back(batch_id, member)
             return None
         hold, tries = self._settings.webhook_timeout + MARGIN, self._settings.webhook_tries
-        notice = self._notices.take(member, hold=hold, tries=tries)
-        if notice is not None and not notice.tries:
+        entry = self._outbox.take(member, hold=hold, tries=tries)
+        if entry is not None and not entry.tries:
             told = f"batch={batch_id} end={what}"
             logger.warning("webhook given up %s: its sender died in the last try", told)
             return None
-        if notice is not None and notice.url is None and self._url is None:
-            self._notices.done(notice)
+        if entry is not None and entry.url is None and self._url is None:
+            self._outbox.done(entry)
             return None
-        return notice
+        return entry
 
-    async def _tell_all(self, notices: list[OutboxEntry]) -> None:
+    async def _tell_all(self, entries: list[OutboxEntry]) -> None:
         """Make one try of each, side by side, and wait for all, also if a try fails.
 
-        The next try of a notice whose end could not be noted is due once its hold is over.
+        The next try of an entry whose end could not be noted is due once its hold is over.
         """
-        told = await asyncio.gather(*map(self._tell, notices), return_exceptions=True)
-        for notice, failed in zip(notices, told, strict=True):
+        told = await asyncio.gather(*map(self._tell, entries), return_exceptions=True)
+        for entry, failed in zip(entries, told, strict=True):
             if failed is not None:
                 if concerns_all(failed) or not isinstance(failed, Exception):
                     raise failed
-                logger.error("notice not ended %r: %s", notice.member, type(failed).__name__)
+                logger.error("outbox entry not ended %r: %s", entry.member, type(failed).__name__)
 
     def _call_back(self, batch_id: str, member: str) -> None:
         try:
             if not publish_callback(self._app, self._store, batch_id):
-                self._notices.forget(member)
+                self._outbox.forget(member)
         except (TypeError, ValueError) as error:
             # It was checked when it was submitted; still, nothing may be tried for ever.
             logger.error("callback dropped batch=%s: %s", batch_id, type(error).__name__)
-            self._notices.forget(member)
+            self._outbox.forget(member)
 
-    async def _tell(self, notice: OutboxEntry) -> None:
+    async def _tell(self, entry: OutboxEntry) -> None:
         """Make one try, and record its result.
 
         The ledger is asked on this loop, and not in a thread for which the process would have to
         wait at its end: nothing else runs here.
         """
-        told = f"batch={notice.record.id} end={notice.end} try={notice.tries}"
+        told = f"batch={entry.record.id} end={entry.end} try={entry.tries}"
         crash_point("before-webhook")
         try:
-            status = await self._send(notice)
+            status = await self._send(entry)
         except (BadWebhook, Undelivered) as error:
-            final = getattr(error, "final", False) or notice.tries >= self._settings.webhook_tries
+            final = getattr(error, "final", False) or entry.tries >= self._settings.webhook_tries
             logger.warning("webhook %s %s: %s", "given up" if final else "failed", told, error)
             if final:
-                self._notices.done(notice)
+                self._outbox.done(entry)
             else:
-                self._notices.put_off(notice, self._wait(notice.tries))
+                self._outbox.put_off(entry, self._wait(entry.tries))
             return
         crash_point("after-webhook")
         logger.info("webhook sent %s answer=%s", told, status)
-        self._notices.done(notice)
+        self._outbox.done(entry)
 
-    async def _send(self, notice: OutboxEntry) -> int:
+    async def _send(self, entry: OutboxEntry) -> int:
         # On first use: most deployments have no webhooks, and it takes a quarter of their start.
         from batchord.worker.notifications.webhook_sender import send
 
         settings = self._settings
-        url = checked_url(notice.url or self._url or "", settings)
+        url = checked_url(entry.url or self._url or "", settings)
         if not self._signers:
             raise BadWebhook("BATCHORD_WEBHOOK_SECRET is not set where this worker is")
-        body = json.dumps(payload(notice.record), ensure_ascii=False)
-        now, name = datetime.now(UTC), f"{notice.record.id}-{notice.end}"
+        body = json.dumps(payload(entry.record), ensure_ascii=False)
+        now, name = datetime.now(UTC), f"{entry.record.id}-{entry.end}"
         headers = {
             "Content-Type": "application/json",
             "User-Agent": "batchord",

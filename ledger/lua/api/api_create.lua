@@ -1,37 +1,37 @@
--- api_create(KEYS record, batches of the tenant, validating, readers of the file, live batches of the tenant, [idempotency key];
---            ARGV batch_id, ttl_s, most_batches, most_items, items, field, value, ...)
+-- api_create(KEYS record, batches_of_tenant, validating, readers_of_file, live_of_tenant, [idempotency_key];
+--            ARGV batch_id, ttl_s, most_batches, most_items, items, (field, value)...)
 --   -> the id of the batch, which an earlier call may have made | 'batches' | 'items': the tenant has as many by now (0: no bound)
 -- The record, its place in the lists and its validation begin in one step: a server that dies leaves all or nothing.
-if KEYS[6] then
-  local before = redis.call('GET', KEYS[6])
+if IDEMPOTENCY_KEY then
+  local before = redis.call('GET', IDEMPOTENCY_KEY)
   if before then
     return before
   end
 end
-local live, most_batches, most_items = redis.call('HVALS', KEYS[5]), tonumber(ARGV[3]), tonumber(ARGV[4])
+local live = redis.call('HVALS', LIVE_OF_TENANT)
+most_batches, most_items = tonumber(most_batches), tonumber(most_items)
 if most_batches > 0 and #live >= most_batches then
   return 'batches'
 end
-local items = tonumber(ARGV[5])
+local all = tonumber(items)
 for _, n in ipairs(live) do
-  items = items + n
+  all = all + n
 end
-if most_items > 0 and items > most_items then
+if most_items > 0 and all > most_items then
   return 'items'
 end
-if KEYS[6] then
-  redis.call('SET', KEYS[6], ARGV[1], 'EX', ARGV[2])
+if IDEMPOTENCY_KEY then
+  redis.call('SET', IDEMPOTENCY_KEY, batch_id, 'EX', ttl_s)
 end
-local t = redis.call('TIME')
-local now = t[1] * 1000 + math.floor(t[2] / 1000)
-redis.call('HSET', KEYS[1], 'status', 'validating', 'created_at', now, unpack(ARGV, 6))
-redis.call('ZADD', KEYS[2], now, ARGV[1])
-redis.call('ZADD', KEYS[3], 0, ARGV[1])
-redis.call('SADD', KEYS[4], ARGV[1])
-redis.call('HSET', KEYS[5], ARGV[1], ARGV[5])
-for _, key in ipairs({KEYS[1], KEYS[2], KEYS[4], KEYS[5]}) do
-  if redis.call('TTL', key) < tonumber(ARGV[2]) then
-    redis.call('EXPIRE', key, ARGV[2])
+local now = now_ms()
+redis.call('HSET', RECORD, 'status', 'validating', 'created_at', now, unpack(ARGV, RECORDS_AT))
+redis.call('ZADD', BATCHES_OF_TENANT, now, batch_id)
+redis.call('ZADD', VALIDATING, 0, batch_id)
+redis.call('SADD', READERS_OF_FILE, batch_id)
+redis.call('HSET', LIVE_OF_TENANT, batch_id, items)
+for _, key in ipairs({RECORD, BATCHES_OF_TENANT, READERS_OF_FILE, LIVE_OF_TENANT}) do
+  if redis.call('TTL', key) < tonumber(ttl_s) then
+    redis.call('EXPIRE', key, ttl_s)
   end
 end
-return ARGV[1]
+return batch_id

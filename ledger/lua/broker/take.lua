@@ -1,4 +1,4 @@
--- take(KEYS unacked, unacked_index, queue list...; ARGV messages, slots, now_s, queues)
+-- take(KEYS unacked, unacked_index, lists...; ARGV messages, slots, now_s, queues)
 --   -> {place of the list, tag or '', message, ...}
 -- As many messages as wanted, until they fill as many slots as wanted (header `slots`, else one).
 -- The lists stand in the order of priority; within each priority, `queues` of them are served by
@@ -9,30 +9,30 @@
 local function read(message)
   local decoded = cjson.decode(message)
   local headers, properties = decoded['headers'], decoded['properties']
-  local tag, to, slots = properties['delivery_tag'], properties['delivery_info'], headers['slots'] or 1
+  local tag, to, its_slots = properties['delivery_tag'], properties['delivery_info'], headers['slots'] or 1
   if type(tag) == 'string' and type(to['exchange']) == 'string' and type(to['routing_key']) == 'string'
-    and type(slots) == 'number' and slots >= 1 then
-    return tag, cjson.encode(to['exchange']), cjson.encode(to['routing_key']), slots
+    and type(its_slots) == 'number' and its_slots >= 1 then
+    return tag, cjson.encode(to['exchange']), cjson.encode(to['routing_key']), its_slots
   end
 end
 
-local taken, left, slots, turns = {}, tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[4])
-for first = 3, #KEYS, turns do
-  local empty = 0
-  local turn = 0
+local taken, left, turns = {}, tonumber(messages), tonumber(queues)
+slots = tonumber(slots)
+for first = LISTS_AT, #KEYS, turns do
+  local empty, turn = 0, 0
   while left > 0 and slots > 0 and empty < turns do
     local place = first + turn
     local message = redis.call('RPOP', KEYS[place])
     if message then
       local ok, tag, exchange, routing_key, its_slots = pcall(read, message)
       if ok and tag then
-        redis.call('HSET', KEYS[1], tag, '[' .. message .. ', ' .. exchange .. ', ' .. routing_key .. ']')
-        redis.call('ZADD', KEYS[2], ARGV[3], tag)
+        redis.call('HSET', UNACKED, tag, '[' .. message .. ', ' .. exchange .. ', ' .. routing_key .. ']')
+        redis.call('ZADD', UNACKED_INDEX, now_s, tag)
         slots = slots - its_slots
       else
         tag = ''
       end
-      table.insert(taken, place - 3)
+      table.insert(taken, place - LISTS_AT)
       table.insert(taken, tag)
       table.insert(taken, message)
       left = left - 1

@@ -2,10 +2,10 @@
 -- uses: ending
 -- Moves a batch with nothing left to do to `finalizing`, unless retry_failed is about to have items
 -- of it run again; with ours = 1 that is the caller, who has done so.
-if ARGV[2] == '1' or not is_retrying(KEYS[1]) then
-  local status = redis.call('HGET', KEYS[1], 'status')
+if ours == '1' or not is_retrying(META) then
+  local status = redis.call('HGET', META, 'status')
   if status == 'in_progress' or status == 'paused' then
-    redis.call('HDEL', KEYS[1], 'retrying_until')
+    redis.call('HDEL', META, 'retrying_until')
   end
 end
-return finalize_if_done(KEYS[1], KEYS[2], ARGV[1]) or ''
+return finalize_if_done(META, EVENTS, events_kept) or ''

@@ -1,8 +1,9 @@
 -- note(KEYS meta, events; ARGV events_kept, status) -> 1 | 0: the batch is gone or has ended
+-- uses: ending
 -- Without a batch the stream would be made anew, and never expire.
-local meta = redis.call('HMGET', KEYS[1], 'status', 'ended_at')
-if not meta[1] or meta[2] then
+local meta = fields(META, 'status', 'ended_at')
+if not meta.status or meta.ended_at then
   return 0
 end
-redis.call('XADD', KEYS[2], 'MAXLEN', '~', ARGV[1], '*', 'status', ARGV[2])
+wake(EVENTS, events_kept, 'status', status)
 return 1

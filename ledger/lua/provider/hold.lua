@@ -1,12 +1,12 @@
--- hold(KEYS lock; ARGV token, lease_ms) -> 1: it is ours for so long | 0: another holds it
+-- hold(KEYS poller; ARGV token, lease_ms) -> 1: it is ours for lease_ms | 0: another holds it
 -- With lease_ms 0 it is given back.
-local holder = redis.call('GET', KEYS[1])
-if holder and holder ~= ARGV[1] then
+local holder = redis.call('GET', POLLER)
+if holder and holder ~= token then
   return 0
 end
-if ARGV[2] == '0' then
-  redis.call('DEL', KEYS[1])
+if lease_ms == '0' then
+  redis.call('DEL', POLLER)
 else
-  redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+  redis.call('SET', POLLER, token, 'PX', lease_ms)
 end
 return 1

@@ -1,8 +1,8 @@
 -- part_progress(KEYS meta; ARGV done) -> 1 | 0: the batch is gone or has ended
 -- How many requests the provider has answered, of the parts whose answers are not here yet.
-local meta = redis.call('HMGET', KEYS[1], 'status', 'ended_at')
-if not meta[1] or meta[2] then
+local meta = fields(META, 'status', 'ended_at')
+if not meta.status or meta.ended_at then
   return 0
 end
-redis.call('HSET', KEYS[1], 'provider_done', ARGV[1])
+redis.call('HSET', META, 'provider_done', done)
 return 1

@@ -5,23 +5,21 @@
 -- Failures of distinct `who` ('': each) that no answer came between are counted; `trip` of them (0: never) open
 -- the breaker. It is closed by a success that began after the first of them. While it is open, one call
 -- at a time is let through, under a lease, once `left_us` is over; each that fails doubles the wait.
-local t = redis.call('TIME')
-local now = t[1] * 1000000 + t[2]
-local what, who, trip = ARGV[1], ARGV[4], tonumber(ARGV[5])
-local wait, most, lease = tonumber(ARGV[6]), tonumber(ARGV[7]), tonumber(ARGV[8])
-local state = redis.call('HMGET', KEYS[1], 'since', 'streak', 'who', 'begun', 'until', 'level', 'probe', 'done', 'last', 'down', 'closed')
-local since, streak, seen = tonumber(state[1] or 0), tonumber(state[2] or 0), state[3] or ''
-local begun, open_until = tonumber(state[4] or 0), tonumber(state[5] or 0)
-local level, probe, done = tonumber(state[6] or 0), tonumber(state[7] or 0), tonumber(state[8] or 0)
+trip = tonumber(trip)
+local now, wait, most = now_us(), tonumber(wait_us), tonumber(most_us)
+local state = fields(HEALTH, 'since', 'streak', 'who', 'begun', 'until', 'level', 'probe', 'done', 'last', 'down', 'closed')
+local since, streak, seen = tonumber(state.since or 0), tonumber(state.streak or 0), state.who or ''
+local begun, open_until = tonumber(state.begun or 0), tonumber(state['until'] or 0)
+local level, probe, done = tonumber(state.level or 0), tonumber(state.probe or 0), tonumber(state.done or 0)
 
 local function at(age)
   return tonumber(age) < 0 and 0 or now - tonumber(age)
 end
-begun, done = math.max(begun, at(ARGV[2])), math.max(done, at(ARGV[3]))
-local last = tonumber(state[9] or 0)
+begun, done = math.max(begun, at(begun_us)), math.max(done, at(done_us))
+local last = tonumber(state.last or 0)
 -- Failures that are a minute apart are no row.
 local over = level == 0 and (done > since or now - last > 60000000) or level > 0 and begun > since
-local down, closed = tonumber(state[10] or 0), tonumber(state[11] or 0)
+local down, closed = tonumber(state.down or 0), tonumber(state.closed or 0)
 if since > 0 and over then
   down, closed = level > 1 and now or down, level > 0 and now or closed
   since, streak, seen, open_until, level, probe = 0, 0, '', 0, 0, 0
@@ -48,14 +46,13 @@ if what == 'failed' or what == 'failed-probe' then
 end
 local granted = 0
 if what == 'probe' and level > 0 and open_until <= now and probe <= now then
-  granted, probe = 1, now + lease
+  granted, probe = 1, now + lease_us
 end
-redis.call('HSET', KEYS[1], 'since', string.format('%.0f', since), 'streak', streak, 'who', seen,
-  'begun', string.format('%.0f', begun), 'done', string.format('%.0f', done),
-  'last', string.format('%.0f', last), 'until', string.format('%.0f', open_until),
-  'level', level, 'probe', string.format('%.0f', probe), 'down', string.format('%.0f', down),
-  'closed', string.format('%.0f', closed))
-redis.call('PEXPIRE', KEYS[1], 7200000)
+redis.call('HSET', HEALTH, 'since', whole(since), 'streak', streak, 'who', seen,
+  'begun', whole(begun), 'done', whole(done),
+  'last', whole(last), 'until', whole(open_until),
+  'level', level, 'probe', whole(probe), 'down', whole(down), 'closed', whole(closed))
+redis.call('PEXPIRE', HEALTH, 7200000)
 -- While another one probes, its end is waited for.
 local left = math.max(0, (granted == 1 and 0 or math.max(open_until, probe)) - now)
 return {level > 0 and 1 or 0, streak, since > 0 and now - since or -1, begun > 0 and now - begun or -1, left, granted,

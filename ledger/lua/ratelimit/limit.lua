@@ -1,20 +1,17 @@
 -- limit(KEYS rates, places; ARGV rpm, tpm, concurrency, holder, held, correction, era, due, pending,
---       burst_us, reach_us, most_us, poll_us, hungry_us, lease_us, tokens, ...)
+--       burst_us, reach_us, most_us, poll_us, hungry_us, lease_us, costs...)
 --   -> {era, cooling_us, started, again_us, wait_us, ...}, as `batchord.chains.ratelimit.limits.Answer` has it
 -- Settles what has ended and reserves for what is next. 0: no such limit. The rates are kept as GCRA:
 -- the time at which all that was reserved will have been earned, for requests and for tokens.
 -- What is in flight is an absolute number for each holder, under a lease: a repeated call counts no
 -- call twice, and what a dead holder held comes back. A repeated correction of tokens is made twice.
-local t = redis.call('TIME')
-local now = t[1] * 1000000 + t[2]
-local rpm, tpm, cap = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
-local holder, held, correction = ARGV[4], tonumber(ARGV[5]), tonumber(ARGV[6])
-local era, due, pending = tonumber(ARGV[7]), tonumber(ARGV[8]), tonumber(ARGV[9])
-local burst, reach, most = tonumber(ARGV[10]), tonumber(ARGV[11]), tonumber(ARGV[12])
-local poll, hungry_us, lease = tonumber(ARGV[13]), tonumber(ARGV[14]), tonumber(ARGV[15])
+local now = now_us()
+rpm, tpm, concurrency, held, correction = tonumber(rpm), tonumber(tpm), tonumber(concurrency), tonumber(held), tonumber(correction)
+era, due, pending = tonumber(era), tonumber(due), tonumber(pending)
+local burst, reach, most = tonumber(burst_us), tonumber(reach_us), tonumber(most_us)
 
-local state = redis.call('HMGET', KEYS[1], 'requests', 'tokens', 'cool')
-local requests, tokens, cool = tonumber(state[1] or 0), tonumber(state[2] or 0), tonumber(state[3] or 0)
+local state = fields(RATES, 'requests', 'tokens', 'cool')
+local requests, tokens, cool = tonumber(state.requests or 0), tonumber(state.tokens or 0), tonumber(state.cool or 0)
 local per_request = rpm > 0 and 60000000 / rpm or 0
 local per_token = tpm > 0 and 60000000 / tpm or 0
 if correction > 0 then
@@ -24,14 +21,14 @@ tokens = tokens + correction * per_token
 
 -- How many more may be in flight; and the fewest that any other holder has who has asked in vain.
 local free, fewest = math.huge, math.huge
-if cap > 0 then
-  free = cap - held
-  local places = redis.call('HGETALL', KEYS[2])
+if concurrency > 0 then
+  free = concurrency - held
+  local places = redis.call('HGETALL', PLACES)
   for i = 1, #places, 2 do
     if places[i] ~= holder then
       local its, alive, hungry = string.match(places[i + 1], '^(%d+) (%d+) (%d+)$')
       if tonumber(alive) <= now then
-        redis.call('HDEL', KEYS[2], places[i])
+        redis.call('HDEL', PLACES, places[i])
       else
         free = free - its
         if tonumber(hungry) > now then
@@ -56,7 +53,7 @@ local function earliest(earned, cost)
   return earned - math.max(0, math.max(burst, cost) - cost)
 end
 
-local answer = {cool, math.max(0, cool - now), 0, poll}
+local answer = {cool, math.max(0, cool - now), 0, tonumber(poll_us)}
 local refused = false
 if cool <= now then
   if era ~= cool then
@@ -66,7 +63,7 @@ if cool <= now then
     refused = not start()
     answer[3] = answer[3] + (refused and 0 or 1)
   end
-  for i = 16, #ARGV do
+  for i = COSTS_AT, #ARGV do
     local cost = tonumber(ARGV[i]) * per_token
     local by_requests = math.max(now, math.ceil(earliest(requests, per_request)))
     local goes = math.max(by_requests, math.ceil(earliest(tokens, cost)))
@@ -92,15 +89,14 @@ if cool <= now then
   end
 end
 
--- %.0f: by itself Lua writes fourteen digits, and these have sixteen.
-redis.call('HSET', KEYS[1], 'requests', string.format('%.0f', requests), 'tokens', string.format('%.0f', tokens))
-redis.call('PEXPIRE', KEYS[1], string.format('%.0f', (math.max(requests, tokens, cool, now) - now) / 1000 + 60000))
-if cap > 0 then
+redis.call('HSET', RATES, 'requests', whole(requests), 'tokens', whole(tokens))
+redis.call('PEXPIRE', RATES, whole((math.max(requests, tokens, cool, now) - now) / 1000 + 60000))
+if concurrency > 0 then
   if held > 0 or refused then
-    redis.call('HSET', KEYS[2], holder, string.format('%d %.0f %.0f', held, now + lease, refused and now + hungry_us or 0))
-    redis.call('PEXPIRE', KEYS[2], string.format('%.0f', lease / 1000))
+    redis.call('HSET', PLACES, holder, string.format('%d %.0f %.0f', held, now + lease_us, refused and now + hungry_us or 0))
+    redis.call('PEXPIRE', PLACES, whole(lease_us / 1000))
   else
-    redis.call('HDEL', KEYS[2], holder)
+    redis.call('HDEL', PLACES, holder)
   end
 end
 return answer

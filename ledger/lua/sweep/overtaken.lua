@@ -2,17 +2,17 @@
 -- Items of an open shard that nobody has ever claimed, though later ones were begun at least a lease
 -- ago: a worker may have died with their messages in hand. Their messages may also just wait, so
 -- that each time the same first item is still waiting, twice as long passes until the next.
-local start, stop = string.match(redis.call('HGET', KEYS[4], ARGV[1]) or '', '^(%d+) (%d+) ')
-local meta = redis.call('HMGET', KEYS[1], 'status', 'published', 'overtaken')
-if meta[1] ~= 'in_progress' or not start then
+local start, stop = string.match(redis.call('HGET', SHARDS, shard) or '', '^(%d+) (%d+) ')
+local meta = fields(META, 'status', 'published', 'overtaken')
+if meta.status ~= 'in_progress' or not start then
   return {}
 end
 start, stop = tonumber(start), tonumber(stop)
 
 -- Whether a later shard has been begun: it is closed, or an item of it has ended.
 local function later_begun()
-  for shard = ARGV[1] + 1, meta[2] - 1 do
-    local settled = redis.call('HGET', KEYS[5], shard)
+  for later = shard + 1, meta.published - 1 do
+    local settled = redis.call('HGET', SETTLED, later)
     if settled and settled ~= '0' then
       return true
     end
@@ -22,9 +22,9 @@ end
 
 local unclaimed, frontier = {}, later_begun() and stop or start
 for index = start, stop - 1 do
-  if redis.call('HEXISTS', KEYS[2], index) == 1 or redis.call('HEXISTS', KEYS[3], index) == 1 then
+  if redis.call('HEXISTS', OUTCOMES, index) == 1 or redis.call('HEXISTS', RUNS, index) == 1 then
     frontier = math.max(frontier, index)
-  elseif not redis.call('ZSCORE', KEYS[6], index) then
+  elseif not redis.call('ZSCORE', DUE, index) then
     table.insert(unclaimed, index)
   end
 end
@@ -35,17 +35,16 @@ for _, index in ipairs(unclaimed) do
   end
 end
 if #overtaken == 0 then
-  redis.call('HDEL', KEYS[1], 'overtaken')
+  redis.call('HDEL', META, 'overtaken')
   return {}
 end
 
-local t = redis.call('TIME')
-local now = t[1] * 1000 + math.floor(t[2] / 1000)
-local first, times, since = string.match(meta[3] or '', '^(%d+) (%d+) (%d+)$')
+local now = now_ms()
+local first, times, since = string.match(meta.overtaken or '', '^(%d+) (%d+) (%d+)$')
 if tonumber(first) ~= overtaken[1] then
-  redis.call('HSET', KEYS[1], 'overtaken', overtaken[1] .. ' 0 ' .. now)
-elseif now - since >= ARGV[2] * 2 ^ times then
-  redis.call('HSET', KEYS[1], 'overtaken', first .. ' ' .. (times + 1) .. ' ' .. now)
+  redis.call('HSET', META, 'overtaken', overtaken[1] .. ' 0 ' .. now)
+elseif now - since >= lease_ms * 2 ^ times then
+  redis.call('HSET', META, 'overtaken', first .. ' ' .. (times + 1) .. ' ' .. now)
   return overtaken
 end
 return {}
