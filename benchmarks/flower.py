@@ -23,7 +23,8 @@ from batchord import Client, register
 from batchord.ledger.core.sharding import Cut
 from batchord.ledger.models import ItemStatus
 from batchord.ledger.storage.batch_store import BatchStore
-from batchord.ledger.storage.item_leases import ClaimRequest, ItemLeases, Settlement
+from batchord.ledger.storage.item_leases import ItemLeases
+from batchord.ledger.storage.item_transitions import ClaimRequest, Settlement
 from tests.support.valkey import Server, free_port
 
 LIMIT_MS: Final = 100

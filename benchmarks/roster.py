@@ -6,7 +6,7 @@ Two worker processes each, where nothing else is said: the machine has two cores
 from typing import Any, Final, Literal
 
 from batchord.ledger.settings import Settings
-from batchord.ledger.storage.batch_reader import PRIORITY_SEPARATOR, PRIORITY_STEPS
+from batchord.ledger.storage.shard_reader import PRIORITY_SEPARATOR, PRIORITY_STEPS
 from benchmarks.competitor import Arguments, Competitor
 
 _CELERY: Final = (

@@ -7,7 +7,8 @@ from typing import Final, NamedTuple
 
 from batchord.chains.errors import BatchordError
 from batchord.ledger.errors import UnreadableBatch
-from batchord.ledger.storage.batch_reader import WAIT_STEP, BatchReader, stream_place
+from batchord.ledger.storage.batch_reader import BatchReader
+from batchord.ledger.storage.event_reader import WAIT_STEP, stream_place
 
 #: Longest time in seconds until the thread sees a waiter that has joined while it listens.
 _JOIN: Final = 0.2

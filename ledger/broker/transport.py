@@ -23,7 +23,7 @@ from kombu.utils.json import dumps
 
 from batchord.ledger.broker.qos import MALFORMED, MANY, QoS, say_dropped
 from batchord.ledger.core.scripts import script
-from batchord.ledger.storage.connection import Packer
+from batchord.ledger.storage.redis_client import Packer
 
 #: Messages taken in one step at most.
 TAKEN_AT_ONCE: Final = 32

@@ -1,7 +1,6 @@
 """The connection to Redis: the one module that imports its client, and translates its errors."""
 
 import ssl
-import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -10,104 +9,19 @@ from typing import Any, Final, TypeVar
 import redis
 from redis.backoff import ExponentialWithJitterBackoff
 from redis.commands.core import Script
-from redis.connection import HiredisRespSerializer
-from redis.retry import Retry
 
 from batchord.ledger.core.redis_url import server_of
 from batchord.ledger.core.scripts import Call, script
 from batchord.ledger.errors import LedgerRefused, LedgerUnreachable
 from batchord.ledger.settings import Settings
+from batchord.ledger.storage.redis_client import Packer, Tries, behind, not_now
 
 #: Retries of one Redis call: for an app, which wants an answer, and for a worker, which waits out
 #: a restart of the server (about two minutes) rather than lose what an LLM call has cost.
 PROMPT: Final = 2
 PATIENT: Final = 120
 
-#: How the errors of a server begin that is full, cannot write to its disk, or is no master just
-#: now: it has done nothing, and will do it once that is over.
-_NOT_NOW: Final = ("OOM", "MISCONF", "READONLY")
-
 T = TypeVar("T")
-
-
-class Packer(HiredisRespSerializer):
-    """Packs commands of text and bytes only: numbers are written out here.
-
-    hiredis asks Python for a number's text and does not look whether it got one. Python looks for
-    signals there, so that Ctrl-C in that moment is a segmentation fault (hiredis 3.5, src/pack.c).
-    """
-
-    def pack(self, *args: Any) -> list[bytes]:
-        """Return the command as it goes over the wire."""
-        texts = [arg if arg.__class__ in _SAFE else _text(arg) for arg in args]
-        packed: list[bytes] = super().pack(*texts)  # type: ignore[arg-type]  # its annotation means each
-        return packed
-
-
-_SAFE: Final = (str, bytes)
-
-
-def _text(value: Any) -> Any:
-    return repr(value) if isinstance(value, (int, float)) else value
-
-
-def _not_now(error: Exception) -> bool:
-    # redis-py takes the first word from the errors that it has classes for.
-    refusals = (redis.exceptions.OutOfMemoryError, redis.exceptions.ReadOnlyError)
-    return isinstance(error, refusals) or str(error).startswith(_NOT_NOW)
-
-
-class Tries(Retry):
-    """Tries a call again, and nothing else within it.
-
-    redis-py tries to connect as often within each try of a command, and looks as often whether the
-    connection is alive: two retries were a dozen, and two minutes of patience two
-    hours. A refused password is final, and so is a refused certificate.
-    """
-
-    def __init__(self, retries: int) -> None:
-        super().__init__(ExponentialWithJitterBackoff(base=0.1, cap=1.0), retries)
-
-    def call_with_retry(
-        self,
-        do: Callable[[], T],
-        fail: Callable[..., Any],
-        is_retryable: Callable[[Exception], bool] | None = None,
-        with_failure_count: bool = False,
-    ) -> T:
-        """As redis-py has it; within another call of the same thread, only once."""
-        if getattr(_trying, "now", False):
-            return self._once(do, fail, with_failure_count)
-        _trying.now = True
-        try:
-            return super().call_with_retry(do, fail, is_retryable or _passes, with_failure_count)
-        finally:
-            _trying.now = False
-
-    def _once(self, do: Callable[[], T], fail: Callable[..., Any], count: bool) -> T:
-        try:
-            return do()
-        except self._supported_errors as error:
-            fail(*((error, 1) if count else (error,)))
-            raise
-
-
-_trying = threading.local()
-
-
-def _passes(error: Exception) -> bool:
-    refused = _behind(error, ssl.SSLCertVerificationError)
-    return refused is None and not isinstance(error, redis.AuthenticationError)
-
-
-E = TypeVar("E", bound=Exception)
-
-
-def _behind(error: BaseException | None, kind: type[E]) -> E | None:
-    """Return the first error of this kind among `error` and its causes, or None."""
-    while error is not None and not isinstance(error, kind):
-        error = error.__cause__ or error.__context__
-    return error
 
 
 class RedisConnection:
@@ -174,7 +88,7 @@ class RedisConnection:
             ) from error
         except redis.RedisError as error:
             # READONLY, MISCONF and the like: its own words say what to change.
-            passes = _not_now(error)
+            passes = not_now(error)
             raise LedgerRefused(
                 f"Redis at {self._where()} answers: {error}", server_wide=passes, passes=passes
             ) from error
@@ -186,13 +100,13 @@ class RedisConnection:
 
     def _unreachable(self, error: Exception) -> str:
         url, where = self.settings.url(), self._where()
-        if refused := _behind(error, ssl.SSLCertVerificationError):
+        if refused := behind(error, ssl.SSLCertVerificationError):
             return (
                 f"the certificate of Redis at {where} is refused ({refused.verify_message}): "
                 "in BATCHORD_REDIS_URL name the host as its certificate does, and the CA's file as "
                 "ssl_ca_certs=/path/to/ca.pem"
             )
-        if "ssl_" in url and _behind(error, FileNotFoundError):
+        if "ssl_" in url and behind(error, FileNotFoundError):
             return "a file is not there: mend ssl_ca_certs and the like in BATCHORD_REDIS_URL"
         cure = "start it, or mend BATCHORD_REDIS_URL"
         if url.startswith("rediss:"):
@@ -270,7 +184,7 @@ class RedisConnection:
             self._load({*self._loaded})
             answers = self._sent(calls)
         for answer in answers:
-            if isinstance(answer, redis.RedisError) and _not_now(answer):
+            if isinstance(answer, redis.RedisError) and not_now(answer):
                 raise answer
         return [self._refusal(answer) for answer in answers]
 
@@ -288,7 +202,7 @@ class RedisConnection:
                 return do()
             except redis.exceptions.ResponseError as error:
                 tried += 1
-                if tried > self._refusals or not _not_now(error):
+                if tried > self._refusals or not not_now(error):
                     raise
                 if isinstance(error, redis.exceptions.ReadOnlyError):
                     # Another one is the master by now: only new connections lead to it.

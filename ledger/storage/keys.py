@@ -109,6 +109,16 @@ SUMMED_IN_STATS = ("restarts", "retried")
 EVENTS_KEPT = 1000
 
 
+class _Key:
+    """A key by its last part, of the object that has a namespace."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __get__(self, of: "BatchKeys | Keys", _: object) -> str:
+        return of.key(self._name)
+
+
 @dataclass(frozen=True)
 class BatchKeys:
     """The keys of one batch."""
@@ -116,96 +126,40 @@ class BatchKeys:
     namespace: str
     batch_id: str
 
-    def _key(self, name: str) -> str:
+    meta = _Key("meta")
+    runs = _Key("runs")
+    leases = _Key("leases")
+    due = _Key("due")
+    kept = _Key("kept")
+    firsts = _Key("firsts")
+    shards = _Key("shards")
+    settled = _Key("settled")
+    open = _Key("open")
+    again = _Key("again")
+    outbox = _Key("outbox")
+    done = _Key("done")
+    events = _Key("events")
+    failed = _Key("failed")
+    parts = _Key("parts")
+    poller = _Key("poller")
+    looked = _Key("looked")
+    stats = _Key("stats")
+    custom_ids = _Key("custom-ids")
+
+    def key(self, name: str) -> str:
         return f"{self.namespace}:{{{self.batch_id}}}:{name}"
 
-    @property
-    def meta(self) -> str:
-        return self._key("meta")
-
-    @property
-    def runs(self) -> str:
-        return self._key("runs")
-
-    @property
-    def leases(self) -> str:
-        return self._key("leases")
-
-    @property
-    def due(self) -> str:
-        return self._key("due")
-
-    @property
-    def kept(self) -> str:
-        return self._key("kept")
-
-    @property
-    def firsts(self) -> str:
-        return self._key("firsts")
-
-    @property
-    def shards(self) -> str:
-        return self._key("shards")
-
-    @property
-    def settled(self) -> str:
-        return self._key("settled")
-
-    @property
-    def open(self) -> str:
-        return self._key("open")
-
-    @property
-    def again(self) -> str:
-        return self._key("again")
-
-    @property
-    def outbox(self) -> str:
-        return self._key("outbox")
-
-    @property
-    def done(self) -> str:
-        return self._key("done")
-
-    @property
-    def events(self) -> str:
-        return self._key("events")
-
-    @property
-    def failed(self) -> str:
-        return self._key("failed")
-
-    @property
-    def parts(self) -> str:
-        return self._key("parts")
-
-    @property
-    def poller(self) -> str:
-        return self._key("poller")
-
-    @property
-    def looked(self) -> str:
-        return self._key("looked")
-
-    @property
-    def stats(self) -> str:
-        return self._key("stats")
-
-    @property
-    def custom_ids(self) -> str:
-        return self._key("custom-ids")
-
     def inputs(self, page: int) -> str:
-        return self._key(f"in:{page}")
+        return self.key(f"in:{page}")
 
     def ids(self, page: int) -> str:
-        return self._key(f"id:{page}")
+        return self.key(f"id:{page}")
 
     def outcomes(self, page: int) -> str:
-        return self._key(f"out:{page}")
+        return self.key(f"out:{page}")
 
     def history(self, page: int) -> str:
-        return self._key(f"hist:{page}")
+        return self.key(f"hist:{page}")
 
     def every(self, total: int) -> list[str]:
         """All keys that a batch of `total` items may have."""
@@ -239,52 +193,23 @@ class Keys:
 
     namespace: str
 
+    batches = _Key("batches")
+    active = _Key("active")
+    outbox_due = _Key("outbox-due")
+    chains = _Key("chains")
+    tasks = _Key("tasks")
+    used = _Key("used")
+    totals = _Key("totals")
+    repairs = _Key("repairs")
+    workers = _Key("workers")
+    fleet = _Key("fleet")
+    sweep = _Key("sweep")
+
+    def key(self, name: str) -> str:
+        return f"{self.namespace}:{name}"
+
     def batch(self, batch_id: str) -> BatchKeys:
         return BatchKeys(self.namespace, batch_id)
-
-    @property
-    def batches(self) -> str:
-        return f"{self.namespace}:batches"
-
-    @property
-    def active(self) -> str:
-        return f"{self.namespace}:active"
-
-    @property
-    def outbox_due(self) -> str:
-        return f"{self.namespace}:outbox-due"
-
-    @property
-    def chains(self) -> str:
-        return f"{self.namespace}:chains"
-
-    @property
-    def tasks(self) -> str:
-        return f"{self.namespace}:tasks"
-
-    @property
-    def used(self) -> str:
-        return f"{self.namespace}:used"
-
-    @property
-    def totals(self) -> str:
-        return f"{self.namespace}:totals"
-
-    @property
-    def repairs(self) -> str:
-        return f"{self.namespace}:repairs"
-
-    @property
-    def workers(self) -> str:
-        return f"{self.namespace}:workers"
-
-    @property
-    def fleet(self) -> str:
-        return f"{self.namespace}:fleet"
-
-    @property
-    def sweep(self) -> str:
-        return f"{self.namespace}:sweep"
 
     def cached(self, digest: str) -> str:
         return f"{self.namespace}:cache:{digest}"

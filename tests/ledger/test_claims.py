@@ -8,7 +8,8 @@ from batchord.chains import Usage, register
 from batchord.ledger.budget import Budget
 from batchord.ledger.models import BatchStatus, ItemStatus
 from batchord.ledger.storage.batch_store import BatchStore
-from batchord.ledger.storage.item_leases import Checkpoint, ClaimRequest, ItemLeases, Settlement
+from batchord.ledger.storage.item_leases import ItemLeases
+from batchord.ledger.storage.item_transitions import Checkpoint, ClaimRequest, Settlement
 from tests.support.harness import Deployment
 
 pytestmark = pytest.mark.timeout(60)

@@ -16,7 +16,7 @@ from kombu.messaging import Producer
 
 from batchord.ledger.broker.celery_app import create_app
 from batchord.ledger.core.message_ids import GATHER, RUN_ITEMS
-from batchord.ledger.storage.batch_reader import PRIORITY_SEPARATOR
+from batchord.ledger.storage.shard_reader import PRIORITY_SEPARATOR
 from tests.conftest import Deploy
 from tests.support.harness import Deployment, Process, wait_until
 

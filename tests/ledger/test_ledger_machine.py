@@ -261,7 +261,7 @@ def bench(
     deploy: Deploy, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> Iterator[Bench]:
     """Leases last, the sweep waits for nothing, and pages are so small that there are several."""
-    rooms = ("storage.keys", "storage.transitions", "storage.batch_reader")
+    rooms = ("storage.keys", "storage.transitions", "storage.item_reader", "storage.event_reader")
     for module in (*rooms, "lifecycle.batch_control"):
         monkeypatch.setattr(f"batchord.ledger.{module}.PAGE_SIZE", PAGE)
     settings = {"lease": 3600, "sweep_interval": 1e-9, "stall_timeout": 1e-9}

@@ -20,13 +20,8 @@ from batchord.ledger.lifecycle.completion_callback import publish_callback
 from batchord.ledger.models import ItemStatus
 from batchord.ledger.settings import Settings
 from batchord.ledger.storage.batch_store import BatchStore
-from batchord.ledger.storage.item_leases import (
-    Checkpoint,
-    ClaimRequest,
-    Deferral,
-    ItemLeases,
-    Settlement,
-)
+from batchord.ledger.storage.item_leases import ItemLeases
+from batchord.ledger.storage.item_transitions import Checkpoint, ClaimRequest, Deferral, Settlement
 from batchord.ledger.storage.outbox import Outbox, owed
 from batchord.ledger.storage.provider_parts import ProviderParts
 from tests.support.harness import Deployment

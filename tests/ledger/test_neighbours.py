@@ -9,7 +9,8 @@ import pytest
 from batchord.chains import Usage, register
 from batchord.ledger.models import ItemStatus
 from batchord.ledger.storage.batch_store import BatchStore
-from batchord.ledger.storage.item_leases import Checkpoint, ClaimRequest, ItemLeases, Settlement
+from batchord.ledger.storage.item_leases import ItemLeases
+from batchord.ledger.storage.item_transitions import Checkpoint, ClaimRequest, Settlement
 from batchord.ledger.storage.keys import PAGE_SIZE
 from batchord.producer import Batch
 from tests.conftest import Deploy

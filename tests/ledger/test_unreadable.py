@@ -22,7 +22,8 @@ from batchord.ledger.storage.batch_reader import BatchReader
 from batchord.ledger.storage.batch_search import BatchSearch
 from batchord.ledger.storage.batch_store import BatchStore
 from batchord.ledger.storage.chain_totals import totals
-from batchord.ledger.storage.item_leases import ClaimRequest, ItemLeases
+from batchord.ledger.storage.item_leases import ItemLeases
+from batchord.ledger.storage.item_transitions import ClaimRequest
 from batchord.producer import Batch
 from batchord.worker.flower.metrics import BatchMetrics
 from batchord.worker.flower.queries import Queries

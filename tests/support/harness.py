@@ -21,7 +21,7 @@ from redis.retry import Retry
 from batchord.chains import BatchordError
 from batchord.ledger.errors import SubmitRefused
 from batchord.ledger.settings import Settings
-from batchord.ledger.storage.batch_reader import PRIORITY_SEPARATOR, PRIORITY_STEPS
+from batchord.ledger.storage.shard_reader import PRIORITY_SEPARATOR, PRIORITY_STEPS
 from batchord.producer import Batch, Client
 from tests.support.openai_server import OpenAIServer
 from tests.support.waiting import wait_until as wait_until

@@ -12,7 +12,7 @@ from batchord.ledger.broker.publisher import gather, publish_tasks
 from batchord.ledger.core.message_ids import GATHER
 from batchord.ledger.models import BatchStatus, ItemStatus
 from batchord.ledger.storage.batch_reader import BatchReader
-from batchord.ledger.storage.item_leases import Checkpoint, ClaimRequest, Deferral, Settlement
+from batchord.ledger.storage.item_transitions import Checkpoint, ClaimRequest, Deferral, Settlement
 from batchord.worker.tasks import close_shard
 from tests.support.ledger_desk import CODES, Desk, Held
 

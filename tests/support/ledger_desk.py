@@ -14,7 +14,8 @@ from batchord.ledger.core.sharding import Cut
 from batchord.ledger.errors import ResumeRefused, RetryRefused, SubmitRefused
 from batchord.ledger.lifecycle.batch_control import BatchControl
 from batchord.ledger.models import Item
-from batchord.ledger.storage.item_leases import ItemLeases, Settlement
+from batchord.ledger.storage.item_leases import ItemLeases
+from batchord.ledger.storage.item_transitions import Settlement
 from batchord.ledger.storage.keys import BatchKeys
 from batchord.worker.execution.worker_context import WorkerContext
 from batchord.worker.maintenance.sweep import Sweep

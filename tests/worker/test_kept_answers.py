@@ -11,7 +11,8 @@ import pytest
 from batchord.chains import register
 from batchord.ledger.models import BatchStatus
 from batchord.ledger.storage.batch_store import BatchStore
-from batchord.ledger.storage.item_leases import ClaimRequest, ItemLeases
+from batchord.ledger.storage.item_leases import ItemLeases
+from batchord.ledger.storage.item_transitions import ClaimRequest
 from batchord.producer import Batch
 from batchord.worker.execution.checkpointer import Checkpointer
 from tests.conftest import Deploy

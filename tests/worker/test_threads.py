@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from batchord.ledger.broker.celery_app import create_app
-from batchord.ledger.storage.item_leases import ClaimRequest
+from batchord.ledger.storage.item_transitions import ClaimRequest
 from batchord.worker.execution.worker_context import WorkerContext
 from batchord.worker.maintenance.sweep import Sweep
 from batchord.worker.notifications.dispatcher import Dispatcher

@@ -26,7 +26,7 @@ from batchord.ledger.core.json_values import encode
 from batchord.ledger.errors import LedgerUnavailable, ValueRejected
 from batchord.ledger.models import ItemError, ItemStatus
 from batchord.ledger.settings import Settings
-from batchord.ledger.storage.item_leases import Claim
+from batchord.ledger.storage.item_transitions import Claim
 from batchord.worker.execution.cached_outputs import CachedOutputs, name_of
 from batchord.worker.execution.chain_source import ChainSource
 from batchord.worker.execution.fault_attribution import Faults

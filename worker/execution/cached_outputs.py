@@ -10,7 +10,7 @@ from typing import TypeVar
 from batchord.chains import RegisteredChain
 from batchord.chains.runtime.checkpoints import digest
 from batchord.ledger.errors import LedgerUnavailable
-from batchord.ledger.storage.item_leases import Claim
+from batchord.ledger.storage.item_transitions import Claim
 from batchord.ledger.storage.output_cache import OutputCache
 
 logger = logging.getLogger(__name__)

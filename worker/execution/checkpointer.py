@@ -7,7 +7,7 @@ from typing import Final
 from batchord.chains.runtime.background import call_later, call_soon_threadsafe
 from batchord.chains.runtime.checkpoints import Checkpoints
 from batchord.chains.runtime.item_context import ItemContext, item_name
-from batchord.ledger.storage.item_leases import Checkpoint, Claim, ClaimRequest
+from batchord.ledger.storage.item_transitions import Checkpoint, Claim, ClaimRequest
 
 #: Seconds before a step's output is recorded: most items end within them, and need no checkpoint.
 BEHIND: Final = 0.02

@@ -9,13 +9,8 @@ from typing import Final, NamedTuple
 from batchord.chains.runtime.background import call_at
 from batchord.ledger.errors import LedgerRefused, concerns_all
 from batchord.ledger.models import ItemError, PauseReason
-from batchord.ledger.storage.item_leases import (
-    Checkpoint,
-    ClaimRequest,
-    Deferral,
-    ItemLeases,
-    Refused,
-)
+from batchord.ledger.storage.item_leases import ItemLeases, Refused
+from batchord.ledger.storage.item_transitions import Checkpoint, ClaimRequest, Deferral
 from batchord.worker.execution.lease_heartbeat import LeaseHeartbeat
 from batchord.worker.execution.work_items import TaskState
 

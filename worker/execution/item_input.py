@@ -6,7 +6,7 @@ from typing import Any
 from batchord.chains import RegisteredChain
 from batchord.chains.config import RunnableConfig
 from batchord.chains.langchain.objects import load
-from batchord.ledger.storage.item_leases import Claim
+from batchord.ledger.storage.item_transitions import Claim
 
 
 def input_of(chain: RegisteredChain, claim: Claim) -> Any:

@@ -18,7 +18,8 @@ from batchord.chains.runtime.background import call_later, spawn
 from batchord.chains.runtime.item_context import scope
 from batchord.ledger.models import ItemStatus
 from batchord.ledger.settings import Settings
-from batchord.ledger.storage.item_leases import Claim, ClaimRequest, ItemLeases, SettleResult
+from batchord.ledger.storage.item_leases import ItemLeases
+from batchord.ledger.storage.item_transitions import Claim, ClaimRequest, SettleResult
 from batchord.ledger.storage.output_cache import OutputCache
 from batchord.worker.execution.attempt import Tools, attempt
 from batchord.worker.execution.cached_outputs import CachedOutputs

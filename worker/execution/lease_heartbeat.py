@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterable
 from functools import partial
 
 from batchord.ledger.models import ItemStatus
-from batchord.ledger.storage.item_leases import ClaimRequest, ItemLeases
+from batchord.ledger.storage.item_leases import ItemLeases
+from batchord.ledger.storage.item_transitions import ClaimRequest
 from batchord.worker.execution.resilient_threads import survives
 
 #: Renewals per lease: a process that misses three in a row counts as dead.

@@ -10,7 +10,8 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Final, NamedTuple, TypeVar
 
 from batchord.ledger.core.failpoints import crash_point
-from batchord.ledger.storage.item_leases import Checkpoint, Claim, ItemLeases, SettleResult
+from batchord.ledger.storage.item_leases import ItemLeases
+from batchord.ledger.storage.item_transitions import Checkpoint, Claim, SettleResult
 from batchord.worker.execution.checkpointer import Checkpointer
 from batchord.worker.execution.deferral import DeferredItem, put_aside
 from batchord.worker.execution.lease_heartbeat import LeaseHeartbeat

@@ -3,7 +3,7 @@
 from collections import Counter
 from dataclasses import dataclass, field
 
-from batchord.ledger.storage.item_leases import Verdict
+from batchord.ledger.storage.item_transitions import Verdict
 
 
 @dataclass(slots=True)

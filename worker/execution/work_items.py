@@ -7,7 +7,7 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from batchord.ledger.storage.item_leases import Checkpoint, ClaimRequest, Settlement
+from batchord.ledger.storage.item_transitions import Checkpoint, ClaimRequest, Settlement
 from batchord.worker.execution.attempt import AttemptResult
 from batchord.worker.execution.task_report import TaskReport
 

@@ -21,7 +21,8 @@ from batchord.ledger.models import BatchRecord, ItemStatus
 from batchord.ledger.settings import Settings
 from batchord.ledger.storage.batch_store import BatchStore
 from batchord.ledger.storage.connection import PATIENT
-from batchord.ledger.storage.item_leases import ClaimRequest, ItemLeases
+from batchord.ledger.storage.item_leases import ItemLeases
+from batchord.ledger.storage.item_transitions import ClaimRequest
 from batchord.ledger.storage.keys import PAGE_SIZE
 from batchord.ledger.storage.loop_lags import LoopLags
 from batchord.ledger.storage.output_cache import OutputCache

@@ -15,7 +15,7 @@ from batchord.chains.usage import Usage
 from batchord.ledger.core.failpoints import crash_point
 from batchord.ledger.core.sharding import Shard
 from batchord.ledger.storage.batch_reader import BatchReader
-from batchord.ledger.storage.item_leases import Claim
+from batchord.ledger.storage.item_transitions import Claim
 from batchord.ledger.storage.keys import page_of
 from batchord.ledger.storage.provider_parts import ProviderPart, ProviderParts
 from batchord.worker.execution.attempt import AttemptResult

@@ -15,13 +15,8 @@ from batchord.chains.runtime.item_context import ItemContext, item_name, scope
 from batchord.chains.runtime.loop_thread import default_loop
 from batchord.chains.usage import Usage
 from batchord.ledger.core.sharding import Shard
-from batchord.ledger.storage.item_leases import (
-    Checkpoint,
-    Claim,
-    ClaimRequest,
-    ItemLeases,
-    SettleResult,
-)
+from batchord.ledger.storage.item_leases import ItemLeases
+from batchord.ledger.storage.item_transitions import Checkpoint, Claim, ClaimRequest, SettleResult
 from batchord.ledger.storage.keys import PAGE_SIZE
 from batchord.ledger.storage.output_cache import OutputCache
 from batchord.worker.execution.attempt import AttemptResult, Runs, Tools, attempt

@@ -11,7 +11,7 @@ from batchord.chains.steps.offline_call import Offline
 from batchord.ledger.core.failpoints import crash_point
 from batchord.ledger.models import ItemError, PauseReason
 from batchord.ledger.settings import Settings
-from batchord.ledger.storage.item_leases import Claim
+from batchord.ledger.storage.item_transitions import Claim
 from batchord.ledger.storage.provider_parts import ProviderPart, ProviderParts
 from batchord.worker.execution.attempt import failed
 from batchord.worker.execution.item_input import config_of, input_of
