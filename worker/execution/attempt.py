@@ -1,10 +1,9 @@
 """One attempt of one item: run its chain under the deadline; whatever happens is its outcome."""
 
 import asyncio
-import json
 import random
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from concurrent.futures import Executor
 from contextlib import suppress
 from dataclasses import replace
@@ -12,35 +11,33 @@ from typing import Any, Final, NamedTuple
 
 from batchord.chains import ChainNotFound, RegisteredChain
 from batchord.chains.errors import BadSpec, OperatorNeeded, RetryLater
-from batchord.chains.explain import PutOff, as_chain_error, bounded_raw, explain
-from batchord.chains.langchain.objects import dump
+from batchord.chains.explain import PutOff, as_chain_error
 from batchord.chains.ratelimit.circuit_breaker import patience
 from batchord.chains.runtime.checkpoints import Checkpoints
 from batchord.chains.runtime.deadline import Deadline
 from batchord.chains.runtime.item_context import ItemContext
 from batchord.chains.runtime.retry import RetryPolicy
 from batchord.chains.runtime.shared_loop import ProcessTask
-from batchord.chains.usage import Usage
-from batchord.ledger.core.compression import split_head, with_head
-from batchord.ledger.core.json_values import encode
-from batchord.ledger.errors import LedgerUnavailable, ValueRejected
+from batchord.ledger.errors import LedgerUnavailable
 from batchord.ledger.models import ItemError, ItemStatus
 from batchord.ledger.settings import Settings
 from batchord.ledger.storage.item_transitions import Claim
+from batchord.worker.execution.attempt_result import (
+    CACHED,
+    FREE,
+    AttemptResult,
+    Problem,
+    encoded,
+    ended_as,
+    explained,
+    failed,
+    same_as_first,
+    worker_lost,
+)
 from batchord.worker.execution.cached_outputs import CachedOutputs, name_of
 from batchord.worker.execution.chain_source import ChainSource
 from batchord.worker.execution.fault_attribution import Faults
 from batchord.worker.execution.item_input import config_of, input_of
-
-#: What an item has used whose outcome was paid for elsewhere: known, and not unknown.
-_FREE: Final = Usage(requests=0, cost_nanos=0)
-
-#: What an outcome says of an output that an earlier batch has paid for.
-_CACHED: Final = ',"cached":true'
-
-#: Texts up to this length are encoded on the loop: a thread costs more than they do.
-_SHORT: Final = 16_384
-
 
 #: What is run of an item; an attempt is mostly the whole chain.
 Runs = Callable[[RegisteredChain, Claim], Awaitable[Any]]
@@ -53,47 +50,6 @@ _CHAIN: Final = "chain"
 
 #: What becomes of an item whose attempt is cancelled from outside; None: nothing, for now.
 StopsAs = Callable[[], ItemStatus | None]
-
-
-class AttemptResult(NamedTuple):
-    """The result of an attempt."""
-
-    #: The outcome without its output, a JSON object.
-    outcome: str
-    #: The output as JSON text.
-    output: str = "null"
-    status: ItemStatus = ItemStatus.SUCCEEDED
-    error: ItemError | None = None
-    usage: Usage | None = None
-    #: Seconds that the chain ran.
-    busy: float = 0.0
-    #: Not an outcome: the item is deferred for `put_off` seconds, or until a person acts (None).
-    aside: bool = False
-    put_off: float | None = None
-    #: Whether the attempt counts that ended without an outcome; not if the provider was down.
-    counts: bool = True
-
-    @property
-    def needs_operator(self) -> bool:
-        """Whether it waits until a person acts."""
-        return self.aside and self.put_off is None
-
-    @property
-    def code(self) -> str | None:
-        """The error code for Celery, Flower and the logs, unless it succeeded."""
-        if self.status is ItemStatus.SUCCEEDED:
-            return None
-        return self.error.code if self.error else self.status.value
-
-
-class _Problem(NamedTuple):
-    """The reason why an item has no output."""
-
-    error: ItemError
-    #: It is no outcome: see `AttemptResult`.
-    aside: bool = False
-    put_off: float | None = None
-    counts: bool = True
 
 
 class Tools(NamedTuple):
@@ -124,9 +80,9 @@ async def attempt(
     outcome, and the cancellation is raised. Whatever else happens is the item's own error.
     """
     if claim.verdict == "lost":
-        return failed(_worker_lost(claim.attempt))
+        return failed(worker_lost(claim.attempt))
     if claim.first is not None:
-        return _same(claim, claim.first)
+        return same_as_first(claim, claim.first)
     started = time.perf_counter()
 
     def busy() -> float:
@@ -146,8 +102,8 @@ async def attempt(
                 raise
             await _uncancel(task)
             if status is not None:
-                return _ended(status, "null", run.usage, busy())
-        problem = _explained(run.error or error, claim.attempt)
+                return ended_as(status, "null", run.usage, busy())
+        problem = explained(run.error or error, claim.attempt)
         return failed(problem.error, run.usage, busy())
 
 
@@ -161,7 +117,7 @@ async def _chain(claim: Claim, tools: Tools) -> RegisteredChain | AttemptResult:
         return failed(ItemError(code=code, message=str(error), attempts=claim.attempt))
     except LedgerUnavailable as error:
         # The item has not failed of it: it is tried again when Redis answers.
-        found = _explained(error, claim.attempt).error
+        found = explained(error, claim.attempt).error
         return failed(found)._replace(aside=True, put_off=_NO_LEDGER, counts=False)
 
 
@@ -172,23 +128,25 @@ async def _attempt(claim: Claim, tools: Tools, run: ItemContext, runs: Runs) -> 
     started = time.perf_counter()
     name = name_of(chain, claim) if claim.cache else None
     if name is not None and (known := await tools.cached.get(name)) is not None:
-        return _ended(ItemStatus.SUCCEEDED, known, run.usage or _FREE, 0.0, more=_CACHED)
+        return ended_as(ItemStatus.SUCCEEDED, known, run.usage or FREE, 0.0, more=CACHED)
     value, problem = await _run(chain, claim, tools, run, runs)
     busy = time.perf_counter() - started
     if problem is None:
-        value, problem = await _encoded(chain.chain.plain, value, claim.attempt, tools)
+        value, problem = await encoded(
+            *(chain.chain.plain, value, claim.attempt), tools.settings, tools.threads
+        )
     if problem is None and name is not None:
         await tools.cached.put(name, value)
     if problem is not None:
         return failed(problem.error, run.usage, busy)._replace(
             aside=problem.aside, put_off=problem.put_off, counts=problem.counts
         )
-    return _ended(ItemStatus.SUCCEEDED, value, run.usage, busy)
+    return ended_as(ItemStatus.SUCCEEDED, value, run.usage, busy)
 
 
 async def _run(
     chain: RegisteredChain, claim: Claim, tools: Tools, run: ItemContext, runs: Runs
-) -> tuple[Any, _Problem | None]:
+) -> tuple[Any, Problem | None]:
     """Run the chain under the item's deadline; whatever it raises is the item's error."""
     settings = tools.settings
     seconds = chain.timeout or settings.item_timeout
@@ -215,7 +173,7 @@ async def _run(
         elif deadline.expired():
             error = ItemTimedOut(seconds)
         error = await tools.faults.judge(error, run.kept)
-        return None, _explained(error, claim.attempt)._replace(
+        return None, explained(error, claim.attempt)._replace(
             **_aside(error, chain.retry, run.kept)
         )
 
@@ -257,50 +215,6 @@ def _aside(
     return {} if wait is None else {"aside": True, "put_off": wait}
 
 
-async def _encoded(
-    plain: Callable[[Any], Any], value: Any, attempts: int, tools: Tools
-) -> tuple[str, _Problem | None]:
-    """Encode an output as JSON text; `plain` converts it to JSON types.
-
-    A head tells where it had objects of LangChain's.
-    """
-    if value is None or isinstance(value, (bool, int, float)) or _is_short(value):
-        return _encode(plain, value, attempts, tools.settings)
-    # In a thread: a large output must not hold up its neighbours.
-    loop = asyncio.get_running_loop()
-    return await loop.run_in_executor(
-        tools.threads, _encode, plain, value, attempts, tools.settings
-    )
-
-
-def _is_short(value: Any) -> bool:
-    return isinstance(value, str) and len(value) <= _SHORT
-
-
-def _encode(
-    plain: Callable[[Any], Any], value: Any, attempts: int, settings: Settings
-) -> tuple[str, _Problem | None]:
-    try:
-        value, types = dump(plain(value))
-        text = encode(
-            value, max_bytes=settings.max_output_bytes, setting="BATCHORD_MAX_OUTPUT_BYTES"
-        )
-        return with_head({"types": types} if types else {}, text), None
-    except ValueRejected as error:
-        return "null", _Problem(
-            ItemError(
-                code=f"output_{error.code}",
-                message=f"the chain's output is {error}",
-                # It has been paid for: as much of it as an error keeps.
-                raw=bounded_raw(value),
-                attempts=attempts,
-            )
-        )
-    except Exception as error:  # noqa: BLE001
-        # A model of the user's may raise as it is dumped; unsettled, the item would run again.
-        return "null", _explained(error, attempts)
-
-
 def _cancelling() -> bool:
     """Whether someone outside asked the running item to end."""
     task = asyncio.current_task()
@@ -318,72 +232,3 @@ async def _uncancel(task: asyncio.Task[Any] | None) -> None:
         task.uncancel()
     with suppress(asyncio.CancelledError):
         await asyncio.sleep(0)
-
-
-def _same(claim: Claim, first: int) -> AttemptResult:
-    """Return the outcome of the item with the same input, which has paid for it."""
-    found = json.loads(claim.outcome)
-    status = ItemStatus(found["status"])
-    if status is not ItemStatus.SUCCEEDED:
-        error = ItemError.model_validate(found["error"])
-        return failed(error, _FREE, more={"same_as": first})
-    output = json.dumps(found["output"], ensure_ascii=False)
-    more = f',"same_as":{first}'
-    if "types" in found:
-        more += f',"types":{json.dumps(found["types"])}'
-    return _ended(ItemStatus.SUCCEEDED, output, _FREE, 0.0, more=more)
-
-
-def _ended(
-    status: ItemStatus, output: str, usage: Usage | None, busy: float, *, more: str = ""
-) -> AttemptResult:
-    used = "" if usage is None else f',"usage":{_json_of(usage)}'
-    head, output = split_head(output)
-    objects = f',"types":{json.dumps(head["types"])}' if head else ""
-    outcome = f'{{"status":"{status.value}"{used}{more}{objects}}}'
-    return AttemptResult(outcome=outcome, output=output, status=status, usage=usage, busy=busy)
-
-
-def _json_of(usage: Usage) -> str:
-    # The cost in dollars is not kept: it follows from the rest.
-    return usage.model_dump_json(exclude_none=True, round_trip=True)
-
-
-def failed(
-    error: ItemError,
-    usage: Usage | None = None,
-    busy: float = 0.0,
-    *,
-    more: Mapping[str, Any] | None = None,
-) -> AttemptResult:
-    """Build the result of an attempt that ended with this error."""
-    fields: dict[str, Any] = {"status": "failed", "error": error.model_dump(exclude_none=True)}
-    fields |= more or {}
-    if usage is not None:
-        fields["usage"] = usage.counts()
-    outcome = json.dumps(fields, ensure_ascii=False)
-    return AttemptResult(
-        outcome=outcome, status=ItemStatus.FAILED, error=error, usage=usage, busy=busy
-    )
-
-
-def _explained(error: BaseException, attempts: int) -> _Problem:
-    info = explain(error)
-    found = ItemError(
-        code=info.code,
-        message=info.message,
-        step=info.step,
-        retryable=info.retryable,
-        http_status=info.http_status,
-        raw=info.raw,
-        attempts=attempts,
-    )
-    return _Problem(found)
-
-
-def _worker_lost(attempts: int) -> ItemError:
-    return ItemError(
-        code="worker_lost",
-        message=f"its worker process died in each of {attempts} attempts",
-        attempts=attempts,
-    )

@@ -24,7 +24,7 @@ SHORT: Final = 0.05
 class DeferredItem(NamedTuple):
     """An item that is put aside, and what its steps have given."""
 
-    work: TaskState
+    task_state: TaskState
     claim_request: ClaimRequest
     error: ItemError
     checkpoint: Checkpoint

@@ -3,7 +3,7 @@
 from collections import Counter
 from dataclasses import dataclass, field
 
-from batchord.ledger.storage.item_transitions import Verdict
+from batchord.ledger.storage.item_transitions import SettleResult, Verdict
 
 
 @dataclass(slots=True)
@@ -22,6 +22,16 @@ class TaskReport:
     taken_over: int = 0
     #: Each item of the shard has an outcome now, and it is on us to say so.
     shard_complete: bool = False
+
+    def add(self, receipt: SettleResult, code: str | None) -> None:
+        """Count an item by the ledger's answer to its settlement, and its error's code."""
+        if not receipt.recorded:
+            self.taken_over += 1
+        elif code is None:
+            self.succeeded += 1
+        else:
+            self.failed[code] += 1
+        self.shard_complete = self.shard_complete or receipt.shard_complete
 
     @property
     def elsewhere(self) -> bool:

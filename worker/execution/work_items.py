@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from batchord.ledger.storage.item_transitions import Checkpoint, ClaimRequest, Settlement
-from batchord.worker.execution.attempt import AttemptResult
+from batchord.worker.execution.attempt_result import AttemptResult
 from batchord.worker.execution.task_report import TaskReport
 
 logger = logging.getLogger(__name__)
@@ -56,7 +56,7 @@ class TaskState:
 class Slot:
     """A place in flight for one item, or for the items that share a provider call."""
 
-    work: TaskState
+    task_state: TaskState
     #: Items in it that have not ended.
     left: int
 
@@ -73,14 +73,14 @@ class PendingItem(NamedTuple):
 class CompletedItem(NamedTuple):
     """An item whose attempt has ended, waiting for its settlement."""
 
-    work: TaskState
+    task_state: TaskState
     claim_request: ClaimRequest
     attempt: int
     ended: AttemptResult
 
     def settlement(self) -> Settlement:
         """Build the settlement for the ledger."""
-        return settlement_of(self.claim_request, self.work.shard, self.attempt, self.ended)
+        return settlement_of(self.claim_request, self.task_state.shard, self.attempt, self.ended)
 
 
 def settlement_of(
@@ -108,6 +108,11 @@ def log_settled(
     """Log the ledger's answer to a settlement."""
     what = "item settled" if recorded else "late outcome refused"
     log(claim_request, what, attempt=attempt, status=ended.status.value, code=ended.code)
+
+
+def log_put_off(claim_request: ClaimRequest, code: str, seconds: float) -> None:
+    """Log that an item waits for a later attempt."""
+    log(claim_request, "item put off", code=code, seconds=round(seconds, 1))
 
 
 def log(claim_request: ClaimRequest, what: str, **more: object) -> None:

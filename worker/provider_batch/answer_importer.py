@@ -18,7 +18,7 @@ from batchord.ledger.storage.batch_reader import BatchReader
 from batchord.ledger.storage.item_transitions import Claim
 from batchord.ledger.storage.keys import page_of
 from batchord.ledger.storage.provider_parts import ProviderPart, ProviderParts
-from batchord.worker.execution.attempt import AttemptResult
+from batchord.worker.execution.attempt_result import AttemptResult
 from batchord.worker.execution.item_input import config_of
 from batchord.worker.provider_batch.item_claims import ItemClaims, pages
 from batchord.worker.provider_batch.request_file import NotNow, index_of

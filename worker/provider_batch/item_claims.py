@@ -19,7 +19,8 @@ from batchord.ledger.storage.item_leases import ItemLeases
 from batchord.ledger.storage.item_transitions import Checkpoint, Claim, ClaimRequest, SettleResult
 from batchord.ledger.storage.keys import PAGE_SIZE
 from batchord.ledger.storage.output_cache import OutputCache
-from batchord.worker.execution.attempt import AttemptResult, Runs, Tools, attempt
+from batchord.worker.execution.attempt import Runs, Tools, attempt
+from batchord.worker.execution.attempt_result import AttemptResult
 from batchord.worker.execution.cached_outputs import CachedOutputs
 from batchord.worker.execution.fault_attribution import Faults
 from batchord.worker.execution.ledger_batcher import HELD

@@ -13,7 +13,7 @@ from batchord.ledger.models import ItemError, PauseReason
 from batchord.ledger.settings import Settings
 from batchord.ledger.storage.item_transitions import Claim
 from batchord.ledger.storage.provider_parts import ProviderPart, ProviderParts
-from batchord.worker.execution.attempt import failed
+from batchord.worker.execution.attempt_result import failed
 from batchord.worker.execution.item_input import config_of, input_of
 from batchord.worker.provider_batch.item_claims import ItemClaims, Ran, pages
 
