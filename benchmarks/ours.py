@@ -45,9 +45,9 @@ def submit(kind: str, items: int) -> Answer:
 def crowd(kind: str, items: int, behind: int, items_per_task: PerTask = "auto") -> Answer:
     """Submit many, then a few right behind them: how long do the few take?"""
     first = client.submit(kind, inputs(kind, items), items_per_task=items_per_task)
-    while not first.request_counts.done:
+    while not first.record().request_counts.done:
         time.sleep(0.01)
-    in_front = items - first.request_counts.done
+    in_front = items - first.record().request_counts.done
     with spending() as spent:
         second = client.submit(kind, inputs(kind, behind), items_per_task=items_per_task)
         second.wait()
@@ -61,17 +61,17 @@ def share(kind: str, beside: str | None, most: int | None, seconds: float) -> An
     if beside is not None:
         given = [0.3] * 10_000 if beside == "nap" else inputs(kind, 10_000)
         other = client.submit(beside, given, max_concurrency=most)
-        while not other.request_counts.done:
+        while not other.record().request_counts.done:
             time.sleep(0.01)
     ours = client.submit("nap", [0.3] * 10_000)
     batches = [ours] if other is None else [ours, other]
     # The first hundred of a batch have a queue of their own.
-    while any(batch.request_counts.done < 150 for batch in batches):
+    while any(batch.record().request_counts.done < 150 for batch in batches):
         time.sleep(0.1)
-    before = [batch.request_counts.done for batch in batches]
+    before = [batch.record().request_counts.done for batch in batches]
     with spending() as spent:
         time.sleep(seconds)
-        after = [batch.request_counts.done for batch in batches]
+        after = [batch.record().request_counts.done for batch in batches]
     for batch in batches:
         batch.cancel()
         batch.wait()

@@ -34,7 +34,7 @@ def outage(ground: Ground) -> Run:
     with _provider() as provider, _crew(ground, provider) as crew:
         wait_for(lambda: crew.ready)
         batch = ground.deployment.client.submit("asked", _inputs(ground))
-        wait_for(lambda: batch.request_counts.done > 20)
+        wait_for(lambda: batch.record().request_counts.done > 20)
         calls = _down(ground, provider)
         run = ground.end("provider down for a minute", batch)
     few = calls < MOST_CALLS

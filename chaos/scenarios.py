@@ -44,8 +44,11 @@ def _wait(condition: Callable[[], bool], what: str, timeout: float = 120.0) -> N
 
 def _some_done(batch: Batch, more: int) -> None:
     """Return when so many more items are done, or the batch has ended."""
-    until = batch.request_counts.done + more
-    _wait(lambda: batch.request_counts.done >= until or batch.status.ended, "items are done")
+    until = batch.record().request_counts.done + more
+    _wait(
+        lambda: batch.record().request_counts.done >= until or batch.record().status.ended,
+        "items are done",
+    )
 
 
 def kill_workers(ground: Ground) -> Run:
@@ -57,7 +60,7 @@ def kill_workers(ground: Ground) -> Run:
             for place in (0, 1):
                 _wait(partial(takes, crew, place), "the worker works")
                 time.sleep(ground.random.random() * 0.4)
-                if batch.status.ended:
+                if batch.record().status.ended:
                     break
                 crew.kill(place)
                 ground.strikes()
@@ -72,7 +75,7 @@ def kill_children(ground: Ground) -> Run:
         for _ in range(ground.times(50)):
             _some_done(batch, ground.random.randint(1, 20))
             children = [pid for worker in crew.workers for pid in _children(worker.pid)]
-            if batch.status.ended or not children:
+            if batch.record().status.ended or not children:
                 break
             os.kill(ground.random.choice(children), signal.SIGKILL)
             ground.strikes()
@@ -109,7 +112,7 @@ def restart_redis(ground: Ground) -> Run:
         batch = ground.submit(ground.count(2000), 0.3)
         for _ in range(ground.times(10)):
             _some_done(batch, ground.random.randint(20, 100))
-            if batch.status.ended:
+            if batch.record().status.ended:
                 break
             ground.server.restart(down=1.0)
             ground.strikes()
@@ -122,7 +125,7 @@ def lose_the_last_second(ground: Ground) -> Run:
         batch = ground.submit(ground.count(1000), 0.2)
         for _ in range(ground.times(5)):
             _some_done(batch, 40)
-            if batch.status.ended:
+            if batch.record().status.ended:
                 break
             snapshot = ground.server.snapshot()
             time.sleep(1.0)
@@ -164,7 +167,7 @@ def flush_the_broker(ground: Ground) -> Run:
         batch = ground.submit(ground.count(1000), 0.1)
         for _ in range(ground.times(5)):
             _some_done(batch, 60)
-            if batch.status.ended:
+            if batch.record().status.ended:
                 break
             mine = ground.deployment.settings.namespace + ":"
             found = [key for key in redis.scan_iter(count=1000) if not key.startswith(mine)]
@@ -207,7 +210,7 @@ def freeze_with_deadlines(ground: Ground) -> Run:
         batch = ground.submit(ground.count(200), 1.0, chain="work-briefly")
         for _ in range(ground.times(3)):
             _some_done(batch, 8)
-            if batch.status.ended:
+            if batch.record().status.ended:
                 break
             frozen = [worker.pid for worker in crew.workers]
             for pid in frozen:
@@ -272,7 +275,7 @@ def revoke_all(ground: Ground) -> Run:
         ids += [gather_task_id(batch.id, shard) for shard in range(total)]
         for number in range(ground.times(5)):
             _some_done(batch, total // 10)
-            if batch.status.ended:
+            if batch.record().status.ended:
                 break
             app.control.revoke(ids, terminate=number % 2 == 1, reply=True, timeout=2)
             ground.strikes()
@@ -289,7 +292,7 @@ def five_sweepers(ground: Ground) -> Run:
         batch = ground.submit(ground.count(500), 0.2)
         for _ in range(ground.times(5)):
             _some_done(batch, 30)
-            if batch.status.ended:
+            if batch.record().status.ended:
                 break
             leader = None
             while leader is None:

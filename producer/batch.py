@@ -2,10 +2,12 @@
 
 import time
 from collections.abc import Callable, Collection, Generator
+from contextlib import suppress
 from itertools import takewhile
 from pathlib import Path
 from typing import Any, Final, Generic, Literal, get_args, overload
 
+from batchord.chains.errors import BatchordError
 from batchord.ledger.budget import Budget
 from batchord.ledger.core.arguments import check_codes, check_int, check_timeout
 from batchord.ledger.errors import ItemNotSucceeded, OutputMismatch, UnknownBatch
@@ -45,7 +47,10 @@ _SMALL_PAGE: Final = 16
 
 
 class Batch(BatchTables, Generic[Out]):
-    """A submitted batch. It holds only its id: every answer is the ledger's current state.
+    """A submitted batch. Methods answer with the ledger's current state.
+
+    `status` and `request_counts` are what was last read, and make no call: `record()` reads them
+    now, and so do `wait` and each iteration. To watch a batch, use `events()` or `record()`.
 
     With an `output_type`, given as it was submitted or retrieved, the outputs of its items are
     values of that type; one that is not raises `OutputMismatch` where it is read.
@@ -59,14 +64,16 @@ class Batch(BatchTables, Generic[Out]):
         self,
         batch_id: str,
         reader: BatchReader,
-        steering: BatchControl,
+        control: BatchControl,
         edge: AsyncEdge,
         outputs: OutputReader | None = None,
+        known: BatchRecord | None = None,
     ) -> None:
         self.id = batch_id
+        self._known = known
         self._outputs = outputs or OutputReader()
         self._reader = reader
-        self._steering = steering
+        self._control = control
         self._edge = edge
         self._waits = Waits(reader, edge)
 
@@ -74,8 +81,9 @@ class Batch(BatchTables, Generic[Out]):
         return f"<Batch {self.id}>"
 
     def record(self) -> BatchRecord:
-        """Return the ledger's record of the batch, read consistently."""
-        return self._reader.record(self.id)
+        """Read the batch's record now, consistently; `status` and `request_counts` follow it."""
+        self._known = self._reader.record(self.id)
+        return self._known
 
     arecord = async_form(record)
 
@@ -99,13 +107,26 @@ class Batch(BatchTables, Generic[Out]):
 
     @property
     def status(self) -> BatchStatus:
-        """The current status: one read of the ledger."""
-        return self._reader.status(self.id)
+        """The status that was last read; `record()` reads it now."""
+        return self._last().status
 
     @property
     def request_counts(self) -> RequestCounts:
-        """The current numbers of items, in total and by status: one read of the ledger."""
-        return self.record().request_counts
+        """The numbers of items, in total and by status, that were last read."""
+        return self._last().request_counts
+
+    def _last(self) -> BatchRecord:
+        # Nothing is known if Redis could not be reached just after it had accepted the batch.
+        return self._known or self.record()
+
+    def _refresh(self) -> None:
+        with suppress(BatchordError):  # every item was read: what becomes of the batch is no news
+            self.record()
+
+    def _is_now(self, status: BatchStatus) -> BatchStatus:
+        if self._known is not None:
+            self._known = self._known.model_copy(update={"status": status})
+        return status
 
     def wait(self, timeout: float | None = None, *, raise_if_paused: bool = False) -> BatchRecord:
         """Wait until the batch has ended; never raises for a failed item.
@@ -132,7 +153,7 @@ class Batch(BatchTables, Generic[Out]):
 
     def pause(self) -> BatchStatus:
         """Let no new item start until `resume`; running items may end. Returns the new status."""
-        return self._steering.pause(self.id)
+        return self._is_now(self._control.pause(self.id))
 
     apause = async_form(pause)
 
@@ -145,7 +166,7 @@ class Batch(BatchTables, Generic[Out]):
             ResumeRefused: it has used up its budget, and would pause again at once.
             SubmitRefused: `budget` is invalid.
         """
-        return self._steering.resume(self.id, budget)
+        return self._is_now(self._control.resume(self.id, budget))
 
     aresume = async_form(resume)
 
@@ -156,7 +177,7 @@ class Batch(BatchTables, Generic[Out]):
         `CancelledError`, a sync step's output is dropped. Items without an outcome become
         `cancelled`, all others keep theirs. An ended batch stays as it is.
         """
-        return self._steering.cancel(self.id)
+        return self._is_now(self._control.cancel(self.id))
 
     acancel = async_form(cancel)
 
@@ -171,7 +192,9 @@ class Batch(BatchTables, Generic[Out]):
             TypeError: `codes` is neither None nor a collection of codes.
         """
         check_codes(codes)
-        return self._steering.retry_failed(self.id, codes)
+        retried = self._control.retry_failed(self.id, codes)
+        self.record()
+        return retried
 
     aretry_failed = async_form(retry_failed)
 
@@ -267,7 +290,7 @@ class Batch(BatchTables, Generic[Out]):
         if output not in get_args(Format):
             raise ValueError(f"output is one of {', '.join(get_args(Format))}, not {output!r}")
         if output == "npy":
-            return write_matrix(path, self._recorded(), self.request_counts.total)
+            return write_matrix(path, self._recorded(), self._total())
         if output == "jsonl":
             return write_lines(path, self._recorded())
         fields = self.output_fields()
@@ -333,6 +356,7 @@ class Batch(BatchTables, Generic[Out]):
             size = min(PAGE_SIZE, max(_SMALL_PAGE, 2 * len(ready)))
             if not ready:
                 yield from self._await_news(place, standstill)
+        yield from ask(0, self._refresh)
 
     def _events(self) -> PagedSteps[BatchEvent]:
         news = EventReader(self._reader, self.id)
@@ -363,9 +387,10 @@ class Batch(BatchTables, Generic[Out]):
                 # Redis went back meanwhile: unseen items stand before our position.
                 position = 0
             yield from self._await_news(place, standstill)
+        yield from ask(0, self._refresh)
 
     def _total(self) -> int:
-        return self.request_counts.total
+        return self.record().request_counts.total
 
     def _state(self) -> tuple[str, bool]:
         """Return the position in the event stream, and whether the batch has ended."""

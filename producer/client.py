@@ -1,6 +1,7 @@
 """The client, with which an app submits batches and finds them again."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime
 from typing import Any, Final, Literal, Unpack, overload
 
@@ -11,6 +12,7 @@ from batchord.chains.specs.chain_spec import ChainSpec
 from batchord.ledger.broker.celery_app import create_app
 from batchord.ledger.budget import Budget
 from batchord.ledger.core.arguments import check_time
+from batchord.ledger.errors import LedgerUnavailable, UnknownBatch
 from batchord.ledger.lifecycle.batch_control import BatchControl
 from batchord.ledger.lifecycle.diagnostics import Finding, checkup
 from batchord.ledger.models import BatchRecord, ChainRecord, Out
@@ -54,7 +56,7 @@ class Client:
         self._store = BatchStore(settings)
         self._reader = BatchReader(self._store)
         self._app = create_app(settings)
-        self._steering = BatchControl(self._app, self._store)
+        self._control = BatchControl(self._app, self._store)
         self._edge = AsyncEdge(self._reader)
 
     def __enter__(self) -> "Client":
@@ -212,12 +214,15 @@ class Client:
             config=config,
             allow_unserved=allow_unserved,
         )
-        return self._batch(submit(self._app, self._store, what), outputs)
+        batch_id, known = submit(self._app, self._store, what), None
+        with suppress(LedgerUnavailable, UnknownBatch):  # it is accepted, whatever becomes of this
+            known = self._reader.record(batch_id)
+        return self._batch(batch_id, outputs, known)
 
     asubmit = async_form(submit)
 
-    def _batch(self, batch_id: str, outputs: OutputReader) -> Batch[Any]:
-        return Batch(batch_id, self._reader, self._steering, self._edge, outputs)
+    def _batch(self, batch_id: str, outputs: OutputReader, known: BatchRecord | None) -> Batch[Any]:
+        return Batch(batch_id, self._reader, self._control, self._edge, outputs, known)
 
     def estimate(
         self,
@@ -258,8 +263,7 @@ class Client:
             UnknownBatch: the ledger has no batch of this id.
         """
         outputs = OutputReader(output_type)
-        self._reader.record(batch_id)
-        return self._batch(batch_id, outputs)
+        return self._batch(batch_id, outputs, self._reader.record(batch_id))
 
     aretrieve = async_form(retrieve)
 

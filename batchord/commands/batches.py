@@ -184,7 +184,7 @@ def results(
     else:
         count, where = Target(path, format_, errors_path).write(batch, wait=wait)
         notes.print(f"{count} items are in {where}", soft_wrap=True)
-    missing = batch.request_counts.total - count
+    missing = batch.record().request_counts.total - count
     if missing:
         notes.print(f"{missing} items have not ended yet; --wait waits for them")
 

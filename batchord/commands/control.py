@@ -62,7 +62,7 @@ def retry(batch_id: str, codes: tuple[str, ...], as_json: bool) -> None:
 def _going_on(batch_id: str, what: str) -> Batch:
     """Return the batch; refuse one that has ended, which would stay as it is."""
     batch = Client().retrieve(batch_id)
-    status = batch.status
+    status = batch.record().status
     if status.ended:
         more = " (retry runs its failed items again)" if status is BatchStatus.COMPLETED else ""
         raise click.UsageError(

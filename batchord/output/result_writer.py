@@ -71,7 +71,7 @@ class Target:
             return Written(items.count, str(self.path))
         if self.format != "npy":
             return self._table(batch, self.format, wait=wait)
-        total = batch.request_counts.total
+        total = batch.record().request_counts.total
         missing = write_matrix(self.path, items.among_all(), total).missing
         note = f" ({missing} of {total} rows are NaN, for want of an output)" if missing else ""
         return Written(items.count, f"{self.path}{note}")

@@ -95,7 +95,7 @@ def test_told_to_end_it_lets_what_runs_come_to_its_end(
     (shell.folder / "gate").touch()
     assert supervisor.wait() == 0
     # Recorded; the gather is in the queue, for the next worker.
-    assert batch.request_counts.succeeded == 1
+    assert batch.record().request_counts.succeeded == 1
     assert len(lines_of(shell.folder / "seen")) == 1, "it did not run twice"
     shell.check_nothing_is_left(timeout=0)
 

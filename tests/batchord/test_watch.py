@@ -69,7 +69,7 @@ def half_done(working: Deployment, gate: Path) -> Batch:
     inputs = ["go", "fail one", "go", "fail two", "fail one", "go", str(gate), str(gate)]
     batch = working.client.submit("held", inputs)
     wait_until(
-        lambda: batch.request_counts.done == 6 and batch.record().running == 2,
+        lambda: batch.record().request_counts.done == 6 and batch.record().running == 2,
         what="all that can end has ended",
     )
     return batch

@@ -82,9 +82,9 @@ def test_a_budget_stops_what_has_not_begun_and_never_a_batch_whose_rest_runs(
             [ClaimRequest(batch_id=batch.id, index=index, token="one") for index in range(begun)],
         )
         for index, tokens in enumerate((10**15 - 1, 1)):
-            assert batch.status is BatchStatus.IN_PROGRESS
+            assert batch.record().status is BatchStatus.IN_PROGRESS
             item_leases.swap([settlement(batch.id, "one", 1, index=index, tokens=tokens)], [])
-        assert batch.status is stopped
+        assert batch.record().status is stopped
         usage = batch.record().usage
         assert usage is not None
         assert usage.output_tokens == 10**15
@@ -98,7 +98,7 @@ def test_a_number_that_no_counter_holds_breaks_nothing(
     item_leases.swap([], [ClaimRequest(batch_id=batch.id, index=0, token="one")])
     [receipt], _ = item_leases.swap([settlement(batch.id, "one", 1, tokens=10**30)], [])
     assert (receipt.recorded, receipt.shard_complete) == (True, True)
-    assert batch.request_counts.done == 1
+    assert batch.record().request_counts.done == 1
 
 
 def test_what_an_item_that_is_handed_back_has_used_is_counted_once(

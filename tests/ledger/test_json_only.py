@@ -51,7 +51,7 @@ def worker(hosts: Deployment) -> Iterator[Process]:
     assert keys(hosts) == before
     # More than it takes at a time: a message that keeps its place would be felt.
     batch = hosts.client.submit("echo", range(50), items_per_task=1)
-    wait_until(lambda: batch.status.ended, what="the next batch completes")
+    wait_until(lambda: batch.record().status.ended, what="the next batch completes")
     wait_until(lambda: not hosts.redis.exists("batchord:outbox-due"), what="and owes nothing")
     assert batch.outputs() == list(range(50))
     assert worker.alive
@@ -293,5 +293,5 @@ def test_a_message_that_names_another_shard_does_not_stop_a_batch(
             arguments = {"batch_id": batch.id, "shard": shard, "index": index, "count": 8}
             # Not many: each that gets hold of an item costs it an attempt.
             hosts.redis.lpush(hosts.settings.queue, json.dumps(task(arguments)))
-    wait_until(lambda: batch.status.ended, what="the batch completes")
+    wait_until(lambda: batch.record().status.ended, what="the batch completes")
     assert batch.outputs() == list(range(8))

@@ -121,7 +121,7 @@ class Life:
     def __init__(self, deployment: Deployment, store: BatchStore) -> None:
         self.store, self.redis = store, deployment.redis
         self.app = create_app(deployment.settings)
-        self.item_leases, self.steering = ItemLeases(store), BatchControl(self.app, store)
+        self.item_leases, self.control = ItemLeases(store), BatchControl(self.app, store)
         self.id, self.key = new_batch_id(), "key"
         self._tokens = 0
         self._attempts: dict[str, int] = {}
@@ -201,8 +201,8 @@ def completed(life: Life) -> None:
     """Every step that a batch may take, a retry, and the end."""
     life.submit(dedupe="1")
     life.publish(3)
-    life.steering.pause(life.id)
-    life.steering.resume(life.id)
+    life.control.pause(life.id)
+    life.control.resume(life.id)
     first, second, third = life.claim(0, 1, 2)
     life.item_leases.beat(life.id, {first.index: first.token})
     life.item_leases.keep(
@@ -219,7 +219,7 @@ def completed(life: Life) -> None:
     life.gather(0, 1, 2)
     life.commit()
     life.notify()
-    assert life.steering.retry_failed(life.id) == 1
+    assert life.control.retry_failed(life.id) == 1
     life.redis.hdel(life.store.keys.batch(life.id).meta, "publishing_until")
     [claim_request] = life.claim(0)
     life.settle(claim_request)
@@ -235,7 +235,7 @@ def cancelled(life: Life) -> None:
     life.claim(0)
     life.redis.zadd(life.store.keys.batch(life.id).leases, {"0": 1})
     assert life.store.lapsed(life.id, limit=9) == [0]
-    life.steering.cancel(life.id)
+    life.control.cancel(life.id)
     life.notify()
 
 
@@ -251,7 +251,7 @@ def expired(life: Life) -> None:
     parts.note(life.id, 0, "closed", 1)
     life.redis.hset(life.store.keys.batch(life.id).meta, "expires_at", 1)
     life.store.transition("expire", life.id)
-    life.steering.wind_up(life.id)
+    life.control.wind_up(life.id)
     # By a poller that stood still meanwhile.
     assert parts.deal(life.id, 1)
 
@@ -286,7 +286,7 @@ def test_a_repeated_call_is_harmless_at_once_and_late(
         ended = _lasting_part(look(deployment.redis))
         store.late()
         assert life.lasting() == []
-        assert deployment.client.retrieve(life.id).status.ended
+        assert deployment.client.retrieve(life.id).record().status.ended
         assert _lasting_part(look(deployment.redis)) == ended
         assert deployment.client.purge(life.id)
         store.purge(life.id, total=5, key=life.key)

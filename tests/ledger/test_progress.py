@@ -52,7 +52,7 @@ def test_failed_items_that_run_again_leave_the_failures(shared: Deployment) -> N
 
 def test_a_rate_and_an_eta_are_known_while_a_batch_runs(shared: Deployment) -> None:
     batch = shared.client.submit("nap", [{"seconds": 0.1, "value": 0}] * 600)
-    assert batch.progress().latency_p95 is None or batch.request_counts.done
+    assert batch.progress().latency_p95 is None or batch.record().request_counts.done
     wait_until(lambda: batch.progress().eta is not None, what="an eta")
     progress = batch.progress()
     assert progress.rate is not None

@@ -125,7 +125,7 @@ def test_the_queue_stays_as_short_as_the_window_of_shards(deploy: Deploy) -> Non
     def ended() -> bool:
         nonlocal longest
         longest = max(longest, deployment.queued())
-        return batch.status.ended
+        return batch.record().status.ended
 
     wait_until(ended, what="the batch has ended", timeout=60)
     # A gather is in the queue while its shard is still in flight.

@@ -151,7 +151,7 @@ def _submit(bench: Bench) -> None:
 
 def _stopping(bench: Bench) -> None:
     # An item of it runs.
-    assert bench.younger.status is BatchStatus.IN_PROGRESS
+    assert bench.younger.record().status is BatchStatus.IN_PROGRESS
     stopped = bench.deployment.client.submit("echo", [1])
     exchange = ItemLeases(bench.store)
     exchange.swap([], [ClaimRequest(batch_id=stopped.id, index=0, token="one")])

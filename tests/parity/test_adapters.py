@@ -61,7 +61,7 @@ def test_a_budget_stops_a_batch_of_a_langchain_model(worker: Deployment, name: s
     batch = worker.client.submit(
         named("metered", name), ["word"] * 60, budget=Budget(usd=0.0000001), max_concurrency=1
     )
-    wait_until(lambda: batch.status is BatchStatus.PAUSED, what="it pauses")
+    wait_until(lambda: batch.record().status is BatchStatus.PAUSED, what="it pauses")
     reason = batch.record().reason
     assert reason is not None
     assert reason.code == "budget_exceeded"

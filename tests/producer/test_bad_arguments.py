@@ -159,7 +159,7 @@ def test_what_cannot_be_asked_is_refused_with_a_clear_error(
         ask(asked, deployment_of_module.client)
     assert type(caught.value) is error
     assert "\n" not in str(caught.value)
-    assert asked.status is BatchStatus.IN_PROGRESS
+    assert asked.record().status is BatchStatus.IN_PROGRESS
 
 
 def test_what_is_behind_the_last_item_is_nothing(

@@ -226,7 +226,7 @@ def test_a_producer_that_writes_slowly_is_waited_for(deployment: Deployment) -> 
             other.result(0.3)
         go_on.set()
         assert slow.result(10) == other.result(10)
-    assert deployment.client.retrieve(slow.result()).request_counts.total == 1001
+    assert deployment.client.retrieve(slow.result()).record().request_counts.total == 1001
 
 
 def test_a_producer_that_was_frozen_gets_the_batch_of_who_took_over(
@@ -247,7 +247,7 @@ def test_a_producer_that_was_frozen_gets_the_batch_of_who_took_over(
     assert frozen.log.split()[-1] == batch.id
     assert deployment.keys_of(old) == []
     assert [record.id for record in deployment.client.list()] == [batch.id]
-    assert batch.status is BatchStatus.IN_PROGRESS
+    assert batch.record().status is BatchStatus.IN_PROGRESS
 
 
 class Odd(Exception):

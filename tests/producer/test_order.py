@@ -30,7 +30,7 @@ def test_a_thousand_items_of_random_duration_come_back_in_input_order(shared: De
     assert [item.output for item in in_order] == list(range(1000))
     assert batch.outputs() == list(range(1000))
     assert batch.wait(10).status is BatchStatus.COMPLETED
-    counts = batch.request_counts
+    counts = batch.record().request_counts
     assert (counts.total, counts.succeeded, counts.failed) == (1000, 1000, 0)
     ended = [item.index for item in batch.as_completed()]
     assert sorted(ended) == list(range(1000))
@@ -46,7 +46,7 @@ def test_results_are_read_while_the_batch_runs(shared: Deployment) -> None:
     results = iter(batch.results())
     first = [next(results).output for _ in range(5)]
     assert first == [0, 1, 2, 3, 4]
-    assert batch.status is BatchStatus.IN_PROGRESS
+    assert batch.record().status is BatchStatus.IN_PROGRESS
     assert [item.output for item in results] == [5, 6, 7, 8, 9]
 
 
@@ -56,7 +56,9 @@ def test_items_are_given_as_they_complete(shared: Deployment) -> None:
     completed = iter(batch.as_completed())
     first = [next(completed).index for _ in range(9)]
     assert sorted(first) == list(range(1, 10))
-    assert batch.status is BatchStatus.IN_PROGRESS, "they came only once the slow one had ended"
+    assert batch.record().status is BatchStatus.IN_PROGRESS, (
+        "they came only once the slow one had ended"
+    )
     assert [item.index for item in completed] == [0]
 
 

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -33,6 +34,38 @@ def test_a_batch_is_found_again_by_its_id(shared: Deployment) -> None:
     assert None not in times
     assert sorted(time for time in times if time is not None) == list(times)
     assert all(time.utcoffset().total_seconds() == 0 for time in times)  # type: ignore[union-attr]
+
+
+#: What reads the record again, or tells what it says now; and the status that is known then.
+REFRESHED: dict[str, tuple[Callable[[Batch], object], BatchStatus]] = {
+    "record": (lambda batch: batch.record(), BatchStatus.COMPLETED),
+    "wait": (lambda batch: batch.wait(10), BatchStatus.COMPLETED),
+    "results": (lambda batch: list(batch.results()), BatchStatus.COMPLETED),
+    "as_completed": (lambda batch: list(batch.as_completed()), BatchStatus.COMPLETED),
+    "outputs": (lambda batch: batch.outputs(), BatchStatus.COMPLETED),
+    "pause": (lambda batch: batch.pause(), BatchStatus.COMPLETED),
+    "cancel": (lambda batch: batch.cancel(), BatchStatus.COMPLETED),
+    "retry_failed": (lambda batch: batch.retry_failed(), BatchStatus.COMPLETED),
+    "nothing": (lambda batch: batch.progress(), BatchStatus.IN_PROGRESS),
+}
+
+
+@pytest.mark.parametrize("what", REFRESHED)
+def test_the_status_is_the_last_known_one(shared: Deployment, tmp_path: Path, what: str) -> None:
+    gate = tmp_path / "gate"
+    held = {"value": 1, "path": str(tmp_path / "starts"), "gate": str(gate)}
+    batch = shared.client.submit("gated", [held])
+    assert batch.request_counts.total == 1
+    assert not batch.status.ended
+    gate.touch()
+    shared.client.retrieve(batch.id).wait(60)
+    refresh, status = REFRESHED[what]
+    refresh(batch)
+    assert batch.status is status
+    assert shared.client.purge(batch.id)
+    assert batch.status is status, "no call is made"
+    with pytest.raises(UnknownBatch):
+        batch.record()
 
 
 def test_custom_ids_are_with_their_items_across_pages(deployment: Deployment) -> None:
@@ -110,7 +143,12 @@ def test_readers_that_wait_are_told_when_the_server_lost_its_data(deployment: De
             with pytest.raises(UnknownBatch, match="submit it again"):
                 reader.result(10)
         assert time.monotonic() - started < 5
-    for read in (lambda: batch.status, batch.record, batch.wait, lambda: list(batch.items())):
+    for read in (
+        lambda: batch.record().status,
+        batch.record,
+        batch.wait,
+        lambda: list(batch.items()),
+    ):
         with pytest.raises(UnknownBatch):
             read()
 
@@ -135,7 +173,7 @@ def test_waiting_no_longer_than_the_timeout_leaves_the_batch_running(shared: Dep
     with pytest.raises(TimeoutError, match=batch.id):
         batch.wait(0.2)
     assert time.monotonic() - started >= 0.2
-    assert not batch.status.ended
+    assert not batch.record().status.ended
     with pytest.raises(TimeoutError):
         batch.wait(0)
     assert batch.wait(10).status is BatchStatus.COMPLETED

@@ -180,7 +180,7 @@ def test_a_retry_goes_on_where_the_server_is(rig: Rig, point: Point) -> None:
     batch.wait(60)
     reader = BatchReader(rig.deployment.client._store)
     assert [len(reader.history(batch.id, n)) for n in range(6)] == [1, 0, 1, 0, 1, 0]
-    assert batch.request_counts.failed == 3
+    assert batch.record().request_counts.failed == 3
     assert [item.index for item in batch.results()] == list(range(6))
 
 

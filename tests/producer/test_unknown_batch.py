@@ -36,7 +36,7 @@ WAITING: dict[str, Callable[[Batch], Any]] = {
 
 #: What asks about it once.
 ASKING: dict[str, Callable[[Batch], Any]] = {
-    "status": lambda batch: batch.status,
+    "status": lambda batch: batch.record().status,
     "record": lambda batch: batch.record(),
     "arecord": lambda batch: asyncio.run(batch.arecord()),
     "items": lambda batch: list(batch.items()),

@@ -101,9 +101,9 @@ def test_what_all_meet_pauses_the_batch_and_fails_no_item(
     fleet: Deployment, provider: OpenAIServer, row: Refusal
 ) -> None:
     batch = fleet.client.submit("ask", [f"text {i}" for i in range(120)])
-    wait_until(lambda: batch.request_counts.done > 20, what="it is under way")
+    wait_until(lambda: batch.record().request_counts.done > 20, what="it is under way")
     row.set_up(provider, None)
-    wait_until(lambda: batch.status is BatchStatus.PAUSED, what="it pauses", timeout=30)
+    wait_until(lambda: batch.record().status is BatchStatus.PAUSED, what="it pauses", timeout=30)
     wait_until(lambda: batch.record().running == 0, what="nothing runs any more", timeout=30)
     reason = batch.record().reason
     assert reason is not None
@@ -125,7 +125,9 @@ def test_an_item_alone_pauses_its_batch_and_after_two_resumes_ends(
     provider.fail_when(None, status=403)
     batch = fleet.client.submit("ask", ["alone"])
     for _ in range(2):
-        wait_until(lambda: batch.status is BatchStatus.PAUSED, what="it pauses", timeout=30)
+        wait_until(
+            lambda: batch.record().status is BatchStatus.PAUSED, what="it pauses", timeout=30
+        )
         wait_until(lambda: batch.record().running == 0, what="nothing runs", timeout=30)
         batch.resume()
     assert batch.wait(30).status is BatchStatus.COMPLETED

@@ -120,7 +120,7 @@ def test_an_outage_fails_no_item_and_costs_few_calls(
         row.begin(provider)
     batch = fleet.client.submit(row.chain, inputs_of(row.chain, count))
     if not row.from_the_start:
-        wait_until(lambda: batch.request_counts.done > 20, what="it is under way")
+        wait_until(lambda: batch.record().request_counts.done > 20, what="it is under way")
         row.begin(provider)
     before, began = len(provider.requests), time.monotonic()
     time.sleep(OUTAGE)
@@ -167,7 +167,7 @@ def test_an_outage_that_is_longer_than_is_borne_pauses_the_batch(
 ) -> None:
     provider.fail_when(None, status=503)
     batch = fleet.client.submit("ask-impatient", inputs_of("ask-impatient", 100))
-    wait_until(lambda: batch.status is BatchStatus.PAUSED, what="it pauses", timeout=30)
+    wait_until(lambda: batch.record().status is BatchStatus.PAUSED, what="it pauses", timeout=30)
     wait_until(lambda: batch.record().running == 0, what="nothing runs any more", timeout=30)
     reason = batch.record().reason
     assert reason is not None
@@ -186,7 +186,7 @@ def test_items_that_wait_for_a_provider_hold_no_slots(fleet: Deployment, provide
     wait_until(lambda: len(provider.requests) >= 5, what="it is found to be down", timeout=30)
     other = fleet.client.submit("ask-other", [f"other {i}" for i in range(40)])
     succeeded(other)
-    assert waiting.request_counts.done == 0
+    assert waiting.record().request_counts.done == 0
     provider.forget_rules()
     succeeded(waiting)
 
@@ -207,6 +207,6 @@ def test_an_item_that_always_fails_ends_with_its_error_though_no_other_tells(
 
 def test_refused_connections_fail_no_item(fleet: Deployment, provider: Scarce) -> None:
     batch = fleet.client.submit("ask-once", inputs_of("ask-once", 200))
-    wait_until(lambda: batch.request_counts.done > 20, what="it is under way")
+    wait_until(lambda: batch.record().request_counts.done > 20, what="it is under way")
     provider.refuse_connections(OUTAGE)
     succeeded(batch)

@@ -43,7 +43,7 @@ def ended(batch: Batch) -> None:
     until = time.monotonic() + 400
     while not batch.record().status.ended:
         assert time.monotonic() < until, f"{batch.record()} does not end"
-        if batch.status is BatchStatus.PAUSED:
+        if batch.record().status is BatchStatus.PAUSED:
             batch.resume()
         time.sleep(0.2)
 

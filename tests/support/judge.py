@@ -109,7 +109,7 @@ def _as_expected(item: Item, failed: Mapping[int, str], written: Journal) -> boo
 
 def problems_of_the_record(connection: Any, batch: Batch) -> list[str]:
     """What is wrong with the record of a completed batch, whatever its chain."""
-    total = batch.request_counts.total
+    total = batch.record().request_counts.total
     keys = f"batchord:{{{batch.id}}}"
     problems = []
     done = sorted(int(index) for index in connection.lrange(f"{keys}:done", 0, -1))

@@ -66,7 +66,7 @@ class Desk:
         self.store = WatchedStore(settings)
         self.item_leases = ItemLeases(self.store)
         self.reader = deployment.client._reader
-        self.steering = BatchControl(self.app, self.store)
+        self.control = BatchControl(self.app, self.store)
         # What a sweep must wait for is over at once; whose lease is over is the test's to say.
         hasty = {"lease": 1e-6, "sweep_interval": 1e-9, "stall_timeout": 1e-9}
         self._runtime = WorkerContext(settings.model_copy(update=hasty), app=self.app)
@@ -176,20 +176,20 @@ class Desk:
         publish_shards(self.app, self.store, self.batch_id)
 
     def cancel(self) -> None:
-        self.steering.cancel(self.batch_id)
+        self.control.cancel(self.batch_id)
 
     def pause(self) -> None:
-        self.steering.pause(self.batch_id)
+        self.control.pause(self.batch_id)
 
     def resume(self, more: int | None = None) -> None:
         """Resume; `more`: with a budget of so many tokens above what is used."""
         budget = None if more is None else Budget(tokens=max(1, self.model.calls + more))
         with suppress(ResumeRefused):
-            self.steering.resume(self.batch_id, budget)
+            self.control.resume(self.batch_id, budget)
 
     def retry(self, codes: Sequence[str] | None = None) -> None:
         with suppress(RetryRefused):
-            self.steering.retry_failed(self.batch_id, codes)
+            self.control.retry_failed(self.batch_id, codes)
 
     def purge(self) -> None:
         total = len(self.model.inputs)

@@ -177,6 +177,6 @@ def test_a_retry_is_watched_like_a_batch_of_its_own(shared: Deployment) -> None:
     batch.wait(20)
     batch.retry_failed()
     events = list(batch.events())
-    wait_until(lambda: batch.status.ended, what="it ends again")
+    wait_until(lambda: batch.record().status.ended, what="it ends again")
     assert statuses(events)[-1] is BatchStatus.COMPLETED
     assert statuses(events).count(BatchStatus.COMPLETED) == 1

@@ -46,7 +46,9 @@ def start(deployment: Deployment, provider: OpenAIServer) -> Process:
 
 
 def done(batch: Batch, count: int) -> None:
-    wait_until(lambda: batch.request_counts.done >= count, what=f"{count} are done", timeout=60)
+    wait_until(
+        lambda: batch.record().request_counts.done >= count, what=f"{count} are done", timeout=60
+    )
 
 
 def say(text: str) -> None:
@@ -79,7 +81,7 @@ def test_a_key_that_expires_at_item_500_of_10_000_stops_the_batch(
     done(batch, 500)
     provider.fail_when(None, status=401)
     began = time.monotonic()
-    wait_until(lambda: batch.status is BatchStatus.PAUSED, what="it pauses")
+    wait_until(lambda: batch.record().status is BatchStatus.PAUSED, what="it pauses")
     seconds = time.monotonic() - began
     wait_until(lambda: batch.record().running == 0, what="nothing runs any more")
     refused = sum(request.status == 401 for request in provider.requests)
@@ -118,7 +120,7 @@ def test_a_budget_of_100_000_tokens_stops_a_batch_that_needs_300_000(
     provider.delay = 0.01
     budget = Budget(tokens=100_000)
     batch = fleet.client.submit("ask", [f"{i} {words}" for i in range(1500)], budget=budget)
-    wait_until(lambda: batch.status is BatchStatus.PAUSED, what="it pauses", timeout=60)
+    wait_until(lambda: batch.record().status is BatchStatus.PAUSED, what="it pauses", timeout=60)
     wait_until(lambda: batch.record().running == 0, what="nothing runs any more")
     usage = batch.record().usage
     assert usage is not None

@@ -63,7 +63,7 @@ def usage_of(batch: Batch) -> Usage:
 
 def paused(batch: Batch) -> BatchRecord:
     """Wait until the batch is paused and nothing runs any more."""
-    wait_until(lambda: batch.status is BatchStatus.PAUSED, what="it pauses")
+    wait_until(lambda: batch.record().status is BatchStatus.PAUSED, what="it pauses")
     wait_until(lambda: batch.record().running == 0, what="nothing runs any more")
     return batch.record()
 
@@ -143,7 +143,7 @@ def test_answers_that_are_asked_for_again_are_paid_for(
     provider.garbage_when("never")
     batch = priced.client.submit("ask-typed", ["at once", "once again", "never"])
     usage = batch.wait(20).usage
-    assert batch.request_counts.failed == 1
+    assert batch.record().request_counts.failed == 1
     assert usage is not None
     assert usage.requests == len(provider.requests) == 1 + 2 + 3
     expected = 2_000 * (usage.input_tokens or 0) + 10_000 * (usage.output_tokens or 0)
@@ -224,7 +224,7 @@ def test_a_budget_of_tokens_stops_the_batch_and_a_larger_one_ends_it_with_nothin
     for budget in (None, Budget(tokens=limit), Budget(tokens=used), Budget(usd=0.00001)):
         with pytest.raises(ResumeRefused, match=rf"has used \$.* and {used} tokens: .*--budget-"):
             batch.resume(budget=budget)
-    assert batch.status is BatchStatus.PAUSED
+    assert batch.record().status is BatchStatus.PAUSED
     assert batch.record().budget == Budget(tokens=limit)
     assert len(provider.requests) == calls
 
@@ -266,12 +266,12 @@ def test_a_budget_of_dollars_stops_at_the_first_call_without_a_price(
     code, message = reason_of(paused(batch))
     assert code == "price_unknown"
     assert "list its model in BATCHORD_PRICES" in message
-    assert 0 < batch.request_counts.done <= 2 * SLOTS
-    done = batch.request_counts.done
+    assert 0 < batch.record().request_counts.done <= 2 * SLOTS
+    done = batch.record().request_counts.done
     # Who resumes it so has it stop at the next one.
     batch.resume()
     assert reason_of(paused(batch))[0] == "price_unknown"
-    assert done < batch.request_counts.done <= done + 2 * SLOTS
+    assert done < batch.record().request_counts.done <= done + 2 * SLOTS
     batch.resume(budget=Budget(tokens=10_000))
     assert batch.wait(20).status is BatchStatus.COMPLETED
     assert usage_of(batch).cost_usd is None
@@ -285,8 +285,8 @@ def test_a_budget_of_tokens_stops_at_the_first_answer_that_tells_none(
     code, message = reason_of(paused(batch))
     assert code == "usage_unknown"
     assert "have the server report usage" in message
-    assert 0 < batch.request_counts.done <= 2 * SLOTS
-    assert usage_of(batch).unmetered_requests == batch.request_counts.done
+    assert 0 < batch.record().request_counts.done <= 2 * SLOTS
+    assert usage_of(batch).unmetered_requests == batch.record().request_counts.done
     provider.tells_usage = True
     batch.resume()
     assert batch.wait(20).status is BatchStatus.COMPLETED

@@ -139,9 +139,11 @@ def test_what_a_restart_has_lost_runs_again(server: Server, begin: Begin, pool: 
     work.wait_started(20)
     snapshot = server.snapshot()
     work.wait_started(50)
-    wait_until(lambda: work.batch.request_counts.done >= 45, what="what is lost was recorded")
+    wait_until(
+        lambda: work.batch.record().request_counts.done >= 45, what="what is lost was recorded"
+    )
     server.restart_from(snapshot)
-    assert work.batch.request_counts.done < 45
+    assert work.batch.record().request_counts.done < 45
     work.goes_on()
     assert work.started > work.total, "items run again whose outcomes were lost"
 
@@ -156,11 +158,11 @@ def test_a_full_server_refuses_batches_and_loses_none(
     message = refused(work.deployment, "echo", [1], error=LedgerUnavailable)
     assert "is full" in message
     assert "maxmemory" in message
-    done = work.batch.request_counts.done
+    done = work.batch.record().request_counts.done
     assert done < work.total
     settled = server.refused()
     wait_until(lambda: server.refused() > settled + 3, what="it stays full for a while")
-    assert work.batch.request_counts.done == done
+    assert work.batch.record().request_counts.done == done
     server.limit_memory(0)
     work.goes_on()
     assert [record.id for record in work.deployment.client.list()] == [work.batch.id]

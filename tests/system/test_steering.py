@@ -56,10 +56,10 @@ def test_a_paused_batch_starts_nothing_and_goes_on_where_it_was(
     wait_until(lambda: starts(tmp_path) == 2, what="two items run")
     assert batch.pause() is BatchStatus.PAUSED
     (tmp_path / "gate").touch()
-    wait_until(lambda: batch.request_counts.done == 2, what="what ran ends")
+    wait_until(lambda: batch.record().request_counts.done == 2, what="what ran ends")
     wait_until(lambda: quick.queued() == 0, what="the messages come to nothing")
     assert starts(tmp_path) == 2
-    assert batch.status is BatchStatus.PAUSED
+    assert batch.record().status is BatchStatus.PAUSED
     assert batch.resume() is BatchStatus.IN_PROGRESS
     record = batch.wait(20)
     assert (record.status, record.request_counts.succeeded) == (BatchStatus.COMPLETED, 20)
@@ -91,7 +91,7 @@ def test_a_paused_batch_with_nothing_left_to_do_ends_by_itself(
     record = batch.wait(10)
     after(batch)
     assert (record.status, record.request_counts.succeeded) == (BatchStatus.COMPLETED, 3)
-    assert batch.pause() is batch.status is BatchStatus.COMPLETED
+    assert batch.pause() is batch.record().status is BatchStatus.COMPLETED
 
 
 def test_a_pause_outlives_its_workers(quick: Deployment, tmp_path: Path) -> None:
@@ -118,7 +118,7 @@ def test_a_cancelled_batch_ends_with_what_is_done(
     # The first is begun first; of the others, those of two shards come by turns.
     inputs = [{"value": i, "seconds": 0.0 if i == 0 else 60.0} for i in range(1500)]
     batch = quick.client.submit("nap", inputs, items_per_task=size)
-    wait_until(lambda: batch.request_counts.done == 1, what="an item is done")
+    wait_until(lambda: batch.record().request_counts.done == 1, what="an item is done")
     wait_until(lambda: batch.record().running == 4, what="four items run")
     began = time.monotonic()
     assert batch.cancel() is BatchStatus.CANCELLING
@@ -138,11 +138,11 @@ def test_a_cancelled_batch_ends_with_what_is_done(
 def test_a_batch_is_cancelled_without_any_worker(quick: Deployment) -> None:
     batch = quick.client.submit("echo", range(2500))
     assert batch.cancel() is BatchStatus.CANCELLED
-    assert batch.request_counts.cancelled == 2500
+    assert batch.record().request_counts.cancelled == 2500
     assert batch.cancel() is BatchStatus.CANCELLED
     quick.start_worker()
     wait_until(lambda: quick.queued() == 0, what="its messages come to nothing")
-    assert batch.request_counts.cancelled == 2500
+    assert batch.record().request_counts.cancelled == 2500
 
 
 def test_a_paused_batch_can_be_cancelled(quick: Deployment, tmp_path: Path) -> None:
@@ -246,9 +246,9 @@ def test_only_items_with_these_codes_run_again(quick: Deployment, tmp_path: Path
     assert batch.retry_failed(["KeyError", "rate_limited"]) == 3
     batch.wait(10)
     assert [len(batch.history(i)) for i in range(5)] == [0, 1, 0, 1, 1]
-    assert batch.request_counts.failed == 4, "they failed again"
+    assert batch.record().request_counts.failed == 4, "they failed again"
     assert batch.retry_failed(["no-such-code"]) == 0
-    assert batch.status is BatchStatus.COMPLETED
+    assert batch.record().status is BatchStatus.COMPLETED
     assert batch.retry_failed(["KeyError"]) == 2
     batch.wait(10)
     assert [len(batch.history(i)) for i in range(5)] == [0, 2, 0, 2, 1]

@@ -65,17 +65,17 @@ def test_a_key_that_expires_pauses_the_batch_and_nothing_is_paid_twice(
     start(deployment, provider)
     texts = [f"text number {i}" for i in range(300)]
     batch = deployment.client.submit("ask", texts)
-    wait_until(lambda: batch.request_counts.done > 50, what="some are done")
+    wait_until(lambda: batch.record().request_counts.done > 50, what="some are done")
 
     provider.fail_when(None, status=status, code=code)
-    wait_until(lambda: batch.status is BatchStatus.PAUSED, what="the batch pauses")
+    wait_until(lambda: batch.record().status is BatchStatus.PAUSED, what="the batch pauses")
     wait_until(lambda: batch.record().running == 0, what="nothing runs any more")
     reason = batch.record().reason
     assert reason is not None
     assert (reason.code, type(reason.index)) == (ours, int)
     refused = [request for request in provider.requests if request.status == status]
     assert 0 < len(refused) < SLOTS + 10
-    assert batch.request_counts.failed == 0, "no item fails of it"
+    assert batch.record().request_counts.failed == 0, "no item fails of it"
     calls = len(provider.requests)
     time.sleep(0.5)  # two sweeps
     assert len(provider.requests) == calls
@@ -101,13 +101,13 @@ def test_first_items_that_all_fail_alike_pause_the_batch_again_after_each_resume
     inputs = [{"value": i, "fail": "bug"} for i in range(100)]
     batch = deployment.client.submit("may-fail", inputs)
     for failed in (10, 20):
-        wait_until(lambda: batch.status is BatchStatus.PAUSED, what="it pauses")
+        wait_until(lambda: batch.record().status is BatchStatus.PAUSED, what="it pauses")
         reason = batch.record().reason
         assert reason is not None
         assert (reason.code, reason.index) == ("KeyError", None)
         assert "have all failed with KeyError" in reason.message
         wait_until(lambda: batch.record().running == 0, what="nothing runs any more")
-        assert failed <= batch.request_counts.failed < failed + 10
+        assert failed <= batch.record().request_counts.failed < failed + 10
         batch.resume()
     batch.cancel()
     assert batch.wait(10).status is BatchStatus.CANCELLED
@@ -139,7 +139,7 @@ def test_who_calls_a_remote_chain_is_told(deployment: Deployment) -> None:
     with pytest.raises(BatchPaused, match="authentication_error: no such key") as caught:
         chain.batch(inputs)
     batch = deployment.client.retrieve(caught.value.batch_id)
-    assert batch.status is BatchStatus.PAUSED
+    assert batch.record().status is BatchStatus.PAUSED
     assert batch.items(5, 6).__iter__().__next__().status is ItemStatus.QUEUED
     batch.cancel()
 
@@ -166,7 +166,7 @@ def test_a_run_on_one_machine_ends_with_what_there_is(tmp_path: Path) -> None:
 def test_status_says_why_it_is_paused(deployment: Deployment) -> None:
     deployment.start_worker(concurrency=1)
     batch = deployment.client.submit("may-fail", [{"value": 1, "fail": "operator"}])
-    wait_until(lambda: batch.status is BatchStatus.PAUSED, what="it pauses")
+    wait_until(lambda: batch.record().status is BatchStatus.PAUSED, what="it pauses")
     shell = Shell(deployment.folder / "shell", BATCHORD_REDIS_URL=deployment.url)
     try:
         answer = shell.run("status", batch.id)

@@ -127,10 +127,10 @@ def test_a_canceller_that_is_killed_amid_its_pages_is_helped(
     )
     assert quick.start_script(script, env=ground.env).wait() == -9
     assert ground.mark.exists()
-    assert batch.status is BatchStatus.CANCELLING
+    assert batch.record().status is BatchStatus.CANCELLING
     with Crew(quick):
         assert batch.wait(20).status is BatchStatus.CANCELLED
-    assert batch.request_counts.cancelled == 2500
+    assert batch.record().request_counts.cancelled == 2500
 
 
 def test_a_retry_that_is_killed_half_begun_ends_with_what_was_there(
@@ -148,7 +148,7 @@ def test_a_retry_that_is_killed_half_begun_ends_with_what_was_there(
         )
         assert quick.start_script(script, env=ground.env).wait() == -9
         assert ground.mark.exists()
-        wait_until(lambda: batch.status is BatchStatus.COMPLETED, what="it ends again")
+        wait_until(lambda: batch.record().status is BatchStatus.COMPLETED, what="it ends again")
         assert batch.retry_failed() == 1
         assert batch.wait(20).request_counts.failed == 1
     assert [item.index for item in batch.results() if item.error is not None] == [3]

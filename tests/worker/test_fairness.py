@@ -28,15 +28,15 @@ def test_a_small_batch_goes_between_the_items_of_a_big_one(deploy: Deploy) -> No
     deployment.start_worker(concurrency=4)
     big = deployment.client.submit("nap", [{"value": i, "seconds": 0.01} for i in range(2000)])
     # Its later shards are what waits now: the first has a queue of its own.
-    wait_until(lambda: big.request_counts.done > 80, what="the big one is on its way")
-    before = big.request_counts.done
+    wait_until(lambda: big.record().request_counts.done > 80, what="the big one is on its way")
+    before = big.record().request_counts.done
     small = deployment.client.submit("nap", [{"value": i, "seconds": 0.01} for i in range(10)])
     small.wait(20)
-    meanwhile = big.request_counts.done - before
+    meanwhile = big.record().request_counts.done - before
     assert deployment.queued() > 100, "the big one's window is still waiting"
     # By turns: as many as the small one has, and what was on its way in both directions.
     assert meanwhile < 80
-    assert not big.status.ended
+    assert not big.record().status.ended
     big.cancel()
     big.wait(30)
 
@@ -46,13 +46,13 @@ def test_a_batch_that_may_have_few_in_flight_has_them_beside_a_big_one(deploy: D
     deployment.start_worker(concurrency=4)
     big = deployment.client.submit("nap", [{"value": i, "seconds": 0.01} for i in range(4000)])
     wait_until(lambda: deployment.queued() > 300, what="the big one's window waits")
-    before = big.request_counts.done
+    before = big.record().request_counts.done
     inputs = [{"value": i, "seconds": 0.01} for i in range(20)]
     small = deployment.client.submit("nap", inputs, max_concurrency=2)
     small.wait(30)
     # It has two in the queue at a time. Behind the big one's hundreds, they would come ten times.
-    assert big.request_counts.done - before < 600
-    assert not big.status.ended
+    assert big.record().request_counts.done - before < 600
+    assert not big.record().status.ended
     big.cancel()
     big.wait(30)
 

@@ -250,7 +250,7 @@ def test_an_open_flower_shows_pages_and_its_api_does_nothing(
     for action in ("cancel", "resume"):
         path = f"/watch/api/batches/{waiting.id}/{action}"
         assert open_.ask(path, method="POST", login=None)[0] == 401
-    assert waiting.status is BatchStatus.PAUSED
+    assert waiting.record().status is BatchStatus.PAUSED
 
 
 @pytest.mark.parametrize(
@@ -266,7 +266,7 @@ def test_another_sites_page_can_do_nothing(
 ) -> None:
     path = f"/api/batches/{waiting.id}/cancel"
     assert flower.ask(path, method="POST", headers=headers)[0] == 403
-    assert waiting.status is BatchStatus.PAUSED
+    assert waiting.record().status is BatchStatus.PAUSED
     assert flower.ask(path, headers=headers)[0] == 405  # and no link does it
 
 
@@ -275,7 +275,7 @@ def test_a_flower_that_only_reads_refuses_every_action(flowers: Flowers, waiting
     for action in ("cancel", "pause", "resume", "retry"):
         status, text = reader.ask(f"/api/batches/{waiting.id}/{action}", method="POST")
         assert (status, text) == (403, "Read only mode is enabled")
-    assert waiting.status is BatchStatus.PAUSED
+    assert waiting.record().status is BatchStatus.PAUSED
     assert "data-action" not in reader.get(f"/batch/{waiting.id}")
 
 
@@ -357,7 +357,7 @@ def test_what_a_paused_batch_met_is_told_without_its_message(
     flowers: Flowers, deployment: Deployment
 ) -> None:
     batch = deployment.client.submit("may-fail", [{"value": CANARY, "fail": "operator"}] * 5)
-    wait_until(lambda: batch.status is BatchStatus.PAUSED, what="the workers pause it")
+    wait_until(lambda: batch.record().status is BatchStatus.PAUSED, what="the workers pause it")
     told = {
         name: flowers[name].json(f"/batch/{batch.id}/data")["reason"]
         for name in flowers

@@ -164,7 +164,7 @@ def test_a_batch_is_paused_resumed_and_cancelled_by_buttons(
     page.get_by_role("button", name="Pause").click()
     expect(page.locator("#batch-status")).to_have_text("paused")
     expect(page.locator("#batch-reason")).to_contain_text("Paused by someone")
-    assert batch.status is BatchStatus.PAUSED
+    assert batch.record().status is BatchStatus.PAUSED
     page.get_by_role("button", name="Resume").click()
     expect(page.locator("#batch-status")).to_have_text("in progress")
     expect(page.locator("#batch-reason")).to_be_hidden()

@@ -131,7 +131,7 @@ def test_a_blocking_step_does_not_block_its_neighbours(hosts: Deployment, worker
     blocking = hosts.client.submit("block", [{"value": i, "seconds": 1.5} for i in range(2)])
     quick = hosts.client.submit("nap", [{"value": i, "seconds": 0.01} for i in range(20)])
     assert quick.outputs() == list(range(20))
-    assert not blocking.status.ended
+    assert not blocking.record().status.ended
     assert blocking.outputs() == [0, 1]
 
 

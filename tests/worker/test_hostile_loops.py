@@ -200,7 +200,7 @@ def test_an_item_on_its_last_start_does_not_wait_for_the_slowest_of_its_process(
         [item] = batch.results()
         assert item.error is not None
         assert item.error.code == "worker_lost"
-        assert slow.request_counts.done == 0, "it has not waited for their end"
+        assert slow.record().request_counts.done == 0, "it has not waited for their end"
         gate.touch()
         assert slow.wait(60).request_counts.succeeded == 4
         assert {each.attempts for each in slow.results()} == {1}, "it has cost them no attempt"

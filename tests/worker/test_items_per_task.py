@@ -98,7 +98,7 @@ def test_a_slow_item_does_not_idle_the_slots_of_its_neighbours(
     wait_until(lambda: lines_of(tmp_path / "starts"), what="the slow one holds one of two slots")
     batch = deployment.client.submit("echo", range(100), items_per_task=10)
     assert batch.outputs() == list(range(100))
-    assert not slow.status.ended
+    assert not slow.record().status.ended
     (tmp_path / "gate").touch()
     slow.wait(10)
 
@@ -114,7 +114,9 @@ def test_slow_items_hold_up_nothing_but_their_own_shards(deploy: Deploy, tmp_pat
         {"value": i, **path, "gate": str(gate if i in slow else tmp_path)} for i in range(100)
     ]
     batch = deployment.client.submit("gated", inputs, items_per_task=1)
-    wait_until(lambda: batch.request_counts.done == 95, what="all but the slow ones are done")
+    wait_until(
+        lambda: batch.record().request_counts.done == 95, what="all but the slow ones are done"
+    )
     gate.touch()
     assert batch.wait(20).status is BatchStatus.COMPLETED
 
@@ -144,7 +146,7 @@ def test_only_what_ran_in_a_killed_worker_runs_again(deploy: Deploy, tmp_path: P
     path = {"path": str(tmp_path / "starts")}
     inputs = [{"value": i, **path, **(quick if i < 6 else slow)} for i in range(12)]
     batch = deployment.client.submit("gated", inputs, items_per_task=12)
-    wait_until(lambda: batch.request_counts.done == 6, what="half of the task is settled")
+    wait_until(lambda: batch.record().request_counts.done == 6, what="half of the task is settled")
     wait_until(lambda: len(lines_of(tmp_path / "starts")) == 10, what="four more run")
     first.kill()
     gate.touch()

@@ -106,7 +106,7 @@ class End:
 
 def paused(batch: Batch, provider: OpenAIServer) -> None:
     """Each call of a step is refused for good: the batch waits for a person."""
-    wait_until(lambda: batch.status is BatchStatus.PAUSED, what="it is paused")
+    wait_until(lambda: batch.record().status is BatchStatus.PAUSED, what="it is paused")
     wait_until(lambda: batch.record().running == 0, what="what runs has ended")
     provider.forget_rules()
     batch.resume()

@@ -39,11 +39,11 @@ def test_a_worker_that_consumes_no_more_drains_and_others_go_on(deploy: Deploy) 
             )
             assert "no longer consuming" in str(answer)
     wait_until(lambda: batch.record().running == 0, what="what it had in hand has ended")
-    done = batch.request_counts.done
+    done = batch.record().request_counts.done
     assert done < 200
     old.stop()
     old.wait()
-    assert batch.request_counts.done == done
+    assert batch.record().request_counts.done == done
     deployment.start_worker(concurrency=50)
     batch.wait(20)
     # Nothing was handed back, and nothing ran twice.
@@ -57,12 +57,12 @@ def test_a_paused_batch_waits_while_the_chain_behind_its_name_is_replaced(deploy
     wait_until(lambda: batch.record().running == 4, what="it works")
     batch.pause()
     wait_until(lambda: batch.record().running == 0, what="what ran has ended")
-    done = batch.request_counts.done
+    done = batch.record().request_counts.done
     assert done < 40
     old.stop()
     old.wait()
     deployment.start_worker(concurrency=20)
-    assert (batch.status, batch.request_counts.done) == (BatchStatus.PAUSED, done)
+    assert (batch.record().status, batch.record().request_counts.done) == (BatchStatus.PAUSED, done)
     batch.resume()
     batch.wait(20)
     assert {item.attempts for item in batch.results()} == {1}

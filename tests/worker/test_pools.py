@@ -51,7 +51,7 @@ def inputs(tmp_path: Path, count: int, **more: Any) -> list[dict[str, Any]]:
 
 
 def some_done(batch: Batch, count: int) -> None:
-    wait_until(lambda: batch.request_counts.done >= count, what=f"{count} are done")
+    wait_until(lambda: batch.record().request_counts.done >= count, what=f"{count} are done")
 
 
 @pytest.mark.parametrize("size", [1, 5])

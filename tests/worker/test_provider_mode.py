@@ -275,7 +275,7 @@ def test_cancel_cancels_there_and_keeps_what_was_paid_for(
     wait_until(lambda: in_progress(provider), what="the provider works")
     next(iter(provider.batches.batches.values()))["request_counts"]["completed"] = 12
     wait_until(lambda: batch.record().provider_done == 12, what="its progress is seen")
-    assert batch.request_counts.done == 0
+    assert batch.record().request_counts.done == 0
     assert batch.cancel() is BatchStatus.CANCELLING
     record = batch.wait(30)
     counts = record.request_counts
@@ -332,8 +332,8 @@ def test_a_batch_that_is_paused_there_waits_for_what_is_to_run_live(
     wait_until(lambda: in_progress(provider), what="the provider works")
     assert batch.pause() is BatchStatus.PAUSED
     how.held = False
-    wait_until(lambda: batch.request_counts.done == 29, what="what was answered is taken")
-    assert (batch.status, live_calls(provider)) == (BatchStatus.PAUSED, 0)
+    wait_until(lambda: batch.record().request_counts.done == 29, what="what was answered is taken")
+    assert (batch.record().status, live_calls(provider)) == (BatchStatus.PAUSED, 0)
     batch.resume()
     assert batch.wait(30).request_counts.succeeded == 30
     assert live_calls(provider) == 1
@@ -344,7 +344,7 @@ def test_a_batch_that_the_provider_refuses_pauses_and_is_sent_anew_after_a_resum
 ) -> None:
     provider.batches.behaviour.refuse = "model_not_found"
     batch = submit(deployment, "ask", words(5))
-    wait_until(lambda: batch.status is BatchStatus.PAUSED, what="it pauses")
+    wait_until(lambda: batch.record().status is BatchStatus.PAUSED, what="it pauses")
     reason = batch.record().reason
     assert reason is not None
     assert (reason.code, reason.message) == ("model_not_found", "told to fail")
@@ -371,7 +371,7 @@ def test_a_key_that_is_refused_pauses_and_nothing_is_done_twice_after_a_resume(
 ) -> None:
     provider.fail_when(path, status=401)
     batch = submit(deployment, "ask", words(5))
-    wait_until(lambda: batch.status is BatchStatus.PAUSED, what="it pauses")
+    wait_until(lambda: batch.record().status is BatchStatus.PAUSED, what="it pauses")
     reason = batch.record().reason
     assert reason is not None
     assert reason.code == "authentication_error"
@@ -387,7 +387,7 @@ def test_a_provider_that_stumbles_while_it_is_asked_is_asked_again(
     provider.fail_next(503, match="/v1/files", n=2)
     provider.fail_next(500, match="/v1/batches", n=2)
     batch = submit(deployment, "ask", words(5))
-    wait_until(lambda: in_progress(provider) or batch.status.ended, what="it is created")
+    wait_until(lambda: in_progress(provider) or batch.record().status.ended, what="it is created")
     provider.fail_next(502, match="/v1/batches/", n=3)
     assert batch.wait(30).request_counts.succeeded == 5
     assert (len(provider.batches.uploads), len(provider.batches.batches)) == (1, 1)
@@ -476,7 +476,7 @@ def test_other_batches_run_while_the_provider_is_silent(
     slow = submit(deployment, "ask", words(5))
     wait_until(lambda: provider.in_flight == 1, what="the poller waits")
     assert deployment.client.submit("ask", words(40)).wait(20).request_counts.succeeded == 40
-    assert slow.request_counts.done == 0
+    assert slow.record().request_counts.done == 0
     assert slow.cancel() is BatchStatus.CANCELLING
     for process in deployment.processes:
         process.kill()
@@ -502,8 +502,11 @@ def test_costs_are_those_of_a_batch_and_unknown_where_the_table_does_not_say(
 def test_with_a_budget_parts_go_one_by_one(deployment: Deployment, provider: OpenAIServer) -> None:
     # Three tokens in and four out for each.
     batch = submit(deployment, "ask", words(3 * REQUESTS), budget=Budget(tokens=8 * REQUESTS))
-    wait_until(lambda: batch.status is BatchStatus.PAUSED, what="the budget is used up")
-    wait_until(lambda: batch.request_counts.done == 2 * REQUESTS, what="what was paid for is there")
+    wait_until(lambda: batch.record().status is BatchStatus.PAUSED, what="the budget is used up")
+    wait_until(
+        lambda: batch.record().request_counts.done == 2 * REQUESTS,
+        what="what was paid for is there",
+    )
     assert provider.batches.executed.total() == 2 * REQUESTS
     batch.resume(budget=Budget(tokens=100 * REQUESTS))
     assert batch.wait(30).request_counts.succeeded == 3 * REQUESTS

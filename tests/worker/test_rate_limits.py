@@ -161,7 +161,7 @@ def test_a_refusal_cools_down_all_workers_once_and_costs_no_attempt(
 ) -> None:
     texts = [f"text {i}" for i in range(150)]
     batch = three.client.submit("limited-cool", texts)
-    wait_until(lambda: batch.request_counts.succeeded > 40, what="it is under way")
+    wait_until(lambda: batch.record().request_counts.succeeded > 40, what="it is under way")
     provider.fail_next(429, retry_after=1.5)
     succeeded(batch, texts)
     [refused] = [request for request in provider.requests if request.status == 429]
@@ -181,7 +181,7 @@ def all_logs(deployment: Deployment) -> list[str]:
 def test_another_batch_has_its_turn_at_once(three: Deployment, provider: OpenAIServer) -> None:
     large = three.client.submit("limited-turns", ["large"] * 200)
     try:
-        wait_until(lambda: large.request_counts.succeeded > 8, what="it is under way")
+        wait_until(lambda: large.record().request_counts.succeeded > 8, what="it is under way")
         texts = [f"small {i}" for i in range(4)]
         before = len(provider.requests)
         succeeded(three.client.submit("limited-turns-too", texts), texts)

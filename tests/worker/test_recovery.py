@@ -86,7 +86,7 @@ def test_a_late_outcome_of_a_frozen_worker_is_refused(quick: Deployment, tmp_pat
     wait_until(lambda: "late outcome refused" in frozen.log, what="the frozen one comes too late")
     [item] = batch.results()
     assert (item.output, item.attempts) == (other.pid, 2)
-    assert batch.request_counts.succeeded == 1
+    assert batch.record().request_counts.succeeded == 1
     committed_once(quick, batch)
 
 
@@ -267,7 +267,7 @@ def test_a_worker_that_is_told_to_stop_ends_what_it_runs(quick: Deployment, tmp_
     wait_until(lambda: "soft shutdown" in worker.log, what="it begins to shut down")
     (tmp_path / "gate").touch()
     assert worker.wait() == 0
-    assert batch.request_counts.done >= 2
+    assert batch.record().request_counts.done >= 2
     quick.start_worker()
     committed_once(quick, batch)
     assert {item.attempts for item in batch.results()} == {1}

@@ -59,7 +59,7 @@ def test_killed_workers_cost_no_more_than_what_was_in_flight(
     kills = 0
 
     def some_more_done() -> bool:
-        return batch.request_counts.done >= (2 + 4 * kills) * SLOTS
+        return batch.record().request_counts.done >= (2 + 4 * kills) * SLOTS
 
     for _ in range(2):
         wait_until(some_more_done, what="some more are done")
@@ -101,7 +101,7 @@ def test_a_step_that_must_wait_for_long_gives_its_place_to_others(
     start(deployment, provider)
     provider.fail_next(503, match="echo: echo: late", retry_after=30, n=1)
     batch = deployment.client.submit("patient", ["late", *[f"text {i}" for i in range(20)]])
-    wait_until(lambda: batch.request_counts.done == 20, what="all others are done")
+    wait_until(lambda: batch.record().request_counts.done == 20, what="all others are done")
     record = batch.record()
     assert (record.running, record.put_off) == (0, 1)
     late = next(iter(batch.items(0, 1)))

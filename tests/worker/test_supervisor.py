@@ -96,6 +96,6 @@ def test_workers_whose_supervisor_is_killed_end_what_they_run_and_leave(
     wait_until(lambda: log.read_text().count("soft shutdown") >= 2, what="both shut down")
     (tmp_path / "gate").touch()
     wait_until(lambda: not any(alive(pid) for pid in workers), what="both are gone")
-    assert batch.request_counts.succeeded >= 4
+    assert batch.record().request_counts.succeeded >= 4
     deployment.start_worker()
     assert batch.wait(20).request_counts.succeeded == 6

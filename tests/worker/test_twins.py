@@ -59,7 +59,9 @@ def test_as_many_calls_are_in_flight_as_without_them(
     held = submit("answer", ORDERS[order], dedupe=True, max_concurrency=bound)
     wait_until(lambda: provider.in_flight == calls, what=f"{calls} calls are in flight")
     held.cancel()
-    wait_until(lambda: held.status.ended and provider.in_flight == 0, what="it is cancelled")
+    wait_until(
+        lambda: held.record().status.ended and provider.in_flight == 0, what="it is cancelled"
+    )
     provider.reset()
     batch = submit("answer", ORDERS[order], dedupe=True, max_concurrency=bound)
     assert batch.wait(60).request_counts.succeeded == len(ORDERS[order])

@@ -59,7 +59,7 @@ class Queries:
         self.overview = BatchSearch(store)
         self.reader = BatchReader(store)
         self.loops = LoopLags(store)
-        self._steering = BatchControl(app, store)
+        self._control = BatchControl(app, store)
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="batches")
 
     async def ask(self, what: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
@@ -104,12 +104,12 @@ class Queries:
         if not is_batch_id(batch_id):
             raise UnknownBatch(batch_id)
         if action == "retry":
-            retried = self._steering.retry_failed(batch_id, codes)
+            retried = self._control.retry_failed(batch_id, codes)
             return {"status": self.reader.status(batch_id), "retried": retried}
         steps: dict[str, Callable[[str], BatchStatus]] = {
-            "cancel": self._steering.cancel,
-            "pause": self._steering.pause,
-            "resume": self._steering.resume,
+            "cancel": self._control.cancel,
+            "pause": self._control.pause,
+            "resume": self._control.resume,
         }
         return {"status": steps[action](batch_id)}
 

@@ -47,7 +47,7 @@ class Sweep:
         self._runtime = runtime
         self._store = runtime.store
         self._reader = BatchReader(runtime.store)
-        self._steering = BatchControl(app, runtime.store)
+        self._control = BatchControl(app, runtime.store)
         self._poller = Poller(app, runtime)
         self._settings = runtime.settings
         self._owner = f"{socket.gethostname()}:{os.getpid()}"
@@ -130,8 +130,8 @@ class Sweep:
         match record.status:
             case BatchStatus.VALIDATING:
                 self._abort(record)
-            case BatchStatus.IN_PROGRESS | BatchStatus.PAUSED if self._steering.expire(record):
-                self._steering.wind_up(record.id)
+            case BatchStatus.IN_PROGRESS | BatchStatus.PAUSED if self._control.expire(record):
+                self._control.wind_up(record.id)
             case BatchStatus.IN_PROGRESS:
                 publish_shards(self._app, self._store, record.id)
                 if self._finish(record):
@@ -144,10 +144,10 @@ class Sweep:
             case BatchStatus.PAUSED if self._nothing_left(record) and not self._finish(record):
                 self._bring_back_lost(record)
             case BatchStatus.CANCELLING:
-                self._steering.wind_up(record.id)
+                self._control.wind_up(record.id)
             case BatchStatus.FINALIZING:
                 if not commit_if_finalizing(self._runtime, record.id):
-                    self._steering.wind_up(record.id)
+                    self._control.wind_up(record.id)
             case status if status.ended:
                 # The crash was between the commit and its last step.
                 self._store.commit(
@@ -160,7 +160,7 @@ class Sweep:
 
     def _finish(self, record: BatchRecord) -> bool:
         """Commit a batch, paused or not, whose items all have an outcome; else return False."""
-        return self._nothing_left(record) and self._steering.finish(record)
+        return self._nothing_left(record) and self._control.finish(record)
 
     def _abort(self, record: BatchRecord) -> None:
         """Delete an unsealed batch whose producer has died."""

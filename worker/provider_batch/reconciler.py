@@ -52,7 +52,7 @@ class Reconciler:
         self._token = secrets.token_hex(8)
         self._parts = ProviderParts(runtime.store)
         self._reader = BatchReader(runtime.store)
-        self._steering = BatchControl(app, runtime.store)
+        self._control = BatchControl(app, runtime.store)
         self._record = self._reader.record(batch_id)
 
     @cached_property
@@ -93,7 +93,7 @@ class Reconciler:
             finally:
                 self._desk.close()
         if self._stopping and not any(self._parts.out(self._id)):
-            self._steering.wind_up(self._id)
+            self._control.wind_up(self._id)
 
     def _advance(self) -> None:
         known = self._parts.all(self._id)
