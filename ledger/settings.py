@@ -38,7 +38,7 @@ class Settings(BaseSettings):
     rollback of its data stays consistent. Unset: the server that `batchord up` runs."""
 
     home: Path = Path.home() / ".batchord"
-    """Where `batchord up` keeps its data and says where it listens."""
+    """Folder in which `batchord up` keeps its data and says on which port it listens."""
 
     namespace: str = Field(default="batchord", pattern=r"^[A-Za-z0-9_.-]{1,64}$")
     """First part of every key of the ledger."""
@@ -78,7 +78,7 @@ class Settings(BaseSettings):
     """Starts of one item, each of which cost a process, before it fails as `worker_lost`."""
 
     outage_patience: float = Field(default=3600.0, ge=0)
-    """How long a provider that is down is waited for, before the batch pauses with its words: it
+    """Seconds to wait for a provider that is down before the batch pauses with its words: it
     answers every call with 5xx or 429, refuses connections, or does not answer. 0: it is not waited
     for, each item that meets it fails as its `retry` says."""
 
@@ -98,11 +98,11 @@ class Settings(BaseSettings):
     error of its request. Unset: all go to OPENAI_BASE_URL."""
 
     flower_payloads: bool = False
-    """Whether Flower's Batches pages may show inputs, outputs and error messages, and let them be
+    """Let Flower's Batches pages show inputs, outputs and error messages, and let them be
     downloaded, by all users who may log in there. False: it reads none of them from Redis."""
 
     provider_poll: float = Field(default=30.0, gt=0)
-    """In provider mode, how often the provider is asked how far its batches are."""
+    """In provider mode, seconds between two looks at how far the provider's batches are."""
 
     provider_requests: int = Field(default=50_000, ge=1, le=50_000)
     """Requests in one of the provider's batches, at most; OpenAI takes 50,000."""
@@ -111,15 +111,15 @@ class Settings(BaseSettings):
     """Size of one file of requests, at most; OpenAI takes 200 MB."""
 
     task_events: bool = False
-    """Whether workers report each task from their start on. Flower tells them to when it runs, and
+    """Let workers report each task from their start on. Flower tells them to when it runs, and
     when it sees a new one; where nobody listens, reports are a fifth of a worker's time."""
 
     log_format: Literal["text", "json"] = "text"
-    """How workers, their supervisor, Flower and the command line log: lines of text, or a JSON
+    """Format of the logs of workers, supervisor, Flower and the command line: text, or a JSON
     object a line, with the batch that it is about."""
 
     webhook_url: SecretStr | None = None
-    """Where workers tell of each batch's end, unless it was submitted with a webhook of its own. An
+    """URL to which workers post each batch's end, unless it was submitted with its own webhook. An
     https URL whose host is in `webhook_hosts`. Secret, as there may be a token in it."""
 
     webhook_secret: SecretStr | None = None
@@ -131,7 +131,7 @@ class Settings(BaseSettings):
     port other than 443 `hooks.example.com:8443`."""
 
     webhook_tries: int = Field(default=8, ge=1, le=20)
-    """How often one webhook is tried to be sent."""
+    """Tries of sending one webhook."""
 
     webhook_backoff: float = Field(default=5.0, gt=0)
     """Seconds between the first try and the second; each wait after is five times as long, give or
@@ -145,7 +145,7 @@ class Settings(BaseSettings):
     are refused all the same."""
 
     lease: float = Field(default=15.0, gt=0)
-    """How long an item stays claimed when its worker says nothing more; renewed every quarter. What
+    """Seconds that an item stays claimed when its worker falls silent; renewed every quarter. What
     a dead worker held runs again after it and two sweeps, half a minute by default."""
 
     last_start_wait: float = Field(default=30.0, gt=0)
@@ -158,14 +158,14 @@ class Settings(BaseSettings):
     which the whole process stood still does not count."""
 
     sweep_interval: float = Field(default=5.0, gt=0)
-    """How often the workers look for what a crash left behind."""
+    """Seconds between two looks of the workers for what a crash left behind."""
 
     stall_timeout: float = Field(default=300.0, gt=0)
     """After this long without any progress on published items, they are published again even
     though the queue is not empty."""
 
     files: str | None = None
-    """Where `batchord serve` keeps the bytes of uploaded files: a folder, or a URL that fsspec
+    """Place of the bytes of files that `batchord serve` is given: a folder, or a URL that fsspec
     knows (`s3://bucket/prefix`). Workers must reach it, too, as lines with large payloads are read
     from there. Unset: the folder `files` in `BATCHORD_HOME`."""
 
@@ -183,21 +183,21 @@ class Settings(BaseSettings):
     file store."""
 
     file_ttl: int = Field(default=30 * 24 * 3600, ge=1)
-    """How long an uploaded file is kept, unless it came with `expires_after`; OpenAI: 30 days."""
+    """Seconds to keep an uploaded file that came without `expires_after`; OpenAI: 30 days."""
 
     submit_timeout: float = Field(default=60.0, gt=0)
     """A producer whose heartbeat is silent for so long before the seal counts as dead: its batch is
     aborted and its idempotency key may be taken over. How long it waits for an input is its own."""
 
     shutdown_grace: float = Field(default=20.0, ge=0)
-    """How long what runs may go on when a worker is told to stop; then it is handed back. Keep the
+    """Seconds that items may go on when a worker is told to stop; then they go back. Keep the
     time between SIGTERM and SIGKILL 10 s above it (`stop_grace_period` in docker-compose.yml)."""
 
     result_ttl: int = Field(default=7 * 24 * 3600, ge=1)
-    """How long a batch stays readable after its end."""
+    """Seconds that a batch stays readable after its end."""
 
     cache_ttl: int = Field(default=7 * 24 * 3600, ge=1)
-    """How long an output is kept for later batches, once one was submitted with `cache`."""
+    """Seconds that an output is kept for later batches, once one was submitted with `cache`."""
 
     visibility_timeout: int = Field(default=3600, ge=1)
     """Celery's redelivery of unacknowledged messages; the leases recover sooner."""

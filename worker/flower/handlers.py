@@ -1,6 +1,6 @@
-"""The pages, and what they fetch: Flower's login and looks, our desk.
+"""The pages, and what they fetch: Flower's login and looks, our queries.
 
-Nothing here talks to Redis itself: the desk does, in a thread, so that Flower's loop goes on.
+Nothing here talks to Redis itself: `Queries` does, in a thread, so that Flower's loop goes on.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -59,17 +59,17 @@ def _status_of(error: BatchordError) -> int:
 class _AtTheDesk:
     """The base of Batchord's handlers; mixed into a handler of Flower's."""
 
-    desk: Queries
+    queries: Queries
     application: Any
     get_argument: Callable[..., Any]
 
-    def initialize(self, desk: Queries) -> None:
-        self.desk = desk
+    def initialize(self, queries: Queries) -> None:
+        self.queries = queries
 
     async def ask(self, what: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Ask the desk; our errors become HTTP's."""
+        """Run a query; our errors become HTTP's."""
         try:
-            return await self.desk.ask(what, *args, **kwargs)
+            return await self.queries.ask(what, *args, **kwargs)
         except BatchordError as error:
             raise HTTPError(_status_of(error), str(error)) from error
 
@@ -86,12 +86,12 @@ class _AtTheDesk:
             raise HTTPError(400, f"unknown status: it must be of {known}") from None
         after = self.get_argument("after", None, escape=False) or None
         text = self.get_argument("text", "", escape=False)
-        found = self.desk.find
+        found = self.queries.find
         return await self.ask(found, limit=limit, after=after, statuses=statuses, text=text)
 
     async def batch(self, batch_id: str) -> dict[str, Any]:
         """Return one batch, and the workers that run its items."""
-        found = await self.ask(self.desk.batch, batch_id)
+        found = await self.ask(self.queries.batch, batch_id)
         known = self.application.events.state.tasks
         for item in (item for group in found["failures"] for item in group["first"]):
             task = task_id(batch_id, range(item["index"], item["index"] + 1))
@@ -142,14 +142,14 @@ class BatchPage(_Page):
 
     @authenticated
     async def get(self, batch_id: str) -> None:
-        await self.ask(self.desk.total, batch_id)  # 404 without the batch
+        await self.ask(self.queries.total, batch_id)  # 404 without the batch
         options = self.application.options
         self.render(
             "batch.html",
             batch_id=batch_id,
             read_only=options.read_only,
             may_act=bool(options.basic_auth or options.auth or self.unauthenticated_api),
-            payloads=self.desk.payloads,
+            payloads=self.queries.payloads,
         )
 
 
@@ -167,7 +167,7 @@ class _Events(_Data):
     """A page's data, pushed to it as it changes."""
 
     async def places(self, ids: Sequence[str]) -> Mapping[str, str]:
-        return await self.ask(self.desk.reader.last_events, ids)
+        return await self.ask(self.queries.reader.last_events, ids)
 
 
 class BatchesEvents(_Events):
@@ -232,7 +232,7 @@ class Act(_Api):
         if self.application.options.read_only:
             raise HTTPError(403, "Read only mode is enabled")
         codes = [code for code in self.get_arguments("code") if code]
-        self.write(await self.ask(self.desk.act, batch_id, action, codes or None))
+        self.write(await self.ask(self.queries.act, batch_id, action, codes or None))
 
 
 class Download(_Data):
@@ -243,8 +243,8 @@ class Download(_Data):
 
     @authenticated
     async def get(self, batch_id: str, kind: str) -> None:
-        total = await self.ask(self.desk.total, batch_id)
-        if not self.desk.payloads:
+        total = await self.ask(self.queries.total, batch_id)
+        if not self.queries.payloads:
             raise HTTPError(403, PAYLOADS_OFF)
         self.set_header("Content-Type", "application/jsonl; charset=UTF-8")
         name = f"{batch_id}.{kind}.jsonl"
@@ -252,7 +252,7 @@ class Download(_Data):
         failed = kind == "errors"
         try:
             for start in range(0, total, CHUNK):
-                lines = await self.ask(self.desk.lines, batch_id, start, failed=failed)
+                lines = await self.ask(self.queries.lines, batch_id, start, failed=failed)
                 if lines:
                     self.write(lines)
                     await self.flush()

@@ -111,9 +111,9 @@ Look = list[tuple[BatchRecord, Progress]]
 class BatchMetrics:
     """A collector: it tells of the latest look, so that collecting never waits for Redis."""
 
-    def __init__(self, desk: Queries) -> None:
-        self._desk = desk
-        self._overview = desk.overview
+    def __init__(self, queries: Queries) -> None:
+        self._queries = queries
+        self._overview = queries.overview
         self._look: Look = []
         self._totals: dict[str, ChainTotals] = {}
         self._repairs: dict[Repair, int] = {}
@@ -125,18 +125,18 @@ class BatchMetrics:
 
     async def look(self) -> None:
         """Look at the ledger, in a thread."""
-        await self._desk.ask(self._look_at_all)
+        await self._queries.ask(self._look_at_all)
 
     def _look_at_all(self) -> None:
         try:
-            live = self._desk.reader.active()
+            live = self._queries.reader.active()
             found = self._overview.look(live[:_MOST])
             self._look = [one for one in found if isinstance(one, tuple)]
             self._unreadable = sum(isinstance(one, UnreadableBatch) for one in found)
-            self._totals = self._desk.totals(live[:_MOST])
+            self._totals = self._queries.totals(live[:_MOST])
             self._live = len(live)
             self._repairs = self._overview.repairs()
-            self._loops = self._desk.loops.all()
+            self._loops = self._queries.loops.all()
             self._up = True
         except BatchordError as error:
             # Counters that were told stay: one that is gone and comes again would have been reset.

@@ -12,9 +12,9 @@ from batchord.worker.flower.queries import Queries
 _STATIC: Final = Path(__file__).parent / "static"
 
 
-def routes(desk: Queries) -> list[Any]:
-    """Return the handlers of the Batches tab, all at one desk."""
-    at = {"desk": desk}
+def routes(queries: Queries) -> list[Any]:
+    """Return the handlers of the Batches tab, over the same queries."""
+    at = {"queries": queries}
     return [
         url(r"/batches", handlers.BatchesPage, at, name="batches"),
         url(r"/batches/data", handlers.BatchesData, at, name="batches-data"),
@@ -34,5 +34,5 @@ def routes(desk: Queries) -> list[Any]:
         ),
         # Flower's own takes all other tasks.
         url(r"/api/task/revoke/(batch_[0-9a-f]{24}:.+)", handlers.Revoke, name="batch-revoke"),
-        url(r"/metrics", Metrics, {"metrics": BatchMetrics(desk)}, name="batches-metrics"),
+        url(r"/metrics", Metrics, {"metrics": BatchMetrics(queries)}, name="batches-metrics"),
     ]

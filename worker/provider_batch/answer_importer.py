@@ -46,7 +46,7 @@ class AnswerImporter:
 
     def __init__(
         self,
-        desk: ItemClaims,
+        item_claims: ItemClaims,
         parts: ProviderParts,
         reader: BatchReader,
         *,
@@ -54,7 +54,7 @@ class AnswerImporter:
         plan: Offline,
         live: bool,
     ) -> None:
-        self._desk = desk
+        self._item_claims = item_claims
         self._parts = parts
         self._reader = reader
         self._batch_id = batch_id
@@ -119,11 +119,13 @@ class AnswerImporter:
 
         held = 0
         for page in _by_page(answers):
-            for ran in self._desk.run(page, runs, answered=True):
+            for ran in self._item_claims.run(page, runs, answered=True):
                 held += sum(one.claim.verdict == "held" for one in ran)
                 # Settled first: what is handed back may be claimed at once.
-                self._desk.settle([one for one in ran if not self._goes_live(one.ended)], shards)
-                self._desk.release([one for one in ran if self._goes_live(one.ended)])
+                self._item_claims.settle(
+                    [one for one in ran if not self._goes_live(one.ended)], shards
+                )
+                self._item_claims.release([one for one in ran if self._goes_live(one.ended)])
         return held
 
     async def _output(self, answer: Answer, claim: Claim) -> Any:

@@ -78,7 +78,7 @@ class Reconciler:
         if self._record.status.ended or self._record.status is BatchStatus.VALIDATING:
             return
         with BatchAPI() as self._api:
-            self._desk = ItemClaims(self._runtime, self._id)
+            self._item_claims = ItemClaims(self._runtime, self._id)
             store, poll = self._runtime.store, self._settings.provider_poll
             self._lost_replies = LostReplies(self._api, self._parts, store, self._id, poll)
             try:
@@ -91,7 +91,7 @@ class Reconciler:
                 # Nothing of it can be sent until someone acts, whatever the provider calls it.
                 self._pause(PauseReason(code=error.code, message=explain(error).message))
             finally:
-                self._desk.close()
+                self._item_claims.close()
         if self._stopping and not any(self._parts.out(self._id)):
             self._control.wind_up(self._id)
 
@@ -190,7 +190,7 @@ class Reconciler:
             if found is not None:
                 return self._note(number, "file", found)
         outbox = RequestFileBuilder(
-            self._desk, self._parts, self._settings, batch_id=self._id, plan=self._plan
+            self._item_claims, self._parts, self._settings, batch_id=self._id, plan=self._plan
         )
         total = self._record.request_counts.total
         built = outbox.build(number, start, total, part)
@@ -230,7 +230,7 @@ class Reconciler:
             return
         live = self._record.provider_retry == "live" and not self._stopping
         inbox = AnswerImporter(
-            *(self._desk, self._parts, self._reader),
+            *(self._item_claims, self._parts, self._reader),
             batch_id=self._id,
             plan=self._plan,
             live=live,

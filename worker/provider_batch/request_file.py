@@ -61,14 +61,14 @@ class RequestFileBuilder:
 
     def __init__(
         self,
-        desk: ItemClaims,
+        item_claims: ItemClaims,
         parts: ProviderParts,
         settings: Settings,
         *,
         batch_id: str,
         plan: Offline,
     ) -> None:
-        self._desk = desk
+        self._item_claims = item_claims
         self._parts = parts
         self._settings = settings
         self._batch_id = batch_id
@@ -111,7 +111,7 @@ class RequestFileBuilder:
                 self._settle([one for one in ran if one.claim_request.index < fits], number)
             finally:
                 # What was settled is let go of already.
-                self._desk.release(ran)
+                self._item_claims.release(ran)
             for index in range(at, fits):
                 if index in lines:
                     file.write(lines[index])
@@ -125,14 +125,14 @@ class RequestFileBuilder:
     def _requests(self, page: range) -> list[Ran]:
         """Run the steps before the call, of each item that has no outcome."""
         ran: list[Ran] = []
-        for some in self._desk.run(page, self._request_of):
+        for some in self._item_claims.run(page, self._request_of):
             # What has its request needs no claim any more, and those that come now run alone.
-            self._desk.release([one for one in some if one.ended and not one.ended.error])
+            self._item_claims.release([one for one in some if one.ended and not one.ended.error])
             ran += some
         reason = next(filter(None, map(_operator_wanted, ran)), None)
         verdicts = {one.claim.verdict for one in ran}
         if reason is not None or verdicts & {"held", "stopped", "unknown"}:
-            self._desk.release(ran)
+            self._item_claims.release(ran)
             if reason is not None:
                 raise OperatorWanted(reason)
             raise NotNow
@@ -174,7 +174,7 @@ class RequestFileBuilder:
             return nothing
 
         again = next(
-            each for some in self._desk.run([one.claim_request.index], runs) for each in some
+            each for some in self._item_claims.run([one.claim_request.index], runs) for each in some
         )
         return again._replace(ended=failed(error, one.usage))
 
@@ -182,7 +182,7 @@ class RequestFileBuilder:
         failures = [one for one in ran if one.ended and one.ended.error]
         if failures:
             part = self._parts.all(self._batch_id)[number]
-            self._desk.settle(failures, self._parts.shards(self._batch_id, part))
+            self._item_claims.settle(failures, self._parts.shards(self._batch_id, part))
 
 
 def _operator_wanted(one: Ran) -> PauseReason | None:
