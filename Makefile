@@ -46,7 +46,8 @@ demo: $(INSTALLED) ## run a real batch here: real text, a real model, some input
 test: $(INSTALLED_DEV) ## run the tests; ARGS="-k order" passes options to pytest
 	$(BIN)/python -m pytest -n 4 --dist worksteal $(ARGS)
 
-PROSE := README.md docs batchord chains ledger producer worker
+PRODUCT := batchord chains gateway ledger producer worker
+PROSE := README.md docs $(PRODUCT) tests chaos benchmarks examples
 
 lint: $(INSTALLED_DEV) ## check style, types, the direction of imports, spelling and known holes
 	$(BIN)/ruff check
@@ -55,8 +56,10 @@ lint: $(INSTALLED_DEV) ## check style, types, the direction of imports, spelling
 	$(BIN)/lint-imports
 	$(BIN)/codespell
 	$(BIN)/python -m tests.support.lua_lint
-	@! grep -rnE -f .ci/deny-words.txt --include='*.py' --include='*.md' $(PROSE) || \
+	@! grep -rnE -f .ci/deny-words.txt --include='*.py' --include='*.md' --include='*.lua' $(PROSE) || \
 		{ echo "Name the thing instead: .ci/deny-words.txt lists the words that must be decoded." >&2; exit 1; }
+	@! grep -rnE -f .ci/deny-docstrings.txt --include='*.py' $(PRODUCT) || \
+		{ echo "Begin the docstring with the thing: .ci/deny-docstrings.txt lists beginnings to avoid." >&2; exit 1; }
 	@$(MAKE) --no-print-directory audit
 
 # Reported and never blocking: a hole published today must not stop an unrelated change.

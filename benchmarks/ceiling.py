@@ -13,7 +13,7 @@ CONNECTIONS: Final = 50
 
 
 class Asker(asyncio.Protocol):
-    """Sends the same request again as soon as it is answered, so many times."""
+    """Sends the same request again as soon as it is answered, this many times."""
 
     def __init__(self, request: bytes, times: int) -> None:
         self._request = request

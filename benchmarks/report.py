@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from benchmarks.suite import WORKLOADS
 
-#: What the page begins with where there is none yet: a heading, and the names of the tables below.
+#: The beginning of a new page: a heading, and the names of the tables below.
 HEADINGS: Final = {
     "Machine and versions": ("about",),
     "Items that do nothing": ("noop",),

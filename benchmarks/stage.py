@@ -19,7 +19,7 @@ class Stage:
     repeats: int
 
     def sized(self, items: int) -> int:
-        """Return so many items of this scale, at least twenty."""
+        """Return this many items of this scale, at least twenty."""
         return max(20, round(items * self.scale))
 
 

@@ -59,11 +59,11 @@ class Ground:
         return self.folder / "journal"
 
     def count(self, items: int) -> int:
-        """So many items at this scale."""
+        """This many items at this scale."""
         return max(40, round(items * self.scale))
 
     def times(self, faults: int) -> int:
-        """So many faults at this scale."""
+        """This many faults at this scale."""
         return max(1, round(faults * self.scale))
 
     def crew(self, size: int, concurrency: int, **options: Any) -> Crew:

@@ -43,7 +43,7 @@ def _wait(condition: Callable[[], bool], what: str, timeout: float = 120.0) -> N
 
 
 def _some_done(batch: Batch, more: int) -> None:
-    """Return when so many more items are done, or the batch has ended."""
+    """Return when this many more items are done, or the batch has ended."""
     until = batch.record().request_counts.done + more
     _wait(
         lambda: batch.record().request_counts.done >= until or batch.record().status.ended,
@@ -285,7 +285,7 @@ def revoke_all(ground: Ground) -> Run:
 
 
 def five_sweepers(ground: Ground) -> Run:
-    """Five workers sweep as fast as they can, and whoever sweeps is killed, 5 times."""
+    """Five workers sweep as fast as they can, and the worker that sweeps is killed, 5 times."""
     redis = ground.deployment.redis
     with ground.crew(5, 2) as crew:
         _wait(lambda: crew.ready, "the workers are ready", 180)
@@ -323,7 +323,7 @@ def slow_and_broken(ground: Ground) -> Run:
 def _for_a_while(
     name: str, seconds: float, begin: Callable[[Ground], None], end: Callable[[Ground], None]
 ) -> Try:
-    """A fault that lasts for so many seconds."""
+    """A fault that lasts for this many seconds."""
 
     def run(ground: Ground) -> Run:
         with ground.crew(2, 4):

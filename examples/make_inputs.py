@@ -42,7 +42,7 @@ def installed() -> Iterator[dict[str, str]]:
 
 
 def opening(description: str) -> str:
-    """The first paragraph of prose on one line, cut at a word; empty if there is none."""
+    """The first paragraph of prose on one line, cut at a word; empty without prose."""
     for paragraph in re.split(r"\n\s*\n", description):
         text = " ".join(paragraph.split()).replace("`", "").replace("*", "")
         if re.match(r"[A-Za-z].*[.:]$", text) and not any(mark in text for mark in _MARKUP):

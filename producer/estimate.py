@@ -68,7 +68,7 @@ def _used(reader: BatchReader, chain: str | ChainSpec) -> ChainUse | None:
 
 
 def _cost(chain: str | ChainSpec, tokens: int, settings: Settings) -> float | None:
-    """Return the US dollars that vectors of so many tokens cost; what a model writes is unknown."""
+    """Return the dollars that vectors of `tokens` tokens cost; what a model writes is unknown."""
     if isinstance(chain, str) or chain.embed is None:
         return None
     price = pricing.price_in(pricing.load(settings.prices), chain.model)

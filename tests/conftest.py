@@ -43,7 +43,7 @@ def valkey_port() -> Iterator[int]:
         pytest.fail(f"no Valkey: install the development requirements ({error})")
     yield server.port
     server.terminate()
-    # A child of a killed worker is there until whoever adopted it has noticed its death.
+    # A child of a killed worker is there until the process that adopted it has noticed its death.
     wait_until(
         lambda: not any(group_exists(pid) for pid in _started),
         what=f"no process is left of {_started}",

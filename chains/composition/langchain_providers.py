@@ -30,7 +30,7 @@ _OF_STATUS: Final = frozenset({"HTTPStatusError", "APIStatusError"})
 
 
 class Provider(NamedTuple):
-    """What calls of a Runnable go to: their limit, and the model that can be probed, or None."""
+    """The provider of a Runnable: its limit, and the model that can be probed, or None."""
 
     limit: RateLimit
     model: Any

@@ -109,7 +109,7 @@ def _route(path: Path, name: str, table: Any) -> Route:
     try:
         return Route.model_validate({**table, "pattern": name})
     except pydantic.ValidationError as error:
-        # Not the value: somebody may have written a key.
+        # Not the value: someone may have written a key.
         first = error.errors(include_url=False, include_context=False, include_input=False)[0]
         where = ".".join(map(str, first["loc"]))
         raise BadRoutes(f"{place}: {where}: {first['msg']}; write {_EXAMPLE}") from None

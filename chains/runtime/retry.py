@@ -176,7 +176,7 @@ async def attempts(
 
     What fails as calls do whose provider is down is the call's own fault only if the provider was
     well before it began and after it failed, as other calls show. Else it is not its last try,
-    and failures from before the end of an outage are none. With `kept` a long wait is not made
+    and failures from before the end of an outage do not count. With `kept` a long wait is not made
     here: PutOff is raised, and the next attempt of the item goes on counting where this one was.
     Without `bears` each failure is the call's own.
     """

@@ -33,7 +33,7 @@ class SchemaStructure(Structure[Any]):
     A schema whose top is not an object goes to the provider inside an object, as types do.
 
     Raises:
-        TypeError: it is no JSON schema, or not one that strict providers take.
+        TypeError: it is not a JSON schema, or not one that strict providers take.
     """
 
     def __init__(self, schema: Mapping[str, Any]) -> None:

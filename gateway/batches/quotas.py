@@ -1,4 +1,4 @@
-"""What a tenant may have at a time and in a day; beyond it 429, before anything is written."""
+"""Quotas of a tenant, at a time and in a day; beyond them 429, before anything is written."""
 
 import time
 from collections.abc import Iterator, Mapping

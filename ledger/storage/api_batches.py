@@ -194,7 +194,7 @@ class ApiBatches:
             self._redis.hset(self._record(batch_id), f"size.{kind}", f"{ended_at} {size}")
 
     def size(self, batch_id: str, kind: str, ended_at: float) -> int | None:
-        """Return the size that was kept at this end of the batch; None: there was none."""
+        """Return the size that was kept at this end of the batch; None: it was not kept."""
         with self._store.talking():
             found = self._redis.hget(self._record(batch_id), f"size.{kind}")
         end, _, size = (found or "").partition(" ")

@@ -40,7 +40,7 @@ class ServedChain(Frozen):
 
 
 class Announcement(Frozen):
-    """What a worker says of itself."""
+    """The chains of a worker, as it announces itself."""
 
     chains: Mapping[str, ServedChain] = {}
 

@@ -1,4 +1,4 @@
-"""What all readers of the ledger stand on."""
+"""The base of all readers of the ledger."""
 
 from typing import Any
 

@@ -67,7 +67,7 @@ class Side:
 
 
 class Shape:
-    """What the rows of a table hold, as far as they have been seen."""
+    """The columns of a table and their types, as far as they have been seen."""
 
     def __init__(self, output_fields: Mapping[str, Kind] | None, *, typed: bool) -> None:
         self._inputs = Side(None, typed=typed)

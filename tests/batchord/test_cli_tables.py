@@ -32,7 +32,7 @@ ITEMS = [
 
 
 def shown(table: RenderableType, columns: int) -> list[str]:
-    """The lines that a terminal of so many columns is given."""
+    """The lines that a terminal of this many columns is given."""
     out = Console(width=columns, file=io.StringIO(), markup=False, emoji=False)
     out.print(table)
     assert isinstance(out.file, io.StringIO)

@@ -69,7 +69,7 @@ Calls = list[tuple[float, float]]
 def calls_in_virtual_time(
     limit: RateLimit, count: int, *, guessed: int = 1, used: int = 1
 ) -> tuple[Calls, float]:
-    """When each of so many calls of 50 ms began, with its tokens; and when all were over."""
+    """When each of this many calls of 50 ms began, with its tokens; and when all were over."""
     begun: Calls = []
 
     async def call() -> tuple[None, Usage]:
@@ -110,7 +110,7 @@ def test_all_places_in_flight_are_used() -> None:
 def through_a_provider(
     bears: int, calls: int, *, slow: bool = False
 ) -> tuple[int, list[int], float]:
-    """Make calls of 1 s, 200 at once, to a provider that bears so many at once: how many it has
+    """Make calls of 1 s, 200 at once, to a provider that bears this many at once: how many it has
     refused, how many it had as each began but for the first and last ones, and the seconds. A slow
     one refuses none and keeps them waiting."""
     refused = in_flight = answered = 0

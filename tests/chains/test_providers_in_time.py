@@ -64,7 +64,7 @@ def test_an_outage_of_a_minute_costs_few_calls_and_the_old_rate_is_soon_back(
     assert back > 0.8 * rate
 
 
-THRICE = RetryPolicy(initial=0.1, cap=0.2)
+THREE_TIMES = RetryPolicy(initial=0.1, cap=0.2)
 #: Of how long it takes to fail, and whether small calls tell: what an item may meet as it ends.
 # fmt: off
 ENDS = [
@@ -76,7 +76,7 @@ ENDS = [
 # fmt: on
 
 
-@pytest.mark.parametrize("policy", [ONCE, THRICE], ids=["once", "thrice"])
+@pytest.mark.parametrize("policy", [ONCE, THREE_TIMES], ids=["once", "three times"])
 @pytest.mark.parametrize("probed", [True, False], ids=["probed", "not probed"])
 @pytest.mark.parametrize("end", ENDS, ids=lambda end: "-".join(map(str, end.values())))
 def test_no_item_is_blamed_for_an_outage_at_whatever_moment_it_ends(
@@ -93,7 +93,7 @@ def test_no_item_is_blamed_for_an_outage_at_whatever_moment_it_ends(
             assert not provider.failed, f"it ended at {ended:.2f} with {slots} slots"
 
 
-@pytest.mark.parametrize("policy", [ONCE, THRICE], ids=["once", "thrice"])
+@pytest.mark.parametrize("policy", [ONCE, THREE_TIMES], ids=["once", "three times"])
 @pytest.mark.parametrize("down", [(-1.0, -1.0), (1.0, 9.0)], ids=["", "outage"])
 @pytest.mark.parametrize("probed", [True, False], ids=["probed", "not probed"])
 def test_an_item_that_always_fails_among_others_ends_after_few_calls(

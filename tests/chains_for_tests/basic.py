@@ -134,7 +134,7 @@ class Unreadable(dict[str, Any]):
 
 
 def hostile_output(kind: str) -> Any:
-    """Return what is no JSON, too deep or too large, or just about fits."""
+    """Return what is not JSON, too deep or too large, or just about fits."""
     deep: Any = "bottom"
     for _ in range({"deep_100": 100, "deep_101": 101, "deep_5000": 5000}.get(kind, 0)):
         deep = [deep]

@@ -45,7 +45,7 @@ register("one-two", one | two, outage_patience=0)
 # Steps of a few tries, as they are by default: a call that fails in the moment in which an outage
 # ends may be taken for one that fails by itself.
 register("borne", step("one") | step("two"))
-# Waits of a minute and more between attempts are none that anybody waits for in its place.
+# An item gives its slot back for waits of a minute and more between attempts.
 register("patient", one | two | step("three", retry=RetryPolicy(initial=60, cap=60)))
 register(
     "retried",

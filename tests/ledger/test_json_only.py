@@ -136,7 +136,7 @@ BOMBS: dict[str, Callable[[Path], bytes]] = {
         b"\x93\x90\x81\xa5index\x01\x80"
     ),  # [[], {"index": 1}, {}]
     "application/x-of-nobody": lambda path: b"whatever",
-    # What says that it is JSON, and is none.
+    # A body that says that it is JSON, and is not.
     "application/json": lambda path: pickle.dumps(Bomb(path)),
 }
 

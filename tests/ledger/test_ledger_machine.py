@@ -1,4 +1,4 @@
-"""Whatever is done to a batch, in any order, and whoever dies meanwhile: the promise holds.
+"""Whatever is done to a batch, in any order, and whichever process dies: the promise holds.
 
 A state machine drives the ledger's scripts through our own Python on a real server, and
 `ledger_model` says what each must answer. Any operation may be broken off, or overtaken by others,
@@ -103,7 +103,7 @@ class Machine(ProducerRules):
     @some_held
     @rule(which=SOME, how=st.sampled_from(["succeed", "stop", *CODES]))
     def settle_late(self, which: set[int], how: str) -> None:
-        """Whoever has held an item, says what it likes."""
+        """A worker that has held an item, says what it likes."""
         self.bench.settle(self.some_of(self.bench.held, which), how)
 
     @some_told
@@ -188,7 +188,7 @@ class Machine(ProducerRules):
     @some_run
     @rule(which=st.none() | SOME)
     def leases_end(self, which: set[int] | None) -> None:
-        """Whoever holds these items, or all, has died or is frozen."""
+        """The worker that holds these items, or all, has died or is frozen."""
         self.bench.leases_end(sorted(self.model.runs) if which is None else sorted(which))
 
     @messages_wait

@@ -53,7 +53,7 @@ def item_leases(deployment: Deployment) -> Iterator[ItemLeases]:
     store.close()
 
 
-def _wish(batch: Batch, index: int) -> ClaimRequest:
+def _request(batch: Batch, index: int) -> ClaimRequest:
     return ClaimRequest(batch_id=batch.id, index=index, token="one")
 
 
@@ -78,7 +78,7 @@ def test_a_call_that_fails_has_its_error_and_the_others_their_answers(
     damaged = deployment.client.submit("echo", range(PAGE_SIZE + 10))
     neighbour = deployment.client.submit("echo", range(10))
     both = (damaged, neighbour)
-    _, begun = item_leases.swap([], [_wish(batch, index) for batch in both for index in (0, 1)])
+    _, begun = item_leases.swap([], [_request(batch, index) for batch in both for index in (0, 1)])
     assert {claim.verdict for claim in begun} == {"run"}
     store = BatchStore(deployment.settings)
     keys = store.keys.batch(damaged.id)
@@ -86,10 +86,14 @@ def test_a_call_that_fails_has_its_error_and_the_others_their_answers(
 
     usage = Usage(requests=1)
     checkpoints = [
-        Checkpoint(claim_request=_wish(batch, 0), steps="step", usage=usage) for batch in both
+        Checkpoint(claim_request=_request(batch, 0), steps="step", usage=usage) for batch in both
     ]
     settlements = [_settlement(batch, 1) for batch in both]
-    claim_requests = [_wish(damaged, 2), _wish(neighbour, 2), _wish(damaged, PAGE_SIZE + 2)]
+    claim_requests = [
+        _request(damaged, 2),
+        _request(neighbour, 2),
+        _request(damaged, PAGE_SIZE + 2),
+    ]
     receipts, claims = item_leases.swap(settlements, claim_requests, checkpoints)
 
     fails = FAILS.get(name, set())
@@ -107,7 +111,7 @@ def test_a_call_that_fails_has_its_error_and_the_others_their_answers(
     item_leases.beat_all({batch.id: {0: "one"} for batch in both})
     assert item_leases.beat_all({neighbour.id: {0: "one", 5: "one"}}) == {neighbour.id: [5]}
     item_leases.stopping([damaged.id, neighbour.id])
-    assert item_leases.release([_wish(damaged, 0), _wish(neighbour, 0)]) >= 1
+    assert item_leases.release([_request(damaged, 0), _request(neighbour, 0)]) >= 1
     store.close()
     deployment.redis.delete(*deployment.keys_of(damaged))
     store.forget(damaged.id)

@@ -77,7 +77,7 @@ def test_the_statistics_of_a_batch_of_days_stay_small(shared: Deployment) -> Non
     batch = shared.client.submit("may-fail", [{"value": 0, "fail": "bug"}])
     batch.wait(60)
     stats = shared.client._store.keys.batch(batch.id).stats
-    # As if so many had ended over the first two minutes; its last item runs again days later.
+    # As if this many had ended over the first two minutes; its last item runs again days later.
     shared.redis.hset(stats, mapping={f"succeeded:{n}": n for n in range(120)})
     for days in (1, 2, 30):
         ago = int(timedelta(days=days).total_seconds() * 1000)

@@ -1,4 +1,4 @@
-"""A batch whose record is damaged costs no other batch anything, whoever reads them."""
+"""A batch whose record is damaged costs no other batch anything, anyone who reads them."""
 
 import asyncio
 import time
@@ -214,7 +214,7 @@ READERS: Final[dict[str, Callable[[Bench], None]]] = {
 
 
 @pytest.mark.parametrize("name", READERS)
-def test_whoever_reads_many_batches_reads_the_sound_ones(bench: Bench, name: str) -> None:
+def test_a_reader_of_many_batches_reads_the_sound_ones(bench: Bench, name: str) -> None:
     READERS[name](bench)
 
 

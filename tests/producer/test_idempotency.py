@@ -1,4 +1,4 @@
-"""One idempotency key, one batch: nothing runs twice, whoever submits it how often."""
+"""One idempotency key, one batch: nothing runs twice, anyone who submits it how often."""
 
 import itertools
 import os

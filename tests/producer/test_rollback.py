@@ -1,4 +1,4 @@
-"""The server goes back while a producer writes: the batch is whole, or it is none."""
+"""The server goes back while a producer writes: the batch is whole, or there is no batch."""
 
 import os
 import signal

@@ -15,7 +15,7 @@ class Raw:
     status: int = 200
     headers: Mapping[str, str] = field(default_factory=dict)
     body: bytes = b""
-    #: So many bytes of the body are sent; None: all.
+    #: This many bytes of the body are sent; None: all.
     cut: int | None = None
     #: The connection stays open after what was sent.
     hangs: bool = False

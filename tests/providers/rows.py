@@ -28,7 +28,7 @@ class Row:
     output: Any = None
     #: Requests that the server counts; None: not looked at.
     calls: int | None = None
-    #: So many requests meet it; None: all.
+    #: This many requests meet it; None: all.
     times: int | None = None
     http_status: int | None = None
     needs_operator: bool = False

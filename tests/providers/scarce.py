@@ -1,4 +1,4 @@
-"""A provider that bears only so many calls."""
+"""A provider that bears only this many calls."""
 
 import time
 from collections import deque
@@ -25,12 +25,12 @@ class Scarce(OpenAIServer):
 
 
 def in_flight(most: int) -> Callable[[Scarce], bool]:
-    """Bear so many calls in flight."""
+    """Bear this many calls in flight."""
     return lambda server: server.in_flight <= most
 
 
 def a_second(most: int) -> Callable[[Scarce], bool]:
-    """Bear so many calls in any second."""
+    """Bear this many calls in any second."""
     taken: deque[float] = deque()
 
     def bears(_: Scarce) -> bool:

@@ -1,4 +1,4 @@
-"""Answers that are none, or odd: through each step, a LangChain model, a file, provider mode."""
+"""Missing and odd answers: through each step, a LangChain model, a file, provider mode."""
 
 import json
 import os

@@ -347,7 +347,7 @@ def test_the_search_ends_before_the_deadlines_of_the_innocent(server: OpenAIServ
 
 def test_the_work_of_a_request_grows_with_its_texts_and_no_faster(server: OpenAIServer) -> None:
     def calls(count: int) -> int:
-        """How many functions the event loop's thread calls for so many texts."""
+        """How many functions the event loop's thread calls for this many texts."""
         made = 0
 
         def count_calls(frame: Any, event: str, _: Any) -> None:
@@ -366,5 +366,5 @@ def test_the_work_of_a_request_grows_with_its_texts_and_no_faster(server: OpenAI
         asyncio.run(main())
         return made
 
-    calls(1)  # what is imported on first use is none of it
+    calls(1)  # what is imported on first use does not count
     assert calls(2_000) < 5 * calls(500)

@@ -7,7 +7,7 @@ from typing import Self
 
 
 class Background(ABC):
-    """Calls `look` again and again, so many seconds apart, until the `with` is left."""
+    """Calls `look` again and again, this many seconds apart, until the `with` is left."""
 
     #: Seconds between two calls.
     interval = 0.05

@@ -77,7 +77,7 @@ class Running:
         return self._popen.wait(timeout)
 
     def wait_for(self, text: str, *, times: int = 1, timeout: float = 30.0) -> None:
-        """Return when it has said `text`, so many times, on stdout or stderr."""
+        """Return when it has said `text`, this many times, on stdout or stderr."""
         wait_until(
             lambda: (self.out + self.err).count(text) >= times or self.ended,
             what=f"it says {text!r}",

@@ -13,7 +13,7 @@ def _text(redis: Any, key: str) -> None:
     redis.set(key, "text")
 
 
-#: What has been done to the keys of a batch, by somebody else or by a later version.
+#: What has been done to the keys of a batch, by someone else or by a later version.
 DAMAGES: Final[dict[str, Damage]] = {
     "unknown status": lambda redis, keys: redis.hset(keys.meta, "status", "hibernating"),
     "missing field": lambda redis, keys: redis.hdel(keys.meta, "chain"),

@@ -173,7 +173,7 @@ class Bench(Desk):
         gather(self.app, self.batch_id, shard).apply_async()
 
     def work_off(self, ends: str = "succeed") -> None:
-        """Do whatever the messages say, until there are none; what is held elsewhere is let be."""
+        """Do whatever the messages say, until none is left; what is held elsewhere is let be."""
         for _ in range(200):
             messages = self.queue()
             if not messages:

@@ -81,7 +81,7 @@ class Desk:
         self.held: list[Held] = []
 
     def watch_for_alike(self, limit: int) -> None:
-        """Have a batch pause whose first items, so many of them, fail alike; 0: none does."""
+        """Have a batch pause whose first items, this many of them, fail alike; 0: none does."""
         self.store.settings = self.store.settings.model_copy(update={"alike_limit": limit})
 
     def close(self) -> None:
@@ -139,7 +139,7 @@ class Desk:
             self.seal(cut, window)
 
     def append(self, count: int) -> None:
-        """Write so many more inputs, as far as the page goes."""
+        """Write this many more inputs, as far as the page goes."""
         start = len(self.model.inputs)
         some = range(start, min(start + count, (start // PAGE + 1) * PAGE))
         ids = [f"id-{i}" for i in some] if self.named else None
@@ -182,7 +182,7 @@ class Desk:
         self.control.pause(self.batch_id)
 
     def resume(self, more: int | None = None) -> None:
-        """Resume; `more`: with a budget of so many tokens above what is used."""
+        """Resume; `more`: with a budget of this many tokens above what is used."""
         budget = None if more is None else Budget(tokens=max(1, self.model.calls + more))
         with suppress(ResumeRefused):
             self.control.resume(self.batch_id, budget)

@@ -22,7 +22,7 @@ from batchord.ledger.core.scripts import (
 )
 
 #: Folders whose Python calls scripts.
-CALLERS: Final = ("batchord", "chains", "ledger", "producer", "worker")
+CALLERS: Final = ("batchord", "chains", "gateway", "ledger", "producer", "worker")
 
 _TOKEN: Final = re.compile(
     r"(?P<space>\s+|--\[\[.*?\]\]|--[^\n]*)|(?P<name>[A-Za-z_]\w*)|(?P<number>0x[\da-fA-F]+|\d[\w.]*)"

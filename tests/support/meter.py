@@ -5,7 +5,7 @@ from typing import Any
 
 
 class Meter:
-    """A step that counts how many of its calls run at once; each takes so many seconds."""
+    """A step that counts how many of its calls run at once; each takes this many seconds."""
 
     def __init__(self, seconds: float = 0.005) -> None:
         self._seconds = seconds

@@ -31,18 +31,18 @@ class Behaviour:
 
     #: They stay in progress.
     held: bool = False
-    #: They expire, or end cancelled, after so many requests; the answers until then are there.
+    #: They expire, or end cancelled, after this many requests; the answers until then are there.
     expire_after: int | None = None
     done_when_cancelled: int = 0
-    #: The code with which they fail as a whole, before anything is run; so many of them.
+    #: The code with which they fail as a whole, before anything is run; this many of them.
     refuse: str | None = None
     refusals: int = 1
-    #: So many batches are created without a reply, and are then not listed so many times.
+    #: This many batches are created without a reply, and are then not listed this many times.
     lose_creates: int = 0
     list_late: int = 0
     #: The same of files.
     lose_uploads: int = 0
-    #: So many answers are left out; answers come twice, the second one wrong; answers to nothing.
+    #: This many answers are left out; answers come twice, the second one wrong; answers to nothing.
     lose: int = 0
     repeat: bool = False
     strangers: bool = False

@@ -190,7 +190,7 @@ class OpenAIServer(Rules):
         self._port = runner.addresses[0][1]
 
     def refuse_connections(self, seconds: float) -> None:
-        """Drop all connections and refuse new ones; return after so many seconds, when it ends."""
+        """Drop all connections and refuse new ones; return after that many seconds, at its end."""
         asyncio.run_coroutine_threadsafe(self._refuse(seconds), self._loop).result()
 
     async def _refuse(self, seconds: float) -> None:

@@ -14,8 +14,8 @@ State = dict[bytes, tuple[bytes, int]]
 
 
 class Point(NamedTuple):
-    """Behind the `nth` run of a script, the server goes back by so many runs of scripts; by 99: to
-    where it was before the first one."""
+    """Behind the `nth` run of a script, the server goes back by that many runs of scripts; by 99:
+    to where it was before the first one."""
 
     script: str
     nth: int

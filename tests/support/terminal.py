@@ -22,7 +22,7 @@ CONTROL = re.compile(rb"\x1b\[[0-9;?]*[A-Zf-ln-z]|\r(?!\n)")
 
 
 class Terminal:
-    """`batchord ARGS` in a terminal of so many columns; use it with `with`."""
+    """`batchord ARGS` in a terminal of this many columns; use it with `with`."""
 
     def __init__(
         self,

@@ -105,7 +105,7 @@ class Server:
         self._process, self._stalled = None, False
 
     def restart(self, *, down: float = 0.0) -> None:
-        """Kill it, leave it down for so many seconds, and start it on the same data."""
+        """Kill it, leave it down for this many seconds, and start it on the same data."""
         self.kill()
         time.sleep(down)
         self.start()
@@ -139,7 +139,7 @@ class Server:
         self.start()
 
     def restart_empty(self, *, down: float = 0.0) -> None:
-        """Kill it, leave it down for so many seconds, and start it without any data."""
+        """Kill it, leave it down for this many seconds, and start it without any data."""
         self.kill()
         shutil.rmtree(self._data)
         time.sleep(down)

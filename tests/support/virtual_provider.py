@@ -70,7 +70,7 @@ class Provider:
         policy: RetryPolicy = ONCE,
         probed: bool = False,
     ) -> float:
-        """Make so many calls, from places in flight of so many processes; return the seconds.
+        """Make this many calls, from places in flight of this many processes; return the seconds.
 
         `probed`: a small call of its own tells whether it answers.
         """

@@ -1,4 +1,4 @@
-"""Whoever watches a batch hears the truth of the moment, and when it is over."""
+"""Anyone who watches a batch hears the truth of the moment, and when it is over."""
 
 import asyncio
 import time
@@ -86,7 +86,7 @@ def test_async_code_watches_and_does_something_else_meanwhile(shared: Deployment
 
     events, longest = asyncio.run(app())
     check_end(batch, events)
-    # Whoever waited for news in the loop would have held it for the whole of a wait.
+    # Anyone who waited for news in the loop would have held it for the whole of a wait.
     assert longest < 1.0
 
 

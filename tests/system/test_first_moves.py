@@ -94,7 +94,7 @@ MOVES = {
     "a folder as inputs": Move("submit triage --chains triage -i .", ("'.'", "irectory")),
     "no such file": Move("submit triage --chains triage -i tiket.jsonl", ("tiket.jsonl",)),
     "an empty file": Move("submit triage --chains triage -i -", ("no inputs",)),
-    "text that is no JSON": Move(
+    "text that is not JSON": Move(
         "submit triage --chains triage -i -", ("line 1 is not JSON",), stdin="The site is down\n"
     ),
     "numbers as custom_ids": Move(

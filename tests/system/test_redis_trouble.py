@@ -55,7 +55,7 @@ class Work:
         return len(Journal.read(self.journal).started_at)
 
     def wait_started(self, count: int) -> None:
-        """Return when so many items have been started; there must be many more."""
+        """Return when this many items have been started; there must be many more."""
         wait_until(lambda: self.started >= count, what=f"{count} items are started")
         assert self.started < self.total * 0.8, "the fault would come too late"
 

@@ -1,4 +1,4 @@
-"""What a batch calls at its end is called once, whoever dies on the way."""
+"""What a batch calls at its end is called once, any process that dies on the way."""
 
 import base64
 import json

@@ -108,7 +108,7 @@ def test_a_producer_that_is_killed_there_leaves_a_whole_batch_or_none(
     first = quick.start_script(script, str(inputs), env=ground.env)
     assert first.wait() == -9
     with Crew(quick):
-        # Whoever submits again under the same key gets the batch that is there, or a new one.
+        # Anyone who submits again under the same key gets the batch that is there, or a new one.
         batch = quick.client.submit("work", ground.inputs(), idempotency_key="key")
         assert [each.id for each in quick.client.list()] == [batch.id]
         batch.wait(40)

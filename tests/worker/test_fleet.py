@@ -20,7 +20,7 @@ pytestmark = pytest.mark.timeout(120)
 
 @dataclass(frozen=True)
 class Said:
-    """What a worker has said, so many seconds ago."""
+    """What a worker has said, this many seconds ago."""
 
     text: str
     seconds_ago: float = 0.0

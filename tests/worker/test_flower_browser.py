@@ -1,6 +1,6 @@
 """The Batches tab in a real browser: Debian's Chromium, driven by Playwright.
 
-Where there is none these are skipped, unless BATCHORD_TEST_BROWSER says that it must be there.
+Without it these are skipped, unless BATCHORD_TEST_BROWSER says that it must be there.
 """
 
 import json
@@ -118,7 +118,7 @@ def test_the_bar_moves_without_reloading(
     expect(row.locator(".batch-says")).to_have_text("40 of 40 done")
     expect(row.locator(".batch-badge")).to_have_text("completed")
     assert page.evaluate("window.same") == 1
-    # Rows change in place: whoever is on a link with the keyboard stays there.
+    # Rows change in place: anyone who is on a link with the keyboard stays there.
     page.keyboard.press("Enter")
     expect(page.locator("#batch-chain")).to_have_text("gated")
     expect(page.locator("#batch-bar [role=progressbar]")).to_have_attribute("aria-valuenow", "100")

@@ -71,7 +71,7 @@ def test_auto_is_more_once_the_first_items_were_short(deploy: Deploy) -> None:
     batch = deployment.client.submit("double", range(3000))
     assert batch.outputs() == [2 * i for i in range(3000)]
     sizes = [per_task for _, _, per_task in cuts(deployment, batch)]
-    assert sizes[0] == 1, "nobody knows yet how long an item takes"
+    assert sizes[0] == 1, "it is not known yet how long an item takes"
     assert max(sizes) > 1
     assert max(sizes) <= 100
 

@@ -92,7 +92,7 @@ class End:
     chain: str
     #: The answer to the calls that fail.
     status: int
-    #: So many items fail once in their second step; None: every call does until it is forgotten.
+    #: This many items fail once in their second step; None: every call does until it is forgotten.
     failing: int | None
     #: What brings the items back.
     go_on: Callable[[Batch, OpenAIServer], object]
@@ -155,20 +155,20 @@ def test_what_could_not_be_kept_goes_once_more_and_is_kept_once(deployment: Depl
     batch = deployment.client.submit("three-steps", ["text"])
     store = BatchStore(deployment.settings)
     exchange = ItemLeases(store)
-    wish = ClaimRequest(batch_id=batch.id, index=0, token="first")
-    _, [claim] = exchange.swap([], [wish])
+    claim_request = ClaimRequest(batch_id=batch.id, index=0, token="first")
+    _, [claim] = exchange.swap([], [claim_request])
     assert claim.verdict == "run"
 
     async def give(keeper: Checkpointer) -> None:
-        run = keeper.begin(wish, claim)
+        run = keeper.begin(claim_request, claim)
         assert run.kept is not None
         run.kept.put("one", "1")
-        keeper.leave(wish, run)
+        keeper.leave(claim_request, run)
         taken = keeper.take()
         exchange.keep(taken)
         keeper.not_sent(taken)  # its answer was lost
         run.kept.put("two", "2")
-        keeper.leave(wish, run)
+        keeper.leave(claim_request, run)
         taken = keeper.take()
         assert [one.steps for one in taken] == ["one 1\n", "two 2\n"]
         exchange.keep(taken)
@@ -178,7 +178,7 @@ def test_what_could_not_be_kept_goes_once_more_and_is_kept_once(deployment: Depl
         assert keeper.take() == []
 
     asyncio.run(give(Checkpointer(lambda: None)))
-    exchange.release([wish])
+    exchange.release([claim_request])
     _, [claim] = exchange.swap([], [ClaimRequest(batch_id=batch.id, index=0, token="second")])
     assert claim.steps == "one 1\ntwo 2\n"
     store.close()

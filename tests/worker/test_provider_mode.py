@@ -1,4 +1,4 @@
-"""Provider mode: through the provider's own Batch API, and the same batch to who asked for it."""
+"""Provider mode: through the provider's own Batch API, and the same batch to its caller."""
 
 import json
 from collections.abc import Iterator
@@ -39,7 +39,7 @@ CHAINS: dict[str, Any] = {
 }
 
 
-#: So many requests go in one of the provider's batches here.
+#: This many requests go in one of the provider's batches here.
 REQUESTS = 400
 PRICES = {
     "half": {"input": 2, "output": 10, "batch": 0.5},

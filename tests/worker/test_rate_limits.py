@@ -38,7 +38,7 @@ def start(
     concurrency: int = 8,
     pool: str = "asyncio",
 ) -> list[Process]:
-    """Start so many workers."""
+    """Start this many workers."""
     env = {"BATCHORD_CHAINS": CHAINS, **provider_env(provider)}
     workers = [
         deployment.start_worker(concurrency=concurrency, pool=pool, env=env, wait=False)
@@ -124,7 +124,7 @@ def test_tokens_a_minute_are_settled_with_what_was_really_used(
     succeeded(three.client.submit("limited-tokens", texts), texts)
     arrived = arrivals(provider.requests)
     burst = 60_000 / 60 * BURST
-    # At first nobody knows how wrong the guesses are, and up to 24 calls are in flight.
+    # At first it is unknown how wrong the guesses are, and up to 24 calls are in flight.
     assert most_over(arrived, 60_000 * 1.02, 60) <= burst + 24 * 41
     assert most_over(arrived[24:], 60_000 * 1.02, 60) <= burst + 3 * 41
     assert used(arrived, 60_000) >= MOSTLY

@@ -151,8 +151,8 @@ def settle_by_hand(deployment: Deployment, batch: Batch, count: int) -> None:
     """Claim and settle items as a worker would, without Celery."""
     store = BatchStore(deployment.settings)
     exchange = ItemLeases(store)
-    wishes = [ClaimRequest(batch_id=batch.id, index=i, token="token") for i in range(count)]
-    _, claims = exchange.swap([], wishes)
+    claim_requests = [ClaimRequest(batch_id=batch.id, index=i, token="token") for i in range(count)]
+    _, claims = exchange.swap([], claim_requests)
     assert {claim.verdict for claim in claims} == {"run"}
     settlements = [
         Settlement(
@@ -254,7 +254,7 @@ def test_an_item_that_kills_its_process_each_time_ends_as_worker_lost(
             assert item.error is not None
             assert (item.error.code, item.error.attempts) == ("worker_lost", 3)
         else:
-            # Whoever ran beside it was started again, and is not blamed.
+            # What ran beside it was started again, and is not blamed.
             assert item.output == item.index
     assert supervised() >= 4
 

@@ -1,4 +1,4 @@
-"""Revoking a task of a batch stops nothing, and whoever tries is told to use `cancel`."""
+"""Revoking a task of a batch stops nothing, and anyone who tries is told to use `cancel`."""
 
 import json
 from collections.abc import Callable, Mapping

@@ -59,7 +59,7 @@ BAD_URLS = {
     "the port of http": "https://hooks.example.com:80/",
     "the port 0": "https://hooks.example.com:0/",
     "a port that is too large": "https://hooks.example.com:65979/",
-    "a port that is none": "https://hooks.example.com:443x/",
+    "a port that is not a number": "https://hooks.example.com:443x/",
     "a negative port": "https://hooks.example.com:-443/",
     "a fragment": "https://hooks.example.com/#part",
     "an empty fragment": "https://hooks.example.com/#",

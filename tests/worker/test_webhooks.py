@@ -106,7 +106,7 @@ def submit(told: Deployment, receiver: Receiver, path: str) -> Submit:
 
 
 def requests(receiver: Receiver, path: str, count: int) -> list[Received]:
-    """Wait for so many requests, and return them."""
+    """Wait for this many requests, and return them."""
     wait_until(lambda: len(receiver.received[path]) >= count, what=f"{count} requests come")
     return receiver.received[path]
 

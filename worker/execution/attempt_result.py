@@ -1,4 +1,4 @@
-"""The result of an attempt: an outcome as JSON text, or the reason why there is none."""
+"""The result of an attempt: an outcome as JSON text, or the reason for a missing output."""
 
 import asyncio
 import json

@@ -5,7 +5,7 @@
 -- turns. A message is popped and noted as unacknowledged in one step, so that no crash loses it.
 -- What is no message has no tag and is not noted: an error here would lose what was popped before.
 
--- The tag of a message, where it came to, and its slots; nothing if it is none.
+-- The tag of a message, where it came to, and its slots; nothing if it is not a message.
 local function read(message)
   local decoded = cjson.decode(message)
   local headers, properties = decoded['headers'], decoded['properties']

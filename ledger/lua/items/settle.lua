@@ -130,7 +130,7 @@ if #done > 0 then
   pause_if_due(META, EVENTS, LEASES, events_kept, status, budget_tokens or budget_nanos, tonumber(alike_limit), tonumber(alike_n or 0), ended)
   learn(STATS, META, ended, now)
 end
--- Said once, when there is room and was none before; the gathers and the sweep look as well.
+-- Said once, when there is room and was no room before; the gathers and the sweep look as well.
 local more = cut ~= total or tonumber(again or 0) > 0
 table.insert(answers, more and room(all, waits) and not room(all - #done, waits + twins) and 1 or 0)
 table.insert(answers, let_go)

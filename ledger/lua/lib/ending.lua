@@ -25,7 +25,7 @@ local function nothing_left(meta)
   return unfinished(meta) <= 0 and not is_retrying(meta)
 end
 
--- Wake those who wait for news of the batch: its status has changed, or so many items are settled.
+-- Wake those who wait for news of the batch: its status has changed, or this many items are settled.
 local function wake(events, events_kept, what, value)
   redis.call('XADD', events, 'MAXLEN', '~', events_kept, '*', what, value)
 end
