@@ -8,7 +8,7 @@ from typing import Any
 from batchord.chains.composition.foreign_calls import ProviderFailed, guarded
 from batchord.chains.composition.function import takes_config
 from batchord.chains.composition.langchain_providers import Provider, provider_of, unseen
-from batchord.chains.composition.runnable import Step
+from batchord.chains.composition.step import Step
 from batchord.chains.config import RunnableConfig, filled
 from batchord.chains.explain import set_path
 from batchord.chains.langchain import inspection

@@ -7,7 +7,8 @@ from typing import Any, cast
 
 from batchord.chains.composition.as_runnable import coerce
 from batchord.chains.composition.parallel import Parallel
-from batchord.chains.composition.runnable import Runnable, Step
+from batchord.chains.composition.runnable import Runnable
+from batchord.chains.composition.step import Step
 from batchord.chains.config import RunnableConfig, max_concurrency, merged
 from batchord.chains.errors import InvalidInput
 from batchord.chains.explain import PutOff

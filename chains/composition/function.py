@@ -5,7 +5,8 @@ from collections.abc import Awaitable, Callable
 from types import CellType, CodeType
 from typing import Any, Generic, TypeVar, cast, overload
 
-from batchord.chains.composition.runnable import Runnable, Step
+from batchord.chains.composition.runnable import Runnable
+from batchord.chains.composition.step import Step
 from batchord.chains.config import RECURSION_LIMIT, RunnableConfig, filled
 from batchord.chains.langchain import inspection
 from batchord.chains.runtime.item_context import current_run

@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from batchord.chains.ratelimit.limits import RateLimit
 from batchord.chains.runtime.retry import DEFAULT_RETRY, RetryPolicy
-from batchord.chains.steps.llm_step import Answer, LLMStep, Reply, StructuredOutput, given
+from batchord.chains.steps.llm_options import given
+from batchord.chains.steps.llm_reply import Reply
+from batchord.chains.steps.llm_step import Answer, LLMStep, StructuredOutput
 from batchord.chains.steps.prompt import Message
 
 if TYPE_CHECKING:

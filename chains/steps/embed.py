@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 from weakref import WeakKeyDictionary
 
-from batchord.chains.composition.runnable import Step
+from batchord.chains.composition.step import Step
 from batchord.chains.config import RunnableConfig
 from batchord.chains.errors import ChainError, InvalidInput
 from batchord.chains.openai import client

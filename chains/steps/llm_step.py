@@ -2,7 +2,7 @@
 
 import os
 from abc import abstractmethod
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping
 from typing import (
     TYPE_CHECKING,
     Any,
@@ -10,7 +10,6 @@ from typing import (
     Final,
     Generic,
     Literal,
-    NamedTuple,
     TypeVar,
     cast,
     get_args,
@@ -18,11 +17,10 @@ from typing import (
 
 import pydantic
 
-from batchord.chains.composition.runnable import Step
+from batchord.chains.composition.step import Step
 from batchord.chains.config import RunnableConfig
-from batchord.chains.errors import ChainError, InvalidInput
+from batchord.chains.errors import ChainError
 from batchord.chains.explain import validation_message, whole_text
-from batchord.chains.langchain import inspection
 from batchord.chains.openai import client
 from batchord.chains.ratelimit.guard import within
 from batchord.chains.ratelimit.limits import RateLimit, estimated_tokens
@@ -30,9 +28,12 @@ from batchord.chains.ratelimit.probes import PROBE
 from batchord.chains.runtime.checkpoints import Worded
 from batchord.chains.runtime.item_context import report_usage
 from batchord.chains.runtime.retry import RetryPolicy
+from batchord.chains.steps.conversation import Conversing, texts_of
+from batchord.chains.steps.llm_options import refuse_lost
+from batchord.chains.steps.llm_reply import Reply, usable, whole
 from batchord.chains.steps.offline_call import OfflineCall
 from batchord.chains.steps.prompt import Message
-from batchord.chains.steps.schema_structure import SchemaStructure
+from batchord.chains.steps.schema_structure import structure_of
 from batchord.chains.steps.structured_output import Structure
 from batchord.chains.usage import Usage
 
@@ -51,18 +52,7 @@ _OF_SENDING: Final = ("timeout", "extra_headers", "extra_query", "extra_body")
 _OF_TARGET: Final[tuple[str, ...]] = ("model", "timeout", "extra_headers", "extra_query")
 
 
-class Reply(NamedTuple):
-    """The content of an answer's body, of either API."""
-
-    text: str | None = None
-    refusal: str | None = None
-    #: Why it ended there: `length`, `content_filter`, or any other word.
-    finish: str | None = None
-    #: What the answer has instead of a text, as JSON.
-    said: str | None = None
-
-
-class LLMStep(Step[Any, Answer], OfflineCall, Generic[Answer]):
+class LLMStep(Conversing, Step[Any, Answer], OfflineCall, Generic[Answer]):
     """A language model as a step; a subclass knows one of the APIs that it is asked through."""
 
     takes_options = True
@@ -87,13 +77,13 @@ class LLMStep(Step[Any, Answer], OfflineCall, Generic[Answer]):
         super().__init__(name=name, retry=retry)
         self._model = model
         self._structure: Structure[Any] | None = (
-            None if output_type is None else _structure_of(output_type)
+            None if output_type is None else structure_of(output_type)
         )
         self._reasks = reasks
         self._limit = limit
         self._options = dict(options)
         self._structured_output = structured_output or "json_schema"
-        _refuse_lost(self._options)
+        refuse_lost(self._options)
         self._check_form(structured_output)
 
     @abstractmethod
@@ -113,11 +103,11 @@ class LLMStep(Step[Any, Answer], OfflineCall, Generic[Answer]):
         """Parse an answer's body; LookupError, TypeError or AttributeError if it is invalid."""
 
     async def _run(self, input: Any, config: RunnableConfig, **options: Any) -> Answer:
-        _refuse_lost(options)
+        refuse_lost(options)
         asked = {**self._options, **options}
         request, messages = self._request(asked), self._conversation(input, asked)
         if self._structure is None:
-            return cast(Answer, _usable(self._read(await self._answer(request, messages))))
+            return cast(Answer, usable(self._read(await self._answer(request, messages))))
         return cast(Answer, await self._structured(self._structure, request, messages))
 
     def fingerprint(self) -> Any:
@@ -150,7 +140,7 @@ class LLMStep(Step[Any, Answer], OfflineCall, Generic[Answer]):
             if larger is not None:
                 request, may_grow = larger, False
                 continue
-            text = _whole(reply)
+            text = whole(reply)
             try:
                 return Worded(structure.read(text), text)
             except pydantic.ValidationError as error:
@@ -257,8 +247,8 @@ class LLMStep(Step[Any, Answer], OfflineCall, Generic[Answer]):
         client.raise_fault(body)
         reply = self._read(body)
         if self._structure is None:
-            return _usable(reply)
-        text = _whole(reply)
+            return usable(reply)
+        text = whole(reply)
         try:
             return self._structure.read(text)
         except pydantic.ValidationError as error:
@@ -305,95 +295,4 @@ class LLMStep(Step[Any, Answer], OfflineCall, Generic[Answer]):
         limits = (request.get(name) for name in self.limits)
         answer = next((limit for limit in limits if isinstance(limit, int)), 0)
         contents = (message.get("content") for message in messages)
-        return answer + estimated_tokens(text for each in contents for text in _texts(each))
-
-    def _messages(self, input: Any) -> list[Message]:
-        if isinstance(input, str):
-            return [{"role": "user", "content": input}]
-        if (converted := inspection.messages(input)) is not None:
-            return converted
-        if isinstance(input, Sequence) and input and all(map(self._is_message, input)):
-            return list(input)
-        raise InvalidInput(
-            f"{self.name} takes a text, a list of messages "
-            f'({{"role": ..., "content": ...}}), or LangChain\'s, not {type(input).__name__}'
-        )
-
-    def _said(self, text: str) -> Message:
-        """Make the assistant message of an answer in a conversation."""
-        return {"role": "assistant", "content": text}
-
-    def _is_message(self, value: Any) -> bool:
-        return isinstance(value, dict) and isinstance(value.get("role"), str)
-
-
-def _structure_of(output_type: Any) -> Structure[Any]:
-    """Return what an answer is read as: a type, or what a JSON schema describes."""
-    known = isinstance(output_type, Mapping)
-    return SchemaStructure(output_type) if known else Structure(output_type)
-
-
-def given(**options: Any) -> dict[str, Any]:
-    """Those of the options that are not None."""
-    return {name: value for name, value in options.items() if value is not None}
-
-
-def _refuse_lost(options: Mapping[str, Any]) -> None:
-    """Refuse options whose answers would be paid for and dropped."""
-    sent = {**options, **(options.get("extra_body") or {})}
-    if sent.get("stream"):
-        raise ValueError("stream: an answer is taken whole, leave it out")
-    if sent.get("n") not in (None, 1):
-        raise ValueError(
-            "n: of several answers only the first would be kept: submit the input as often, or use "
-            "Request, which gives the whole answer"
-        )
-    tools = sent.get("tools") or ()
-    if sent.get("functions") or any(map(_is_function, tools)):
-        raise ValueError(
-            "tools: nobody here runs the functions that a model calls, and its answer is one text: "
-            "use Request, which gives the whole answer"
-        )
-
-
-def _is_function(tool: Any) -> bool:
-    """Whether the model's answer may be a call of it, which the caller has to make."""
-    return not isinstance(tool, Mapping) or tool.get("type") in (None, "function", "custom")
-
-
-def _texts(content: Any) -> Iterable[str]:
-    parts = content if isinstance(content, list) else [{"text": content}]
-    texts = (part.get("text") for part in parts if isinstance(part, dict))
-    return [text for text in texts if isinstance(text, str)]
-
-
-def _whole(reply: Reply) -> str:
-    """Return the text of an answer that must be complete to be parsed, or raise ChainError."""
-    # What says nothing at its end is an empty answer, which does not fit: it is asked for again.
-    silent = reply.text is None and reply.finish in ("stop", "completed") and not reply.refusal
-    text = "" if silent else _usable(reply)
-    if reply.finish == "length":
-        raise ChainError(
-            "the answer was cut off at the token limit: allow more tokens", code="length", raw=text
-        )
-    return text
-
-
-def _usable(reply: Reply) -> str:
-    """Return the text of an answer, or raise ChainError."""
-    if reply.refusal:
-        raise ChainError(f"the model refused: {reply.refusal}", code="refusal")
-    if reply.finish == "content_filter":
-        raise ChainError("the content filter withheld the answer", code="content_filter")
-    if reply.text is None and reply.finish == "length":
-        raise ChainError(
-            "the answer was cut off at the token limit before its first word: allow more tokens",
-            code="length",
-        )
-    if reply.text is None:
-        raise ChainError(
-            f"the model gave no text (it ended with {reply.finish})",
-            code="invalid_output",
-            raw=reply.said,
-        )
-    return reply.text
+        return answer + estimated_tokens(text for each in contents for text in texts_of(each))

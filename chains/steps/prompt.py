@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from string import Formatter
 from typing import Any, Final
 
-from batchord.chains.composition.runnable import Step
+from batchord.chains.composition.step import Step
 from batchord.chains.config import RunnableConfig
 from batchord.chains.errors import ChainError, InvalidInput
 

@@ -10,7 +10,7 @@ from typing import Any, Final, cast
 import pydantic
 from pydantic_core import PydanticCustomError
 
-from batchord.chains.composition.runnable import Step
+from batchord.chains.composition.step import Step
 from batchord.chains.config import RunnableConfig
 from batchord.chains.errors import ChainError, InvalidInput
 from batchord.chains.explain import MAX_RAW, as_chain_error, validation_message

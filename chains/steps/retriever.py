@@ -9,7 +9,8 @@ from weakref import WeakKeyDictionary
 import pydantic
 
 from batchord.chains.composition.as_runnable import coerce
-from batchord.chains.composition.runnable import Runnable, Step
+from batchord.chains.composition.runnable import Runnable
+from batchord.chains.composition.step import Step
 from batchord.chains.config import RunnableConfig
 from batchord.chains.errors import ChainError, InvalidInput
 from batchord.chains.runtime.checkpoints import digest

@@ -157,3 +157,9 @@ def _detail(error: "Misfit") -> dict[str, Any]:
         text = f"must fit {error.validator} {json.dumps(wanted, ensure_ascii=False)[:200]}"
     message = pydantic_core.PydanticCustomError("json_schema", "{text}", {"text": text})
     return {"type": message, "loc": tuple(error.absolute_path)}
+
+
+def structure_of(output_type: Any) -> Structure[Any]:
+    """Return what an answer is read as: a type, or what a JSON schema describes."""
+    known = isinstance(output_type, Mapping)
+    return SchemaStructure(output_type) if known else Structure(output_type)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from types import FrameType
 from typing import Final, NoReturn
 
-from batchord.chains.composition.runnable import Step
+from batchord.chains.composition.step import Step
 from batchord.chains.runtime.background import call_soon_threadsafe
 from batchord.chains.runtime.item_context import ItemContext, place_of, run_of
 from batchord.chains.runtime.loop_lag import LoopLag
