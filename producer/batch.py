@@ -1,49 +1,29 @@
 """The handle of a submitted batch: its state, its end and its results, read from the ledger."""
 
-import time
 from collections.abc import Callable, Collection, Generator
-from contextlib import suppress
-from itertools import takewhile
 from pathlib import Path
-from typing import Any, Final, Generic, Literal, get_args, overload
+from typing import Any, Generic, Literal, get_args, overload
 
-from batchord.chains.errors import BatchordError
 from batchord.ledger.budget import Budget
-from batchord.ledger.core.arguments import check_codes, check_int, check_timeout
-from batchord.ledger.errors import ItemNotSucceeded, OutputMismatch, UnknownBatch
+from batchord.ledger.core.arguments import check_codes, check_int
+from batchord.ledger.errors import ItemNotSucceeded, OutputMismatch
 from batchord.ledger.lifecycle.batch_control import BatchControl
 from batchord.ledger.models import BatchRecord, BatchStatus, Item, ItemStatus, Out, RequestCounts
 from batchord.ledger.storage.batch_reader import BatchReader
 from batchord.ledger.storage.batch_stats import Progress
-from batchord.ledger.storage.events import BatchEvent, EventReader
-from batchord.ledger.storage.keys import PAGE_SIZE
+from batchord.ledger.storage.events import BatchEvent
 from batchord.producer.async_edge import AsyncEdge, async_form
+from batchord.producer.batch_steps import BatchSteps
 from batchord.producer.export import Exported, Format, format_of_name, write_lines, write_matrix
 from batchord.producer.page_stream import Stream
-from batchord.producer.standstill import Standstill, why_waiting
+from batchord.producer.standstill import why_waiting
 from batchord.producer.tables.batch_tables import BatchTables
 from batchord.producer.tables.table_file import write_table
-from batchord.producer.typed_outputs import OutputReader
+from batchord.producer.typed_outputs import OutputReader, not_succeeded
 from batchord.producer.wait_steps import (
-    PATIENCE,
-    AwaitEvent,
-    Page,
     PagedSteps,
-    Sleep,
-    Steps,
     Waits,
-    ask,
-    patiently,
 )
-
-#: Seconds between two looks for news that may come with every item.
-_BREATH: Final = 0.01
-
-#: Seconds between two looks for events; events in between are coalesced.
-_COALESCED: Final = 0.2
-
-#: Items looked at while the next item in order has not ended; doubled as more arrive.
-_SMALL_PAGE: Final = 16
 
 
 class Batch(BatchTables, Generic[Out]):
@@ -76,6 +56,7 @@ class Batch(BatchTables, Generic[Out]):
         self._control = control
         self._edge = edge
         self._waits = Waits(reader, edge)
+        self._steps = BatchSteps(batch_id, reader, self.record)
 
     def __repr__(self) -> str:
         return f"<Batch {self.id}>"
@@ -119,10 +100,6 @@ class Batch(BatchTables, Generic[Out]):
         # Nothing is known if Redis could not be reached just after it had accepted the batch.
         return self._known or self.record()
 
-    def _refresh(self) -> None:
-        with suppress(BatchordError):  # every item was read: what becomes of the batch is no news
-            self.record()
-
     def _is_now(self, status: BatchStatus) -> BatchStatus:
         if self._known is not None:
             self._known = self._known.model_copy(update={"status": status})
@@ -139,7 +116,7 @@ class Batch(BatchTables, Generic[Out]):
             TimeoutError: it has not ended within `timeout` seconds. It goes on all the same.
             TypeError, ValueError: `timeout` is neither None nor a number of at least 0.
         """
-        return self._waits.result(self._until_ended(timeout, raise_if_paused))
+        return self._waits.result(self._steps.until_ended(timeout, raise_if_paused))
 
     def __await__(self) -> Generator[Any, None, BatchRecord]:
         """Wait for the end: `record = await batch`."""
@@ -149,7 +126,7 @@ class Batch(BatchTables, Generic[Out]):
         self, timeout: float | None = None, *, raise_if_paused: bool = False
     ) -> BatchRecord:
         """As `wait`; holds no thread, and can be cancelled."""
-        return await self._waits.aresult(self._until_ended(timeout, raise_if_paused))
+        return await self._waits.aresult(self._steps.until_ended(timeout, raise_if_paused))
 
     def pause(self) -> BatchStatus:
         """Let no new item start until `resume`; running items may end. Returns the new status."""
@@ -218,14 +195,14 @@ class Batch(BatchTables, Generic[Out]):
         Raises:
             BatchPaused: with `raise_if_paused`, if the workers have paused it; `record().reason`.
         """
-        return self._items(lambda: self._in_order(raise_if_paused))
+        return self._items(lambda: self._steps.in_order(raise_if_paused))
 
     def as_completed(self, *, raise_if_paused: bool = False) -> Stream[Item[Out]]:
         """Iterate over all items in the order in which they end, while the batch runs.
 
         Else as `results`.
         """
-        return self._items(lambda: self._as_completed(raise_if_paused))
+        return self._items(lambda: self._steps.as_completed(raise_if_paused))
 
     def events(self) -> Stream[BatchEvent]:
         """Iterate over the batch's events until it ends: statuses, and counts.
@@ -234,7 +211,7 @@ class Batch(BatchTables, Generic[Out]):
         times a second, however fast items end; a slower reader gets fewer of them. Works with `for`
         and `async for`.
         """
-        return Stream(self._waits, self._events)
+        return Stream(self._waits, self._steps.events)
 
     def items(self, start: int = 0, stop: int | None = None) -> Stream[Item[Out]]:
         """Iterate over the items `start` to `stop` in input order as they are now; never waits.
@@ -247,7 +224,7 @@ class Batch(BatchTables, Generic[Out]):
         check_int("start", start, 0)
         if stop is not None:
             check_int("stop", stop, 0)
-        return self._items(lambda: self._as_they_stand(start, stop))
+        return self._items(lambda: self._steps.as_they_stand(start, stop))
 
     @overload
     def outputs(self, *, return_exceptions: Literal[False] = False) -> list[Out]: ...
@@ -290,7 +267,7 @@ class Batch(BatchTables, Generic[Out]):
         if output not in get_args(Format):
             raise ValueError(f"output is one of {', '.join(get_args(Format))}, not {output!r}")
         if output == "npy":
-            return write_matrix(path, self._recorded(), self._total())
+            return write_matrix(path, self._recorded(), self.record().request_counts.total)
         if output == "jsonl":
             return write_lines(path, self._recorded())
         fields = self.output_fields()
@@ -307,7 +284,7 @@ class Batch(BatchTables, Generic[Out]):
 
     def _recorded(self) -> Stream[Item]:
         """All items in input order, with their outputs as they are recorded."""
-        return Stream(self._waits, lambda: self._in_order(False))
+        return Stream(self._waits, lambda: self._steps.in_order(False))
 
     def _output(self, item: Item, return_exceptions: bool) -> Any:
         try:
@@ -318,111 +295,3 @@ class Batch(BatchTables, Generic[Out]):
             if return_exceptions:
                 return error
             raise
-
-    def _until_ended(self, timeout: float | None, raise_if_paused: bool) -> Steps[BatchRecord]:
-        check_timeout(timeout)
-        standstill = Standstill(self._reader, self.id, raise_if_paused=raise_if_paused)
-        deadline = None if timeout is None else time.monotonic() + timeout
-        place, ended = yield from ask(0, self._state)
-        while not ended:
-            left = float("inf") if deadline is None else deadline - time.monotonic()
-            if left <= 0:
-                raise TimeoutError(f"batch {self.id} has not ended within {timeout:g} s")
-            patience = min(left, PATIENCE)
-            yield from ask(patience, standstill.look)
-            yield from self._doze(patience, place, left)
-            place, ended = yield from ask(patience, self._state)
-        return (yield from ask(PATIENCE, self.record))
-
-    def _as_they_stand(self, start: int, stop: int | None) -> PagedSteps[Item]:
-        total = yield from ask(0, self._total)
-        end = total if stop is None else min(stop, total)
-        while start < end:
-            page = yield from ask(0, self._reader.items, self.id, start, end)
-            if not page:
-                raise UnknownBatch(self.id)  # it was deleted meanwhile
-            yield Page(page)
-            start += len(page)
-
-    def _in_order(self, raise_if_paused: bool) -> PagedSteps[Item]:
-        standstill = Standstill(self._reader, self.id, raise_if_paused=raise_if_paused)
-        total, start, size = (yield from ask(0, self._total)), 0, PAGE_SIZE
-        while start < total:
-            page, place = yield from ask(PATIENCE, self._look, start, min(start + size, total))
-            ready: list[Item] = list(takewhile(lambda item: item.status.ended, page))
-            if ready:
-                yield Page(ready)
-                start += len(ready)
-            size = min(PAGE_SIZE, max(_SMALL_PAGE, 2 * len(ready)))
-            if not ready:
-                yield from self._await_news(place, standstill)
-        yield from ask(0, self._refresh)
-
-    def _events(self) -> PagedSteps[BatchEvent]:
-        news = EventReader(self._reader, self.id)
-        while True:
-            yield Page((yield from ask(PATIENCE, news.look)))
-            if news.ended:
-                return
-            yield from patiently(PATIENCE, AwaitEvent(self.id, news.place))
-            yield Sleep(_COALESCED)
-
-    def _as_completed(self, raise_if_paused: bool) -> PagedSteps[Item]:
-        standstill = Standstill(self._reader, self.id, raise_if_paused=raise_if_paused)
-        total, position, count = (yield from ask(0, self._total)), 0, 0
-        seen = bytearray(total)  # an item that was run again has ended more than once
-        while count < total:
-            indexes, place, ended = yield from ask(PATIENCE, self._look_for_ended, position)
-            if indexes:
-                position += len(indexes)
-                new = [index for index in dict.fromkeys(indexes) if not seen[index]]
-                found = yield from ask(PATIENCE, self._reader.items_at, self.id, new)
-                items = [one for one in found if one.status.ended]
-                for item in items:
-                    seen[item.index] = 1
-                count += len(items)
-                yield Page(items)
-                continue
-            if ended:
-                # Redis went back meanwhile: unseen items stand before our position.
-                position = 0
-            yield from self._await_news(place, standstill)
-        yield from ask(0, self._refresh)
-
-    def _total(self) -> int:
-        return self.record().request_counts.total
-
-    def _state(self) -> tuple[str, bool]:
-        """Return the position in the event stream, and whether the batch has ended."""
-        # In this order, here and below: an event after the first read wakes the waiting reader.
-        return self._reader.last_event(self.id), self._reader.status(self.id).ended
-
-    def _look(self, start: int, stop: int) -> tuple[list[Item], str]:
-        place = self._reader.last_event(self.id)
-        return self._reader.items(self.id, start, stop), place
-
-    def _look_for_ended(self, position: int) -> tuple[list[int], str, bool]:
-        place, ended = self._state()
-        return self._reader.completed(self.id, position), place, ended
-
-    def _await_news(self, place: str, standstill: Standstill) -> Steps[None]:
-        yield from ask(PATIENCE, standstill.look)
-        yield from self._doze(PATIENCE, place, float("inf"))
-
-    def _doze(self, patience: float, place: str, timeout: float) -> Steps[None]:
-        yield from patiently(patience, AwaitEvent(self.id, place, timeout))
-        # Events may come a thousand times a second: look a hundred times.
-        yield Sleep(_BREATH)
-
-
-def not_succeeded(batch_id: str, item: Item) -> ItemNotSucceeded:
-    """Return the exception that stands for an item without an output."""
-    why = f": {item.error.code}: {item.error.message}" if item.error else ""
-    return ItemNotSucceeded(
-        f"item {item.index} {item.status}{why}",
-        batch_id=batch_id,
-        index=item.index,
-        custom_id=item.custom_id,
-        status=item.status,
-        cause=item.error,
-    )

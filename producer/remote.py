@@ -10,14 +10,14 @@ from pydantic import TypeAdapter
 from batchord.chains import Runnable, RunnableConfig, registered
 from batchord.ledger.errors import BatchPaused
 from batchord.ledger.models import Item, ItemStatus
-from batchord.producer.batch import Batch, not_succeeded
+from batchord.producer.batch import Batch
 from batchord.producer.call_batcher import CallBatcher
 from batchord.producer.callbacks import CallerRuns
 from batchord.producer.client import Client
 from batchord.producer.inputs import rows_or_values
 from batchord.producer.pickled import client_of, state_of
 from batchord.producer.submission import SubmitOptions
-from batchord.producer.typed_outputs import read_output
+from batchord.producer.typed_outputs import not_succeeded, read_output
 
 if TYPE_CHECKING:
     # Type checkers see the base that is used where langchain-core is installed.

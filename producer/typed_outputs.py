@@ -8,7 +8,7 @@ import pydantic
 
 from batchord.chains.explain import validation_message
 from batchord.chains.langchain.objects import load
-from batchord.ledger.errors import OutputMismatch
+from batchord.ledger.errors import ItemNotSucceeded, OutputMismatch
 from batchord.ledger.models import Item, ItemStatus
 
 
@@ -64,3 +64,16 @@ class OutputReader:
             index=item.index,
             custom_id=item.custom_id,
         )
+
+
+def not_succeeded(batch_id: str, item: Item) -> ItemNotSucceeded:
+    """Return the exception that stands for an item without an output."""
+    why = f": {item.error.code}: {item.error.message}" if item.error else ""
+    return ItemNotSucceeded(
+        f"item {item.index} {item.status}{why}",
+        batch_id=batch_id,
+        index=item.index,
+        custom_id=item.custom_id,
+        status=item.status,
+        cause=item.error,
+    )
