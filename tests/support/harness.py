@@ -23,6 +23,7 @@ from batchord.ledger.errors import SubmitRefused
 from batchord.ledger.settings import Settings
 from batchord.ledger.storage.shard_reader import PRIORITY_SEPARATOR, PRIORITY_STEPS
 from batchord.producer import Batch, Client
+from tests.support.fork_server import Forked, ForkServer, can_fork
 from tests.support.openai_server import OpenAIServer
 from tests.support.waiting import wait_until as wait_until
 
@@ -49,21 +50,20 @@ PERMANENT = (
 )
 
 
+#: Forks the workers of this process of tests.
+_fork_server = ForkServer()
+
+
 class Process:
     """A process of its own process group, with its output in a file."""
 
     def __init__(self, argv: Sequence[str], *, env: dict[str, str], cwd: Path, log: Path) -> None:
         self.log_file = log
-        with log.open("wb") as output:
-            self._popen = subprocess.Popen(
-                argv,
-                env=env,
-                cwd=cwd,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
+        self._popen: subprocess.Popen[bytes] | Forked
+        if can_fork(argv, env):
+            self._popen = _fork_server.start(argv, env=env, cwd=cwd, log=log)
+        else:
+            self._popen = _new_process(argv, env, cwd, log)
         self.pid = self._popen.pid
 
     @property
@@ -87,6 +87,21 @@ class Process:
         if group_exists(self.pid):
             os.killpg(self.pid, signal.SIGKILL)
         self._popen.wait()
+
+
+def _new_process(
+    argv: Sequence[str], env: dict[str, str], cwd: Path, log: Path
+) -> subprocess.Popen[bytes]:
+    with log.open("wb") as output:
+        return subprocess.Popen(
+            argv,
+            env=env,
+            cwd=cwd,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
 
 
 def group_exists(pid: int) -> bool:
@@ -172,7 +187,11 @@ class Deployment:
 
     def wait_for_worker(self, worker: Process) -> None:
         """Return when the worker takes messages."""
-        wait_until(lambda: " ready." in worker.log or not worker.alive, what="the worker is ready")
+        wait_until(
+            lambda: " ready." in worker.log or not worker.alive,
+            what="the worker is ready",
+            timeout=90,
+        )
         assert worker.alive, f"the worker ended at once:\n{worker.log}"
 
     def queued(self) -> int:
