@@ -22,11 +22,14 @@ from batchord.commands.options import (
     settings_with,
     submit_options,
 )
+from batchord.commands.unfinished import runs_table
 from batchord.io import openai_lines
 from batchord.io.input_file import InputFile
 from batchord.io.paths import writable
 from batchord.ledger.models import Item, ItemStatus, announcements
+from batchord.ledger.settings import Settings
 from batchord.ledger.storage.fleet import Fleet
+from batchord.local.run_state import unfinished
 from batchord.local.services import has_server
 from batchord.output import cost_format, render, status_view
 from batchord.output.result_writer import Format, Target, format_of, format_options
@@ -182,7 +185,7 @@ def results(
     if path is None:
         count = _to_stdout(batch, format_, wait=wait)
     else:
-        count, where = Target(path, format_, errors_path).write(batch, wait=wait)
+        count, where, _ = Target(path, format_, errors_path).write(batch, wait=wait)
         notes.print(f"{count} items are in {where}", soft_wrap=True)
     missing = batch.record().request_counts.total - count
     if missing:
@@ -238,13 +241,20 @@ def _group(failed: list[Item], as_json: bool) -> None:
 @click.option("--after", metavar="ID", help="The next page: behind this batch.")
 @json_option
 def list_(limit: int, after: str | None, as_json: bool) -> None:
-    """List batches, newest first."""
-    records = Client().list(limit=limit, after=after)
+    """List batches, newest first, and runs that `batchord run` can go on with."""
+    settings = Settings()
+    runs = unfinished(settings.home) if after is None else []
+    records = []
+    if not runs or has_server(settings):
+        records = Client(settings=settings).list(limit=limit, after=after)
     if as_json:
-        for record in records:
+        for record in (*runs, *records):
             click.echo(record.model_dump_json())
-    else:
-        out = render.console()
+        return
+    out = render.console()
+    if runs:
+        out.print(runs_table(runs))
+    if records or not runs:
         out.print(render.batches_table(records, width=out.width))
 
 

@@ -10,6 +10,8 @@ from rich.text import Text
 
 from batchord.commands.options import json_option
 from batchord.ledger.lifecycle.diagnostics import Grade
+from batchord.ledger.settings import Settings
+from batchord.local.run_state import discard
 from batchord.output import render
 from batchord.producer import Client
 from batchord.producer.completion_window import window_seconds
@@ -39,9 +41,16 @@ def doctor(as_json: bool) -> None:
 @click.argument("batch_ids", metavar="[ID]...", nargs=-1)
 @click.option("--older-than", metavar="7d", help="All that ended so long ago; s, m, h or d.")
 def purge(batch_ids: tuple[str, ...], older_than: str | None) -> None:
-    """Delete batches that have ended, before BATCHORD_RESULT_TTL does."""
+    """Delete batches that have ended, before BATCHORD_RESULT_TTL does, and runs that are kept."""
     if bool(batch_ids) == (older_than is not None):
         raise click.UsageError("name batches, or give --older-than")
+    home = Settings().home
+    dropped = [name for name in batch_ids if discard(home, name)]
+    if dropped:
+        click.echo(f"{len(dropped)} runs deleted")
+    batch_ids = tuple(name for name in batch_ids if name not in dropped)
+    if dropped and not batch_ids:
+        return
     client = Client()
     ids = list(batch_ids)
     if older_than is not None:

@@ -25,7 +25,8 @@ from batchord.ledger.lifecycle import webhook_policy
 from batchord.ledger.storage.fleet import lacks
 from batchord.local import services
 from batchord.local.local_model import LocalModel
-from batchord.local.server import EmbeddedServer, open_private
+from batchord.local.private_files import open_private
+from batchord.local.server import EmbeddedServer
 from batchord.local.services import await_workers, has_server
 from batchord.output import render
 from batchord.worker.supervisor import Supervisor

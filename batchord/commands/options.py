@@ -71,12 +71,18 @@ def attempts_options(command: F) -> F:
     return cast(F, command_with_options)
 
 
+def reading_of(source: InputFile) -> json_lines.Reading:
+    """Return what gives the input and the custom_id in a value of the file."""
+    if source.id_column is None:
+        return json_lines.input_of
+    return row_ids.named_by(source.id_column, source)
+
+
 def input_lines(source: InputFile) -> json_lines.InputLines:
     """Return the inputs of a file; with --id, the ids of all rows are checked first."""
-    if source.id_column is None:
-        return json_lines.InputLines(source)
-    row_ids.check_ids(source.id_column, source)
-    return json_lines.InputLines(source, row_ids.named_by(source.id_column, source))
+    if source.id_column is not None:
+        row_ids.check_ids(source.id_column, source)
+    return json_lines.InputLines(source, reading_of(source))
 
 
 def chain_and_inputs(

@@ -11,7 +11,16 @@ from rich.console import Console
 from batchord.chains import get_chain, pricing
 from batchord.chains.openai import routes
 from batchord.chains.steps.raw_request import Attempts
+from batchord.commands.durable_run import (
+    Again,
+    again_options,
+    begun,
+    check_state,
+    finish,
+    run_state,
+)
 from batchord.commands.input_options import input_option
+from batchord.commands.only_new import only_new
 from batchord.commands.options import (
     How,
     attempts_options,
@@ -25,11 +34,15 @@ from batchord.commands.options import (
     submit_options,
     worker_options,
 )
+from batchord.commands.run_results import RunResults
 from batchord.io.input_file import InputFile
+from batchord.io.located import Locate
 from batchord.io.paths import refuse_overwriting, writable
 from batchord.ledger.lifecycle import webhook_policy
 from batchord.ledger.models import BatchRecord, ItemStatus
-from batchord.local.services import has_server, machine
+from batchord.ledger.settings import Settings
+from batchord.local.run_state import RunState
+from batchord.local.services import machine, needs_own_server
 from batchord.output import render
 from batchord.output.result_writer import Format, Target, format_of, format_options
 from batchord.output.watch import follow
@@ -57,6 +70,7 @@ _FAILURES_SHOWN = 20
 @worker_options
 @attempts_options
 @submit_options
+@again_options
 @click.option("--local-model", is_flag=True, help="Use a small language model on this machine.")
 @click.option(
     "--preview",
@@ -78,6 +92,7 @@ def run(
     concurrency: int,
     attempts: Attempts,
     how: How,
+    again: Again,
     local_model: bool,
     preview: int,
     as_json: bool,
@@ -85,6 +100,7 @@ def run(
     """Run CHAIN over a file of inputs, on this machine, with nothing to start before.
 
     Uses the Redis and the workers that are there, starts what is not, and leaves nothing running.
+    After an interruption, whatever it was, the same command goes on where it was.
 
     Without CHAIN, the file is one for OpenAI's Batch API or vLLM's run-batch, {custom_id, method,
     url, body} a line. Its requests go to OPENAI_BASE_URL one by one, and the results are lines
@@ -93,45 +109,69 @@ def run(
     format_ = format_of(format_, path, "openai" if chain is None else "jsonl")
     if chain is None and format_ == "npy":
         raise click.UsageError("npy is for a CHAIN whose outputs are vectors: answers are JSON")
-    refuse_overwriting(source.name, path, errors_path)
+    refuse_overwriting(source, path, errors_path)
     target = Target(path, format_, errors_path)
     settings = settings_with(chains)
+    source.keep()  # it is read more than once
     chain, lines = chain_and_inputs(
         chain, source, settings, requests=format_ == "openai", model=model, attempts=attempts
     )
-    if settings.chains:
-        get_chain(chain)  # raises before anything is started
-    pricing.load(settings.prices)  # so does this
-    routes.load(settings.routes)
-    webhook_policy.check(settings)
+    _check(settings, chain)
     out = render.console(stderr=True)
     # With --json, stdout is the record and nothing else.
     report = render.console(stderr=as_json)
-    there = machine(
-        settings,
-        chain,
-        processes=processes,
-        concurrency=concurrency,
-        local_model=local_model,
-        say=partial(out.print, soft_wrap=True),
-    )
-    with out.status("Starting what is not there ...") as status, there as ready:
-        client = Client(settings=ready)
-        batch = client.submit(
-            chain,
-            lines,
-            custom_ids=lines.custom_ids,
-            **how,
-        )
-        status.stop()
-        record, where = _follow(batch, target, out)
-        if record.status.ended:
-            _report(batch, record, where, preview, report)
-        else:
-            out.print(_how_to_go_on(record, there=has_server(settings)), soft_wrap=True)
+    new = only_new(target, source, chain, settings, out) if again.only_new else None
+    results = RunResults(target, source, settings, chain, new)
+    if new is not None:
+        kept, left = new.merged.counts()
+        out.print(f"{kept} rows keep the answers in {path}, {left} rows run", soft_wrap=True)
+        if not left:
+            results.write(None, wait=True)
+            return
+        lines = new.inputs()
+    how_read = [format_, model, attempts.model_dump(), new and new.digest]
+    state = run_state(settings, source, chain, path, how_read)
+    here = partial(machine, processes=processes, concurrency=concurrency, local_model=local_model)
+
+    def submit(client: Client, key: str) -> Batch:
+        return client.submit(chain, lines, custom_ids=lines.custom_ids, idempotency_key=key, **how)
+
+    with state:
+        check_state(state, again, settings)
+        if not state.resumed:
+            say = partial(out.print, soft_wrap=True)
+            own_server = needs_own_server(settings, chain, local_model=local_model, say=say)
+            state.save(own_server=own_server)
+        there = here(settings, chain, data=state.data)
+        with out.status("Starting what is not there ...") as status, there as ready:
+            batch = begun(Client(settings=ready), state, submit, how["budget"], again, out)
+            status.stop()
+            record = _carry_out(batch, results, state, preview, report, out)
+        finish(state, record, out)
     if as_json:
         click.echo(record.model_dump_json())
     sys.exit(exit_code(record))
+
+
+def _check(settings: Settings, chain: str) -> None:
+    """Raise before anything is started what would stop the workers that are started."""
+    if settings.chains:
+        get_chain(chain)
+    pricing.load(settings.prices)
+    routes.load(settings.routes)
+    webhook_policy.check(settings)
+
+
+def _carry_out(
+    batch: Batch, results: RunResults, state: RunState, preview: int, report: Console, out: Console
+) -> BatchRecord:
+    """Follow the batch, write its results, and say what came out; return its record."""
+    record, where = _follow(batch, results, state, out)
+    if record.status.ended:
+        _report(batch, record, where, preview, results.locate, report)
+    else:
+        out.print(_how_to_go_on(record, there=state.data is None), soft_wrap=True)
+    return record
 
 
 def _how_to_go_on(record: BatchRecord, *, there: bool) -> str:
@@ -141,30 +181,38 @@ def _how_to_go_on(record: BatchRecord, *, there: bool) -> str:
         what = "With a larger budget" if spent else "Mend it, then"
         options = " --budget-usd USD (or --budget-tokens N)" if spent else ""
         return f"{what}: batchord resume {record.id}{options}"
-    return "Raise the budget, and run this again" if spent else "Mend it, and run this again"
+    what = "Run this again with a larger budget" if spent else "Mend it, and run this again"
+    return f"{what}: it goes on where it was"
 
 
-def _follow(batch: Batch, target: Target, out: Console) -> tuple[BatchRecord, str]:
+def _follow(
+    batch: Batch, results: RunResults, state: RunState, out: Console
+) -> tuple[BatchRecord, str]:
     """Follow the batch to its end, and write its results; return the record and where they are."""
     try:
         record = follow(batch, out, until_paused=True)
     except KeyboardInterrupt:
-        count, where = target.write(batch, wait=False)
-        out.print(f"\nInterrupted: the {count} items that had ended are in {where}")
+        out.print(
+            f"\nInterrupted: {results.write_ended(batch)}\nRun the same command again to go on",
+            soft_wrap=True,
+        )
+        state.save(done=batch.request_counts.done)
         sys.exit(130)
-    count, where = target.write(batch, wait=record.status.ended)
-    if not record.status.ended:
-        out.print(f"The {count} items that had ended are in {where}", soft_wrap=True)
-    return record, where
+    if record.status.ended:
+        return record, results.write(batch, wait=True).where
+    out.print(results.write_ended(batch).capitalize(), soft_wrap=True)
+    return record, ""
 
 
-def _report(batch: Batch, record: BatchRecord, where: str, preview: int, out: Console) -> None:
+def _report(
+    batch: Batch, record: BatchRecord, where: str, preview: int, locate: Locate, out: Console
+) -> None:
     """Say what came out: the first results, the failed items, the counts."""
     if preview:
-        out.print(render.results_table(batch.results(), rows=preview, width=90))
+        out.print(render.results_table(locate(batch.results()), rows=preview, width=90))
     failed = record.request_counts.total - record.request_counts.succeeded
     if failed:
-        found = (item for item in batch.items() if item.status is not ItemStatus.SUCCEEDED)
+        found = (item for item in locate(batch.items()) if item.status is not ItemStatus.SUCCEEDED)
         out.print(render.failures_table(list(islice(found, _FAILURES_SHOWN))))
         if failed > _FAILURES_SHOWN:
             out.print(f"... and {failed - _FAILURES_SHOWN} more, all in {where}", soft_wrap=True)

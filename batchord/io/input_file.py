@@ -2,11 +2,12 @@
 
 import hashlib
 import io
+import os
 import shutil
 import tempfile
 import zlib
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any, BinaryIO, Final, TextIO, cast
 
 from batchord.chains.tables.extra import BadTable
@@ -60,6 +61,14 @@ class InputFile:
         if self._stream is not None and not self._stream.seekable():
             self._stream = _copied(self._stream)
 
+    def status(self) -> os.stat_result | None:
+        """Return what the file system says of the file; None if it is no file."""
+        try:
+            file = self.name if self._stream is None else self._stream.fileno()
+            return os.stat(file)
+        except (OSError, ValueError):  # a URL, or bytes in memory
+            return None
+
     def close(self) -> None:
         """Close what `keep` has copied."""
         if self._stream is not None:
@@ -97,7 +106,8 @@ class InputFile:
         try:
             yield from _text_values(self.format, text)
         finally:
-            text.detach()  # else it would close the stream
+            with suppress(ValueError):  # the stream is closed
+                text.detach()  # else it would close the stream
 
     def _sought(self, stream: BinaryIO) -> Iterator[tuple[int, Any]]:
         read, name = (
@@ -117,8 +127,10 @@ class InputFile:
     def _opened(self) -> Iterator[BinaryIO]:
         if self._stream is not None:
             if self._stream.seekable():
-                self._stream.seek(0)
-            yield self._stream
+                with io.BufferedReader(_View(self._stream)) as view:
+                    yield view
+            else:
+                yield self._stream
             return
         try:
             file = _open(self.name)
@@ -149,6 +161,38 @@ def _open(name: str) -> BinaryIO:
         system, path = file_system(name)
         return cast(BinaryIO, system.open(path, "rb"))
     return open(name, "rb")
+
+
+class _View(io.RawIOBase):
+    """A file from its beginning, with a place of its own: other readers of it do not move that."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._place = 0
+
+    def readable(self) -> bool:
+        """Return True."""
+        return True
+
+    def seekable(self) -> bool:
+        """Return True."""
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        """Move the place, and return it."""
+        if whence != io.SEEK_END:
+            self._place = offset + (self._place if whence == io.SEEK_CUR else 0)
+        else:
+            self._place = self._file.seek(offset, whence)
+        return self._place
+
+    def readinto(self, buffer: Any) -> int:
+        """Read from the place on; 0 at the end."""
+        self._file.seek(self._place)
+        found = self._file.read(len(buffer))
+        buffer[: len(found)] = found
+        self._place += len(found)
+        return len(found)
 
 
 def _copied(stream: BinaryIO) -> BinaryIO:

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import click
 
+from batchord.io.input_file import InputFile
+
 
 def writable(context: click.Context, option: click.Parameter, path: Path | None) -> Path | None:
     """Refuse now what could not be written after hours of work."""
@@ -22,16 +24,15 @@ def writable(context: click.Context, option: click.Parameter, path: Path | None)
     return path
 
 
-def refuse_overwriting(source: str, *paths: Path | None) -> None:
+def refuse_overwriting(source: InputFile, *paths: Path | None) -> None:
     """Refuse to write results over the file of inputs, also by another name of it.
 
     Raises:
         click.UsageError: one of the paths leads to that file.
     """
-    try:
-        inputs = os.stat(source)
-    except OSError:
-        return  # it is stdin, or an address
+    inputs = source.status()
+    if inputs is None:
+        return
     for path in paths:
         if path is not None and path.exists() and os.path.samestat(inputs, path.stat()):
             raise click.UsageError(

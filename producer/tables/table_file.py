@@ -14,7 +14,7 @@ from batchord.ledger.models import ItemStatus
 from batchord.producer.tables.atomic_file import replacing
 from batchord.producer.tables.file_kinds import compressing, kind_of
 from batchord.producer.tables.kinds import Kind
-from batchord.producer.tables.layout import Pair, Shape, renamed
+from batchord.producer.tables.layout import Column, Pair, Shape, renamed
 from batchord.producer.tables.writers import TYPED, WRITERS, ArrowPages, Tabular
 
 #: Rows that are held at a time.
@@ -31,8 +31,12 @@ class TableWritten(NamedTuple):
     #: Rows whose item has an outcome, and those without an output.
     ended: int
     missing: int
-    #: Columns that are called otherwise than the results name them.
-    notes: list[str]
+    columns: list[Column]
+
+    @property
+    def notes(self) -> list[str]:
+        """What to know about the names of columns."""
+        return renamed(self.columns)
 
 
 def write_table(
@@ -74,7 +78,7 @@ def _write(file: IO[bytes], pairs: Pairs, format_: Tabular, shape: Shape) -> Tab
                 shape.see(page)
             return None
     writer.end()
-    return TableWritten(rows, ended, missing, renamed(columns))
+    return TableWritten(rows, ended, missing, columns)
 
 
 def arrow_table(pairs: Pairs, output_fields: Mapping[str, Kind] | None) -> Any:

@@ -42,7 +42,7 @@ class _Csv(TableWriter):
         self._text([column.name for column in columns])
 
     def page(self, pairs: Sequence[Pair]) -> None:
-        self._text(*([_text(cell) for cell in cells(self._columns, pair)] for pair in pairs))
+        self._text(*([csv_text(cell) for cell in cells(self._columns, pair)] for pair in pairs))
 
     def end(self) -> None:
         pass
@@ -154,7 +154,7 @@ WRITERS: Final[dict[Tabular, type[TableWriter]]] = {
 TYPED: Final = ("parquet", "arrow")
 
 
-def _text(cell: Any) -> str:
+def csv_text(cell: Any) -> str:
     """Return a cell of CSV: text as it is, nothing for null, and else JSON."""
     if cell is None:
         return ""

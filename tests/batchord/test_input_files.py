@@ -90,6 +90,20 @@ def test_a_file_gives_the_values_of_its_format(
     assert list(InputFile((tmp_path / name).as_uri())) == values
 
 
+def test_readers_of_a_kept_pipe_do_not_disturb_each_other() -> None:
+    lines = list(enumerate(range(50_000), 1))
+    file = InputFile("in.jsonl", _Pipe("".join(f"{value}\n" for _, value in lines).encode()))
+    file.keep()
+
+    first = iter(file)
+    head = next(first)
+    file.digest()
+
+    assert list(file) == lines
+    assert [head, *first] == lines
+    file.close()
+
+
 class _Pipe(io.BytesIO):
     """Bytes that can be read once."""
 

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from batchord.local.server import EmbeddedServer, ServerError, open_private
+from batchord.local.private_files import open_private
+from batchord.local.server import EmbeddedServer, ServerError
 from tests.support.harness import connect
 
 pytestmark = pytest.mark.timeout(90)

@@ -107,7 +107,7 @@ def test_a_row_has_the_input_the_output_and_what_became_of_it(
 
     written = write_table(tmp_path / name, lambda: PAIRS, format_, None)
 
-    assert written == (2, 2, 1, [])
+    assert (written.rows, written.ended, written.missing, written.notes) == (2, 2, 1, [])
     assert _read(tmp_path / name) == told(ROWS)
     assert [path.name for path in tmp_path.iterdir()] == [name]
 
