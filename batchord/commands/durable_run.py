@@ -171,7 +171,7 @@ def _earlier(client: Client, state: RunState) -> Batch | None:
 
 
 def retried(batch: Batch, record: BatchRecord, out: Console) -> bool:
-    """Run the failed items of a completed batch again; False if there are none."""
+    """Run the failed items of a completed batch again; False if no item has failed."""
     if record.status is not BatchStatus.COMPLETED or not record.request_counts.failed:
         return False
     out.print(f"{batch.retry_failed()} failed items run again")

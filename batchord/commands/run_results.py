@@ -26,7 +26,7 @@ class RunResults:
 
     @property
     def locate(self) -> Locate:
-        """What adds to errors where in the input their items stand."""
+        """The function that adds to errors where in the input their items stand."""
         lines = None if self.only_new is None else self.only_new.merged.lines
         return located(self.source, lines)
 

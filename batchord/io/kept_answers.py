@@ -17,7 +17,7 @@ _TEXT: Final = ("csv", "tsv")
 
 
 class TableNote(Frozen):
-    """What is known of a table of results beside what is in it."""
+    """Describe a table of results: its columns, and the chain that has made its answers."""
 
     #: What tells the chain that has made the answers from one with other settings.
     chain_version: str

@@ -1,4 +1,4 @@
-"""What `batchord run` keeps under BATCHORD_HOME until its results are written.
+"""The state that `batchord run` keeps under BATCHORD_HOME until its results are written.
 
 A run is known by its input, its chain and its output file: the same three go on where they were.
 Its folder, `runs/ID`, has a record of it, a lock that a living process holds, and the data of its
@@ -37,7 +37,7 @@ def _now() -> datetime:
 
 
 class RunRecord(Frozen):
-    """What is known of a run without asking its ledger. Times are UTC."""
+    """Describe a run without its ledger. Times are UTC."""
 
     object: str = "run"
     #: `run_` and the digest of input, chain and output file.
@@ -133,7 +133,7 @@ def unfinished(home: Path) -> list[RunRecord]:
 
 
 def discard(home: Path, run_id: str) -> bool:
-    """Drop a run; False if there is none of this id.
+    """Drop a run; False if no run has this id.
 
     Raises:
         RunBusy: a process carries it out now.

@@ -25,7 +25,7 @@ def save_note(home: Path, table: Path, note: TableNote) -> None:
 
 
 def load_note(home: Path, table: Path) -> TableNote | None:
-    """Return the note for the table at this path; None if there is none."""
+    """Return the note for the table at this path; None if it has not been noted."""
     try:
         return TableNote.model_validate_json(_path(home, table).read_bytes())
     except (OSError, ValidationError):

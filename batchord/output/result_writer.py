@@ -41,7 +41,7 @@ class Written(NamedTuple):
     items: int
     #: Where they are, and what to know about it.
     where: str
-    #: The columns of a table; None: it is none.
+    #: The columns of a table; None for other formats.
     columns: list[Column] | None = None
 
 

@@ -1,7 +1,9 @@
 """What the README and the docs show is what happens."""
 
+import csv
 import os
 import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -100,6 +102,36 @@ def test_the_example_of_the_chains_page_runs(
     ).stdout
     assert said == "2 True\n"
     assert len(server.requests) >= 4  # documents, questions, two chats
+
+
+@pytest.mark.timeout(120)
+def test_the_tables_of_the_tables_page_become_what_it_says(
+    tmp_path: Path, environment: dict[str, str]
+) -> None:
+    page = "docs/tables.md"
+    module, _ = blocks(page, "python")
+    (tmp_path / "triage.py").write_text(module)
+    [tickets] = blocks(page, "csv")
+    (tmp_path / "tickets.csv").write_text(tickets)
+    [command] = [each for each in blocks(page, "sh") if each.startswith("batchord run")]
+    run = [*shlex.split(command)[1:], "--processes", "1", "--json"]
+
+    said = subprocess.run(
+        [BATCHORD, *run], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
+
+    assert said.returncode == 3, said.stderr
+    with (tmp_path / "answers.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert blocks(page, "text")[0].strip().split(",") == list(rows[0])
+    assert [(row["id"], row["error_code"]) for row in rows] == [
+        ("007", ""),
+        ("008", "prompt_field_missing"),
+        ("009", ""),
+    ]
+    shown = re.search(r"`(line 4: [^`]*)`", (ROOT / page).read_text())
+    assert shown is not None
+    assert rows[1]["error"].startswith(shown[1])
 
 
 def test_every_setting_is_on_the_running_page() -> None:
