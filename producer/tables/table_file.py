@@ -35,7 +35,7 @@ class TableWritten(NamedTuple):
 
     @property
     def notes(self) -> list[str]:
-        """What to know about the names of columns."""
+        """The renamed columns, a line of text each."""
         return renamed(self.columns)
 
 
