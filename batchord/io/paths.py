@@ -1,11 +1,15 @@
 """Check the paths that commands are given."""
 
 import os
+import re
 from pathlib import Path
 
 import click
 
 from batchord.io.input_file import InputFile
+
+#: A URL, as a path that was made of it: one slash is left of two.
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
 
 
 def writable(context: click.Context, option: click.Parameter, path: Path | None) -> Path | None:
@@ -16,6 +20,11 @@ def writable(context: click.Context, option: click.Parameter, path: Path | None)
         raise click.BadParameter(
             "results go into a file, whole or not at all: name one, as results.jsonl "
             "(`batchord results ID` without -o writes to stdout)"
+        )
+    if _URL.match(str(path)):
+        raise click.BadParameter(
+            f"results go into a file here, whole or not at all, and not to {str(path)!r}: name a "
+            "file, and copy it there"
         )
     if not path.parent.is_dir():
         raise click.BadParameter(f"there is no folder {str(path.parent)!r}: make it first")

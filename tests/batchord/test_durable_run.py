@@ -204,6 +204,7 @@ def _values(shell: Shell, name: str) -> list[dict[str, Any]]:
 REFUSED = {
     "two at once": (["-o", "a.csv", "--only-new", "--fresh"], "give one of --retry-failed"),
     "lines": (["-o", "a.jsonl", "--only-new"], "--only-new is for tables"),
+    "a URL": (["-o", "s3://bucket/a.csv"], "results go into a file here"),
     "a table of others": (["-o", "there.csv", "--only-new"], "does not know which chain has made"),
 }
 
