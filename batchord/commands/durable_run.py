@@ -138,7 +138,7 @@ def begun(
     batch = _earlier(client, state)
     if batch is None:
         batch = submit(client, state.record.key)
-        state.save(batch_id=batch.id, total=batch.request_counts.total)
+        state.save(batch_id=batch.id, total=batch.record().request_counts.total)
         return batch
     record = batch.record()
     counts = record.request_counts

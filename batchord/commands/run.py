@@ -196,7 +196,7 @@ def _follow(
             f"\nInterrupted: {results.write_ended(batch)}\nRun the same command again to go on",
             soft_wrap=True,
         )
-        state.save(done=batch.request_counts.done)
+        state.save(done=batch.record().request_counts.done)
         sys.exit(130)
     if record.status.ended:
         return record, results.write(batch, wait=True).where

@@ -48,6 +48,7 @@ class RunResults:
         A table with earlier answers stays as it is: what the batch has is in its ledger.
         """
         if self.only_new is not None:
-            return f"{batch.request_counts.done} items had ended; {self.target.path} is as it was"
+            done = batch.record().request_counts.done
+            return f"{done} items had ended; {self.target.path} is as it was"
         count, where, _ = self.write(batch, wait=False)
         return f"the {count} items that had ended are in {where}"

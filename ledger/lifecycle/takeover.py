@@ -7,8 +7,9 @@ from celery import Celery
 from batchord.ledger.broker.publisher import gather, publish_shards
 from batchord.ledger.lifecycle.batch_control import BatchControl
 from batchord.ledger.models import BatchRecord, BatchStatus
-from batchord.ledger.storage.batch_reader import PRIORITY_SEPARATOR, PRIORITY_STEPS, BatchReader
+from batchord.ledger.storage.batch_reader import BatchReader
 from batchord.ledger.storage.batch_store import BatchStore
+from batchord.ledger.storage.shard_reader import PRIORITY_SEPARATOR, PRIORITY_STEPS
 
 #: Where kombu keeps the messages that workers have taken and not acknowledged.
 _UNACKED: Final = ("unacked", "unacked_index", "unacked_mutex")
