@@ -8,19 +8,18 @@ from pathlib import Path
 import click
 from rich.console import Console
 
-from batchord.chains import get_chain, pricing
+from batchord.chains import ChainSpec, get_chain, pricing
 from batchord.chains.openai import routes
 from batchord.chains.steps.raw_request import Attempts
+from batchord.commands.chain_options import chain_options, stands_for
 from batchord.commands.input_options import input_option
 from batchord.commands.options import (
     How,
     attempts_options,
     chain_and_inputs,
-    chain_argument,
     chains_option,
     exit_code,
     json_option,
-    model_option,
     settings_with,
     submit_options,
     worker_options,
@@ -40,7 +39,7 @@ _FAILURES_SHOWN = 20
 
 
 @click.command()
-@chain_argument
+@chain_options
 @input_option
 @click.option(
     "-o",
@@ -52,7 +51,6 @@ _FAILURES_SHOWN = 20
     help="Results, in input order.",
 )
 @format_options
-@model_option
 @chains_option
 @worker_options
 @attempts_options
@@ -67,7 +65,7 @@ _FAILURES_SHOWN = 20
 )
 @json_option
 def run(
-    chain: str | None,
+    chain: str | ChainSpec | None,
     source: InputFile,
     path: Path,
     format_: Format | None,
@@ -82,11 +80,12 @@ def run(
     preview: int,
     as_json: bool,
 ) -> None:
-    """Run CHAIN over a file of inputs, on this machine, with nothing to start before.
+    """Run CHAIN, or a --prompt, over a file of inputs, on this machine.
 
+    Nothing need be started before.
     Uses the Redis and the workers that are there, starts what is not, and leaves nothing running.
 
-    Without CHAIN, the file is one for OpenAI's Batch API or vLLM's run-batch, {custom_id, method,
+    With neither, the file is one for OpenAI's Batch API or vLLM's run-batch, {custom_id, method,
     url, body} a line. Its requests go to OPENAI_BASE_URL one by one, and the results are lines
     as OpenAI writes them.
     """
@@ -99,8 +98,8 @@ def run(
     chain, lines = chain_and_inputs(
         chain, source, settings, requests=format_ == "openai", model=model, attempts=attempts
     )
-    if settings.chains:
-        get_chain(chain)  # raises before anything is started
+    if settings.chains or isinstance(chain, ChainSpec):
+        get_chain(stands_for(chain))  # raises before anything is started
     pricing.load(settings.prices)  # so does this
     routes.load(settings.routes)
     webhook_policy.check(settings)
@@ -109,7 +108,7 @@ def run(
     report = render.console(stderr=as_json)
     there = machine(
         settings,
-        chain,
+        stands_for(chain),
         processes=processes,
         concurrency=concurrency,
         local_model=local_model,
