@@ -24,6 +24,7 @@ from batchord.commands.options import (
     submit_options,
     worker_options,
 )
+from batchord.commands.sampling import Sampling, sample_options
 from batchord.io.input_file import InputFile
 from batchord.io.paths import refuse_overwriting, writable
 from batchord.ledger.lifecycle import webhook_policy
@@ -55,6 +56,7 @@ _FAILURES_SHOWN = 20
 @worker_options
 @attempts_options
 @submit_options
+@sample_options
 @click.option("--local-model", is_flag=True, help="Use a small language model on this machine.")
 @click.option(
     "--preview",
@@ -76,6 +78,7 @@ def run(
     concurrency: int,
     attempts: Attempts,
     how: How,
+    sampling: Sampling | None,
     local_model: bool,
     preview: int,
     as_json: bool,
@@ -93,6 +96,9 @@ def run(
     if chain is None and format_ == "npy":
         raise click.UsageError("npy is for a CHAIN whose outputs are vectors: answers are JSON")
     refuse_overwriting(source.name, path, errors_path)
+    if sampling is not None:
+        sampling.check(chain, how)
+        source.keep()  # it is read more than once
     target = Target(path, format_, errors_path)
     settings = settings_with(chains)
     chain, lines = chain_and_inputs(
@@ -116,6 +122,10 @@ def run(
     )
     with out.status("Starting what is not there ...") as status, there as ready:
         client = Client(settings=ready)
+        if sampling is not None:
+            status.stop()
+            sampling.run(client, chain, source, how, out)
+            how = {**how, "cache": True}
         batch = client.submit(
             chain,
             lines,

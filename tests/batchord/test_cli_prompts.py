@@ -1,5 +1,6 @@
 """`batchord run --prompt`: a file to typed answers, with no module and nothing started before."""
 
+import csv
 import json
 import sys
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ from batchord.commands.chain_options import schema_in
 from tests.support.cli_harness import Shell, results
 from tests.support.harness import provider_env
 from tests.support.openai_server import OpenAIServer
+from tests.support.terminal import Terminal
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -29,28 +31,6 @@ def shell(tmp_path: Path, provider: OpenAIServer) -> Iterator[Shell]:
     shell.write("tickets.jsonl", TICKETS)
     yield shell
     shell.close()
-
-
-def test_a_file_becomes_typed_answers_in_one_command(shell: Shell, provider: OpenAIServer) -> None:
-    (shell.folder / "prompt.txt").write_text("Triage {subject}: {body}\n")
-    answer = shell.run(
-        *("run", "--prompt", "@prompt.txt", "--system", "Be brief.", "-m", "mine", *SMALL),
-        *("--schema", "urgency:low|high,score:float,tags:list[str]"),
-        *("-i", "tickets.jsonl", "-o", "out.jsonl"),
-    )
-    assert answer.code == 0, answer.err
-    found = [each["output"] for each in results(shell.folder / "out.jsonl")]
-    assert len(found) == 20
-    for output in found:
-        assert output.keys() == {"urgency", "score", "tags"}
-        assert output["urgency"] in ("low", "high")
-        assert isinstance(output["tags"], list)
-    assert len(provider.requests) == 20
-    assert provider.requests[0].body["model"] == "mine"
-    assert {request.text for request in provider.requests} == {
-        f"Be brief.\nTriage {each['subject']}: {each['body']}" for each in TICKETS
-    }
-    shell.check_nothing_is_left(timeout=0)
 
 
 def test_a_column_becomes_a_matrix(shell: Shell) -> None:
@@ -123,6 +103,11 @@ REFUSALS = {
     "a model for a chain": ("submit echo -m m -i -", ["--model", "--prompt", "has its own"]),
     "an estimate of nothing": ("estimate -i -", ["CHAIN", "--prompt"]),
     "a model for an estimate": ("estimate x -m m -i -", ["--model", "has its own"]),
+    "a sample of requests": ("run -i - -o x.jsonl --sample 5", ["--sample", "--prompt"]),
+    "a sample through the provider": (
+        "run --prompt a -m m -i - -o x.jsonl --sample 5 --mode provider",
+        ["--sample", "--mode"],
+    ),
     "requests of a prompt": (
         "run --prompt a -m m --format openai -i - -o x.jsonl",
         ["--format openai", "prompt"],
@@ -176,3 +161,66 @@ def test_a_schema_may_be_as_a_request_has_it(tmp_path: Path) -> None:
         path = tmp_path / f"{number}.json"
         path.write_text(json.dumps(found))
         assert schema_in(str(path)) == schema
+
+
+def _csv(shell: Shell, rows: int) -> None:
+    lines = [f"ticket {n},{'down' if n % 2 else 'up'}\n" for n in range(rows)]
+    (shell.folder / "tickets.csv").write_text("".join(["subject,Ticket body\n", *lines]))
+
+
+def _answers(shell: Shell) -> list[dict[str, str]]:
+    with (shell.folder / "answers.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+TYPED = (
+    *("run", "--prompt", "Triage {subject}: {Ticket body}", *SMALL),
+    *("--schema", "urgency:low|high,score:float", "-i", "tickets.csv", "-o", "answers.csv"),
+)
+
+
+def test_300_rows_of_csv_become_typed_columns_in_one_command(
+    shell: Shell, provider: OpenAIServer
+) -> None:
+    _csv(shell, 300)
+    (shell.folder / "system.txt").write_text("Be brief.\n")
+    answer = shell.run(*TYPED, "--system", "@system.txt", "-m", "mine")
+    assert answer.code == 0, answer.err
+    rows = _answers(shell)
+    assert [row["subject"] for row in rows] == [f"ticket {n}" for n in range(300)]
+    assert {row["urgency"] for row in rows} <= {"low", "high"}
+    assert all(float(row["score"]) >= 0 for row in rows)
+    assert {row["status"] for row in rows} == {"succeeded"}
+    assert len(provider.requests) == 300
+    assert provider.requests[0].body["model"] == "mine"
+    assert "Be brief.\nTriage ticket 7: down" in {each.text for each in provider.requests}
+    shell.check_nothing_is_left(timeout=0)
+
+
+def test_without_a_terminal_it_stops_after_the_sample(shell: Shell, provider: OpenAIServer) -> None:
+    _csv(shell, 30)
+    found = shell.run(*TYPED, "--sample", "5")
+    assert found.code == 5, found.err
+    assert "Stopped after the sample, as nobody can be asked: --yes runs all 30 rows" in found.err
+    assert "ticket 4" in found.err
+    assert "ticket 5" not in found.err
+    assert "cost unknown without prices (BATCHORD_PRICES)" in found.err
+    assert len(provider.requests) == 5
+    assert not (shell.folder / "answers.csv").exists()
+
+
+def test_a_sample_is_shown_with_its_cost_and_is_not_paid_again(
+    shell: Shell, provider: OpenAIServer
+) -> None:
+    _csv(shell, 30)
+    (shell.folder / "prices.json").write_text('{"test-model": {"input": 1000, "output": 1000}}')
+    env = {"BATCHORD_PRICES": str(shell.folder / "prices.json")}
+    with Terminal(shell, *TYPED, "--sample", "5", env=env, columns=160) as terminal:
+        terminal.wait_for("Run all 30 rows?")
+        assert "All 30 rows: about " in terminal.text
+        assert "tokens out, about $" in terminal.text
+        assert len(provider.requests) == 5
+        terminal.type("y\n")
+        assert terminal.wait() == 0, terminal.text
+    assert len(provider.requests) == 30, "those of the sample, and the others"
+    assert [row["subject"] for row in _answers(shell)] == [f"ticket {n}" for n in range(30)]
