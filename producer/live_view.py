@@ -33,16 +33,17 @@ def in_notebook() -> bool:
 
 
 def _notebook_view() -> Show:
-    from IPython.display import HTML, display
+    from IPython import display
 
+    typed: Any = display  # its functions have no types
     shown: list[Any] = []
 
     def show(record: BatchRecord, progress: Progress, waits: str) -> None:
-        html = HTML(batch_html(record, progress, waits))
+        html = typed.HTML(batch_html(record, progress, waits))
         if shown:
             shown[0].update(html)
         else:
-            shown.append(display(html, display_id=True))
+            shown.append(typed.display(html, display_id=True))
 
     return show
 

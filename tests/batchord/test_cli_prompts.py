@@ -179,24 +179,6 @@ TYPED = (
 )
 
 
-def test_300_rows_of_csv_become_typed_columns_in_one_command(
-    shell: Shell, provider: OpenAIServer
-) -> None:
-    _csv(shell, 300)
-    (shell.folder / "system.txt").write_text("Be brief.\n")
-    answer = shell.run(*TYPED, "--system", "@system.txt", "-m", "mine")
-    assert answer.code == 0, answer.err
-    rows = _answers(shell)
-    assert [row["subject"] for row in rows] == [f"ticket {n}" for n in range(300)]
-    assert {row["urgency"] for row in rows} <= {"low", "high"}
-    assert all(float(row["score"]) >= 0 for row in rows)
-    assert {row["status"] for row in rows} == {"succeeded"}
-    assert len(provider.requests) == 300
-    assert provider.requests[0].body["model"] == "mine"
-    assert "Be brief.\nTriage ticket 7: down" in {each.text for each in provider.requests}
-    shell.check_nothing_is_left(timeout=0)
-
-
 def test_without_a_terminal_it_stops_after_the_sample(shell: Shell, provider: OpenAIServer) -> None:
     _csv(shell, 30)
     found = shell.run(*TYPED, "--sample", "5")
@@ -215,7 +197,9 @@ def test_a_sample_is_shown_with_its_cost_and_is_not_paid_again(
     _csv(shell, 30)
     (shell.folder / "prices.json").write_text('{"test-model": {"input": 1000, "output": 1000}}')
     env = {"BATCHORD_PRICES": str(shell.folder / "prices.json")}
-    with Terminal(shell, *TYPED, "--sample", "5", env=env, columns=160) as terminal:
+    (shell.folder / "system.txt").write_text("Be brief.\n")
+    more = ("--sample", "5", "--system", "@system.txt")
+    with Terminal(shell, *TYPED, *more, env=env, columns=160) as terminal:
         terminal.wait_for("Run all 30 rows?")
         assert "All 30 rows: about " in terminal.text
         assert "tokens out, about $" in terminal.text
@@ -223,4 +207,5 @@ def test_a_sample_is_shown_with_its_cost_and_is_not_paid_again(
         terminal.type("y\n")
         assert terminal.wait() == 0, terminal.text
     assert len(provider.requests) == 30, "those of the sample, and the others"
+    assert "Be brief.\nTriage ticket 7: down" in {each.text for each in provider.requests}
     assert [row["subject"] for row in _answers(shell)] == [f"ticket {n}" for n in range(30)]
