@@ -10,7 +10,7 @@ from batchord.ledger.core.working_directory import add_folder
 
 
 class NoChainModule(BatchordError):
-    """What names a module of chains names none, or another one; the message says what to change."""
+    """An entry of --chains leads to no module, or to another one; the message names the cure."""
 
 
 def module_name(entry: str) -> str:
