@@ -107,7 +107,7 @@ def search(index: Path, text: str, k: int = 4, model: str | None = None) -> list
 
 
 def _read(index: Path) -> tuple[Any, dict[int, Chunk]]:
-    """Return the vectors and the chunks of an index; None and no chunks if there is none."""
+    """Return the vectors and the chunks of an index; without an index, None and no chunks."""
     if not (index / "now").exists():
         return None, {}
     faiss: Any = importlib.import_module("faiss")

@@ -88,7 +88,7 @@ REFUSALS = {
     "no file of a prompt": (f"{ASK} --prompt @absent.txt", ["--prompt", "'absent.txt'", "No such"]),
     "no file of a schema": (f"{ASK} --prompt a --schema absent.json", ["--schema", "absent.json"]),
     "a schema in Latin-1": (f"{ASK} --prompt a --schema latin.json", ["latin.json", "not UTF-8"]),
-    "a schema that is no JSON": (f"{ASK} --prompt a --schema bad.json", ["bad.json", "not JSON"]),
+    "a schema that is not JSON": (f"{ASK} --prompt a --schema bad.json", ["bad.json", "not JSON"]),
     "a schema of a list": (f"{ASK} --prompt a --schema list.json", ["'list.json'", "an object"]),
     "what providers refuse": (
         f"{ASK} --prompt a --schema not.json",

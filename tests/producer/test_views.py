@@ -99,7 +99,7 @@ def test_a_batch_shows_its_counts_failures_and_first_results(done: Batch) -> Non
 
 
 def test_what_cannot_be_read_is_said_in_its_place(deployment: Deployment, done: Batch) -> None:
-    gone = Batch("batch_gone", deployment.client._reader, done._steering, done._edge)
+    gone = Batch("batch_gone", deployment.client._reader, done._control, done._edge)
     for html in (gone._repr_html_(), gone.results()._repr_html_()):
         assert html is not None
         assert "&lt;Batch batch_gone&gt;: unknown batch" in html
