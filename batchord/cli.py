@@ -1,7 +1,8 @@
 """The command line.
 
-Exit codes: 0 all good, 2 wrong usage or bad input, 3 some items failed, 4 the batch failed, 130
-interrupted. JSON goes to stdout with `--json`; progress, tables and errors go to stderr.
+Exit codes: 0 all good, 2 wrong usage or bad input, 3 some items failed, 4 the batch failed, 5
+stopped after a sample, 130 interrupted. JSON goes to stdout with `--json`; progress, tables and
+errors go to stderr.
 """
 
 import logging

@@ -48,7 +48,8 @@ class Settings(BaseSettings):
     `QUEUE.1` to `QUEUE.3`, for batches that run side by side."""
 
     chains: Annotated[tuple[str, ...], NoDecode] = ()
-    """Modules that register chains, comma-separated; a worker imports them as it starts."""
+    """Modules that register chains, or paths to such (`./triage.py`), comma-separated; a worker
+    imports them as it starts."""
 
     pool: Literal["asyncio", "threads", "prefork"] = "asyncio"
     """The worker's pool: items wait side by side on the event loop (`asyncio`), each in a thread of

@@ -1,6 +1,7 @@
 """The handle of a submitted batch: its state, its end and its results, read from the ledger."""
 
 from collections.abc import Callable, Collection, Generator
+from functools import partial
 from pathlib import Path
 from typing import Any, Generic, Literal, get_args, overload
 
@@ -14,6 +15,7 @@ from batchord.ledger.storage.batch_stats import Progress
 from batchord.ledger.storage.events import BatchEvent
 from batchord.producer.async_edge import AsyncEdge, async_form
 from batchord.producer.batch_steps import BatchSteps
+from batchord.producer.batch_views import BatchViews
 from batchord.producer.export import Exported, Format, format_of_name, write_lines, write_matrix
 from batchord.producer.page_stream import Stream
 from batchord.producer.standstill import why_waiting
@@ -26,7 +28,7 @@ from batchord.producer.wait_steps import (
 )
 
 
-class Batch(BatchTables, Generic[Out]):
+class Batch(BatchTables, BatchViews, Generic[Out]):
     """A submitted batch. Methods answer with the ledger's current state.
 
     `status` and `request_counts` are what was last read, and make no call: `record()` reads them
@@ -280,7 +282,8 @@ class Batch(BatchTables, Generic[Out]):
         return await self._edge.call(self.export, path, output=output)
 
     def _items(self, steps: Callable[[], PagedSteps[Item]]) -> Stream[Item[Out]]:
-        return Stream(self._waits, steps, lambda item: self._outputs.item(self.id, item))
+        typed = partial(self._outputs.item, self.id)
+        return Stream(self._waits, steps, typed, html=self._results_html)
 
     def _recorded(self) -> Stream[Item]:
         """All items in input order, with their outputs as they are recorded."""

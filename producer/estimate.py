@@ -9,9 +9,15 @@ from batchord.ledger.core.compression import split_head
 from batchord.ledger.core.json_values import decode
 from batchord.ledger.errors import LedgerUnavailable
 from batchord.ledger.models import ChainUse, Frozen
-from batchord.ledger.settings import NoServer, Settings
+from batchord.ledger.settings import Settings
 from batchord.ledger.storage.batch_reader import BatchReader
-from batchord.producer.inputs import blocks, check_fields, check_for, rows_or_values
+from batchord.producer.inputs import (
+    anything,
+    blocks,
+    check_fields,
+    check_for,
+    rows_or_values,
+)
 
 #: Characters of an input that make a token, where nothing better is known.
 CHARACTERS_PER_TOKEN: Final = 4
@@ -36,44 +42,54 @@ class Estimate(Frozen):
 def estimate(
     reader: BatchReader, settings: Settings, chain: str | ChainSpec, inputs: Iterable[Any]
 ) -> Estimate:
-    """Count the inputs, checked as they are at a submit, and scale what is known to them.
-
-    For a chain that travels as data no ledger is needed.
-    """
+    """Count the inputs, checked as they are at a submit, and scale what is known to them."""
+    if isinstance(chain, ChainSpec):
+        return estimate_spec(settings, chain, inputs, _used(reader, chain))
     items = characters = 0
     for block in blocks(rows_or_values(inputs), None, check_for(chain, reader), settings):
-        if items == 0:
-            check_fields(chain, block)
         items += len(block.inputs)
-        characters += sum(_characters(chain, text) for text in block.inputs)
-    used = _used(reader, chain)
+        characters += sum(map(_characters, block.inputs))
+    used = reader.used(chain)
+    return _by_characters(items, characters) if used is None else _scaled(used, items)
+
+
+def estimate_spec(
+    settings: Settings, spec: ChainSpec, inputs: Iterable[Any], used: ChainUse | None = None
+) -> Estimate:
+    """Count what the chain's prompt makes of the inputs, and scale what is known; asks no ledger.
+
+    `used`: the usage of its completed batches; None: unknown.
+    """
+    items = characters = 0
+    for block in blocks(rows_or_values(inputs), None, anything, settings):
+        if items == 0:
+            check_fields(spec, block)
+        items += len(block.inputs)
+        characters += sum(_rendered(spec, text) for text in block.inputs)
     if used is not None:
         return _scaled(used, items)
-    tokens = -(-characters // CHARACTERS_PER_TOKEN)
-    return Estimate(
-        items=items,
-        input_tokens=tokens,
-        cost_usd=_cost(chain, tokens, settings),
-        based_on="characters",
-    )
+    found = _by_characters(items, characters)
+    cost = None if spec.embed is None else _cost(spec.model, found.input_tokens, settings)
+    return found.model_copy(update={"cost_usd": cost})
 
 
-def _used(reader: BatchReader, chain: str | ChainSpec) -> ChainUse | None:
-    if isinstance(chain, str):
-        return reader.used(chain)
+def _used(reader: BatchReader, spec: ChainSpec) -> ChainUse | None:
     try:
-        return reader.used(chain.name)
-    except (LedgerUnavailable, NoServer):
+        return reader.used(spec.name)
+    except LedgerUnavailable:
         return None
 
 
-def _cost(chain: str | ChainSpec, tokens: int, settings: Settings) -> float | None:
+def _cost(model: str, tokens: int | None, settings: Settings) -> float | None:
     """Return the dollars that vectors of `tokens` tokens cost; what a model writes is unknown."""
-    if isinstance(chain, str) or chain.embed is None:
-        return None
-    price = pricing.price_in(pricing.load(settings.prices), chain.model)
+    price = pricing.price_in(pricing.load(settings.prices), model)
     nanos = None if price is None else price.of(Usage(input_tokens=tokens))
     return None if nanos is None else nanos / 1e9
+
+
+def _by_characters(items: int, characters: int) -> Estimate:
+    tokens = -(-characters // CHARACTERS_PER_TOKEN)
+    return Estimate(items=items, input_tokens=tokens, based_on="characters")
 
 
 def _scaled(used: ChainUse, items: int) -> Estimate:
@@ -95,11 +111,13 @@ def _share(total: int, of: int, items: int) -> int | None:
     return round(total * items / of) if total else None
 
 
-def _characters(chain: str | ChainSpec, text: str) -> int:
-    """Count the characters of an input; of a chain that is data, those that the model is given."""
-    if isinstance(chain, ChainSpec):
-        try:
-            return len(chain.rendered(decode(split_head(text)[1])))
-        except ChainError:
-            return 0  # it lacks a field: the item will fail, and use nothing
+def _characters(text: str) -> int:
     return len(text) - 2 if text.startswith('"') else len(text)
+
+
+def _rendered(spec: ChainSpec, text: str) -> int:
+    """Count the characters that the model is given for an input, which is JSON text."""
+    try:
+        return len(spec.rendered(decode(split_head(text)[1])))
+    except ChainError:
+        return 0  # it lacks a field: the item will fail, and use nothing

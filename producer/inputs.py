@@ -82,13 +82,13 @@ def check_for(chain: str | ChainSpec, reader: BatchReader) -> Check:
     """
     here = known_here(chain)
     if here is not None:
-        return here.validate_json if here.input_type is not None else _anything
+        return here.validate_json if here.input_type is not None else anything
     name = str(chain)
     announced = reader.chain(name) if name.isprintable() else None
     if announced is None:
         raise ChainNotFound(name, {*registered(), *reader.chains()})
     if announced.input_schema is None:
-        return _anything
+        return anything
     validator = Draft202012Validator(announced.input_schema)
 
     def check(text: str) -> None:
@@ -117,7 +117,7 @@ def check_fields(chain: str | ChainSpec, block: Block) -> None:
             raise SubmitRefused(f"input 0: {error}") from None
 
 
-def _anything(text: str) -> None:
+def anything(text: str) -> None:
     """Accept any JSON."""
 
 
@@ -207,7 +207,7 @@ def blocks(
 def _encoded(index: int, value: Any, check: Check, settings: Settings, config: str | None) -> str:
     head: dict[str, Any] = {} if config is None else {"config": config}
     try:
-        if check is _anything:
+        if check is anything:
             # Else the chain's type says what the worker makes of the JSON.
             value, types = dump(value)
             head |= {"types": types} if types else {}

@@ -19,11 +19,19 @@ class Stream(Generic[T]):
         waits: Waits,
         steps: Callable[[], PagedSteps[Any]],
         convert: Callable[[Any], T] | None = None,
+        html: Callable[[], str] | None = None,
     ) -> None:
-        """`convert`: makes of each thing in a page what is yielded; None: the thing itself."""
+        """`convert`: makes of each thing in a page what is yielded; None: the thing itself.
+
+        `html`: what a notebook shows of it; None: its name.
+        """
         self._waits = waits
         self._steps = steps
         self._convert = convert or _itself
+        self._html = html
+
+    def _repr_html_(self) -> str | None:
+        return None if self._html is None else self._html()
 
     def __iter__(self) -> Iterator[T]:
         for page in self._waits.pages(self._steps()):

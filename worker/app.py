@@ -24,6 +24,7 @@ from batchord.chains.runtime.loop_thread import LoopDied, configure, default_loo
 from batchord.chains.steps.raw_request import register_requests
 from batchord.ledger.broker.celery_app import create_app
 from batchord.ledger.broker.celery_rules import RULES, broken
+from batchord.ledger.core.chain_modules import module_name
 from batchord.ledger.lifecycle import webhook_policy
 from batchord.ledger.settings import Settings
 from batchord.ledger.storage.file_store import file_store, read_part
@@ -49,7 +50,8 @@ SWITCH_INTERVAL = 0.001
 def create_worker_app(settings: Settings) -> Celery:
     """Return an app with the tasks; a worker on it also announces its chains and sweeps."""
     logs.set_up(settings)
-    app = create_app(settings, include=settings.chains, set_as_current=True)
+    modules = tuple(map(module_name, settings.chains))
+    app = create_app(settings, include=modules, set_as_current=True)
     register_requests()
     # Here, so that a pool's children have them too.
     pricing.use(pricing.load(settings.prices))

@@ -7,18 +7,18 @@ from pathlib import Path
 
 import click
 
+from batchord.chains import ChainSpec
 from batchord.chains.steps.raw_request import Attempts
+from batchord.commands.chain_options import chain_options
 from batchord.commands.input_options import input_option
 from batchord.commands.options import (
     How,
     attempts_options,
     chain_and_inputs,
-    chain_argument,
     chains_option,
     exit_code,
     input_lines,
     json_option,
-    model_option,
     settings_with,
     submit_options,
 )
@@ -35,15 +35,15 @@ from batchord.output import cost_format, render, status_view
 from batchord.output.result_writer import Format, Target, format_of, format_options
 from batchord.output.watch import follow
 from batchord.producer import Batch, Client
+from batchord.producer.estimate import estimate_spec
 from batchord.producer.export import line
 
 batch_argument = click.argument("batch_id", metavar="ID")
 
 
 @click.command()
-@chain_argument
+@chain_options
 @input_option
-@model_option
 @chains_option
 @click.option("--metadata", multiple=True, metavar="KEY=VALUE", help="Up to 16 pairs.")
 @click.option("--idempotency-key", help="The same key gives the same batch.")
@@ -54,7 +54,7 @@ batch_argument = click.argument("batch_id", metavar="ID")
 @submit_options
 @json_option
 def submit(
-    chain: str | None,
+    chain: str | ChainSpec | None,
     source: InputFile,
     model: str | None,
     chains: str | None,
@@ -65,9 +65,9 @@ def submit(
     how: How,
     as_json: bool,
 ) -> None:
-    """Submit a file of inputs as a batch of CHAIN; prints its id and returns.
+    """Submit a file of inputs as a batch of CHAIN or of a --prompt; prints its id and returns.
 
-    Without CHAIN, the file is one for OpenAI's Batch API, as in `run`.
+    With neither, the file is one for OpenAI's Batch API, as in `run`.
     """
     pairs = dict(_pair(text) for text in metadata)
     settings = settings_with(chains)
@@ -87,14 +87,30 @@ def submit(
 
 
 @click.command()
-@click.argument("chain")
+@chain_options
 @input_option
 @chains_option
 @json_option
-def estimate(chain: str, source: InputFile, chains: str | None, as_json: bool) -> None:
-    """Say what a batch of CHAIN over a file of inputs may use; nothing is submitted."""
-    client = Client(settings=settings_with(chains))
-    found = client.estimate(chain, input_lines(source))
+def estimate(
+    chain: str | ChainSpec | None,
+    model: str | None,
+    source: InputFile,
+    chains: str | None,
+    as_json: bool,
+) -> None:
+    """Say what a batch of CHAIN or of a --prompt over a file of inputs may use.
+
+    Nothing is submitted; for a --prompt no Redis is needed.
+    """
+    if chain is None:
+        raise click.UsageError("name the CHAIN, or give a --prompt")
+    if model is not None:
+        raise click.UsageError("--model goes with --prompt or --embed: a chain has its own")
+    settings, lines = settings_with(chains), input_lines(source)
+    if isinstance(chain, ChainSpec) and not has_server(settings):
+        found = estimate_spec(settings, chain, lines)
+    else:
+        found = Client(settings=settings).estimate(chain, lines)
     if as_json:
         click.echo(found.model_dump_json())
     else:

@@ -31,6 +31,12 @@ from batchord.local.services import await_workers, has_server
 from batchord.output import render
 from batchord.worker.supervisor import Supervisor
 
+#: What workers without modules of chains are for.
+_NO_CHAINS = (
+    "Chains   none registered (--chains, BATCHORD_CHAINS): prompts and requests that are submitted "
+    "as data run here"
+)
+
 
 @click.command()
 @chains_option
@@ -47,7 +53,6 @@ def up(
             "there is a Redis already (BATCHORD_REDIS_URL, or another `batchord up`): "
             "start workers for it with `batchord worker`"
         )
-    _require_chains()
     pricing.load(settings.prices)  # raises before anything is started
     routes.load(settings.routes)
     webhook_policy.check(settings)
@@ -72,6 +77,8 @@ def up(
         supervisor.start()
         out.print(f"Valkey   {settings.home} (clients on this machine find it there)")
         await_workers(settings, supervisor, log)
+        if not settings.chains:
+            out.print(_NO_CHAINS, soft_wrap=True)
         out.print(f"Workers  {processes} x {concurrency}, log in {log}", soft_wrap=True)
         if flower_port:
             password = secrets.token_urlsafe(9)
@@ -97,7 +104,6 @@ def up(
 def worker(chains: str | None, processes: int, concurrency: int, loglevel: str) -> None:
     """Run Celery workers, and start again those whose process exits, until SIGTERM or Ctrl-C."""
     settings = settings_with(chains)
-    _require_chains()
     url = settings.url()  # raises before anything is started
     pricing.load(settings.prices)
     routes.load(settings.routes)
@@ -112,6 +118,8 @@ def worker(chains: str | None, processes: int, concurrency: int, loglevel: str) 
             log_level=loglevel,
         )
         supervisor.start()
+        if not settings.chains:
+            render.console(stderr=True).print(_NO_CHAINS, soft_wrap=True)
         try:
             stopped.wait()
         finally:
@@ -124,14 +132,6 @@ def _say_what_is_unset(out: Console, environment: Mapping[str, str]) -> None:
         if name != REQUESTS and (unset := each.chain.unset(environment)):
             cure = lacks(unset, where="and start this again, or add --local-model")
             out.print(Text(f"Chain {name!r} cannot run: {cure}.", style="yellow"), soft_wrap=True)
-
-
-def _require_chains() -> None:
-    """Refuse to start workers that would settle every item as `chain_not_found`."""
-    if not registered():
-        raise click.UsageError(
-            "no chains: name the modules that register them with --chains or BATCHORD_CHAINS"
-        )
 
 
 @contextmanager

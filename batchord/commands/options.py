@@ -7,6 +7,7 @@ from typing import Any, Final, Literal, TypedDict, TypeVar, cast
 
 import click
 
+from batchord.chains import ChainSpec
 from batchord.chains.steps.raw_request import REQUESTS, Attempts, register_requests
 from batchord.io import json_lines, openai_lines, row_ids
 from batchord.io.input_file import InputFile
@@ -23,13 +24,18 @@ ALL_GOOD, SOME_FAILED, BATCH_FAILED = 0, 3, 4
 
 json_option = click.option("--json", "as_json", is_flag=True, help="JSON to stdout.")
 chains_option = click.option(
-    "--chains", metavar="MODULE,...", help="Modules that register chains [BATCHORD_CHAINS]."
+    "--chains",
+    metavar="MODULE,...",
+    help="Modules that register chains, or their files (./triage.py) [BATCHORD_CHAINS].",
 )
 
 
 chain_argument = click.argument("chain", required=False)
 model_option = click.option(
-    "--model", help="Ask this model, and not the ones that requests name (without CHAIN)."
+    "-m",
+    "--model",
+    help="Ask this model: with --prompt or --embed [OPENAI_MODEL], or in place of those that the "
+    "requests of a file name.",
 )
 
 
@@ -86,21 +92,25 @@ def input_lines(source: InputFile) -> json_lines.InputLines:
 
 
 def chain_and_inputs(
-    chain: str | None,
+    chain: str | ChainSpec | None,
     source: InputFile,
     settings: Settings,
     *,
     requests: bool,
     model: str | None,
     attempts: Attempts | None = None,
-) -> tuple[str, json_lines.InputLines]:
+) -> tuple[str | ChainSpec, json_lines.InputLines]:
     """Return the chain, and what the lines of the source are to it.
 
     `requests`: they are OpenAI's; without a chain they must be. They are checked as a whole.
     """
-    if chain is None:
-        register_requests()
-    if requests or chain is None:
+    if not isinstance(chain, str):
+        register_requests()  # what every worker has, and this process too
+    if requests and isinstance(chain, ChainSpec):
+        raise click.UsageError(
+            "--format openai is for requests and chains of Request, not a prompt"
+        )
+    if chain is None or (requests and isinstance(chain, str)):
         if source.id_column is not None:
             raise click.UsageError("--id is for a CHAIN: requests have a custom_id each")
         lines = openai_lines.requests(source, settings, model=model, attempts=attempts)
@@ -111,7 +121,9 @@ def chain_and_inputs(
             "its own"
         )
     if model is not None:
-        raise click.UsageError("--model is for requests: a chain has its own model")
+        raise click.UsageError(
+            "--model goes with --prompt, --embed or requests: a registered chain has its own"
+        )
     return chain, input_lines(source)
 
 

@@ -1,6 +1,7 @@
 """The command that runs a chain over a file on this machine: `run`."""
 
 import sys
+from contextlib import ExitStack
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -8,9 +9,10 @@ from pathlib import Path
 import click
 from rich.console import Console
 
-from batchord.chains import get_chain, pricing
+from batchord.chains import ChainSpec, get_chain, pricing
 from batchord.chains.openai import routes
 from batchord.chains.steps.raw_request import Attempts
+from batchord.commands.chain_options import chain_options, name_of, stands_for
 from batchord.commands.durable_run import (
     Again,
     again_options,
@@ -25,16 +27,15 @@ from batchord.commands.options import (
     How,
     attempts_options,
     chain_and_inputs,
-    chain_argument,
     chains_option,
     exit_code,
     json_option,
-    model_option,
     settings_with,
     submit_options,
     worker_options,
 )
 from batchord.commands.run_results import RunResults
+from batchord.commands.sampling import Sampling, sample_options
 from batchord.io.input_file import InputFile
 from batchord.io.located import Locate
 from batchord.io.paths import refuse_overwriting, writable
@@ -53,7 +54,7 @@ _FAILURES_SHOWN = 20
 
 
 @click.command()
-@chain_argument
+@chain_options
 @input_option
 @click.option(
     "-o",
@@ -65,11 +66,11 @@ _FAILURES_SHOWN = 20
     help="Results, in input order.",
 )
 @format_options
-@model_option
 @chains_option
 @worker_options
 @attempts_options
 @submit_options
+@sample_options
 @again_options
 @click.option("--local-model", is_flag=True, help="Use a small language model on this machine.")
 @click.option(
@@ -81,7 +82,7 @@ _FAILURES_SHOWN = 20
 )
 @json_option
 def run(
-    chain: str | None,
+    chain: str | ChainSpec | None,
     source: InputFile,
     path: Path,
     format_: Format | None,
@@ -92,23 +93,24 @@ def run(
     concurrency: int,
     attempts: Attempts,
     how: How,
+    sampling: Sampling | None,
     again: Again,
     local_model: bool,
     preview: int,
     as_json: bool,
 ) -> None:
-    """Run CHAIN over a file of inputs, on this machine, with nothing to start before.
+    """Run CHAIN, or a --prompt, over a file of inputs, on this machine.
 
+    Nothing need be started before.
     Uses the Redis and the workers that are there, starts what is not, and leaves nothing running.
     After an interruption, whatever it was, the same command goes on where it was.
 
-    Without CHAIN, the file is one for OpenAI's Batch API or vLLM's run-batch, {custom_id, method,
+    With neither, the file is one for OpenAI's Batch API or vLLM's run-batch, {custom_id, method,
     url, body} a line. Its requests go to OPENAI_BASE_URL one by one, and the results are lines
     as OpenAI writes them.
     """
     format_ = format_of(format_, path, "openai" if chain is None else "jsonl")
-    if chain is None and format_ == "npy":
-        raise click.UsageError("npy is for a CHAIN whose outputs are vectors: answers are JSON")
+    _check_options(chain, format_, how, sampling, again)
     refuse_overwriting(source, path, errors_path)
     target = Target(path, format_, errors_path)
     settings = settings_with(chains)
@@ -120,8 +122,9 @@ def run(
     out = render.console(stderr=True)
     # With --json, stdout is the record and nothing else.
     report = render.console(stderr=as_json)
-    new = only_new(target, source, chain, settings, out) if again.only_new else None
-    results = RunResults(target, source, settings, chain, new)
+    name = name_of(chain)
+    new = only_new(target, source, name, settings, out) if again.only_new else None
+    results = RunResults(target, source, settings, name, new)
     if new is not None:
         kept, left = new.merged.counts()
         out.print(f"{kept} rows keep the answers in {path}, {left} rows run", soft_wrap=True)
@@ -130,22 +133,22 @@ def run(
             return
         lines = new.inputs()
     how_read = [format_, model, attempts.model_dump(), new and new.digest]
-    state = run_state(settings, source, chain, path, how_read)
+    state = run_state(settings, source, name, path, how_read)
     here = partial(machine, processes=processes, concurrency=concurrency, local_model=local_model)
 
     def submit(client: Client, key: str) -> Batch:
-        return client.submit(chain, lines, custom_ids=lines.custom_ids, idempotency_key=key, **how)
+        options = how if sampling is None else sampling.run(client, chain, source, how, out)
+        names = lines.custom_ids
+        return client.submit(chain, lines, custom_ids=names, idempotency_key=key, **options)
 
     with state:
         check_state(state, again, settings)
-        if not state.resumed:
-            say = partial(out.print, soft_wrap=True)
-            own_server = needs_own_server(settings, chain, local_model=local_model, say=say)
-            state.save(own_server=own_server)
-        there = here(settings, chain, data=state.data)
-        with out.status("Starting what is not there ...") as status, there as ready:
+        served = stands_for(chain)
+        there = here(settings, served, data=_server_of(settings, served, state, local_model, out))
+        with ExitStack() as started:
+            with out.status("Starting what is not there ..."):
+                ready = started.enter_context(there)
             batch = begun(Client(settings=ready), state, submit, how["budget"], again, out)
-            status.stop()
             record = _carry_out(batch, results, state, preview, report, out)
         finish(state, record, out)
     if as_json:
@@ -153,10 +156,35 @@ def run(
     sys.exit(exit_code(record))
 
 
-def _check(settings: Settings, chain: str) -> None:
+def _check_options(
+    chain: str | ChainSpec | None,
+    format_: Format,
+    how: How,
+    sampling: Sampling | None,
+    again: Again,
+) -> None:
+    """Raise UsageError for options that do not go together."""
+    if chain is None and format_ == "npy":
+        raise click.UsageError("npy is for a CHAIN whose outputs are vectors: answers are JSON")
+    if sampling is not None:
+        sampling.check(chain, how, again)
+
+
+def _server_of(
+    settings: Settings, chain: str, state: RunState, local_model: bool, out: Console
+) -> Path | None:
+    """Decide at a run's first start whether its ledger is its own; return the folder, if it is."""
+    if not state.resumed:
+        say = partial(out.print, soft_wrap=True)
+        own = needs_own_server(settings, chain, local_model=local_model, say=say)
+        state.save(own_server=own)
+    return state.data
+
+
+def _check(settings: Settings, chain: str | ChainSpec) -> None:
     """Raise before anything is started what would stop the workers that are started."""
-    if settings.chains:
-        get_chain(chain)
+    if settings.chains or isinstance(chain, ChainSpec):
+        get_chain(stands_for(chain))
     pricing.load(settings.prices)
     routes.load(settings.routes)
     webhook_policy.check(settings)

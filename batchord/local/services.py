@@ -17,6 +17,7 @@ from pydantic import SecretStr
 from batchord.chains import get_chain
 from batchord.chains.errors import BatchordError
 from batchord.ledger.broker.celery_app import create_app
+from batchord.ledger.core.chain_modules import NoChainModule, module_name
 from batchord.ledger.core.working_directory import add_working_directory
 from batchord.ledger.errors import LedgerUnavailable
 from batchord.ledger.lifecycle.takeover import take_over
@@ -42,15 +43,17 @@ class LocalError(BatchordError):
 
 
 def import_chains(modules: tuple[str, ...]) -> None:
-    """Import the modules that register chains; the working directory is looked in last.
+    """Import the modules that register chains, by name or path; the working directory is last.
 
     Raises:
-        LocalError: one cannot be imported; the message says why.
+        LocalError, NoChainModule: one cannot be imported; the message says why.
     """
     add_working_directory()
     for module in modules:
         try:
-            importlib.import_module(module)
+            importlib.import_module(module_name(module))
+        except NoChainModule:
+            raise
         except Exception as error:
             raise LocalError(
                 f"cannot import the chains module {module!r}: {type(error).__name__}: {error}"

@@ -1,6 +1,9 @@
 """Formats of costs, tokens and estimates for people."""
 
-from batchord.ledger.models import BatchRecord
+from collections.abc import Sequence
+
+from batchord.chains import Usage
+from batchord.ledger.models import BatchRecord, Item
 from batchord.producer.estimate import Estimate
 
 
@@ -64,6 +67,24 @@ def short(count: int) -> str:
         if count >= size:
             return f"{count / size:.3g}{letter}"
     return str(count)
+
+
+def whole(sample: Sequence[Item], total: int) -> str:
+    """Say what `total` rows would use, by what those of the sample have used."""
+    used = [item.usage for item in sample if item.usage is not None and not item.cached]
+    rows = f"All {total:,} rows"
+    if not used:
+        return f"{rows}: unknown, as no answer of the sample was new, or none says what it used"
+    one, times = sum(used, Usage()), total / len(used)
+    parts = [
+        f"about {round(count * times):,} tokens {way}"
+        for count, way in ((one.input_tokens, "in"), (one.output_tokens, "out"))
+        if count is not None
+    ]
+    price = "cost unknown without prices (BATCHORD_PRICES)"
+    if one.cost_usd is not None:
+        price = f"about {dollars(one.cost_usd * times)}"
+    return f"{rows}: {', '.join([*parts, price])} (by {len(used)} rows of the sample)"
 
 
 def forecast(found: Estimate) -> str:

@@ -122,7 +122,7 @@ def results_table(items: Iterable[Item], *, rows: int, width: int) -> Table:
             str(item.index),
             _name(item),
             status_of(item.status),
-            Text(_said(item), no_wrap=True, overflow="ellipsis"),
+            Text(said(item), no_wrap=True, overflow="ellipsis"),
         )
     return table
 
@@ -246,7 +246,8 @@ def _name(item: Item) -> str:
     return "-" if item.custom_id is None else one_line(item.custom_id, 64)
 
 
-def _said(item: Item) -> str:
+def said(item: Item) -> str:
+    """Return an item's output, or its error, on one line."""
     if item.status is ItemStatus.SUCCEEDED:
         output = openai_lines.gist(item.output)
         text = output if isinstance(output, str) else json.dumps(output, ensure_ascii=False)

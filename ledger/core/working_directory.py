@@ -11,11 +11,15 @@ def add_working_directory() -> None:
     A checkout has folders named `chains`, `ledger`, `producer` and `worker`. An editable install
     puts the checkout on `sys.path`, where these folders must not hide modules of a user's project.
     """
-    here = os.getcwd()
-    if here in sys.path:
+    add_folder(os.getcwd())
+
+
+def add_folder(folder: str) -> None:
+    """Put a folder of the user's on `sys.path`, as `add_working_directory` does."""
+    if folder in sys.path:
         return
     checkout = Path(__file__).parents[3]
     if (checkout / "pyproject.toml").exists() and str(checkout) in sys.path:
-        sys.path.insert(sys.path.index(str(checkout)), here)
+        sys.path.insert(sys.path.index(str(checkout)), folder)
     else:
-        sys.path.append(here)
+        sys.path.append(folder)

@@ -5,7 +5,7 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Any, cast
 
 from batchord.chains import registered
-from batchord.chains.specs.chain_spec import registered_spec
+from batchord.chains.specs.chain_spec import is_spec, registered_spec
 from batchord.chains.tables.extra import library
 from batchord.ledger.models import BatchRecord, Item
 from batchord.ledger.storage.batch_reader import BatchReader
@@ -96,8 +96,10 @@ class BatchTables:
     def output_fields(self) -> dict[str, Kind] | None:
         """Return the fields of the chain's outputs as its schema says; None: it does not."""
         name = self.record().chain
-        recorded = self._reader.spec(self.id)
-        here = registered().get(name) if recorded is None else registered_spec(name, recorded)
+        if is_spec(name):
+            spec = registered_spec(name, self._reader.spec(self.id) or "").source
+            return schema_fields(spec.output_schema)
+        here = registered().get(name)
         if here is not None:
             return schema_fields(here.output_schema)
         announced = self._reader.chain(name)

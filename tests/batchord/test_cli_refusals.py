@@ -104,8 +104,6 @@ CASES = {
     "no Redis to list": Case("list", NO_REDIS, served=False),
     "no Redis to ask": Case("status batch_1", NO_REDIS, served=False),
     "no Redis to work for": Case(f"worker --chains {CHAINS}", NO_REDIS, served=False),
-    "no chains to work with": Case("worker", ["no chains", "--chains", "BATCHORD_CHAINS"]),
-    "no chains to be up with": Case("up", ["no chains", "--chains"], served=False),
     "no Redis there": Case(
         "list",
         ["cannot reach Redis at 127.0.0.1:1", "start it", "BATCHORD_REDIS_URL"],
@@ -128,7 +126,7 @@ CASES = {
         "run x -i - -o x.jsonl --errors y.jsonl", ["--errors", "--format openai"]
     ),
     "one file for two": Case("run -i - -o x.jsonl --errors x.jsonl", ["--errors", "same file"]),
-    "a model for a chain": Case("run x -i - -o x.jsonl --model m", ["--model", "own model"]),
+    "a model for a chain": Case("run x -i - -o x.jsonl --model m", ["--model", "has its own"]),
     "no request": Case("submit -i -", ["line 1", "custom_id", "CHAIN"], stdin="1\n"),
     "a run without its chains": Case(
         "run nope -i - -o out.jsonl", ["'nope'", "known: none", "--chains"], served=False

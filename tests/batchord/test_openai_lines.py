@@ -130,7 +130,7 @@ def test_a_bad_line_is_named_before_anything_is_started_or_submitted(tmp_path: P
 def test_with_a_chain_such_lines_are_its_inputs_as_ever_unless_the_format_says_else() -> None:
     text = "".join(json.dumps(request(i)) + "\n" for i in range(3))
 
-    def read(*, requests: bool) -> tuple[str, list[Any], list[str] | None]:
+    def read(*, requests: bool) -> tuple[Any, list[Any], list[str] | None]:
         chain, lines = chain_and_inputs(
             "mine",
             InputFile("-", io.BytesIO(text.encode())),

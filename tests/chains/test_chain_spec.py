@@ -109,7 +109,7 @@ def _schema(**more: Any) -> dict[str, Any]:
         (_prompt(output_schema="str"), "'str' is a text: give a type, or a JSON schema"),
         (_prompt(output_schema=object), "takes any value at all: give it a type"),
         (_prompt(output_schema=dict[str, int]), "it would let the model choose the fields"),
-        (_prompt(output_schema={"type": "strin"}), "not a JSON schema"),
+        (_prompt(output_schema={"type": "text"}), "not a JSON schema"),
         (_prompt(output_schema={}), "takes any value at all: give it a type"),
         (_prompt(output_schema={"type": "object"}), "name them under properties"),
         (_prompt(output_schema={"$ref": "https://x/y"}), "names nothing in the schema itself"),

@@ -81,6 +81,10 @@ class Terminal:
         """Press Ctrl-C, which the terminal makes a SIGINT of."""
         os.write(self._ours, b"\x03")
 
+    def type(self, text: str) -> None:
+        """Type a text, as on a keyboard."""
+        os.write(self._ours, text.encode())
+
     def wait(self) -> int:
         """Wait for the end, and return the exit code."""
         code = self._process.wait(30)

@@ -42,6 +42,32 @@ def environment(tmp_path: Path, server: OpenAIServer) -> dict[str, str]:
     }
 
 
+@pytest.mark.timeout(120)
+def test_the_one_line_of_the_readme_makes_300_tickets_typed_columns(
+    tmp_path: Path, environment: dict[str, str], server: OpenAIServer
+) -> None:
+    [command] = [each for each in blocks("README.md", "sh") if "--prompt" in each]
+    lines = [f"ticket {n},body {n}\n" for n in range(300)]
+    (tmp_path / "tickets.csv").write_text("".join(["subject,body\n", *lines]))
+    path = f"{BATCHORD.parent}:{environment['PATH']}"
+    ran = subprocess.run(
+        ["sh", "-c", command],
+        cwd=tmp_path,
+        env={**environment, "PATH": path},
+        capture_output=True,
+        check=False,
+    )
+    assert ran.returncode == 0, ran.stderr.decode()
+    with (tmp_path / "answers.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["subject"] for row in rows] == [f"ticket {n}" for n in range(300)]
+    assert {row["urgency"] for row in rows} <= {"low", "high"}
+    assert all(row["reason"] for row in rows)
+    assert {row["status"] for row in rows} == {"succeeded"}
+    assert len(server.requests) == 300
+    assert {request.body["model"] for request in server.requests} == {"gpt-5-mini"}
+
+
 @pytest.mark.timeout(90)
 def test_the_ten_lines_of_the_readme_do_what_it_says(
     tmp_path: Path, environment: dict[str, str]

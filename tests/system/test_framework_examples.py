@@ -165,14 +165,19 @@ def test_a_graph_has_a_node_on_the_workers(working: Deployment) -> None:
 def test_the_notebook_runs(working: Deployment, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BATCHORD_REDIS_URL", working.url)
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.setenv("OPENAI_MODEL", "test-model")
     notebook = nbformat.read(ROOT / "examples" / "notebook.ipynb", as_version=4)
     ran = NotebookClient(notebook, timeout=100, kernel_name="python3").execute()
-    told = [
-        output["data"]["text/plain"]
+    _, _, _, watched, card, _, results, typed, _, remote = (
+        [output["data"] for output in cell.get("outputs", ()) if "data" in output]
         for cell in ran.cells
-        for output in cell.get("outputs", ())
-        if "data" in output
-    ]
-    assert "completed" in told[0]
-    assert "prompt_field_missing" in told[1]
-    assert told[2].count("urgency") == 2
+    )
+    bar, last = watched
+    assert "2 succeeded" in bar["text/html"], "what it showed last"
+    assert "prompt_field_missing" in bar["text/html"]
+    assert "completed" in last["text/plain"]
+    assert "3 of 3 done" in card[0]["text/html"]
+    assert results[0]["text/html"].count("<tr>") == 4
+    assert typed[0]["text/plain"].count("Triage(urgency=") == 2
+    assert "prompt_field_missing" in typed[0]["text/plain"]
+    assert remote[0]["text/plain"].count("urgency") == 2
