@@ -25,7 +25,8 @@ from batchord.producer.batch import Batch
 from batchord.producer.completion_window import Window
 from batchord.producer.estimate import Estimate, estimate
 from batchord.producer.spec_arguments import chosen_chain
-from batchord.producer.submission import DEFAULT_PRIORITY, Submission, SubmitOptions, submit
+from batchord.producer.submission import submit
+from batchord.producer.submit_options import DEFAULT_PRIORITY, Submission, SubmitOptions
 from batchord.producer.typed_outputs import OutputReader
 
 #: Batches that are read at a time.
