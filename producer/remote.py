@@ -16,7 +16,7 @@ from batchord.producer.callbacks import CallerRuns
 from batchord.producer.client import Client
 from batchord.producer.inputs import rows_or_values
 from batchord.producer.pickled import client_of, state_of
-from batchord.producer.submission import SubmitOptions
+from batchord.producer.submit_options import SubmitOptions
 from batchord.producer.typed_outputs import not_succeeded, read_output
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from batchord.ledger.models import BatchRecord, BatchStatus
 from batchord.ledger.settings import Settings
 from batchord.ledger.storage.keys import PAGE_SIZE
 from batchord.local.services import import_chains
-from batchord.producer.submission import DEFAULT_PRIORITY
+from batchord.producer.submit_options import DEFAULT_PRIORITY
 
 F = TypeVar("F", bound=Callable[..., Any])
 

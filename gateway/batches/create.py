@@ -16,7 +16,7 @@ from batchord.ledger.core.message_ids import new_batch_id
 from batchord.ledger.errors import SubmitRefused
 from batchord.ledger.storage.api_files import ApiFile
 from batchord.producer.completion_window import window_seconds
-from batchord.producer.submission import MAX_IDEMPOTENCY_KEY, Submission
+from batchord.producer.submit_options import MAX_IDEMPOTENCY_KEY, Submission
 
 ENDPOINTS: Final = tuple(f"/v1{path}" for path in PATHS)
 

@@ -14,7 +14,8 @@ from batchord.ledger.budget import Budget
 from batchord.ledger.errors import BatchAborted, UnknownBatch
 from batchord.ledger.models import BatchStatus
 from batchord.ledger.storage.api_batches import ApiBatch
-from batchord.producer.submission import Submission, submit
+from batchord.producer.submission import submit
+from batchord.producer.submit_options import Submission
 
 #: Options beyond OpenAI's: what SDKs send as `extra_body`.
 OPTIONS: Final = ("priority", "max_concurrency", "budget", "dedupe")

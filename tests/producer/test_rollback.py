@@ -17,7 +17,8 @@ from batchord.ledger.lifecycle.completion_callback import callback_task_id
 from batchord.ledger.storage.batch_reader import BatchReader
 from batchord.producer import Batch, recording
 from batchord.producer import inputs as inputs_module
-from batchord.producer.submission import Submission, submit
+from batchord.producer.submission import submit
+from batchord.producer.submit_options import Submission
 from tests.conftest import Deploy
 from tests.support.harness import Deployment, wait_until
 from tests.support.rewinding import Point, RewindingStore
