@@ -13,6 +13,7 @@ from starlette.types import ASGIApp
 
 from batchord.gateway.batches.create import create
 from batchord.gateway.batches.endpoints import cancel, list_batches, retrieve
+from batchord.gateway.batches.extensions import pause, progress, resume, retry
 from batchord.gateway.batches.validator import Validator
 from batchord.gateway.calls import Call, endpoint
 from batchord.gateway.errors import HANDLERS
@@ -57,6 +58,10 @@ def create_gateway(fleet: Fleet) -> ASGIApp:
             Route("/v1/batches", endpoint(list_batches), methods=["GET"]),
             Route("/v1/batches/{id}", endpoint(retrieve), methods=["GET"]),
             Route("/v1/batches/{id}/cancel", endpoint(cancel), methods=["POST"]),
+            Route("/v1/batches/{id}/pause", endpoint(pause), methods=["POST"]),
+            Route("/v1/batches/{id}/resume", endpoint(resume), methods=["POST"]),
+            Route("/v1/batches/{id}/retry", endpoint(retry), methods=["POST"]),
+            Route("/v1/batches/{id}/progress", endpoint(progress), methods=["GET"]),
         ],
         exception_handlers=HANDLERS,
         lifespan=running,

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
+from batchord.chains.steps.raw_request import REQUESTS
 from batchord.ledger.storage.batch_store import BatchStore
 
 #: Seconds beyond its window and the life of its results for which a batch is remembered.
@@ -226,6 +227,8 @@ class ApiBatches:
                 },
                 status=status,
                 stamp=f"{status}_at",
+                chain=REQUESTS,
+                ttl_s=self._store.settings.result_ttl,
                 records=[(name, _text(value)) for name, value in (fields or {}).items()],
             )
         )

@@ -176,8 +176,9 @@ class Dispatcher:
         url = checked_url(entry.url or self._url or "", settings)
         if not self._signers:
             raise BadWebhook("BATCHORD_WEBHOOK_SECRET is not set where this worker is")
-        body = json.dumps(payload(entry.record), ensure_ascii=False)
-        now, name = datetime.now(UTC), f"{entry.record.id}-{entry.end}"
+        name = f"{entry.record.id}-{entry.end}"
+        body = json.dumps(payload(entry.record, name), ensure_ascii=False)
+        now = datetime.now(UTC)
         headers = {
             "Content-Type": "application/json",
             "User-Agent": "batchord",
@@ -199,12 +200,21 @@ class Dispatcher:
         return min(LONGEST, wait) * random.uniform(0.9, 1.1)
 
 
-def payload(record: BatchRecord) -> dict[str, Any]:
+def payload(record: BatchRecord, name: str) -> dict[str, Any]:
     """Return what a webhook says: the batch as it ended, without a word of its items.
 
-    Not with why it had been paused, which may quote an input, nor with its idempotency key.
+    It is an event of OpenAI's, too, as their SDKs unwrap it; `name` is its id. Not with why the
+    batch had been paused, which may quote an input, nor with its idempotency key.
     """
     data = record.model_dump(
         mode="json", exclude={"reason", "idempotency_key", "running", "put_off"}
     )
-    return {"type": f"batch.{record.status}", "timestamp": data["ended_at"], "data": data}
+    ended = record.ended_at or record.created_at
+    return {
+        "id": name,
+        "object": "event",
+        "created_at": int(ended.timestamp()),
+        "type": f"batch.{record.status}",
+        "timestamp": data["ended_at"],
+        "data": data,
+    }
