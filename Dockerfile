@@ -6,21 +6,27 @@ FROM python:3.13-slim AS build
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_ROOT_USER_ACTION=ignore
 WORKDIR /src
 # Dependencies first: they change less often than the code, and each must match its hash.
-COPY requirements/build.txt requirements/run.txt requirements/
+COPY requirements/build.txt requirements/run.txt requirements/dev.txt requirements/
 RUN pip install --require-hashes -r requirements/build.txt
 RUN python -m venv /opt/batchord
 RUN /opt/batchord/bin/pip install --require-hashes -r requirements/run.txt
+# What `batchord serve` needs beyond that, with the versions and hashes that the tests ran with.
+RUN awk '/^[a-z]/ { keep = /^(fsspec|h11|python-multipart|starlette|uvicorn)==/ } keep' \
+        requirements/dev.txt > /serve.txt \
+    && /opt/batchord/bin/pip install --no-deps --require-hashes -r /serve.txt
 COPY pyproject.toml README.md LICENSE ./
 COPY chains/ chains/
 COPY ledger/ ledger/
 COPY producer/ producer/
 COPY worker/ worker/
+COPY gateway/ gateway/
 COPY batchord/ batchord/
 RUN pip wheel --no-deps --no-build-isolation --wheel-dir /dist .
 RUN /opt/batchord/bin/pip install --no-deps --no-index --find-links /dist batchord
 
 FROM python:3.13-slim
-RUN useradd --uid 10001 --create-home --shell /usr/sbin/nologin batchord
+RUN useradd --uid 10001 --create-home --shell /usr/sbin/nologin batchord \
+    && install -d -o batchord -m 0700 /data/files
 COPY --from=build /opt/batchord /opt/batchord
 ENV PATH=/opt/batchord/bin:$PATH \
     PYTHONPATH=/app \

@@ -72,6 +72,8 @@ class Recording:
     reader: BatchReader
     batch_id: str
     opening: Opening
+    #: Characters of inputs that are kept; None: KEPT.
+    most_kept: int | None = None
     #: The latest blocks, the oldest of them first.
     _kept: deque[Block] = field(default_factory=deque)
     _size: int = 0
@@ -175,7 +177,7 @@ class Recording:
         self._size += block.size
         self._total = block.stop
         self._with_ids = block.custom_ids is not None
-        while self._size > KEPT and len(self._kept) > 1:
+        while self._size > (self.most_kept or KEPT) and len(self._kept) > 1:
             self._size -= self._kept.popleft().size
 
     def _catch_up(self, at: int) -> None:

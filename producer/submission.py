@@ -88,7 +88,8 @@ def submit(app: Celery, store: BatchStore, what: Submission) -> str:
     check_fields(what.chain, first)
     outbox = owed(callback=callback, webhook=what.webhook)
     batch_id = what.batch_id or new_batch_id()
-    recording = Recording(store, reader, batch_id, _opening(store, what, outbox, config))
+    opening = _opening(store, what, outbox, config)
+    recording = Recording(store, reader, batch_id, opening, what.most_kept)
     cut, window = _cut(what, reader, store.settings), window_seconds(what.completion_window)
     try:
         with recording.alive():

@@ -69,6 +69,8 @@ class Submission:
     #: The id of the batch, if it was given one before; None: a new one. Processes that submit the
     #: same inputs under one id make one batch, also side by side.
     batch_id: str | None = None
+    #: Characters of inputs that are kept to be written again, if Redis goes back; None: 64 million.
+    most_kept: int | None = None
 
     @property
     def name(self) -> str:

@@ -24,6 +24,7 @@ from batchord.commands.options import (
 from batchord.ledger.lifecycle import webhook_policy
 from batchord.ledger.storage.fleet import lacks
 from batchord.local import services
+from batchord.local.api_server import ApiServer
 from batchord.local.local_model import LocalModel
 from batchord.local.private_files import open_private
 from batchord.local.server import EmbeddedServer
@@ -43,10 +44,21 @@ _NO_CHAINS = (
 @worker_options
 @click.option("--local-model", is_flag=True, help="Use a small language model on this machine.")
 @click.option("--flower-port", type=int, default=5555, show_default=True, help="0: no Flower.")
+@click.option("--serve", is_flag=True, help="Serve OpenAI's Files and Batch API, too.")
+@click.option("--serve-port", type=click.IntRange(0, 65_535), default=8000, show_default=True)
 def up(
-    chains: str | None, processes: int, concurrency: int, local_model: bool, flower_port: int
+    chains: str | None,
+    processes: int,
+    concurrency: int,
+    local_model: bool,
+    flower_port: int,
+    serve: bool,
+    serve_port: int,
 ) -> None:
-    """Run Valkey, workers and Flower here until Ctrl-C; the data stay for the next time."""
+    """Run Valkey, workers and Flower here until Ctrl-C; the data stay for the next time.
+
+    With --serve, requests of OpenAI's Batch API run on them, as `batchord serve` takes them.
+    """
     settings = settings_with(chains)
     if has_server(settings):
         raise click.UsageError(
@@ -86,6 +98,11 @@ def up(
                 services.flower(settings, port=flower_port, password=password)
             )
             out.print(f"Flower   {address} (user batchord, password {password})", soft_wrap=True)
+        if serve:
+            api = stack.enter_context(ApiServer(settings, port=serve_port))
+            out.print(f"Serving  {api.url}", soft_wrap=True)
+            if api.key is not None:
+                out.print(f"Key      {api.key} (shown this once)", soft_wrap=True)
         out.print("Ctrl-C ends it all; the data stay.")
         stopped.wait()
         out.print("Stopping ...")

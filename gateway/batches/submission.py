@@ -21,6 +21,11 @@ from batchord.producer.submit_options import Submission
 OPTIONS: Final = ("priority", "max_concurrency", "budget", "dedupe")
 
 
+#: Characters of inputs that are held until the batch is sealed. If Redis loses others, the whole
+#: file is read again.
+_MOST_KEPT: Final = 8_000_000
+
+
 @dataclass
 class FileInputs:
     """The lines of an input file as inputs, read as they are needed, and their custom_ids."""
@@ -79,6 +84,7 @@ def submit_file(fleet: Fleet, batch: ApiBatch, file: IO[bytes]) -> bool:
         metadata=batch.metadata,
         completion_window=left,
         batch_id=batch.id,
+        most_kept=_MOST_KEPT,
         **submit_options(batch.options),
     )
     try:

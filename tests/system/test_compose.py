@@ -1,5 +1,6 @@
 """docker-compose.yml does what its comments promise, run by tests/support/compose.py."""
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -47,10 +48,11 @@ def test_no_secret_is_on_a_command_line() -> None:
         assert not any(secret in line for secret in SECRETS.values())
 
 
-def test_only_flower_is_published_and_only_on_loopback() -> None:
+def test_only_flower_and_serve_are_published_and_only_on_loopback() -> None:
     services = Compose.load(SECRETS).file["services"]
     assert {name: each["ports"] for name, each in services.items() if "ports" in each} == {
-        "flower": ["127.0.0.1:5555:5555"]
+        "flower": ["127.0.0.1:5555:5555"],
+        "serve": ["127.0.0.1:8000:8000"],
     }
 
 
@@ -81,8 +83,37 @@ def test_the_chains_that_run_by_default_are_mounted() -> None:
     compose = Compose.load(SECRETS)
     module = compose.environment("worker")["BATCHORD_CHAINS"]
     folder = module.partition(".")[0]
-    assert compose.service("worker")["volumes"] == [f"./{folder}:/app/{folder}:ro"]
+    assert f"./{folder}:/app/{folder}:ro" in compose.service("worker")["volumes"]
     assert (ROOT / module.replace(".", "/")).with_suffix(".py").is_file()
+
+
+def test_serve_runs_if_it_is_asked_for_and_shares_its_files_with_the_workers() -> None:
+    compose = Compose.load(SECRETS)
+    serve, worker = compose.service("serve"), compose.service("worker")
+    assert serve["profiles"] == ["serve"]
+    assert serve["read_only"]
+    assert serve["volumes"] == ["files:/data/files"]
+    assert "files:/data/files:ro" in worker["volumes"], "they read, and never write"
+    for service in ("serve", "worker"):
+        assert compose.environment(service)["BATCHORD_FILES"] == "/data/files"
+    [config] = serve["configs"]
+    assert compose.command("serve")[-1] == config["target"]
+    assert compose.file["configs"][config["source"]] == {"file": "./keys.toml"}
+
+
+def test_the_image_has_all_folders_and_what_serve_needs() -> None:
+    dockerfile = (ROOT / "Dockerfile").read_text()
+    ignored = (ROOT / ".dockerignore").read_text()
+    for link in (ROOT / "batchord").iterdir():
+        if link.is_symlink():
+            assert f"COPY {link.name}/ {link.name}/" in dockerfile
+            assert f"!{link.name}/" in ignored
+    [names] = re.findall(r"keep = /\^\((.*)\)==/", dockerfile)
+    pinned = (ROOT / "requirements/dev.txt").read_text()
+    run = (ROOT / "requirements/run.txt").read_text()
+    for name in ("fsspec", "h11", "python-multipart", "starlette", "uvicorn"):
+        assert name in names.split("|") or f"\n{name}==" in run
+        assert f"\n{name}==" in pinned
 
 
 def test_valkey_logs_every_write_and_never_evicts(host: Host) -> None:
