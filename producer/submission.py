@@ -187,6 +187,8 @@ def _opening(store: BatchStore, what: Submission, outbox: dict[str, str], config
     if what.budget is not None:
         fields |= what.budget.fields()
     fields |= {name: "1" for name in ("dedupe", "cache") if getattr(what, name)}
+    if not what.pauses_alike:
+        fields["alike_n"] = "-1"  # as of a batch whose items do not
     if what.mode == "provider":
         fields["mode"] = what.mode
         if what.provider_retry is not None:

@@ -71,6 +71,8 @@ class Submission:
     batch_id: str | None = None
     #: Characters of inputs that are kept to be written again, if Redis goes back; None: 64 million.
     most_kept: int | None = None
+    #: Whether the batch pauses if its first items all fail alike (`alike_limit`).
+    pauses_alike: bool = True
 
     @property
     def name(self) -> str:

@@ -85,6 +85,8 @@ def submit_file(fleet: Fleet, batch: ApiBatch, file: IO[bytes]) -> bool:
         completion_window=left,
         batch_id=batch.id,
         most_kept=_MOST_KEPT,
+        # At OpenAI, a batch all of whose requests are refused is completed.
+        pauses_alike=False,
         **submit_options(batch.options),
     )
     try:

@@ -20,7 +20,7 @@ def provider(provider_for_module: OpenAIServer) -> OpenAIServer:
 @pytest.fixture(scope="module")
 def fleet(deploy_for_module: Deploy, provider_for_module: OpenAIServer) -> Deployment:
     """A worker that asks the provider."""
-    deployment = deploy_for_module(alike_limit=0)
+    deployment = deploy_for_module()
     home = str(deployment.folder / "home")
     env = {**provider_env(provider_for_module), "BATCHORD_CHAINS": "", "BATCHORD_HOME": home}
     deployment.start_worker(env=env)

@@ -87,12 +87,12 @@ def _no_lines(client: openai.OpenAI, provider: OpenAIServer) -> Any:
 
 def _all_fail(client: openai.OpenAI, provider: OpenAIServer) -> Any:
     provider.fail_when("text", status=400)
-    return make(client, [request(i) for i in range(3)])
+    return make(client, [request(i) for i in range(40)])
 
 
 FILES = {
     "nothing failed: no error file": (_no_lines, (1, 1, 0), True, False),
-    "all failed: completed, no output file": (_all_fail, (3, 0, 3), False, True),
+    "all failed: completed, no output file": (_all_fail, (40, 0, 40), False, True),
 }
 
 
