@@ -11,6 +11,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
+from batchord.gateway.backend import Backend
 from batchord.gateway.batches.create import create
 from batchord.gateway.batches.endpoints import cancel, list_batches, retrieve
 from batchord.gateway.batches.extensions import pause, progress, resume, retry
@@ -20,14 +21,13 @@ from batchord.gateway.errors import HANDLERS
 from batchord.gateway.files.content import content
 from batchord.gateway.files.endpoints import delete_file, list_files, retrieve_file
 from batchord.gateway.files.upload import upload
-from batchord.gateway.fleet import Fleet
 from batchord.gateway.maintenance import Maintenance
 from batchord.gateway.request_ids import RequestIds
 
 
-def create_gateway(fleet: Fleet) -> ASGIApp:
+def create_gateway(backend: Backend) -> ASGIApp:
     """Return the app: OpenAI's Files and Batch API below /v1, and the health of the server."""
-    validator, maintenance = Validator(fleet), Maintenance(fleet)
+    validator, maintenance = Validator(backend), Maintenance(backend)
 
     def create_and_wake(call: Call) -> dict[str, Any]:
         made = create(call)
@@ -43,7 +43,7 @@ def create_gateway(fleet: Fleet) -> ASGIApp:
         finally:
             await run_in_threadpool(validator.stop)
             await run_in_threadpool(maintenance.stop)
-            fleet.close()
+            backend.close()
 
     app = Starlette(
         routes=[
@@ -66,7 +66,7 @@ def create_gateway(fleet: Fleet) -> ASGIApp:
         exception_handlers=HANDLERS,
         lifespan=running,
     )
-    app.state.fleet = fleet
+    app.state.backend = backend
     return RequestIds(app)
 
 
@@ -77,5 +77,5 @@ async def _healthy(_: Request) -> Response:
 
 async def _ready(request: Request) -> Response:
     """Answer whether Redis and the file store can be used; 503 if not."""
-    await run_in_threadpool(request.app.state.fleet.check)
+    await run_in_threadpool(request.app.state.backend.check)
     return JSONResponse({"status": "ok"})

@@ -9,8 +9,8 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 
+from batchord.gateway.backend import Backend
 from batchord.gateway.errors import ApiError, invalid
-from batchord.gateway.fleet import Fleet
 from batchord.gateway.keys import Tenant
 
 #: Bytes of a JSON body: the largest is a batch's with all its metadata.
@@ -23,7 +23,7 @@ Endpoint = Callable[[Request], Awaitable[Response]]
 class Call:
     """One request of a tenant."""
 
-    fleet: Fleet
+    backend: Backend
     tenant: Tenant
     path: Mapping[str, str]
     query: Mapping[str, str]
@@ -45,8 +45,8 @@ def tenant_of(request: Request) -> Tenant:
             "You didn't provide an API key: send it as Authorization: Bearer YOUR_KEY",
             code="missing_api_key",
         )
-    fleet: Fleet = request.app.state.fleet
-    tenant = fleet.keys.tenant_of(key.strip())
+    backend: Backend = request.app.state.backend
+    tenant = backend.keys.tenant_of(key.strip())
     if tenant is None:
         raise ApiError(
             401, "Incorrect API key provided: this server does not know it", code="invalid_api_key"
@@ -57,7 +57,7 @@ def tenant_of(request: Request) -> Tenant:
 def call_of(request: Request, body: Mapping[str, Any] | None = None) -> Call:
     """Return what is asked; raises as `tenant_of` does."""
     return Call(
-        request.app.state.fleet,
+        request.app.state.backend,
         tenant_of(request),
         request.path_params,
         request.query_params,

@@ -32,7 +32,7 @@ class BadKeys(BatchordError):
 
 
 class Tenant(pydantic.BaseModel, frozen=True, extra="forbid"):
-    """The rights of a key. None: as much as the fleet can."""
+    """The bounds of a key. None: as much as the fleet can."""
 
     name: str = ""
     #: SHA-256 of the key, in hex.
@@ -112,7 +112,7 @@ def _tenant(path: Path, name: str, table: Any) -> Tenant:
     try:
         tenant = Tenant.model_validate({**table, "name": name})
     except pydantic.ValidationError as error:
-        # Not the value: someone may have written the key itself.
+        # Not the value, which may be the key itself.
         first = error.errors(include_url=False, include_input=False)[0]
         raise BadKeys(f"{place}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
     if not _HASH.fullmatch(tenant.sha256):

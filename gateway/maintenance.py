@@ -5,7 +5,7 @@ import threading
 from typing import Final
 
 from batchord.chains.errors import BatchordError
-from batchord.gateway.fleet import Fleet
+from batchord.gateway.backend import Backend
 from batchord.ledger.errors import UnknownBatch
 
 logger = logging.getLogger(__name__)
@@ -14,24 +14,24 @@ logger = logging.getLogger(__name__)
 _AT_ONCE: Final = 100
 
 
-def delete_bytes(fleet: Fleet, file_id: str) -> None:
+def delete_bytes(backend: Backend, file_id: str) -> None:
     """Delete the bytes of a file that is forgotten, unless a batch reads them: then later."""
-    if any(_reads(fleet, batch_id) for batch_id in fleet.files.readers(file_id)):
-        fleet.files.put_off(file_id)
+    if any(_reads(backend, batch_id) for batch_id in backend.files.readers(file_id)):
+        backend.files.put_off(file_id)
         return
-    fleet.bytes.delete(file_id)
-    fleet.files.deleted(file_id)
+    backend.bytes.delete(file_id)
+    backend.files.deleted(file_id)
 
 
-def _reads(fleet: Fleet, batch_id: str) -> bool:
+def _reads(backend: Backend, batch_id: str) -> bool:
     """Whether the batch is validated, or may run lines whose payloads are in its input file."""
-    [batch] = fleet.batches.of([batch_id])
+    [batch] = backend.batches.of([batch_id])
     if batch is None or batch.status not in ("validating", "submitted"):
         return False
     if batch.status == "validating":
         return True
     try:
-        fleet.reader.status(batch_id)
+        backend.reader.status(batch_id)
     except UnknownBatch:
         return False
     return True
@@ -40,8 +40,8 @@ def _reads(fleet: Fleet, batch_id: str) -> bool:
 class Maintenance:
     """A thread that deletes bytes as they come due. Several servers may do it side by side."""
 
-    def __init__(self, fleet: Fleet) -> None:
-        self._fleet = fleet
+    def __init__(self, backend: Backend) -> None:
+        self._fleet = backend
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._loop, name="maintenance", daemon=True)
 

@@ -8,7 +8,7 @@ import uvicorn
 
 from batchord.chains.errors import BatchordError
 from batchord.gateway.app import create_gateway
-from batchord.gateway.fleet import Fleet
+from batchord.gateway.backend import Backend
 from batchord.gateway.keys import Keys
 from batchord.ledger.settings import Settings
 
@@ -37,13 +37,13 @@ def serve(
         CannotListen: the address is taken, or not of this machine.
         LedgerUnavailable, FileStoreUnavailable: Redis or the file store cannot be used.
     """
-    fleet = Fleet(settings, keys)
-    fleet.check()
+    backend = Backend(settings, keys)
+    backend.check()
     with _listening(host, port) as listening:
         shown = f"[{host}]" if ":" in host else host
         on_start(f"http://{shown}:{listening.getsockname()[1]}/v1")
         config = uvicorn.Config(
-            create_gateway(fleet),
+            create_gateway(backend),
             log_config=None,
             access_log=False,
             lifespan="on",

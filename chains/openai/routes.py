@@ -109,7 +109,7 @@ def _route(path: Path, name: str, table: Any) -> Route:
     try:
         return Route.model_validate({**table, "pattern": name})
     except pydantic.ValidationError as error:
-        # Not the value: someone may have written a key.
+        # Not the value, which may be a key.
         first = error.errors(include_url=False, include_context=False, include_input=False)[0]
         where = ".".join(map(str, first["loc"]))
         raise BadRoutes(f"{place}: {where}: {first['msg']}; write {_EXAMPLE}") from None
@@ -122,6 +122,11 @@ def use(routes: Routes | None) -> None:
     for route in routes or ():
         if route.key_env is not None:
             mask_variable(route.key_env)
+
+
+def routes_are_set() -> bool:
+    """Whether the requests of this process are routed by a table."""
+    return _routes is not None
 
 
 def route_of(model: str) -> Route | None:

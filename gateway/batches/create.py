@@ -40,11 +40,11 @@ def create(call: Call) -> dict[str, Any]:
     fields = _fields(call, file)
     window = float(fields["window"])
     batch_id, fingerprint = new_batch_id(), fingerprint_of(body)
-    if not call.fleet.batches.known(call.tenant.name, key):
+    if not call.backend.batches.known(call.tenant.name, key):
         fields["options"] = admit(call, fields["options"])
     crash_point("batch-before-create")
     with at_most(call):
-        made = call.fleet.batches.create(
+        made = call.backend.batches.create(
             batch_id,
             {**fields, "fingerprint": fingerprint},
             window=window,
@@ -86,7 +86,7 @@ def _text(body: Mapping[str, Any], name: str) -> str:
 
 def _file(call: Call) -> ApiFile:
     file_id = _text(call.body, "input_file_id")
-    file = call.fleet.files.get(call.tenant.name, file_id)
+    file = call.backend.files.get(call.tenant.name, file_id)
     if file is None:
         raise not_found("file", file_id)
     return file

@@ -17,14 +17,14 @@ def retrieve(call: Call) -> dict[str, Any]:
     """Return a batch."""
     found = get(call)
     if found.record is not None and not found.record.status.ended:
-        call.fleet.batches.keep(found.api)  # a paused batch may outlive its window
+        call.backend.batches.keep(found.api)  # a paused batch may outlive its window
     return batch_object(found)
 
 
 def list_batches(call: Call) -> dict[str, Any]:
     """Return a page of the tenant's batches, the newest first."""
     limit = limit_of(call.query, default=_DEFAULT, most=_MOST)
-    ids = call.fleet.batches.newest(call.tenant.name)
+    ids = call.backend.batches.newest(call.tenant.name)
     start = behind(ids, call.query)
     there: list[Found] = []
     while start < len(ids) and len(there) <= limit:
@@ -41,9 +41,9 @@ def cancel(call: Call) -> dict[str, Any]:
     if status in ("completed", "failed", "expired"):
         raise invalid(f"Cannot cancel a batch with status '{status}'.", code="invalid_status")
     if status not in ("cancelling", "cancelled"):
-        call.fleet.batches.cancel(found.api.id)
+        call.backend.batches.cancel(found.api.id)
         found = get(call)  # it may have been submitted since
     if found.record is not None and not found.record.status.ended:
-        call.fleet.control.cancel(found.api.id)
+        call.backend.control.cancel(found.api.id)
         found = get(call)
     return batch_object(found)

@@ -17,14 +17,14 @@ _TOLD_ALREADY: Final = {"id", "status", "request_counts"}
 def pause(call: Call) -> dict[str, Any]:
     """Let no new request start until the batch is resumed."""
     _, record = _submitted(call)
-    call.fleet.control.pause(record.id)
+    call.backend.control.pause(record.id)
     return batch_object(get(call))
 
 
 def resume(call: Call) -> dict[str, Any]:
     """Let a paused batch go on; a `budget` in the body replaces its own."""
     _, record = _submitted(call)
-    call.fleet.control.resume(record.id, _budget(call))
+    call.backend.control.resume(record.id, _budget(call))
     return batch_object(get(call))
 
 
@@ -36,8 +36,8 @@ def retry(call: Call) -> dict[str, Any]:
         isinstance(codes, list) and all(isinstance(each, str) for each in codes)
     ):
         raise invalid("codes: a list of error codes", "codes")
-    call.fleet.batches.keep(found.api)
-    call.fleet.control.retry_failed(record.id, codes)
+    call.backend.batches.keep(found.api)
+    call.backend.control.retry_failed(record.id, codes)
     return batch_object(get(call))
 
 
@@ -54,7 +54,7 @@ def progress(call: Call) -> dict[str, Any]:
     }
     record = found.record
     if record is not None:
-        known = call.fleet.reader.progress(record.id)
+        known = call.backend.reader.progress(record.id)
         said |= known.model_dump(mode="json", exclude=_TOLD_ALREADY)
     for kind in KINDS:
         there = record is not None and lines_in(record, kind)

@@ -38,8 +38,8 @@ def get(call: Call) -> Found:
 
 def find_all(call: Call, batch_ids: Sequence[str]) -> list[Found | None]:
     """Return these batches of a tenant, as `find` does."""
-    fleet = call.fleet
-    known = fleet.batches.of(batch_ids)
+    backend = call.backend
+    known = backend.batches.of(batch_ids)
     return [
         None if api is None or api.tenant != call.tenant.name else _found(call, api)
         for api in known
@@ -50,12 +50,12 @@ def _found(call: Call, api: ApiBatch) -> Found | None:
     record = None
     if api.status in ("validating", "submitted"):
         try:
-            record = call.fleet.reader.record(api.id)
+            record = call.backend.reader.record(api.id)
         except UnknownBatch:
             record = None
         if record is not None and record.status is BatchStatus.VALIDATING:
             record = None  # it is being written
     if api.status == "submitted" and record is None:
-        call.fleet.batches.forget(api.tenant, [api.id])  # it was purged, or has expired
+        call.backend.batches.forget(api.tenant, [api.id])  # it was purged, or has expired
         return None
     return Found(api, record)

@@ -1,4 +1,4 @@
-"""Quotas of a tenant, at a time and in a day; beyond them 429, before anything is written."""
+"""Bounds of a tenant, at a time and in a day: 429 beyond them, before anything is written."""
 
 import time
 from collections.abc import Iterator, Mapping
@@ -8,7 +8,7 @@ from typing import Any, Final
 from batchord.gateway.batches.lookup import Found, find_all
 from batchord.gateway.calls import Call
 from batchord.gateway.errors import ApiError, invalid
-from batchord.ledger.storage.api_batches import AtMost
+from batchord.ledger.storage.api_batches import TooMany
 
 _DAY: Final = 24 * 3600
 #: Seconds after which a caller may look again whether a batch of its own has ended.
@@ -42,7 +42,7 @@ def at_most(call: Call) -> Iterator[None]:
     """Answer 429 if the tenant has as many batches or requests as it may have at a time."""
     try:
         yield
-    except AtMost as error:
+    except TooMany as error:
         most = call.tenant.max_batches if error.what == "batches" else call.tenant.max_items
         what = "batches" if error.what == "batches" else "requests in batches"
         raise ApiError(
@@ -55,7 +55,7 @@ def at_most(call: Call) -> Iterator[None]:
 
 
 def _forget_ended(call: Call) -> None:
-    batches = call.fleet.batches
+    batches = call.backend.batches
     ids = batches.live(call.tenant.name)
     known = zip(ids, find_all(call, ids), strict=True) if ids else ()
     if ended := [each for each, found in known if found is None or has_ended(found)]:
@@ -74,8 +74,8 @@ def _spent(call: Call) -> float:
 
     A batch that has not ended counts with the budget that its caller gave it, if that is more.
     """
-    now = call.fleet.store.now()
-    ids = call.fleet.batches.since(call.tenant.name, now - now % _DAY)
+    now = call.backend.store.now()
+    ids = call.backend.batches.since(call.tenant.name, now - now % _DAY)
     spent = 0.0
     for found in find_all(call, ids) if ids else ():
         if found is None:

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from typing import IO, Any, Final
 
 from batchord.chains.steps.raw_request import REQUESTS
+from batchord.gateway.backend import Backend
 from batchord.gateway.batches.validation import RawLine, raw_lines, read_line
-from batchord.gateway.fleet import Fleet
 from batchord.ledger.budget import Budget
 from batchord.ledger.errors import BatchAborted, UnknownBatch
 from batchord.ledger.models import BatchStatus
@@ -30,7 +30,7 @@ _MOST_KEPT: Final = 8_000_000
 class FileInputs:
     """The lines of an input file as inputs, read as they are needed, and their custom_ids."""
 
-    fleet: Fleet
+    backend: Backend
     batch: ApiBatch
     file: IO[bytes]
     #: Whether workers will read payloads from the file.
@@ -39,7 +39,7 @@ class FileInputs:
     _places: dict[bytes, dict[str, Any]] = field(default_factory=dict)
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        settings = self.fleet.settings
+        settings = self.backend.settings
         for line in raw_lines(self.file, settings.file_line_bytes):
             request = read_line(line, self.batch.endpoint, settings)
             self._ids.append(request.custom_id)
@@ -54,7 +54,7 @@ class FileInputs:
     def _input(self, line: RawLine, body: dict[str, Any]) -> dict[str, Any]:
         """Return the input: of a large line, where it is, as workers read it from the file."""
         url, text = self.batch.endpoint, line.text or b""
-        if len(text) <= self.fleet.settings.file_inline_bytes:
+        if len(text) <= self.backend.settings.file_inline_bytes:
             return {"url": url, "body": body}
         self.reads_file = True
         where = {"file": self.batch.input_file_id, "offset": line.offset, "length": len(text)}
@@ -66,7 +66,7 @@ class FileInputs:
         return {"url": url, "body": named, "stored": where}
 
 
-def submit_file(fleet: Fleet, batch: ApiBatch, file: IO[bytes]) -> bool:
+def submit_file(backend: Backend, batch: ApiBatch, file: IO[bytes]) -> bool:
     """Make it a batch of the ledger's, under its own id; it may have been begun before.
 
     Return whether workers will read payloads from the file, which is to be kept for them.
@@ -75,8 +75,8 @@ def submit_file(fleet: Fleet, batch: ApiBatch, file: IO[bytes]) -> bool:
         SubmitRefused: a line cannot be recorded.
         LedgerUnavailable: Redis cannot be reached.
     """
-    inputs = FileInputs(fleet, batch, file)
-    left = max(1.0, batch.created_at + batch.window - fleet.store.now())
+    inputs = FileInputs(backend, batch, file)
+    left = max(1.0, batch.created_at + batch.window - backend.store.now())
     what = Submission(
         chain=REQUESTS,
         inputs=inputs,
@@ -90,9 +90,9 @@ def submit_file(fleet: Fleet, batch: ApiBatch, file: IO[bytes]) -> bool:
         **submit_options(batch.options),
     )
     try:
-        submit(fleet.app, fleet.store, what)
+        submit(backend.app, backend.store, what)
     except BatchAborted:
-        if not is_submitted(fleet, batch.id):
+        if not is_submitted(backend, batch.id):
             raise
         return True  # another server has submitted it
     return inputs.reads_file
@@ -106,10 +106,10 @@ def submit_options(options: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-def is_submitted(fleet: Fleet, batch_id: str) -> bool:
+def is_submitted(backend: Backend, batch_id: str) -> bool:
     """Whether the ledger has accepted the batch."""
     try:
-        return fleet.reader.status(batch_id) is not BatchStatus.VALIDATING
+        return backend.reader.status(batch_id) is not BatchStatus.VALIDATING
     except UnknownBatch:
         return False
 

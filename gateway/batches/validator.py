@@ -10,9 +10,9 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from batchord.chains.errors import BatchordError
+from batchord.gateway.backend import Backend
 from batchord.gateway.batches.submission import is_submitted, submit_file
 from batchord.gateway.batches.validation import FileCheck, Problem, raw_lines
-from batchord.gateway.fleet import Fleet
 from batchord.gateway.maintenance import delete_bytes
 from batchord.ledger.core.failpoints import crash_point
 from batchord.ledger.errors import SubmitRefused, concerns_all
@@ -32,9 +32,9 @@ _MOST_TRIES: Final = 5
 class Validator:
     """Validates batches until it is stopped."""
 
-    def __init__(self, fleet: Fleet) -> None:
-        self._fleet = fleet
-        self._lease = fleet.settings.lease
+    def __init__(self, backend: Backend) -> None:
+        self._fleet = backend
+        self._lease = backend.settings.lease
         self._stop = threading.Event()
         self._news = threading.Condition()
         self._held: set[str] = set()
@@ -121,17 +121,17 @@ class Validator:
             self._fail(batch, [Problem("internal_error", "The server had an error.").fields()])
 
     def _read(self, batch: ApiBatch) -> None:
-        fleet = self._fleet
-        if is_submitted(fleet, batch.id):
+        backend = self._fleet
+        if is_submitted(backend, batch.id):
             # By a server that died before it could say so, and whether workers read the file.
             self._submitted(batch, {}, reads_file=True)
             return
         if batch.cancelling_at is not None:
             self._end(batch, "cancelled", {})
             return
-        with fleet.bytes.open(batch.input_file_id) as file:
-            check = FileCheck(batch, fleet.settings)
-            for line in raw_lines(file, fleet.settings.file_line_bytes):
+        with backend.bytes.open(batch.input_file_id) as file:
+            check = FileCheck(batch, backend.settings)
+            for line in raw_lines(file, backend.settings.file_line_bytes):
                 if self._stop.is_set() or not check.take(line):
                     break
             crash_point("validation-half")
@@ -141,7 +141,7 @@ class Validator:
                 self._fail(batch, problems)
                 return
             file.seek(0)
-            reads_file = submit_file(fleet, batch, file)
+            reads_file = submit_file(backend, batch, file)
         crash_point("validation-before-conclude")
         fields = {"model": check.model, "lines": str(check.count)}
         self._submitted(batch, fields, reads_file=reads_file)

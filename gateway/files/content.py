@@ -18,10 +18,10 @@ _TYPE: Final = "application/jsonl"
 def content(call: Call) -> Response:
     """Return the bytes of a tenant's file."""
     file_id = call.path["id"]
-    file = call.fleet.files.get(call.tenant.name, file_id)
+    file = call.backend.files.get(call.tenant.name, file_id)
     if file is not None:
         try:
-            opened = call.fleet.bytes.open(file_id)
+            opened = call.backend.bytes.open(file_id)
         except FileNotFoundError:
             raise not_found("file", file_id) from None
         part = _part(call, file.bytes)
@@ -30,7 +30,7 @@ def content(call: Call) -> Response:
     if view is None:
         raise not_found("file", file_id)
     record = view.record
-    said = lines(call.fleet, record.id, record.request_counts.total, view.kind)
+    said = lines(call.backend, record.id, record.request_counts.total, view.kind)
     if not view.is_final:
         return _answer(said, None, None)  # it grows: what a range is of is not known
     size = views.size(call, view)

@@ -38,12 +38,12 @@ def list_files(call: Call) -> dict[str, Any]:
 
 
 def _entries(call: Call) -> list[_Entry]:
-    fleet, tenant = call.fleet, call.tenant.name
+    backend, tenant = call.backend, call.tenant.name
     entries = [
         _Entry(file.created_at, file.id, file.purpose, lambda file=file: file_object(file))  # type: ignore[misc]
-        for file in fleet.files.all(tenant)
+        for file in backend.files.all(tenant)
     ]
-    for found in find_all(call, fleet.batches.newest(tenant)):
+    for found in find_all(call, backend.batches.newest(tenant)):
         for view in [] if found is None else views.views_of(call, found):
             ended = view.record.ended_at
             entries.append(
@@ -60,7 +60,7 @@ def _entries(call: Call) -> list[_Entry]:
 def retrieve_file(call: Call) -> dict[str, Any]:
     """Return a file object."""
     file_id = call.path["id"]
-    file = call.fleet.files.get(call.tenant.name, file_id)
+    file = call.backend.files.get(call.tenant.name, file_id)
     if file is not None:
         return file_object(file)
     view = views.view(call, file_id)
@@ -72,13 +72,13 @@ def retrieve_file(call: Call) -> dict[str, Any]:
 def delete_file(call: Call) -> dict[str, Any]:
     """Delete a file; a batch that reads it goes on, and of an output file the ledger keeps all."""
     file_id = call.path["id"]
-    file = call.fleet.files.get(call.tenant.name, file_id)
+    file = call.backend.files.get(call.tenant.name, file_id)
     if file is not None:
-        call.fleet.files.delete(file)
-        delete_bytes(call.fleet, file_id)
+        call.backend.files.delete(file)
+        delete_bytes(call.backend, file_id)
     else:
         view = views.view(call, file_id)
         if view is None:
             raise not_found("file", file_id)
-        call.fleet.batches.delete_output(view.found.api, view.kind)
+        call.backend.batches.delete_output(view.found.api, view.kind)
     return {"id": file_id, "object": "file", "deleted": True}

@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterator
 from typing import Final
 
-from batchord.gateway.fleet import Fleet
+from batchord.gateway.backend import Backend
 from batchord.gateway.view_ids import Kind
 from batchord.io import openai_lines
 from batchord.ledger.core.failpoints import crash_point
@@ -27,7 +27,7 @@ def line(batch_id: str, item: Item) -> bytes:
     return json.dumps(fields, ensure_ascii=False).encode() + b"\n"
 
 
-def lines(fleet: Fleet, batch_id: str, total: int, kind: Kind) -> Iterator[bytes]:
+def lines(backend: Backend, batch_id: str, total: int, kind: Kind) -> Iterator[bytes]:
     """Yield the lines of the output or error file as it is now, some at a time.
 
     UnknownBatch: the batch has gone meanwhile.
@@ -35,21 +35,21 @@ def lines(fleet: Fleet, batch_id: str, total: int, kind: Kind) -> Iterator[bytes
     block = bytearray()
     for start in range(0, total, _AT_ONCE):
         # A page of the ledger's is a multiple of it.
-        for item in fleet.reader.items(batch_id, start, min(start + _AT_ONCE, total)):
+        for item in backend.reader.items(batch_id, start, min(start + _AT_ONCE, total)):
             if item.status.ended and openai_lines.is_error(item) is (kind == "error"):
                 block += line(batch_id, item)
         if len(block) >= _BLOCK:
             yield bytes(block)
             crash_point("content-half")
             block.clear()
-    fleet.reader.status(batch_id)
+    backend.reader.status(batch_id)
     if block:
         yield bytes(block)
 
 
-def size_of(fleet: Fleet, batch_id: str, total: int, kind: Kind) -> int:
+def size_of(backend: Backend, batch_id: str, total: int, kind: Kind) -> int:
     """Return the bytes of the output or error file as it is now."""
-    return sum(map(len, lines(fleet, batch_id, total, kind)))
+    return sum(map(len, lines(backend, batch_id, total, kind)))
 
 
 assert PAGE_SIZE % _AT_ONCE == 0  # noqa: S101

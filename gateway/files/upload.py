@@ -97,7 +97,7 @@ def _ttl(fields: Mapping[str, str], call: Call) -> int:
     seconds = found.get("seconds")
     if seconds is not None and seconds.isascii() and seconds.isdecimal():
         found["seconds"] = int(seconds[:10])
-    return ttl_of(found or None, "expires_after") or call.fleet.settings.file_ttl
+    return ttl_of(found or None, "expires_after") or call.backend.settings.file_ttl
 
 
 class _Spool:
@@ -105,7 +105,7 @@ class _Spool:
 
     def __init__(self, call: Call) -> None:
         self._call = call
-        self._fleet = call.fleet
+        self._fleet = call.backend
         self._id = f"file-{secrets.token_hex(12)}"
         self._file: NewFile | None = None
         self.size = 0

@@ -38,7 +38,7 @@ def _there(call: Call, found: Found, record: BatchRecord, kind: Kind) -> View | 
     ttl, ended = found.api.output_ttl, record.ended_at
     over = False
     if ttl is not None and ended is not None:
-        over = call.fleet.store.now() > ended.timestamp() + ttl
+        over = call.backend.store.now() > ended.timestamp() + ttl
     if over or kind in found.api.deleted or not lines_in(record, kind):
         return None
     return View(found, record, kind)
@@ -55,13 +55,13 @@ def views_of(call: Call, found: Found) -> list[View]:
 
 def size(call: Call, view: View) -> int:
     """Return the bytes of an output or error file; of a final one they are counted once."""
-    fleet, record = call.fleet, view.record
+    backend, record = call.backend, view.record
     ended = None if record.ended_at is None else record.ended_at.timestamp()
-    known = None if ended is None else fleet.batches.size(record.id, view.kind, ended)
+    known = None if ended is None else backend.batches.size(record.id, view.kind, ended)
     if known is None:
-        known = size_of(fleet, record.id, record.request_counts.total, view.kind)
+        known = size_of(backend, record.id, record.request_counts.total, view.kind)
         if ended is not None:
-            fleet.batches.set_size(record.id, view.kind, known, ended)
+            backend.batches.set_size(record.id, view.kind, known, ended)
     return known
 
 

@@ -52,7 +52,7 @@ class ApiBatch:
     deleted: frozenset[str] = frozenset()
 
 
-class AtMost(Exception):
+class TooMany(Exception):
     """A tenant has as many `batches` or `items` as it may have at a time; `what` says of which."""
 
     def __init__(self, what: str) -> None:
@@ -85,7 +85,7 @@ class ApiBatches:
         `most_items`: what the tenant may have at a time.
 
         Raises:
-            AtMost: the tenant has as many already; nothing is recorded.
+            TooMany: the tenant has as many already; nothing is recorded.
         """
         tenant = str(fields["tenant"])
         keys = {
@@ -110,7 +110,7 @@ class ApiBatches:
             )
         )
         if made in ("batches", "items"):
-            raise AtMost(made)
+            raise TooMany(made)
         return made
 
     def known(self, tenant: str, key: str | None) -> bool:
@@ -195,7 +195,7 @@ class ApiBatches:
             self._redis.hset(self._record(batch_id), f"size.{kind}", f"{ended_at} {size}")
 
     def size(self, batch_id: str, kind: str, ended_at: float) -> int | None:
-        """Return the size that was kept at this end of the batch; None: it was not kept."""
+        """Return the size that was kept at this end of the batch; None: it was not counted yet."""
         with self._store.talking():
             found = self._redis.hget(self._record(batch_id), f"size.{kind}")
         end, _, size = (found or "").partition(" ")

@@ -12,7 +12,7 @@ from batchord.ledger.storage.batch_store import BatchStore
 from batchord.ledger.storage.file_store import file_store
 
 
-class Fleet:
+class Backend:
     """The server's connections, safe to share between threads. Connects at its first call."""
 
     def __init__(self, settings: Settings, keys: Keys) -> None:
