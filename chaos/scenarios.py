@@ -12,6 +12,7 @@ from typing import Any, Final
 from batchord.ledger.broker.celery_app import create_app
 from batchord.ledger.core.message_ids import gather_task_id, task_id
 from batchord.producer import Batch
+from chaos.gateway import kill_gateway
 from chaos.ground import Ground, Run
 from chaos.plain import plain_chord, revoked_plain_chord
 from chaos.providers import bears_few, langchain_bears_few, langchain_outage, outage
@@ -373,6 +374,7 @@ SCENARIOS: Final = (
     Scenario("slow-network", slow_and_broken, pools=("asyncio",)),
     Scenario("full", fill),
     Scenario("revoked-ids", revoke_all),
+    Scenario("kill-gateway", kill_gateway, pools=("asyncio",)),
     Scenario("outage", outage),
     Scenario("bears-few", bears_few, pools=("asyncio",)),
     Scenario("langchain-outage", langchain_outage, pools=("asyncio",)),
