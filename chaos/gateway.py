@@ -84,7 +84,7 @@ def _call(api: ApiServer, number: int, count: int) -> Counter[str]:
             batch = _patiently(lambda: client.batches.retrieve(batch_id))
         answered: Counter[str] = Counter()
         for name in filter(None, (batch.output_file_id, batch.error_file_id)):
-            text = _patiently(lambda name=name: client.files.content(name).text)  # type: ignore[misc]
+            text = _patiently(lambda name=name: client.files.content(name).text)
             answered.update(json.loads(line)["custom_id"] for line in text.splitlines())
         return answered
 

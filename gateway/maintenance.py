@@ -25,15 +25,11 @@ def delete_bytes(backend: Backend, file_id: str) -> None:
 
 def _reads(backend: Backend, batch_id: str) -> bool:
     """Whether the batch is validated, or may run lines whose payloads are in its input file."""
-    [batch] = backend.batches.of([batch_id])
-    if batch is None or batch.status not in ("validating", "submitted"):
-        return False
-    if batch.status == "validating":
-        return True
     try:
         backend.reader.status(batch_id)
     except UnknownBatch:
-        return False
+        [batch] = backend.batches.of([batch_id])
+        return batch is not None and batch.status == "validating"
     return True
 
 

@@ -38,6 +38,7 @@ def retry(call: Call) -> dict[str, Any]:
         raise invalid("codes: a list of error codes", "codes")
     call.backend.batches.keep(found.api)
     call.backend.control.retry_failed(record.id, codes)
+    call.backend.batches.live_again(found.api)
     return batch_object(get(call))
 
 

@@ -2,13 +2,17 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from batchord.gateway.calls import Call
 from batchord.gateway.errors import not_found
 from batchord.ledger.core.message_ids import is_batch_id
-from batchord.ledger.errors import UnknownBatch
+from batchord.ledger.errors import UnreadableBatch
 from batchord.ledger.models import BatchRecord, BatchStatus
 from batchord.ledger.storage.api_batches import ApiBatch
+
+#: Where the ledger may have a batch.
+_IN_LEDGER: Final = ("validating", "submitted")
 
 
 @dataclass(frozen=True)
@@ -23,7 +27,7 @@ def find(call: Call, batch_id: str) -> Found | None:
     """Return a tenant's batch; None: it has none of this id, or its results have expired."""
     if not is_batch_id(batch_id):
         return None
-    [found] = find_all(call, [batch_id])
+    [found] = find_all(call, [batch_id], strict=True)
     return found
 
 
@@ -36,25 +40,29 @@ def get(call: Call) -> Found:
     return found
 
 
-def find_all(call: Call, batch_ids: Sequence[str]) -> list[Found | None]:
-    """Return these batches of a tenant, as `find` does."""
+def find_all(call: Call, batch_ids: Sequence[str], *, strict: bool = False) -> list[Found | None]:
+    """Return these batches of a tenant, as `find` does.
+
+    A batch whose record is damaged is left out; `strict`: it raises UnreadableBatch.
+    """
     backend = call.backend
-    known = backend.batches.of(batch_ids)
-    return [
-        None if api is None or api.tenant != call.tenant.name else _found(call, api)
-        for api in known
+    known = [
+        None if api is None or api.tenant != call.tenant.name else api
+        for api in backend.batches.of(batch_ids)
     ]
+    asked = [api.id for api in known if api is not None and api.status in _IN_LEDGER]
+    records = dict(zip(asked, backend.reader.look(asked), strict=True))
+    for found in records.values():
+        if strict and isinstance(found, UnreadableBatch):
+            raise found
+    return [None if api is None else _found(call, api, records.get(api.id)) for api in known]
 
 
-def _found(call: Call, api: ApiBatch) -> Found | None:
-    record = None
-    if api.status in ("validating", "submitted"):
-        try:
-            record = call.backend.reader.record(api.id)
-        except UnknownBatch:
-            record = None
-        if record is not None and record.status is BatchStatus.VALIDATING:
-            record = None  # it is being written
+def _found(call: Call, api: ApiBatch, record: BatchRecord | UnreadableBatch | None) -> Found | None:
+    if isinstance(record, UnreadableBatch):
+        return None
+    if record is not None and record.status is BatchStatus.VALIDATING:
+        record = None  # it is being written
     if api.status == "submitted" and record is None:
         call.backend.batches.forget(api.tenant, [api.id])  # it was purged, or has expired
         return None

@@ -130,6 +130,11 @@ class ApiBatches:
         with self._store.talking():
             self._redis.hdel(self._keys.api("live", tenant), *batch_ids)
 
+    def live_again(self, batch: ApiBatch) -> None:
+        """Note that a batch counts again, as its failed requests run again."""
+        with self._store.talking():
+            self._redis.hset(self._keys.api("live", batch.tenant), batch.id, batch.lines)
+
     def since(self, tenant: str, when: float) -> list[str]:
         """Return the batches of a tenant that were created from this time on."""
         index = self._keys.api("batches", tenant)
@@ -174,7 +179,6 @@ class ApiBatches:
                 self._record(batch.id),
                 self._keys.api("batches", batch.tenant),
                 self._keys.api("live", batch.tenant),
-                self._keys.api("readers", batch.input_file_id),
             ):
                 pipe.expire(name, ttl, gt=True)
             pipe.execute()

@@ -55,6 +55,10 @@ class BatchReader(ItemReader, EventReader, ShardReader, ChainReader):
             records.append(record)
         return records
 
+    def look(self, batch_ids: Sequence[str]) -> list[BatchRecord | UnreadableBatch | None]:
+        """Return what there is of each of these batches, in one round trip; None: it is unknown."""
+        return self._found(batch_ids) if batch_ids else []
+
     def unreadable(self) -> list[UnreadableBatch]:
         """Return what is wrong with each batch that has not ended and cannot be read."""
         return [one for one in self._found(self.active()) if isinstance(one, UnreadableBatch)]

@@ -29,7 +29,9 @@ redis.call('ZADD', BATCHES_OF_TENANT, now, batch_id)
 redis.call('ZADD', VALIDATING, 0, batch_id)
 redis.call('SADD', READERS_OF_FILE, batch_id)
 redis.call('HSET', LIVE_OF_TENANT, batch_id, items)
-for _, key in ipairs({RECORD, BATCHES_OF_TENANT, READERS_OF_FILE, LIVE_OF_TENANT}) do
+-- The readers go with the bytes: a batch may be paused for long.
+redis.call('EXPIRE', READERS_OF_FILE, 400 * 86400)
+for _, key in ipairs({RECORD, BATCHES_OF_TENANT, LIVE_OF_TENANT}) do
   if redis.call('TTL', key) < tonumber(ttl_s) then
     redis.call('EXPIRE', key, ttl_s)
   end
