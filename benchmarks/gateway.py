@@ -75,6 +75,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.gateway", description=__doc__)
     parser.add_argument("--requests", type=int, default=50_000)
     parser.add_argument("--megabytes", type=int, default=200)
+    parser.add_argument(
+        "--cancel", action="store_true", help="make no calls, but cancel, and download the errors"
+    )
     options = parser.parse_args()
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
@@ -85,7 +88,7 @@ def main() -> None:
             file.writelines(lines(options.requests, size))
         print(f"{options.requests:,} requests, {source.stat().st_size / 1e6:.0f} MB")
         client, server = start(stack, folder, redis.url)
-        sys.exit(measure(client, Memory(server), source))
+        sys.exit(measure(client, Memory(server), source, cancel=options.cancel))
 
 
 def start(stack: ExitStack, folder: Path, url: str) -> tuple[openai.OpenAI, Process]:
@@ -121,7 +124,15 @@ def _said(process: Process, word: str) -> str:
     return found()[0]
 
 
-def measure(client: openai.OpenAI, memory: Memory, source: Path) -> int:
+def _has_begun(batch: Any) -> bool:
+    return bool(batch.request_counts.completed) or _has_ended(batch)
+
+
+def _has_ended(batch: Any) -> bool:
+    return batch.status in ("completed", "cancelled")
+
+
+def measure(client: openai.OpenAI, memory: Memory, source: Path, *, cancel: bool) -> int:
     """Run the file, and return the exit code."""
     time.sleep(1)
     print(f"{'idle':34} {'':8}     server {memory.take():6.0f} MB")
@@ -140,13 +151,18 @@ def measure(client: openai.OpenAI, memory: Memory, source: Path) -> int:
         return found
 
     timed("validation, until in_progress", memory, lambda: until(lambda b: b.in_progress_at))
-    timed("then to the first outcome", memory, lambda: until(lambda b: b.request_counts.completed))
-    done = timed("then to the end", memory, lambda: until(lambda b: b.status == "completed"))
+    if cancel:
+        client.batches.cancel(batch.id)
+    timed("then to the first outcome", memory, lambda: until(_has_begun))
+    done = timed("then to the end", memory, lambda: until(_has_ended))
     target = source.with_name("output.jsonl")
 
     def download() -> None:
-        with client.files.with_streaming_response.content(done.output_file_id) as answer:
-            answer.stream_to_file(target)
+        with target.open("wb") as file:
+            for name in filter(None, (done.output_file_id, done.error_file_id)):
+                with client.files.with_streaming_response.content(name) as answer:
+                    for block in answer.iter_bytes():
+                        file.write(block)
 
     timed("download, the first", memory, download)
     timed("download, the second", memory, download)

@@ -58,8 +58,17 @@ class RequestOf(NamedTuple):
 
 def raw_lines(file: IO[bytes], most: int) -> Iterator[RawLine]:
     """Yield the lines of a file but the empty ones, each of up to `most` bytes."""
-    if not isinstance(file, io.BufferedReader):
-        file = io.BufferedReader(cast(io.RawIOBase, file), 2**20)  # it reads into a buffer
+    if isinstance(file, io.BufferedReader):
+        yield from _raw_lines(file, most)
+        return
+    reader = io.BufferedReader(cast(io.RawIOBase, file), 2**20)  # it reads into a buffer
+    try:
+        yield from _raw_lines(reader, most)
+    finally:
+        reader.detach()  # else the reader's end would close the file
+
+
+def _raw_lines(file: "io.BufferedReader[Any]", most: int) -> Iterator[RawLine]:
     offset, number = 0, 0
     while text := file.readline(most + 2):
         number += 1
