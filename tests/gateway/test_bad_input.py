@@ -35,7 +35,7 @@ def strict(idle: Deployment) -> ApiServer:
     return ApiServer(idle, {"ann": "", "bob": ""})
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def http(strict: ApiServer) -> Iterator[Http]:
     headers = {"Authorization": f"Bearer {strict.keys['ann']}"}
     with Http(base_url=f"{strict.root}/v1", headers=headers, timeout=60) as http:

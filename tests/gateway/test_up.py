@@ -16,7 +16,7 @@ from tests.support.cli_harness import Running, Shell
 from tests.support.harness import provider_env
 from tests.support.openai_server import OpenAIServer
 
-pytestmark = pytest.mark.timeout(180)
+pytestmark = pytest.mark.timeout(400)
 
 ROOT = Path(__file__).parents[2]
 
@@ -33,7 +33,7 @@ def _up(shell: Shell) -> tuple[Running, str]:
         *("up", "--serve", "--serve-port", "0", "--flower-port", "0"),
         *("--processes", "1", "--concurrency", "4"),
     )
-    up.wait_for("Ctrl-C ends it all", timeout=90)
+    up.wait_for("Ctrl-C ends it all", timeout=180)
     [url] = re.findall(r"http://\S+/v1", up.err)
     return up, url
 
@@ -51,7 +51,7 @@ def test_the_example_of_the_serve_page_runs_on_one_machine(shell: Shell) -> None
         env={**shell.env, "SERVE_URL": url, "SERVE_KEY": key},
         capture_output=True,
         text=True,
-        timeout=90,
+        timeout=180,
         check=False,
     )
 
