@@ -124,6 +124,11 @@ def use(routes: Routes | None) -> None:
             mask_variable(route.key_env)
 
 
+def in_use() -> bool:
+    """Return whether requests of this process go by a table: its routes have keys of their own."""
+    return _routes is not None
+
+
 def route_of(model: str) -> Route | None:
     """Return the route of a model: the one of its name, else the first whose pattern fits.
 

@@ -15,7 +15,7 @@ from batchord.chains.config import RunnableConfig
 from batchord.chains.errors import ChainError, InvalidInput
 from batchord.chains.explain import MAX_RAW, as_chain_error, validation_message
 from batchord.chains.openai import client
-from batchord.chains.openai.routes import route_of
+from batchord.chains.openai.routes import in_use, route_of
 from batchord.chains.ratelimit.circuit_breaker import current_patience, patience
 from batchord.chains.ratelimit.guard import within
 from batchord.chains.ratelimit.limits import RateLimit, estimated_tokens
@@ -139,8 +139,11 @@ class Request(Step[Any, dict[str, Any]]):
             return await super(Request, step).ainvoke(input, config, **kwargs)
 
     def unset(self, environment: Mapping[str, str]) -> list[str]:
-        """Return its key if that is not set; each request names its model."""
-        return client.unset(environment)
+        """Return its key if that is not set; each request names its model.
+
+        Where routes are in use, the key depends on the model.
+        """
+        return [] if in_use() else client.unset(environment)
 
     async def _request_of(self, input: Any) -> PostedRequest:
         try:
