@@ -76,7 +76,9 @@ def fill(deployment: Deployment) -> str:
     client = deployment.client
     client.submit("embed-catalogue", range(399), metadata={"team": "search"}).wait(120)
     waiting = client.submit("translate-reviews", range(299), metadata={"team": "growth"})
-    wait_until(lambda: waiting.status is BatchStatus.PAUSED, what="it is paused", timeout=60)
+    wait_until(
+        lambda: waiting.record().status is BatchStatus.PAUSED, what="it is paused", timeout=60
+    )
     cancelled = client.submit("summarise-contracts", range(199))
     time.sleep(1)
     cancelled.cancel()
@@ -84,7 +86,9 @@ def fill(deployment: Deployment) -> str:
     spent = client.submit(
         "extract-invoices", range(500), budget=Budget(tokens=100_000), max_concurrency=16
     )
-    wait_until(lambda: spent.status is BatchStatus.PAUSED, what="its budget is used", timeout=60)
+    wait_until(
+        lambda: spent.record().status is BatchStatus.PAUSED, what="its budget is used", timeout=60
+    )
     metadata = {"team": "support", "model": "gpt-5-mini", "env": "prod"}
     running = client.submit("classify-tickets", range(3999), metadata=metadata)
     time.sleep(40)

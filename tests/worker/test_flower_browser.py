@@ -252,19 +252,21 @@ def test_a_batch_that_has_used_its_budget_goes_on_with_a_larger_one(
     batch = deployment.client.submit(
         "spend", [100] * 12, budget=Budget(tokens=500), max_concurrency=2
     )
-    wait_until(lambda: batch.status is BatchStatus.PAUSED, what="its budget is used", timeout=60)
+    wait_until(
+        lambda: batch.record().status is BatchStatus.PAUSED, what="its budget is used", timeout=60
+    )
     page.goto(f"{flowers['plain'].url}/batch/{batch.id}")
     expect(page.locator("#batch-reason")).to_contain_text("budget_exceeded")
     page.get_by_role("button", name="Resume").click()
     expect(page.get_by_role("spinbutton", name="Tokens")).to_have_value("1000")
     expect(page.get_by_role("spinbutton", name="US dollars")).to_be_hidden()
     page.get_by_role("button", name="No").click()
-    assert batch.status is BatchStatus.PAUSED
+    assert batch.record().status is BatchStatus.PAUSED
     page.get_by_role("button", name="Resume").click()
     page.get_by_role("spinbutton", name="Tokens").fill("1")
     page.get_by_role("button", name="Resume").last.click()
     expect(page.locator(".toast")).to_contain_text("larger budget")
-    assert batch.status is BatchStatus.PAUSED
+    assert batch.record().status is BatchStatus.PAUSED
     page.get_by_role("button", name="Resume").click()
     page.get_by_role("spinbutton", name="Tokens").fill("50000")
     page.get_by_role("button", name="Resume").last.click()
