@@ -31,7 +31,7 @@ _GROUPS: Final = {
     "On this machine": ("run", "up"),
     "Batches": ("submit", "estimate", "list", "status", "watch", "results", "errors"),
     "A batch that runs, or has failed items": ("pause", "resume", "cancel", "retry"),
-    "A deployment": ("worker", "flower", "chains", "doctor", "purge"),
+    "A deployment": ("worker", "flower", "serve", "chains", "doctor", "purge"),
 }
 
 

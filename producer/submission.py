@@ -73,7 +73,7 @@ def submit(app: Celery, store: BatchStore, what: Submission) -> str:
     _check_webhook(what.webhook, store.settings)
     check = check_for(what.chain, reader)
     _check_suits(what, reader)
-    _check_served(what, reader.fleet())
+    trouble = _check_served(what, reader.fleet())
     config, configs = recorded(what.config)
     inputs = rows_or_values(what.inputs)
     inputs = inputs if configs is None else same_length(inputs, configs)
@@ -106,6 +106,9 @@ def submit(app: Celery, store: BatchStore, what: Submission) -> str:
     except BaseException as error:
         if recording.take_back(error):
             raise
+    # Not before: what is refused is told in one line.
+    if trouble:
+        logger.warning("batch %s waits: %s", recording.batch_id, trouble)
     return recording.batch_id
 
 
@@ -119,13 +122,12 @@ def _check_suits(what: Submission, reader: BatchReader) -> None:
         raise SubmitRefused(f"budget: {why}")
 
 
-def _check_served(what: Submission, fleet: Fleet) -> None:
-    """Refuse a chain that no live worker has; log what else will keep the batch from running."""
+def _check_served(what: Submission, fleet: Fleet) -> str:
+    """Refuse a chain that no live worker has; return what else will keep the batch from running."""
     trouble = fleet.trouble(what.name)
     if fleet.workers and not fleet.serving(what.name) and not what.allow_unserved:
         raise SubmitRefused(f"{trouble}; ahead of a roll-out, submit with allow_unserved=True")
-    if trouble:
-        logger.warning("the batch waits: %s", trouble)
+    return trouble
 
 
 def _accept(

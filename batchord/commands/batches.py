@@ -189,10 +189,19 @@ def watch(batch_id: str, as_json: bool) -> None:
     help="Write into this file, whole or not at all, and not to stdout.",
 )
 @format_options
+@json_option
 def results(
-    batch_id: str, wait: bool, path: Path | None, format_: Format | None, errors_path: Path | None
+    batch_id: str,
+    wait: bool,
+    path: Path | None,
+    format_: Format | None,
+    errors_path: Path | None,
+    as_json: bool,
 ) -> None:
-    """Write the results that are there, in input order: JSON lines to stdout, unless told else."""
+    """Write the results that are there, in input order, as JSON lines to stdout or into a file.
+
+    With --json and a file, stdout is an object that says where they are.
+    """
     format_ = format_of(format_, path)
     if path is None and (format_ not in ("jsonl", "openai") or errors_path is not None):
         raise click.UsageError("a matrix, a table and --errors need a file: --output FILE")
@@ -203,6 +212,8 @@ def results(
     else:
         count, where, _ = Target(path, format_, errors_path).write(batch, wait=wait)
         notes.print(f"{count} items are in {where}", soft_wrap=True)
+        if as_json:
+            click.echo(render.as_json({"id": batch_id, "items": count, "path": str(path)}))
     missing = batch.record().request_counts.total - count
     if missing:
         notes.print(f"{missing} items have not ended yet; --wait waits for them")

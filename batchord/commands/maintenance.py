@@ -25,7 +25,8 @@ def doctor(as_json: bool) -> None:
     """Look for settings that will lose items one day; exit code 3 if there are any."""
     findings = Client().checkup()
     if as_json:
-        click.echo(dumps([asdict(finding) for finding in findings]))
+        for finding in findings:
+            click.echo(dumps(asdict(finding)))
     else:
         console = render.console()
         for finding in findings:
@@ -40,13 +41,17 @@ def doctor(as_json: bool) -> None:
 @click.command()
 @click.argument("batch_ids", metavar="[ID]...", nargs=-1)
 @click.option("--older-than", metavar="7d", help="All that ended so long ago; s, m, h or d.")
-def purge(batch_ids: tuple[str, ...], older_than: str | None) -> None:
+@json_option
+def purge(batch_ids: tuple[str, ...], older_than: str | None, as_json: bool) -> None:
     """Delete batches that have ended, before BATCHORD_RESULT_TTL does, and runs that are kept."""
     if bool(batch_ids) == (older_than is not None):
         raise click.UsageError("name batches, or give --older-than")
     home = Settings().home
     dropped = [name for name in batch_ids if discard(home, name)]
-    if dropped:
+    if as_json:
+        for name in dropped:
+            click.echo(dumps({"id": name, "deleted": True}))
+    elif dropped:
         click.echo(f"{len(dropped)} runs deleted")
     batch_ids = tuple(name for name in batch_ids if name not in dropped)
     if dropped and not batch_ids:
@@ -56,8 +61,13 @@ def purge(batch_ids: tuple[str, ...], older_than: str | None) -> None:
     if older_than is not None:
         age = timedelta(seconds=window_seconds(older_than, "--older-than") or 0)
         ids = [record.id for record in client.ended_before(datetime.now(UTC) - age)]
-    going_on = [batch_id for batch_id in ids if not client.purge(batch_id)]
-    click.echo(f"{len(ids) - len(going_on)} batches deleted")
+    deleted = {batch_id: client.purge(batch_id) for batch_id in dict.fromkeys(ids)}
+    if as_json:
+        for batch_id, gone in deleted.items():
+            click.echo(dumps({"id": batch_id, "deleted": gone}))
+    else:
+        click.echo(f"{sum(deleted.values())} batches deleted")
+    going_on = [batch_id for batch_id, gone in deleted.items() if not gone]
     if going_on:
         raise click.UsageError(f"not ended, cancel first: {', '.join(going_on)}")
 

@@ -99,7 +99,8 @@ def machine(
             yield settings
             return
         here = get_chain(chain)  # our workers import what we have imported
-        if not local_model and (unset := here.chain.unset(os.environ)):
+        unset = [] if local_model or settings.routes else here.chain.unset(os.environ)
+        if unset:
             raise LocalError(f"chain {chain!r} cannot run: {lacks(unset, where='')}{_LOCAL_MODEL}")
         environment = {}
         if data is not None:

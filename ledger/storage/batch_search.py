@@ -7,7 +7,7 @@ read only those can show batches and never what is in them.
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 from batchord.ledger.core.json_values import decode
 from batchord.ledger.core.message_ids import is_batch_id
@@ -35,6 +35,35 @@ class SearchResult:
     #: Batches in the ledger, and those of them that have not ended.
     total: int
     active: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Filter:
+    """The batches that a search wants."""
+
+    #: The fields of a batch's `meta` that `fits` takes.
+    FIELDS: ClassVar = ("status", "chain", "metadata", "failed")
+
+    statuses: frozenset[BatchStatus]
+    #: In lower case.
+    text: str
+    with_failures: bool
+
+    @property
+    def takes_all(self) -> bool:
+        """Whether every sealed batch fits."""
+        return not (self.statuses or self.text or self.with_failures)
+
+    def fits(
+        self, batch_id: str, status: Any, chain: str | None, metadata: str | None, failed: Any
+    ) -> bool:
+        """Return whether a batch with these fields is wanted; None: it lacks the field."""
+        return (
+            status not in (None, BatchStatus.VALIDATING)
+            and (not self.statuses or status in self.statuses)
+            and (not self.with_failures or int(failed or 0) > 0)
+            and (not self.text or self.text in _words(batch_id, chain, metadata))
+        )
 
 
 class BatchSearch:
@@ -94,12 +123,13 @@ class BatchSearch:
         after: str | None = None,
         statuses: Collection[BatchStatus] = (),
         text: str = "",
+        with_failures: bool = False,
     ) -> SearchResult:
         """Return up to `limit` sealed batches, newest first, those behind batch `after` if given.
 
-        `statuses`: only these; none are all. `text`: only those in whose id, chain or metadata it
-        occurs, in any case. Looks at 2,000 batches at most: there may be more behind `next`, also
-        if it has found none.
+        `statuses`: only these; without any, all. `text`: only those in whose id, chain or metadata
+        it occurs, in any case. `with_failures`: only those with failed items. Looks at 2,000
+        batches at most: there may be more behind `next`, also if it has found none.
 
         Raises:
             UnknownBatch: `after` names no batch.
@@ -114,21 +144,22 @@ class BatchSearch:
         if is_batch_id(text):
             batches = self.of([text])
             return SearchResult(batches, None, total, active)
-        wanted, last, more = self._scan(index, start, limit, frozenset(statuses), text.casefold())
+        fits = _Filter(frozenset(statuses), text.casefold(), with_failures)
+        wanted, last, more = self._scan(index, start, limit, fits)
         return SearchResult(self.of(wanted), last if more else None, total, active)
 
     def _scan(
-        self, index: str, start: int, limit: int, statuses: frozenset[BatchStatus], text: str
+        self, index: str, start: int, limit: int, wanted: "_Filter"
     ) -> tuple[list[str], str | None, bool]:
         """Return the ids that match, the last id that was looked at, and whether more follow."""
         found: list[str] = []
         last, looked = None, 0
-        size = _CHUNK if statuses or text else limit
+        size = limit if wanted.takes_all else _CHUNK
         while looked < MOST_LOOKED_AT:
             with self._store.talking():
                 ids = self._redis.zrevrange(index, start + looked, start + looked + size)
             # One more is asked for than is looked at: whether there are any behind.
-            for batch_id, fits in zip(ids, self._fit(ids[:size], statuses, text), strict=False):
+            for batch_id, fits in zip(ids, self._fit(ids[:size], wanted), strict=False):
                 if fits and len(found) == limit:
                     return found, last, True
                 last, looked = batch_id, looked + 1
@@ -140,21 +171,16 @@ class BatchSearch:
                 break
         return found, last, True
 
-    def _fit(self, ids: Sequence[str], statuses: frozenset[BatchStatus], text: str) -> list[bool]:
+    def _fit(self, ids: Sequence[str], wanted: "_Filter") -> list[bool]:
         with self._store.redis.pipeline(transaction=False) as pipe:
             for batch_id in ids:
-                pipe.hmget(self._keys.batch(batch_id).meta, "status", "chain", "metadata")
+                pipe.hmget(self._keys.batch(batch_id).meta, *_Filter.FIELDS)
             # A key that is no hash fits nothing, as one that is gone.
             replies = [
-                (None,) * 3 if isinstance(reply, Exception) else reply
+                (None,) * len(_Filter.FIELDS) if isinstance(reply, Exception) else reply
                 for reply in self._store.replies(pipe)
             ]
-        return [
-            status not in (None, BatchStatus.VALIDATING)
-            and (not statuses or status in statuses)
-            and (not text or text in _words(batch_id, chain, metadata))
-            for batch_id, (status, chain, metadata) in zip(ids, replies, strict=True)
-        ]
+        return [wanted.fits(each, *reply) for each, reply in zip(ids, replies, strict=True)]
 
     def _behind(self, index: str, after: str | None) -> int:
         """Return the position in the index behind the batch `after`."""

@@ -100,7 +100,7 @@ def lacks(unset: Iterable[str], *, where: str = "for the workers") -> str:
         parts.append("no model is named: set OPENAI_MODEL, or name one in Chat(...),")
     if "OPENAI_API_KEY" in names:
         parts.append("there is no API key: set OPENAI_API_KEY (any text without a service's key)")
-    return f"{' and '.join(parts).rstrip(',')} {where}"
+    return f"{' and '.join(parts).rstrip(',')} {where}".rstrip()
 
 
 class FleetStore:

@@ -120,7 +120,7 @@ def test_interrupted_while_it_still_reads_submit_leaves_no_trace(
         running.send(number)
 
         assert running.wait() == 130
-        assert running.err.splitlines()[-1] == "Interrupted"
+        assert running.err == "Interrupted\n"
         assert running.out == ""
         assert deployment.client.list() == []
         assert not deployment.keys_of("batch_")

@@ -132,7 +132,9 @@ def test_the_command_says_it_in_lines_and_in_json(shell: Shell) -> None:
     assert "error" in answer.out
     assert "batchord worker" in answer.out
     answer = shell.run("doctor", "--json")
-    assert {finding["grade"] for finding in json.loads(answer.out)} <= {"ok", "warning", "error"}
+    found = [json.loads(line) for line in answer.out.splitlines()]
+    assert {finding["grade"] for finding in found} <= {"ok", "warning", "error"}
+    assert all({*finding} == {"grade", "what", "cure"} for finding in found)
 
 
 def test_a_purged_batch_leaves_nothing(deployment: Deployment, shell: Shell) -> None:
@@ -153,9 +155,12 @@ def test_a_purged_batch_leaves_nothing(deployment: Deployment, shell: Shell) -> 
     with pytest.raises(UnknownBatch):
         client.purge(ended[0].id)
     assert shell.run("purge", "--older-than", "1h").out == "0 batches deleted\n"
-    answer = shell.run("purge", ended[1].id, going.id)
+    answer = shell.run("purge", ended[1].id, going.id, "--json")
     assert answer.code == 2
-    assert answer.out == "1 batches deleted\n"
+    assert [json.loads(line) for line in answer.out.splitlines()] == [
+        {"id": ended[1].id, "deleted": True},
+        {"id": going.id, "deleted": False},
+    ]
     assert going.id in answer.err
     going.cancel()
     soon = datetime.now(UTC) + timedelta(seconds=10)

@@ -18,7 +18,9 @@ from batchord.chains import (
     Responses,
     RetryLater,
     RunnableConfig,
+    Usage,
     register,
+    report_usage,
 )
 
 
@@ -41,6 +43,12 @@ async def double(number: int) -> int:
 
 def echo(value: Any) -> Any:
     return value
+
+
+async def spend(tokens: int) -> int:
+    """Use so many tokens."""
+    report_usage(Usage(requests=1, input_tokens=tokens))
+    return tokens
 
 
 def repeat(question: Question) -> str:
@@ -198,6 +206,7 @@ def tagged(text: str, config: RunnableConfig) -> str:
 
 
 register("double", double, input_type=int)
+register("spend", spend, reports_usage=True)
 register("echo", echo)
 register("repeat", repeat, input_type=Question, output_type=str)
 register("nap", nap)

@@ -102,6 +102,31 @@ MOVES = {
         ("custom_id of input 0", "not a int", "str(...)"),
         stdin='{"input": {"ticket": "x"}, "custom_id": 7}\n',
     ),
+    # Tables.
+    "JSON lines called CSV": Move(
+        "submit triage --chains triage -i lines.csv", ("JSON, not CSV", ".jsonl")
+    ),
+    "an array called JSON lines": Move(
+        "submit triage --chains triage -i -",
+        ("array of 2 objects", "--input-format json"),
+        stdin='[{"ticket": "a"}, {"ticket": "b"}]\n',
+    ),
+    "an array called JSON": Move(
+        "submit triage --chains triage -i array.json --json", ('"total":2',), code=0
+    ),
+    "a table over its own inputs": Move(
+        "run triage --chains triage -i tickets.csv -o tickets.csv", ("inputs", "another file")
+    ),
+    "a column that is not there": Move(
+        "submit triage --chains triage -i tickets.csv --id number", ("'number'", "ticket")
+    ),
+    "a data frame": Move(
+        'import pandas; print(client.submit("triage", pandas.DataFrame({"ticket": ["a", "b"]}))'
+        ".request_counts.total)",
+        ("2",),
+        code=0,
+        script=True,
+    ),
     # A model, a key, workers.
     "a run without a model": Move(
         f"{RUN.replace('triage', 'modelless', 1)} -o out.jsonl",
@@ -216,6 +241,9 @@ def folder(root: Path) -> Path:
     (root / "extra.py").write_text(EXTRA)
     tickets = root / "tickets.jsonl"
     tickets.write_text('{"ticket": "The site is down"}\n{"ticket": "Please rename me"}\n')
+    (root / "lines.csv").write_text(tickets.read_text())
+    (root / "tickets.csv").write_text("ticket,who\nThe site is down,a\nPlease rename me,b\n")
+    (root / "array.json").write_text('[{"ticket": "a"}, {"ticket": "b"}]')
     (root / "link.jsonl").symlink_to(tickets)
     (root / "hard.jsonl").hardlink_to(tickets)
     body = '{"model": "m", "messages": [{"role": "user", "content": "Hello"}]}'

@@ -5,12 +5,15 @@ import json
 import logging
 import time
 from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
 
 import pytest
 
-from batchord.chains import Chat, Embed, Prompt, Runnable, register
+from batchord.chains import Chat, Embed, Prompt, Runnable, get_chain, register
 from batchord.ledger.errors import BatchPaused, SubmitRefused
-from batchord.ledger.storage.fleet import KEPT, Fleet
+from batchord.ledger.storage.fleet import KEPT, Announcement, Fleet, ServedChain
+from batchord.local.whose_workers import Whose, choose
 from batchord.producer import Batch
 from tests.conftest import Deploy
 from tests.support.harness import Deployment, wait_until
@@ -139,6 +142,60 @@ def pause(deployment: Deployment, batch: Batch, reason: str) -> None:
     """Pause it as a worker does."""
     meta = f"batchord:{{{batch.id}}}:meta"
     deployment.redis.hset(meta, mapping={"status": "paused", "reason": reason})
+
+
+#: The chains of the workers that are up, each with its version, whether this run has the chain,
+#: and whose workers run it.
+WHOSE: list[tuple[list[dict[str, str]], bool, Whose]] = [
+    ([], True, Whose.OURS_THERE),
+    ([], False, Whose.OURS_THERE),
+    ([{"mine": "same"}], True, Whose.THEIRS),
+    ([{"mine": "same"}, {"mine": "same"}], True, Whose.THEIRS),
+    ([{"mine": "older"}], True, Whose.OURS_APART),
+    ([{"mine": "same"}, {"mine": "older"}], True, Whose.OURS_APART),
+    ([{"mine": "same"}, {"other": "x"}], True, Whose.OURS_APART),
+    ([{"other": "x"}], True, Whose.OURS_APART),
+    ([{"mine": "older"}], False, Whose.THEIRS),
+    ([{"other": "x"}], False, Whose.OURS_THERE),
+]
+
+
+@pytest.mark.parametrize(("workers", "here", "whose"), WHOSE, ids=range(len(WHOSE)))
+def test_a_run_uses_workers_only_if_all_have_its_chain_as_it_is_here(
+    workers: list[dict[str, str]], here: bool, whose: Whose
+) -> None:
+    digest = register("mine", str, replace=True).digest() if here else "none"
+    announced = {
+        str(place): Announcement(
+            chains={
+                name: ServedChain(digest=digest if version == "same" else version)
+                for name, version in chains.items()
+            }
+        )
+        for place, chains in enumerate(workers)
+    }
+    found = choose(Fleet(announced), "mine", local_model=False)
+    assert found.whose is whose
+    assert bool(found.why) is (whose is Whose.OURS_APART)
+    if here and workers:
+        assert choose(Fleet(announced), "mine", local_model=True).whose is Whose.OURS_APART
+
+
+def test_another_text_of_its_module_is_another_version_of_a_chain(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def digest(module: str, gives: str) -> str:
+        source = (
+            f"from batchord import register\nregister('mine', lambda _: {gives!r}, replace=True)"
+        )
+        (tmp_path / f"{module}.py").write_text(source)
+        import_module(module)
+        return get_chain("mine").digest()
+
+    monkeypatch.syspath_prepend(tmp_path)
+    first = digest("version_1", "x")
+    assert digest("version_1_elsewhere", "x") == first
+    assert digest("version_2", "y") != first
 
 
 NOTHING, KEY = {"X": "y"}, {"OPENAI_API_KEY": "k"}

@@ -14,6 +14,8 @@ from urllib.parse import quote
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 
+from batchord.chains import register
+from batchord.ledger.budget import Budget
 from batchord.ledger.models import BatchStatus
 from batchord.producer import Batch
 from tests.conftest import Deploy
@@ -214,6 +216,115 @@ def test_a_batch_is_found_by_a_filter_and_words(
     expect(page.get_by_role("button", name="Paused")).to_have_attribute("aria-pressed", "true")
     page.goto(f"{flowers['plain'].url}/batches?text={quote(MARKUP)}")
     expect(page.locator("#batches-rows tr")).to_have_count(1)
+
+
+def test_a_completed_batch_with_failed_items_is_marked_and_found(
+    deployment: Deployment, flowers: dict[str, Flower], page: Page
+) -> None:
+    inputs = [{"value": n, "fail": "bug" if n == 7 else None} for n in range(400)]
+    flawed = deployment.client.submit("may-fail", inputs)
+    good = deployment.client.submit("echo", [1])
+    for batch in (flawed, good):
+        batch.wait(60)
+    page.goto(f"{flowers['plain'].url}/batches")
+    row = page.locator(f"tr[data-id={flawed.id}]")
+    expect(row.locator(".batch-badge")).to_have_text("completed, 1 failed")
+    expect(row.locator(".batch-badge")).to_have_class(re.compile("batch-flawed"))
+    expect(row).to_contain_text("took")
+    # One of 400 is seen.
+    failed = row.locator(".batch-bar-failed").bounding_box()
+    assert failed is not None
+    assert failed["width"] >= 4
+    expect(page.locator(f"tr[data-id={good.id}] .batch-badge")).to_have_text("completed")
+    page.get_by_role("button", name="With failed items").click()
+    expect(page.locator(f"tr[data-id={good.id}]")).to_have_count(0)
+    expect(row).to_be_visible()
+    page.reload()
+    expect(page.get_by_role("button", name="With failed items")).to_have_attribute(
+        "aria-pressed", "true"
+    )
+    expect(page.locator(f"tr[data-id={good.id}]")).to_have_count(0)
+
+
+def test_a_batch_that_has_used_its_budget_goes_on_with_a_larger_one(
+    deployment: Deployment, flowers: dict[str, Flower], page: Page
+) -> None:
+    batch = deployment.client.submit(
+        "spend", [100] * 12, budget=Budget(tokens=500), max_concurrency=2
+    )
+    wait_until(
+        lambda: batch.record().status is BatchStatus.PAUSED, what="its budget is used", timeout=60
+    )
+    page.goto(f"{flowers['plain'].url}/batch/{batch.id}")
+    expect(page.locator("#batch-reason")).to_contain_text("budget_exceeded")
+    page.get_by_role("button", name="Resume").click()
+    expect(page.get_by_role("spinbutton", name="Tokens")).to_have_value("1000")
+    expect(page.get_by_role("spinbutton", name="US dollars")).to_be_hidden()
+    page.get_by_role("button", name="No").click()
+    assert batch.record().status is BatchStatus.PAUSED
+    page.get_by_role("button", name="Resume").click()
+    page.get_by_role("spinbutton", name="Tokens").fill("1")
+    page.get_by_role("button", name="Resume").last.click()
+    expect(page.locator(".toast")).to_contain_text("larger budget")
+    assert batch.record().status is BatchStatus.PAUSED
+    page.get_by_role("button", name="Resume").click()
+    page.get_by_role("spinbutton", name="Tokens").fill("50000")
+    page.get_by_role("button", name="Resume").last.click()
+    expect(page.locator("#batch-status")).to_have_text("completed")
+    assert batch.wait(60).budget == Budget(tokens=50_000)
+
+
+def test_an_empty_ledger_and_no_worker_are_seen_at_once(deploy: Deploy, page: Page) -> None:
+    register("echo", str, replace=True)
+    deployment = deploy()
+    flower = Flower(deployment)
+    wait_until(lambda: flower.status("/batches") == 200, what="Flower answers", timeout=60)
+    page.goto(f"{flower.url}/batches")
+    expect(page.locator("#batches-empty")).to_contain_text("batchord submit CHAIN -i inputs.jsonl")
+    expect(page.locator("#batches-trouble")).to_contain_text("No worker is alive: start one with")
+    batch = deployment.client.submit("echo", [1])
+    expect(page.locator("#batches-empty")).to_be_hidden()
+    page.goto(f"{flower.url}/batch/{batch.id}")
+    expect(page.locator("#batch-trouble")).to_contain_text("No worker is alive")
+    batch.cancel()
+    expect(page.locator("#batch-trouble")).to_be_hidden()
+
+
+def test_times_name_their_zone(
+    deployment: Deployment, flowers: dict[str, Flower], browser: Browser
+) -> None:
+    batch = deployment.client.submit("echo", [1])
+    batch.wait(60)
+    user, password = LOGIN.split(":")
+    context = browser.new_context(
+        http_credentials={"username": user, "password": password},
+        timezone_id="Asia/Tokyo",
+        locale="en-GB",
+    )
+    page = context.new_page()
+    page.goto(f"{flowers['plain'].url}/batch/{batch.id}")
+    for name in ("Created", "Ended"):
+        row = page.locator(".detail-row").filter(has=page.get_by_text(name, exact=True))
+        expect(row).to_contain_text("GMT+9")
+    expect(page.locator("#batch-details")).to_contain_text("Took")
+    context.close()
+
+
+def test_a_phone_shows_ten_batches_on_three_screens(
+    deployment: Deployment, flowers: dict[str, Flower], page: Page
+) -> None:
+    inputs = [{"value": n, "fail": "bug" if n == 1 else None} for n in range(3)]
+    for _ in range(10):
+        metadata = {"phone": "yes", "team": "support", "model": "a-model-with-a-long-name"}
+        deployment.client.submit("may-fail", inputs, metadata=metadata)
+    page.set_viewport_size({"width": 390, "height": 844})
+    page.goto(f"{flowers['plain'].url}/batches?text=phone%3Dyes")
+    rows = page.locator("#batches-rows tr")
+    expect(rows).to_have_count(10)
+    expect(rows.locator(".batch-flawed")).to_have_count(10)
+    bottom = rows.last.evaluate("row => row.getBoundingClientRect().bottom + scrollY")
+    assert bottom < 1_700
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
 
 
 def test_older_batches_are_a_page_away_and_newer_ones_too(

@@ -15,11 +15,13 @@ from tornado.iostream import StreamClosedError
 from tornado.web import HTTPError, authenticated
 
 from batchord.chains.errors import BatchordError
+from batchord.ledger.budget import Budget
 from batchord.ledger.core.message_ids import task_id, use_cancel
 from batchord.ledger.errors import (
     LedgerUnavailable,
     ResumeRefused,
     RetryRefused,
+    SubmitRefused,
     UnknownBatch,
     UnreadableBatch,
     concerns_all,
@@ -36,6 +38,8 @@ _STATUS: Final[dict[type[BatchordError], int]] = {
     UnknownBatch: 404,
     RetryRefused: 409,
     ResumeRefused: 409,
+    # A budget that cannot be one.
+    SubmitRefused: 400,
     # It is there, and asking again does not help.
     UnreadableBatch: 500,
     LedgerUnavailable: 503,
@@ -86,8 +90,24 @@ class _AtTheDesk:
             raise HTTPError(400, f"unknown status: it must be of {known}") from None
         after = self.get_argument("after", None, escape=False) or None
         text = self.get_argument("text", "", escape=False)
-        found = self.queries.find
-        return await self.ask(found, limit=limit, after=after, statuses=statuses, text=text)
+        return await self.ask(
+            self.queries.find,
+            limit=limit,
+            after=after,
+            statuses=statuses,
+            text=text,
+            with_failures=self.get_argument("failures", "") == "1",
+        )
+
+    def budget(self) -> Budget | None:
+        """Return the budget that the query gives in `usd` and `tokens`; None if it gives none."""
+        usd, tokens = (self.get_argument(name, "") for name in ("usd", "tokens"))
+        if not usd and not tokens:
+            return None
+        try:
+            return Budget(usd=float(usd) if usd else None, tokens=int(tokens) if tokens else None)
+        except ValueError:
+            raise HTTPError(400, "budget: usd is a number, tokens a whole number") from None
 
     async def batch(self, batch_id: str) -> dict[str, Any]:
         """Return one batch, and the workers that run its items."""
@@ -225,14 +245,18 @@ class GetBatch(_Api):
 
 
 class Act(_Api):
-    """`POST /api/batches/ID/cancel`, `pause`, `resume`, `retry?code=...`; 403 in read-only mode."""
+    """`POST /api/batches/ID/cancel`, `pause`, `resume?usd=..&tokens=..`, `retry?code=...`.
+
+    403 in read-only mode.
+    """
 
     @authenticated
     async def post(self, batch_id: str, action: Action) -> None:
         if self.application.options.read_only:
             raise HTTPError(403, "Read only mode is enabled")
         codes = [code for code in self.get_arguments("code") if code]
-        self.write(await self.ask(self.queries.act, batch_id, action, codes or None))
+        budget = self.budget() if action == "resume" else None
+        self.write(await self.ask(self.queries.act, batch_id, action, codes or None, budget))
 
 
 class Download(_Data):

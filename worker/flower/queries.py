@@ -12,8 +12,9 @@ from typing import Any, Final, Literal, ParamSpec, TypeVar
 
 from celery import Celery
 
+from batchord.ledger.budget import Budget
 from batchord.ledger.core.message_ids import is_batch_id
-from batchord.ledger.errors import UnknownBatch
+from batchord.ledger.errors import LedgerRefused, UnknownBatch
 from batchord.ledger.lifecycle.batch_control import BatchControl
 from batchord.ledger.models import BatchRecord, BatchStatus, Item, ItemStatus
 from batchord.ledger.settings import Settings
@@ -68,15 +69,27 @@ class Queries:
         return await loop.run_in_executor(self._threads, partial(what, *args, **kwargs))
 
     def find(
-        self, *, limit: int, after: str | None, statuses: Collection[BatchStatus], text: str
+        self,
+        *,
+        limit: int,
+        after: str | None,
+        statuses: Collection[BatchStatus],
+        text: str,
+        with_failures: bool,
     ) -> dict[str, Any]:
-        """Return a page of batches, newest first; `next` is where to go on, if there are more."""
-        found = self.overview.find(limit=limit, after=after, statuses=statuses, text=text)
+        """Return a page of batches, newest first; `next` is where to go on, if there are more.
+
+        `trouble`: why no batch can run now, and the cure; empty if one can.
+        """
+        found = self.overview.find(
+            limit=limit, after=after, statuses=statuses, text=text, with_failures=with_failures
+        )
         return {
             "batches": [self._batch(record, progress) for record, progress in found.batches],
             "next": found.next,
             "total": found.total,
             "active": found.active,
+            "trouble": self._trouble(),
         }
 
     def batch(self, batch_id: str) -> dict[str, Any]:
@@ -89,17 +102,38 @@ class Queries:
         record, progress = self.overview.one(batch_id)
         series = progress.model_dump(mode="json", include=_IN_DETAIL)
         failures = self._failures(batch_id, progress.failures)
-        return self._batch(record, progress) | series | {"failures": failures}
+        told = {"failures": failures, "trouble": self._trouble(record)}
+        return self._batch(record, progress) | series | told
+
+    def _trouble(self, record: BatchRecord | None = None) -> str:
+        """Return why nothing of a batch runs, or without one why no batch can; empty if one can.
+
+        A paused batch has its own reason. Empty, too, for a Redis user that may not look.
+        """
+        if record is not None and (record.running or record.status is not BatchStatus.IN_PROGRESS):
+            return ""
+        try:
+            return self.reader.fleet().trouble(None if record is None else record.chain)
+        except LedgerRefused:
+            return ""
 
     def totals(self, live: Sequence[str]) -> dict[str, ChainTotals]:
         """Return what all batches have come to, by chain, with these live ones."""
         return totals(self._store, live)
 
-    def act(self, batch_id: str, action: Action, codes: Collection[str] | None) -> dict[str, Any]:
+    def act(
+        self,
+        batch_id: str,
+        action: Action,
+        codes: Collection[str] | None,
+        budget: Budget | None = None,
+    ) -> dict[str, Any]:
         """Do it, and return what to tell: the status then, and how many items run again.
 
+        `codes`: of the items to retry; None: all. `budget`: to resume with; None: as it is.
+
         Raises:
-            UnknownBatch, RetryRefused, ResumeRefused: as `BatchControl` does.
+            UnknownBatch, RetryRefused, ResumeRefused, SubmitRefused: as `BatchControl` does.
         """
         if not is_batch_id(batch_id):
             raise UnknownBatch(batch_id)
@@ -109,7 +143,7 @@ class Queries:
         steps: dict[str, Callable[[str], BatchStatus]] = {
             "cancel": self._control.cancel,
             "pause": self._control.pause,
-            "resume": self._control.resume,
+            "resume": partial(self._control.resume, budget=budget),
         }
         return {"status": steps[action](batch_id)}
 

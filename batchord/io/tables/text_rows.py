@@ -82,14 +82,42 @@ def json_lines(text: Iterable[str]) -> Iterator[tuple[int, Any]]:
     """Yield the JSON value of each line that is not empty.
 
     Raises:
-        SubmitRefused: a line is not JSON.
+        SubmitRefused: a line is not JSON, or the only line is an array of several objects.
     """
+    parsed = _json_values(text)
+    first = next(parsed, None)
+    if first is None:
+        return
+    if not _is_table(first[1]):
+        yield first
+        yield from parsed
+        return
+    second = next(parsed, None)
+    if second is None:
+        raise SubmitRefused(
+            f"the only line is an array of {len(first[1])} objects, which would be one input: give "
+            'the file a name that ends in .json, or say --input-format json; or write {"input": '
+            "[...]}, if it is one"
+        )
+    yield first
+    yield second
+    yield from parsed
+
+
+def _json_values(text: Iterable[str]) -> Iterator[tuple[int, Any]]:
     for number, line in enumerate(text, 1):
         if line.strip():
             try:
                 yield number, json.loads(line)
             except (ValueError, RecursionError) as error:
                 raise SubmitRefused(f"line {number} is not JSON: {error}") from None
+
+
+def _is_table(value: Any) -> bool:
+    """Return whether it looks as a file of inputs does that is one JSON array."""
+    return (
+        isinstance(value, list) and len(value) > 1 and all(isinstance(each, dict) for each in value)
+    )
 
 
 def text_lines(text: Iterable[str]) -> Iterator[tuple[int, str]]:

@@ -46,9 +46,10 @@
         return match ? decodeURIComponent(match.pop()) : "";
     }
 
-    function sure(question, button) {
+    function sure(question, button, style) {
         id("batch-question").textContent = question;
         id("batch-yes").textContent = button;
+        id("batch-yes").className = "btn btn-sm btn-" + (style || "danger");
         dialog.returnValue = "";
         dialog.showModal();
         return new Promise(function (resolve) {
@@ -65,8 +66,42 @@
         setTimeout(function () { note.remove(); }, failed ? 10000 : 4000);
     }
 
+    function spent() {
+        var tokens = b.tokens(batch.usage), parts = [];
+        if (batch.cost_usd !== null) {
+            parts.push(b.cost(batch.cost_usd));
+        }
+        if (tokens !== null) {
+            parts.push(b.number(tokens) + " tokens");
+        }
+        return parts.join(" and ") || "nothing";
+    }
+
+    /* Ask for a budget to go on with; "" if the batch is not paused for its budget, null if it shall not go on. */
+    async function larger() {
+        var budget = batch.budget || {}, fields = {usd: id("batch-usd"), tokens: id("batch-tokens")}, given;
+        if (!batch.reason || batch.reason.code !== "budget_exceeded") {
+            return "";
+        }
+        Object.entries(fields).forEach(function ([name, field]) {
+            field.parentElement.hidden = !budget[name];
+            field.value = budget[name] ? 2 * Number(budget[name]) : "";
+        });
+        id("batch-budget").hidden = false;
+        given = await sure("It has used " + spent() + ". Go on with a budget, in all, of", "Resume", "primary");
+        id("batch-budget").hidden = true;
+        return given ? "?" + new URLSearchParams({usd: fields.usd.value, tokens: fields.tokens.value}) : null;
+    }
+
     async function act(button) {
-        var action = button.dataset.action, code = button.dataset.code, left = b.number(batch.request_counts.total - b.done(batch.request_counts));
+        var action = button.dataset.action, code = button.dataset.code, more = code ? "?code=" + encodeURIComponent(code) : "",
+            left = b.number(batch.request_counts.total - b.done(batch.request_counts));
+        if (action === "resume") {
+            more = await larger();
+            if (more === null) {
+                return;
+            }
+        }
         if (action === "cancel" && !await sure("Cancel this batch? " + left + " items will not run.", "Cancel the batch")) {
             return;
         }
@@ -76,7 +111,7 @@
         acting = true;
         buttons();
         try {
-            var answer = await fetch(button.dataset.url + (code ? "?code=" + encodeURIComponent(code) : ""), {
+            var answer = await fetch(button.dataset.url + more, {
                 method: "POST", credentials: "same-origin", headers: {"X-XSRFToken": cookie("_xsrf")}
             });
             if (!answer.ok) {
@@ -99,7 +134,8 @@
         box.replaceChildren(
             b.el("strong", {}, why ? "Paused: " + why.code : "Paused by someone"),
             ...(why && why.message ? [b.el("span", {}, why.message)] : []),
-            b.el("span", {}, why ? "Mend that, then resume." : "No item starts until it is resumed.")
+            b.el("span", {}, !why ? "No item starts until it is resumed."
+                : why.code === "budget_exceeded" ? "Resume it with a larger budget." : "Mend that, then resume.")
         );
         if (why && why.index !== null) {
             box.append(b.el("span", {}, "Met by item " + why.index + "."));
@@ -173,6 +209,7 @@
                 ["Starts beyond the first", batch.restarts && b.number(batch.restarts)],
                 ["Run again on request", batch.retried && b.number(batch.retried) + " items"],
                 ["Budget", [budget.usd && b.cost(Number(budget.usd)), budget.tokens && b.number(budget.tokens) + " tokens"].filter(Boolean).join(", ")],
+                ["Took", b.took(batch) !== null && b.duration(b.took(batch))],
                 ["Created", b.time(batch.created_at)],
                 ["Expires", batch.expires_at && b.time(batch.expires_at)],
                 ["Ended", batch.ended_at && b.time(batch.ended_at)]
@@ -188,12 +225,15 @@
         batch = found;
         var counts = batch.request_counts,
             metrics = {
-                rate: b.rate(batch.rate), eta: b.duration(batch.eta), running: b.number(batch.running),
+                rate: b.rate(batch.rate), eta: b.duration(batch.eta), took: b.duration(b.took(batch)), running: b.number(batch.running),
                 failed: b.number(counts.failed), latency_p50: b.duration(batch.latency_p50), latency_p95: b.duration(batch.latency_p95),
                 tokens: b.short(b.tokens(batch.usage)), cost: b.cost(batch.cost_usd)
             };
         id("batch-chain").textContent = batch.chain;
-        once("status", batch.status, function () { id("batch-status").replaceChildren(b.badge(batch.status)); });
+        once("status", [batch.status, counts.failed], function () { id("batch-status").replaceChildren(b.badge(batch)); });
+        once("trouble", batch.trouble, function () {
+            b.sentence(id("batch-trouble"), batch.trouble);
+        });
         once("reason", [batch.status, batch.reason], reason);
         once("bar", counts, function () {
             id("batch-bar").replaceChildren(b.bar(batch));
@@ -202,6 +242,9 @@
         page.querySelectorAll("[data-metric]").forEach(function (value) {
             value.textContent = metrics[value.dataset.metric];
         });
+        // One of the two is known: what is left, or what it took.
+        page.querySelector("[data-metric=eta]").parentElement.hidden = Boolean(batch.ended_at);
+        page.querySelector("[data-metric=took]").parentElement.hidden = !batch.ended_at;
         once("plot", batch.throughput, function () { b.plot(id("batch-plot"), batch.throughput); });
         once("failures", batch.failures, failures);
         once("details", [batch.metadata, batch.put_off, batch.workers, batch.usage, batch.attempts, batch.restarts, batch.retried, batch.budget, batch.ended_at], details);

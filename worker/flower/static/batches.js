@@ -6,11 +6,16 @@
         page = document.getElementById("batches"),
         body = document.getElementById("batches-rows"),
         empty = document.getElementById("batches-empty"),
+        trouble = document.getElementById("batches-trouble"),
         text = document.getElementById("batches-text"),
         newer = document.getElementById("batches-newer"),
         older = document.getElementById("batches-older"),
         query = new URLSearchParams(location.search),
-        wanted = {status: query.get("status") || "", text: query.get("text") || "", after: query.get("after") || ""},
+        wanted = {
+            status: query.get("status") || "", failures: query.get("failures") || "",
+            text: query.get("text") || "", after: query.get("after") || ""
+        },
+        withFailures = document.getElementById("batches-failures"),
         before = [],
         next = null,
         rows = new Map(),
@@ -40,6 +45,8 @@
             button.classList.toggle("active", on);
             button.setAttribute("aria-pressed", on);
         });
+        withFailures.classList.toggle("active", Boolean(wanted.failures));
+        withFailures.setAttribute("aria-pressed", Boolean(wanted.failures));
         newer.disabled = !wanted.after;
     }
 
@@ -52,7 +59,7 @@
             name = cell("Batch", "batches-name"),
             cells = {
                 status: cell("Status"), progress: cell("Progress", "batches-progress"),
-                rate: cell("Rate", "text-end"), eta: cell("ETA", "text-end"),
+                rate: cell("Rate", "text-end"), time: cell("Time", "text-end"),
                 tokens: cell("Tokens", "text-end"), cost: cell("Cost", "text-end"), age: cell("Age", "text-end")
             },
             link = b.el("a", {href: page.dataset.batchUrl.replace("ID", batch.id)}, batch.chain),
@@ -64,23 +71,47 @@
         return {row: row, cells: cells, known: ""};
     }
 
+    /* What is not known takes no room on a small screen. */
+    function fill(cell, value, text) {
+        var unknown = value === null || value === undefined;
+        cell.textContent = unknown ? b.NONE : text;
+        cell.classList.toggle("batch-unknown", unknown);
+    }
+
     function update(entry, batch) {
-        var cells = entry.cells, known = JSON.stringify(batch);
+        var cells = entry.cells, known = JSON.stringify(batch), took = b.took(batch);
         cells.age.textContent = b.age(batch.created_at);
+        cells.age.title = b.time(batch.created_at);
         if (entry.known === known) {
             return;
         }
         entry.known = known;
         cells.status.replaceChildren(
-            b.badge(batch.status),
+            b.badge(batch),
             ...(batch.reason && batch.status === "paused"
                 ? [b.el("span", {"class": "batch-why"}, batch.reason.code)] : [])
         );
         cells.progress.replaceChildren(b.bar(batch), b.el("span", {"class": "batch-says"}, b.says(batch.request_counts)));
-        cells.rate.textContent = batch.rate === null ? b.NONE : b.rate(batch.rate) + "/s";
-        cells.eta.textContent = b.duration(batch.eta);
-        cells.tokens.textContent = b.short(b.tokens(batch.usage));
-        cells.cost.textContent = b.cost(batch.cost_usd);
+        fill(cells.rate, batch.rate, b.rate(batch.rate) + "/s");
+        fill(cells.time, took === null ? batch.eta : took,
+            took === null ? b.duration(batch.eta) + " left" : "took " + b.duration(took));
+        fill(cells.tokens, b.tokens(batch.usage), b.short(b.tokens(batch.usage)));
+        fill(cells.cost, batch.cost_usd, b.cost(batch.cost_usd));
+    }
+
+    function nothing() {
+        if (next) {
+            empty.textContent = "None of the newest 2,000 fits: look at older ones.";
+        } else if (wanted.text || wanted.status || wanted.failures || wanted.after) {
+            empty.textContent = "No batch fits.";
+        } else {
+            empty.replaceChildren(
+                b.el("p", {}, "There are no batches yet. Begin with one, from a terminal or from Python:"),
+                b.el("pre", {"class": "detail-code"}, "batchord submit CHAIN -i inputs.jsonl"),
+                b.el("pre", {"class": "detail-code"}, "from batchord import Client\nClient().submit(\"CHAIN\", [{\"ticket\": \"...\"}])"),
+                b.el("p", {}, "`batchord chains` lists the chains that the workers have.")
+            );
+        }
     }
 
     function show(found) {
@@ -102,8 +133,10 @@
         next = found.next;
         older.disabled = !next;
         empty.hidden = found.batches.length > 0;
-        empty.textContent = next ? "None of the newest 2,000 fits: look at older ones."
-            : wanted.text || wanted.status || wanted.after ? "No batch fits." : "There are no batches yet.";
+        if (!empty.hidden) {
+            nothing();
+        }
+        b.sentence(trouble, found.trouble);
         document.getElementById("batches-counts").textContent =
             b.number(found.active) + " live, " + b.number(found.total) + " in the ledger";
     }
@@ -113,6 +146,10 @@
             before = [];
             change({status: button.dataset.status, after: ""});
         });
+    });
+    withFailures.addEventListener("click", function () {
+        before = [];
+        change({failures: wanted.failures ? "" : "1", after: ""});
     });
     var typing = null;
     text.addEventListener("input", function () {

@@ -17,6 +17,12 @@ window.batchord = (function () {
         return made;
     }
 
+    /* Show a sentence in a box, or hide the box if there is none. */
+    function sentence(box, text) {
+        box.hidden = !text;
+        box.textContent = text ? text.charAt(0).toUpperCase() + text.slice(1) + "." : "";
+    }
+
     function number(value) {
         return value === null || value === undefined ? NONE : value.toLocaleString("en-US");
     }
@@ -62,8 +68,18 @@ window.batchord = (function () {
         return "$" + (value >= 1 || value === 0 ? value.toFixed(2) : Number(value.toPrecision(2)));
     }
 
+    /* In the viewer's time zone, which is named. */
     function time(text) {
-        return text ? new Date(text).toLocaleString() : NONE;
+        return text ? new Date(text).toLocaleString(undefined, {
+            year: "numeric", month: "short", day: "numeric", hour: "2-digit", minute: "2-digit", second: "2-digit",
+            timeZoneName: "short"
+        }) : NONE;
+    }
+
+    /* How long a batch took from its first item to its end; null while it goes on. */
+    function took(batch) {
+        return batch.ended_at && batch.in_progress_at
+            ? (new Date(batch.ended_at) - new Date(batch.in_progress_at)) / 1000 : null;
     }
 
     function age(created) {
@@ -81,8 +97,11 @@ window.batchord = (function () {
         return counts.succeeded + counts.failed + counts.cancelled + counts.expired;
     }
 
-    function badge(status) {
-        return el("span", {"class": "badge batch-badge batch-" + status}, status.replace("_", " "));
+    /* A batch that has completed with failed items does not look as one without. */
+    function badge(batch) {
+        var failed = batch.status === "completed" && batch.request_counts.failed;
+        return el("span", {"class": "badge batch-badge batch-" + batch.status + (failed ? " batch-flawed" : "")},
+            batch.status.replace("_", " ") + (failed ? ", " + number(failed) + " failed" : ""));
     }
 
     function bar(batch) {
@@ -206,5 +225,5 @@ window.batchord = (function () {
         return listen;
     }
 
-    return {NONE, el, number, short, rate, duration, cost, time, age, tokens, done, badge, bar, says, live};
+    return {NONE, el, sentence, number, short, rate, duration, cost, time, took, age, tokens, done, badge, bar, says, live};
 }());
