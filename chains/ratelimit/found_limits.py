@@ -41,7 +41,7 @@ WINDOW: Final = 1.0
 
 
 class News(NamedTuple):
-    """What a process's calls have met since it told last; all times are seconds."""
+    """News of a process's calls since its last news; all times are seconds."""
 
     #: Since refused calls began.
     refused: Sequence[float] = ()
