@@ -71,7 +71,7 @@ def langchain_bears_few(ground: Ground) -> Run:
         return replace(run, fault="LangChain's batch: provider bears 4 in flight", struck=refused)
 
 
-def wait_for(condition: Callable[[], bool], seconds: float = 120.0) -> None:
+def wait_for(condition: Callable[[], bool], seconds: float = 300.0) -> None:
     """Return once the condition holds."""
     until = time.monotonic() + seconds
     while not condition():
