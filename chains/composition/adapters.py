@@ -13,7 +13,6 @@ from batchord.chains.config import RunnableConfig, filled
 from batchord.chains.explain import set_path
 from batchord.chains.langchain import inspection
 from batchord.chains.openai import client
-from batchord.chains.ratelimit.guard import current_batch
 from batchord.chains.runtime.item_context import current_run, place
 from batchord.chains.runtime.loop_thread import in_thread
 
@@ -123,7 +122,7 @@ class Adapter(Step[Any, Any]):
 
         if observer is None or run is None or run.kept is None:
             return await call()
-        provider = self._provider or unseen(str(current_batch()), place(), self.name)
+        provider = self._provider or unseen(place(), self.name, self.definition)
         return await guarded(provider, call, [observer])
 
     async def _called(self, input: Any, config: RunnableConfig, options: dict[str, Any]) -> Any:

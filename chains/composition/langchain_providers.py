@@ -2,7 +2,8 @@
 
 import inspect
 import os
-from collections.abc import Callable, Iterator, Mapping
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 from batchord.chains.errors import RetryLater
@@ -21,6 +22,7 @@ _ADDRESSES: Final = (
 )
 _KEYS: Final = ("openai_api_key", "anthropic_api_key", "groq_api_key", "api_key")
 
+_ADDRESS: Final = re.compile(r" at 0x[0-9a-f]+")
 #: Packages whose errors are those of HTTP calls: the clients, and SDKs that are made by the same
 #: generator as openai's.
 _CLIENTS: Final = frozenset({"httpx", "httpx2", "anthropic", "groq", "cerebras", "together"})
@@ -52,9 +54,13 @@ def provider_of(runnable: Any) -> Provider | None:
     return Provider(*next(iter(found.values()))) if found else None
 
 
-def unseen(*names: Any) -> Provider:
-    """Return the provider of a Runnable without a model that can be seen, by its place."""
-    return Provider(RateLimit(f"runnable:{digest(names)}"), None)
+def unseen(place: Sequence[str], name: str, definition: Any) -> Provider:
+    """Return the provider of a Runnable without a model that can be seen: a name for it alone.
+
+    `definition`: how its parts show themselves, without their addresses in this process.
+    """
+    parts = _ADDRESS.sub("", repr(definition))
+    return Provider(RateLimit(f"runnable:{digest(place, name, parts)}"), None)
 
 
 def models(value: Any) -> Iterator[Any]:

@@ -63,15 +63,21 @@ class BatchAPI:
         with _talking():
             return self._client.files.create(file=(name, file), purpose="batch").id
 
-    def find_file(self, name: str, since: float) -> str | None:
-        """Return the id of the file of this name that was uploaded since then, if there is one."""
+    def find_files(self, name: str, since: float) -> list[str]:
+        """Return the ids of the files of this name that were uploaded since then, newest first."""
+        found = []
         with _talking():
             for file in self._client.files.list(purpose="batch", order="desc", limit=100):
                 if file.created_at < since - _SKEW:
-                    return None
+                    break
                 if file.filename == name:
-                    return file.id
-        return None
+                    found.append(file.id)
+        return found
+
+    def delete_file(self, file_id: str) -> None:
+        """Delete a file of requests."""
+        with _talking():
+            self._client.files.delete(file_id)
 
     def create(
         self, file_id: str, endpoint: str, batch_id: str, part: int, attempt: str

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from batchord.chains.ratelimit.adaptive import Adaptive, Begun
+from batchord.chains.ratelimit.found_limits import News
 from batchord.chains.ratelimit.limits import (
     LONGEST_COOL_DOWN,
     SHORTEST_COOL_DOWN,
@@ -89,9 +90,18 @@ class AdmissionQueue:
         self._adaptive = Adaptive()
         #: Whether the provider has ever refused a call of this process for too many calls.
         self.has_refused = False
-        #: Whether there is nothing to count, and when the limiter was asked last.
-        self._is_free = (limit.rpm, limit.tpm, limit.concurrency) == (None, None, None)
+        #: Whether calls in flight are counted, as they are at first and after refusals; when the
+        #: limiter was asked last.
+        self._counts = limit.concurrency is not None or limit.is_free
         self._asked = -math.inf
+        #: Calls in flight, of all processes, and how many may be, as the limiter said last.
+        self._flying = 0
+        self._bound = math.inf
+        #: What the limiter has not been told, as `News` has it.
+        self._refused: list[float] = []
+        self._answered = self._full = 0
+        self._youngest = -math.inf
+        self._recovered = False
         self._task: asyncio.Task[None] | None = None
         self._woken: asyncio.Event | None = None
 
@@ -100,9 +110,13 @@ class AdmissionQueue:
 
         `leave` must follow. More than `tokens` is reserved if guesses have been too low.
         """
-        if self._is_free and not self._waiting and self._room >= 1 and self._now() >= self._may_ask:
+        if (
+            self._goes_free
+            and not self._waiting
+            and self._room >= 1
+            and self._now() >= self._may_ask
+        ):
             self._held += 1
-            self._adaptive.take_place(self._now())
             if self._now() >= self._asked + HEAR:
                 self._news = True
                 self._wake()
@@ -140,16 +154,23 @@ class AdmissionQueue:
         return found
 
     @property
+    def _goes_free(self) -> bool:
+        """Whether calls need not be asked for, as nothing is counted."""
+        return self._limit.is_free and not self._counts
+
+    @property
     def cooling(self) -> float:
         """Seconds until anybody may call."""
         return max(0.0, self._cooling - self._now())
 
     def begin(self) -> Begun:
         """Count a call, admitted by `enter`, that begins."""
-        return self._adaptive.begin(self._now(), self._held)
+        return self._adaptive.begin(self._now(), max(self._held, self._flying))
 
     def answered(self, call: Begun) -> None:
         """Record that a call was answered; `leave` follows."""
+        self._answered, self._youngest = self._answered + 1, max(self._youngest, call.at)
+        self._full += call.level >= self._bound - 1
         self._adaptive.answered(call, self._now())
 
     def refused(self, call: Begun, *, said: bool) -> None:
@@ -158,13 +179,12 @@ class AdmissionQueue:
         `said`: the provider says for how long; else this process makes no calls for a moment.
         """
         self.has_refused = True
-        pause = self._adaptive.refused(call, self._now(), self._held)
+        pause = self._adaptive.refused(call, self._now())
+        self._refused.append(call.at)
+        self._counts = self._news = True
+        self._wake()
         if not said:
             self._paused = max(self._paused, self._now() + pause)
-
-    def not_made(self) -> None:
-        """Record that an admitted call is not made, as others fail; `leave` follows."""
-        self._adaptive.not_made(self._now())
 
     def restart(self) -> None:
         """Begin with few calls, as the number that is borne now is unknown."""
@@ -176,26 +196,20 @@ class AdmissionQueue:
         """Go on as before an outage, once for each of those that have ended."""
         if outages != self._outages:
             self._outages, self._paused = outages, 0.0
-            self._adaptive.recover(self._now())
+            self._recovered = self._news = True
+            self._adaptive.restart(self._now())
             self._wake()
 
     @property
     def _room(self) -> float:
         """How many more calls may be in flight or hold places in time."""
-        now = self._now()
-        if self._adaptive.is_paced:
-            return 1 if self._adaptive.due(now) and self._free_places >= 1 else 0
-        return self._free_places
-
-    @property
-    def _free_places(self) -> float:
         return self._adaptive.allowed(self._now()) - self._held - len(self._pending)
 
     def leave(self, reserved: int, used: int | None) -> None:
         """Release a call's place and correct its reservation; `used` None: as reserved."""
         self._held -= 1
         self._correct(reserved, used)
-        if self._limit.concurrency is not None:
+        if self._counts:
             self._news = True
         self._blocked = 0.0
         self._wake()
@@ -300,13 +314,17 @@ class AdmissionQueue:
             due=len(due),
             pending=len(self._pending) - len(due),
             tokens=[call.reserved for call in wanted],
+            news=self._take_news(),
         )
         self._correction, self._news, self._asked = 0, False, self._now()
         answer = await self._limiter.reserve(self._limit, asked)
         now = self._now()
         begun = answer.started + sum(wait == 0 for wait in answer.waits)
-        lease = self._limit.concurrency is not None and asked.held + begun > 0
-        self._renew = now + self._limiter.lease / 3 if lease else math.inf
+        self._flying, self._bound = answer.flying, answer.bound
+        self._counts = answer.bound < math.inf or bool(self._refused)
+        lease = (self._counts or self._limit.is_free) and asked.held + begun > 0
+        renew = HEAR if self._limit.is_free else self._limiter.lease / 3
+        self._renew = now + renew if lease else math.inf
         self._put_back(wanted[len(answer.waits) :])
         if answer.era != self._era:
             void, self._pending, self._era = self._pending, deque(), answer.era
@@ -330,13 +348,20 @@ class AdmissionQueue:
         if wanted:
             self._most = min(AHEAD, 2 * len(answer.waits) + 1)
 
+    def _take_news(self) -> News:
+        now = self._now()
+        refused = [now - began for began in self._refused]
+        age = now - self._youngest if self._answered else 0.0
+        news = News(refused, self._answered, self._full, age, self._recovered)
+        self._refused, self._answered, self._full, self._recovered = [], 0, 0, False
+        return news
+
     @property
     def _may_ask(self) -> float:
         return max(self._cooling, self._blocked, self._paused)
 
     def _allow(self, call: _Call) -> None:
         self._held += 1
-        self._adaptive.take_place(self._now())
         if call.allowed.done():
             self.leave(call.reserved, 0)  # it was given up meanwhile
         else:

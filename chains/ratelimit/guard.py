@@ -89,7 +89,6 @@ async def within(
         used: int | None = None
         try:
             if tries.is_open and not probes:
-                turns.not_made()
                 used = 0
                 continue
             answer, usage = await tries.make(call, probe=probes, guarded=guarded)

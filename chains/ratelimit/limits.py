@@ -4,6 +4,7 @@ A limit is kept by a `Limiter`. In this process it is `LocalLimiter`; a worker i
 ledger's, which counts for all workers. `ratelimit.admission_queue` has the calls that wait.
 """
 
+import math
 import os
 import threading
 import time
@@ -12,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Final, NamedTuple, Protocol
 
 from batchord.chains.ratelimit.circuit_breaker import Event, Health, HealthRecord
+from batchord.chains.ratelimit.found_limits import FoundLimits, News
 
 #: Seconds' worth of calls and of tokens that may go at once after a pause: 1% of a minute.
 BURST: Final = 0.6
@@ -46,6 +48,11 @@ class RateLimit:
     tpm: int | None = None
     #: Calls in flight.
     concurrency: int | None = None
+
+    @property
+    def is_free(self) -> bool:
+        """Whether it has no numbers."""
+        return self.rpm is None and self.tpm is None and self.concurrency is None
 
     def __post_init__(self) -> None:
         if not 0 < len(self.key) <= _MOST_KEY or not self.key.isprintable():
@@ -84,6 +91,8 @@ class ReserveRequest(NamedTuple):
     pending: int = 0
     #: For each further call, the tokens that it is expected to use.
     tokens: Sequence[int] = ()
+    #: What calls have met.
+    news: News = News()
 
 
 class ReserveAnswer(NamedTuple):
@@ -99,6 +108,9 @@ class ReserveAnswer(NamedTuple):
     waits: Sequence[float] = ()
     #: For one who has got nothing and holds no place in time: when it makes sense to ask again.
     again: float = 0.0
+    #: Calls in flight, of all processes, and how many may be; inf: any number.
+    flying: int = 0
+    bound: float = math.inf
 
 
 class Limiter(Protocol):
@@ -134,6 +146,10 @@ class _Counts:
     era: int = 0
     #: By holder: calls in flight, and how long that is believed.
     held: dict[str, tuple[int, float]] = field(default_factory=dict)
+    #: When the next call may begin by the pace that was found.
+    paced: float = 0.0
+    #: How many calls are borne; None: nobody has called yet.
+    found: FoundLimits | None = None
 
 
 class LocalLimiter:
@@ -162,6 +178,7 @@ class LocalLimiter:
                 counts.cool, counts.era = until, counts.era + 1
                 counts.requests = min(counts.requests, until)
                 counts.tokens = min(counts.tokens, until)
+                counts.paced = min(counts.paced, until)
 
     async def health(self, name: str, event: Event) -> Health:
         with self._lock:
@@ -174,9 +191,10 @@ class LocalLimiter:
         if asked.correction > 0:
             counts.tokens = max(counts.tokens, now)
         counts.tokens += asked.correction * per_token
-        free = self._free(limit, asked, counts, now)
+        flying, bound, gap = self._flying(limit, asked, counts, now)
+        free = max(0, int(min(bound, asked.due + len(asked.tokens) + flying)) - flying)
         if counts.cool > now:
-            return ReserveAnswer(counts.era, cooling=counts.cool - now)
+            return ReserveAnswer(counts.era, cooling=counts.cool - now, flying=flying, bound=bound)
         due, pending = (asked.due, asked.pending) if asked.era == counts.era else (0, 0)
         started = min(due, free)
         free -= started
@@ -184,7 +202,7 @@ class LocalLimiter:
         again = POLL
         for tokens in asked.tokens if started == due else ():
             cost = tokens * per_token
-            by_requests = max(now, _earliest(counts.requests, per_request))
+            by_requests = max(now, counts.paced, _earliest(counts.requests, per_request))
             goes = max(by_requests, _earliest(counts.tokens, cost))
             # To the microsecond, as in Redis: sums of seconds are wrong by less.
             wait = round(goes - now, 6)
@@ -200,22 +218,30 @@ class LocalLimiter:
             free, pending = (free - 1, pending) if wait == 0 else (free, pending + 1)
             counts.requests = max(counts.requests, goes) + per_request
             counts.tokens = max(counts.tokens, goes) + cost
+            counts.paced = goes + gap if gap else counts.paced
             waits.append(wait)
         begun = started + sum(wait == 0 for wait in waits)
         counts.held[asked.holder] = asked.held + begun, now + self.lease
-        return ReserveAnswer(counts.era, 0.0, started, waits, max(again, 0.005))
+        again = max(again, 0.005)
+        return ReserveAnswer(counts.era, 0.0, started, waits, again, flying + begun, bound)
 
-    def _free(self, limit: RateLimit, asked: ReserveRequest, counts: _Counts, now: float) -> int:
-        """Return how many more calls may be in flight."""
+    def _flying(
+        self, limit: RateLimit, asked: ReserveRequest, counts: _Counts, now: float
+    ) -> tuple[int, float, float]:
+        """Return how many calls are in flight, how many may be, and seconds between two."""
         counts.held = {
             holder: (held, until)
             for holder, (held, until) in counts.held.items()
             if until > now and held > 0 and holder != asked.holder
         }
         counts.held[asked.holder] = asked.held, now + self.lease
-        if limit.concurrency is None:
-            return asked.due + len(asked.tokens)
-        return max(0, limit.concurrency - sum(held for held, _ in counts.held.values()))
+        flying = sum(held for held, _ in counts.held.values())
+        if counts.found is None:
+            counts.found = FoundLimits(now)
+        pause = counts.found.take(asked.news, flying, now)
+        counts.paced = max(counts.paced, now + pause)
+        borne = counts.found.allowed(now, ramps=limit.is_free)
+        return flying, min(borne, limit.concurrency or math.inf), counts.found.gap
 
 
 def _earliest(earned: float, cost: float) -> float:

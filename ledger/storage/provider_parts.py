@@ -15,7 +15,8 @@ from batchord.ledger.storage.keys import Keys
 #: What is noted of a part, besides its items: who is about to upload it, the provider's file, who
 #: is about to create its batch, the provider's batch, until when (ms) not to try again, how often
 #: it was put off, how often a batch was looked for that may have been created, that another was
-#: created or found after that, how often a call for it has failed, and that it is over.
+#: created or found after that, that its file was uploaded again, how often a call for it has
+#: failed, and that it is over.
 Field = Literal[
     "uploading",
     "file",
@@ -25,6 +26,7 @@ Field = Literal[
     "tries",
     "looks",
     "again",
+    "uploaded_again",
     "setbacks",
     "closed",
 ]
@@ -55,6 +57,8 @@ class ProviderPart:
     looks: int = 0
     #: The provider may have several batches of it.
     again: bool = False
+    #: The provider may have several files of it.
+    uploaded_again: bool = False
     #: How often a call for it has failed.
     setbacks: int = 0
     closed: bool = False
@@ -148,6 +152,7 @@ def _part_of(number: int, found: dict[str, str]) -> ProviderPart:
         not_before=int(found.get(f"{number}.not_before", 0)) / 1000,
         looks=int(found.get(f"{number}.looks", 0)),
         again=f"{number}.again" in found,
+        uploaded_again=f"{number}.uploaded_again" in found,
         setbacks=int(found.get(f"{number}.setbacks", 0)),
         closed=f"{number}.closed" in found,
     )

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import math
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, TypeVar
@@ -25,6 +26,8 @@ T = TypeVar("T")
 
 #: Seconds for which one who has asked in vain for a place in flight counts as waiting for it.
 HUNGRY: Final = 3 * POLL
+#: Seconds for which calls in flight are believed that are told of once a second.
+FREE_LEASE: Final = 3.0
 #: Seconds until the ledger is asked again that could not be reached.
 PAUSE: Final = 1.0
 
@@ -43,9 +46,10 @@ class LedgerLimiter:
 
     async def reserve(self, limit: RateLimit, asked: ReserveRequest) -> ReserveAnswer:
         answer: list[Any] = await self._patiently(lambda: self._reserve(limit, asked))
-        era, cooling, started, again, *waits = map(int, answer)
+        era, cooling, started, again, flying, bound, *waits = map(int, answer)
         return ReserveAnswer(
-            era, cooling / 1e6, started, [wait / 1e6 for wait in waits], again / 1e6
+            *(era, cooling / 1e6, started, [wait / 1e6 for wait in waits], again / 1e6),
+            *(flying, math.inf if bound < 0 else bound),
         )
 
     async def cool_down(self, limit: RateLimit, seconds: float) -> None:
@@ -74,7 +78,9 @@ class LedgerLimiter:
         )
 
     def _reserve(self, limit: RateLimit, asked: ReserveRequest) -> Any:
-        keys = self._store.keys
+        keys, news = self._store.keys, asked.news
+        # Where nothing is counted, nobody tells what has ended.
+        lease = min(FREE_LEASE, self.lease) if limit.is_free else self.lease
         return self._store.transition(
             "limit",
             keys={"rates": keys.rates(limit.key), "places": keys.places(limit.key)},
@@ -92,7 +98,13 @@ class LedgerLimiter:
             most_us=_us(MOST_AHEAD),
             poll_us=_us(POLL),
             hungry_us=_us(HUNGRY),
-            lease_us=_us(self.lease),
+            lease_us=_us(lease),
+            ramps=int(limit.is_free),
+            answered=news.answered,
+            full=news.full,
+            youngest_us=_us(news.youngest),
+            recovered=int(news.recovered),
+            refused_us=",".join(str(_us(age)) for age in news.refused),
             records=asked.tokens,
         )
 

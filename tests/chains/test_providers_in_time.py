@@ -13,13 +13,16 @@ UNKNOWN = [
     (Provider(seconds=0.3, in_flight=8, retry_after=1.0), 1, 24, 0.05, 16),
     (Provider(seconds=0.3, in_flight=8, retry_after=0.5), 1, 24, 0.05, 15),
     (Provider(seconds=0.3, in_flight=8), 1, 24, 0.05, 24),
-    (Provider(seconds=0.3, in_flight=8, retry_after=1.0), 2, 32, 0.10, 45),
-    (Provider(seconds=0.1, in_flight=4), 1, 24, 0.05, 20),
-    (Provider(seconds=0.1, in_flight=4), 3, 8, 0.10, 60),
-    (Provider(seconds=1.0, in_flight=4), 3, 8, 0.10, 300),
-    (Provider(seconds=0.02, a_second=10), 1, 500, 0.05, 100),
-    (Provider(seconds=0.02, a_second=10), 3, 8, 0.10, 120),
-    (Provider(seconds=1.0, a_second=10), 3, 8, 0.10, 160),
+    (Provider(seconds=0.3, in_flight=8, retry_after=1.0), 2, 32, 0.05, 18),
+    (Provider(seconds=0.1, in_flight=4), 1, 24, 0.05, 16),
+    (Provider(seconds=0.1, in_flight=4), 3, 8, 0.05, 16),
+    (Provider(seconds=1.0, in_flight=4), 3, 8, 0.05, 140),
+    (Provider(seconds=0.3, in_flight=4), 16, 1, 0.05, 45),
+    (Provider(seconds=0.3, in_flight=40), 16, 8, 0.05, 8),
+    (Provider(seconds=0.02, a_second=10), 1, 500, 0.05, 80),
+    (Provider(seconds=0.02, a_second=10), 3, 8, 0.10, 80),
+    (Provider(seconds=0.02, a_second=10), 16, 1, 0.10, 120),
+    (Provider(seconds=1.0, a_second=10), 3, 8, 0.05, 80),
 ]
 
 

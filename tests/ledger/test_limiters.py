@@ -1,10 +1,14 @@
 """What a process's own limiter and the ledger's both keep to."""
 
 import asyncio
+import math
+import time
 from collections.abc import Awaitable, Iterator
+from typing import Any
 
 import pytest
 
+from batchord.chains.ratelimit.found_limits import News
 from batchord.chains.ratelimit.limits import (
     MOST_AHEAD,
     POLL,
@@ -137,6 +141,66 @@ def test_calls_in_flight_are_counted_under_a_lease(limiter: Limiter) -> None:
         lambda: len(run(limiter.reserve(limit, ReserveRequest("b", 1, tokens=[1] * 5))).waits) == 2,
         what="the places of the dead are free",
     )
+
+
+def test_what_is_refused_bounds_the_calls_in_flight_of_all(limiter: Limiter) -> None:
+    limit = RateLimit("key")
+    first = run(limiter.reserve(limit, ReserveRequest("a", 0, tokens=[1] * 5)))
+    assert (len(first.waits), first.flying, first.bound) == (2, 2, 2), "few at first"
+    wait_until(
+        lambda: run(limiter.reserve(limit, ReserveRequest("a", 2))).bound == math.inf, "any number"
+    )
+    eight = [run(limiter.reserve(limit, ReserveRequest(f"{i}", 0, tokens=[1]))) for i in range(6)]
+    assert [answer.waits for answer in eight] == [[0.0]] * 6
+    # Four of the eight are refused, in three processes: four are borne.
+    rounds = {"0": [0.5], "1": [0.5], "a": [0.5, 0.4]}
+    answers = [
+        run(limiter.reserve(limit, ReserveRequest(holder, 0, news=News(refused=refused))))
+        for holder, refused in rounds.items()
+    ]
+    assert (answers[-1].flying, answers[-1].bound) == (4, 4)
+    full = run(limiter.reserve(limit, ReserveRequest("b", 0, tokens=[1])))
+    assert (full.waits, full.again) == ([], POLL)
+    assert run(limiter.reserve(limit, ReserveRequest("2", 0, tokens=[1, 1]))).waits == [0.0]
+
+
+def told(limiter: Limiter, held: int, **news: Any) -> float:
+    """Tell the news of a process that has so many calls in flight; return the bound."""
+    asked = ReserveRequest("a", held, news=News(**news))
+    return run(limiter.reserve(RateLimit("key", rpm=6_000_000), asked)).bound
+
+
+def test_a_bound_that_is_used_up_is_raised_after_a_while_and_later_if_that_was_in_vain(
+    limiter: Limiter,
+) -> None:
+    assert told(limiter, 4, refused=[0.01]) == 4
+    time.sleep(0.02)
+    assert told(limiter, 0, answered=200) == 4, "it is not used up"
+    assert told(limiter, 4, answered=39, full=39) == 4
+    assert told(limiter, 4, answered=1, full=1) == 5
+    assert told(limiter, 5, answered=5, full=5) == 6, "the step was good for a round"
+    assert told(limiter, 5, refused=[0.001]) == 5
+    time.sleep(0.02)
+    assert told(limiter, 5, answered=79, full=79) == 5
+    assert told(limiter, 5, answered=1, full=1) == 6
+
+
+def test_refusals_of_an_outage_say_nothing_of_what_is_borne(limiter: Limiter) -> None:
+    assert told(limiter, 5, refused=[0.01]) == 5
+    time.sleep(0.02)
+    told(limiter, 4, answered=1)
+    assert told(limiter, 2, refused=[0.001, 0.3]) == 2
+    assert told(limiter, 1, recovered=True) == 5
+
+
+def test_a_call_that_is_refused_alone_bounds_the_calls_a_second(limiter: Limiter) -> None:
+    limit = RateLimit("key")
+    assert run(limiter.reserve(limit, ReserveRequest("a", 0, tokens=[1]))).waits == [0.0]
+    assert told(limiter, 0, refused=[0.01]) == 1
+    # One a second, of all processes.
+    first = run(limiter.reserve(limit, ReserveRequest("a", 0, tokens=[1])))
+    second = run(limiter.reserve(limit, ReserveRequest("b", 0, tokens=[1])))
+    assert (first.waits, second.waits) == ([near(1.0)], [near(2.0)])
 
 
 def test_a_free_place_goes_to_the_process_that_has_fewest(deployment: Deployment) -> None:

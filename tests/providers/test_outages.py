@@ -135,7 +135,7 @@ def test_an_outage_fails_no_item_and_costs_few_calls(
 BEARS = [
     # The chain, what is borne, Retry-After, and the share that may be refused. In virtual time
     # (tests/chains/test_providers_in_time.py) it is half of that: a busy machine adds to it.
-    ("ask-of-few", in_flight(4), None, 0.15),
+    ("ask-of-few", in_flight(4), None, 0.10),
     ("ask-slowly", a_second(20), None, 0.15),
     ("ask-of-eight", in_flight(8), 0.5, 0.10),
 ]

@@ -33,8 +33,9 @@ def fleet(deploy_for_module: Deploy, misbehaving: MisbehavingServer) -> Deployme
     register("answers-patiently", lambda value: value, replace=True)
     deployment = deploy_for_module(sweep_interval=0.1, alike_limit=0)
     env = {**provider_env(misbehaving), "BATCHORD_CHAINS": "tests.providers.chains_on_workers"}
-    for _ in range(2):
-        deployment.start_worker(concurrency=8, env=env)
+    workers = [deployment.start_worker(concurrency=8, env=env, wait=False) for _ in range(2)]
+    for worker in workers:
+        deployment.wait_for_worker(worker)
     return deployment
 
 

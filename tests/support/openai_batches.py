@@ -105,6 +105,11 @@ class Batches:
     def list_files(self, body: JsonObject) -> web.Response:
         return self._page(list(self.files.values()), body, purpose=body.get("purpose"))
 
+    def delete_file(self, body: JsonObject) -> web.Response:
+        with self._lock:
+            del self.files[body["id"]]
+        return web.json_response({"id": body["id"], "object": "file", "deleted": True})
+
     def content(self, body: JsonObject) -> web.Response:
         if body["id"] not in self.contents:
             return Failure(status=404, message="No such File object").response()

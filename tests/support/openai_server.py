@@ -39,6 +39,7 @@ DEFAULT_DIMENSIONS = 64
 BATCH_API = (
     ("POST", "/v1/files", "add_file"),
     ("GET", "/v1/files", "list_files"),
+    ("DELETE", "/v1/files/{id}", "delete_file"),
     ("GET", "/v1/files/{id}/content", "content"),
     ("POST", "/v1/batches", "create"),
     ("GET", "/v1/batches", "list_batches"),

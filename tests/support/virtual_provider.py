@@ -13,11 +13,18 @@ from batchord.chains.usage import Usage
 from tests.support import virtual_time
 
 
+@dataclass(frozen=True)
+class OfProcess(RateLimit):
+    """A limit under which a process has a queue of its own."""
+
+    process: int = 0
+
+
 @dataclass(kw_only=True)
 class Provider:
     """A provider in virtual time, which counts what it refuses, after 5 ms.
 
-    All processes share what they know of outages, and nothing else.
+    All processes share what is known of it.
     """
 
     seconds: float
@@ -79,7 +86,7 @@ class Provider:
 
         async def place(process: int) -> None:
             for item in left:
-                limit = RateLimit(f"of process {process}")
+                limit = OfProcess("all", process=process)
                 probe = self.call if probed else None
                 call = partial(
                     within, limit, 1, partial(self.call, item), target=RateLimit("all"), probe=probe

@@ -396,6 +396,7 @@ def test_a_provider_that_stumbles_while_it_is_asked_is_asked_again(
 #: What is created without a reply, how late it is listed, and how many are created in all.
 LOST = {
     "an upload, listed at once": ("lose_uploads", 0, 1),
+    "an upload, listed at the second look": ("lose_uploads", 1, 1),
     "an upload, listed never": ("lose_uploads", 10**6, 1),
     "a batch, listed at once": ("lose_creates", 0, 1),
     "a batch, listed at the second look": ("lose_creates", 1, 1),
@@ -420,6 +421,10 @@ def test_a_lost_reply_costs_no_second_batch_that_is_billed(
     billed = [each for each in made if each["status"] not in ("cancelling", "cancelled")]
     assert len(billed) == 1
     assert provider.batches.executed == {f"{batch.id}:{i}": 1 for i in range(5)}
+    # A file that is listed too late is deleted, and never the one that is used.
+    files = {each["id"] for each in provider.batches.uploads}
+    assert {each["input_file_id"] for each in billed} <= files
+    assert len(files) == (2 if (what, late) == ("lose_uploads", 10**6) else 1)
 
 
 def test_a_batch_that_is_listed_after_a_cancel_is_cancelled_too(

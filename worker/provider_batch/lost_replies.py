@@ -1,8 +1,9 @@
-"""Batches at the provider whose creation was never noted here: find them, and cancel duplicates.
+"""Files and batches at the provider that were never noted here: find them, remove duplicates.
 
 A provider may list a batch seconds after it has created it. So the list is looked through several
 times before a batch is created again; after that, for as long as the part is out, whatever else
-the provider has of the part is cancelled.
+the provider has of the part is cancelled. A file costs nothing: it is looked for once before it is
+uploaded again, and duplicates that are listed later are deleted.
 """
 
 import logging
@@ -71,6 +72,30 @@ class LostReplies:
         except ChainError as error:
             # The answers of the noted batch do not wait for it.
             logger.warning("orphans not looked for batch=%s: %s", self._id, error.code)
+
+    def find_file(self, part: ProviderPart) -> str | None:
+        """Return the provider's file of a part that may have been uploaded, if it is listed."""
+        found = self._api.find_files(self.file_name(part.number), part.begun)
+        if len(found) != 1:
+            # Those that are not used are for `delete_orphans`.
+            self._parts.note(self._id, part.number, "uploaded_again", 1)
+        return found[0] if found else None
+
+    def delete_orphans(self, part: ProviderPart) -> None:
+        """Delete the files that the provider has of the part besides its noted one."""
+        if not part.uploaded_again:
+            return
+        try:
+            for each in self._api.find_files(self.file_name(part.number), part.begun):
+                if each != part.file_id:
+                    self._api.delete_file(each)
+                    logger.warning("orphan deleted batch=%s part=%s", self._id, part.number)
+        except ChainError as error:
+            logger.warning("orphans not looked for batch=%s: %s", self._id, error.code)
+
+    def file_name(self, number: int) -> str:
+        """Return the name of a part's file."""
+        return f"{self._id}-part-{number}.jsonl"
 
     def put_off(self, part: ProviderPart, error: RetryLater) -> None:
         """Call for the part again when the provider wants it, or after a wait that doubles."""

@@ -184,9 +184,9 @@ class Reconciler:
             self._api.cancel(created.id)
 
     def _upload(self, number: int, start: int, part: ProviderPart | None) -> str | None:
-        name = f"{self._id}-part-{number}.jsonl"
+        name = self._lost_replies.file_name(number)
         if part is not None and part.uploading:
-            found = self._api.find_file(name, part.begun)
+            found = self._lost_replies.find_file(part)
             if found is not None:
                 return self._note(number, "file", found)
         outbox = RequestFileBuilder(
@@ -219,6 +219,7 @@ class Reconciler:
     def _follow(self, part: ProviderPart, provider_batch: str) -> None:
         """Look how the provider's batch stands; take what it has answered once it has ended."""
         self._lost_replies.cancel_orphans(part)
+        self._lost_replies.delete_orphans(part)
         found = self._api.retrieve(provider_batch)
         if found.status not in ENDED:
             self._done += found.done
