@@ -10,7 +10,7 @@ from batchord.chains.tables.extra import library
 from batchord.ledger.models import BatchRecord, Item
 from batchord.ledger.storage.batch_reader import BatchReader
 from batchord.ledger.storage.keys import page_of
-from batchord.producer.async_edge import AsyncEdge
+from batchord.producer.async_edge import AsyncEdge, async_form
 from batchord.producer.page_stream import Stream
 from batchord.producer.tables.kinds import Kind, schema_fields
 from batchord.producer.tables.layout import Pair
@@ -104,3 +104,5 @@ class BatchTables:
             return schema_fields(here.output_schema)
         announced = self._reader.chain(name)
         return None if announced is None else schema_fields(announced.output_schema)
+
+    aoutput_fields = async_form(output_fields)

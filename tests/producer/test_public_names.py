@@ -25,6 +25,7 @@ StatusEvent SubmitRefused UnknownBatch UnreadableBatch Usage ValueRejected regis
 
 #: Methods that have no async form under the name `a...`, and why.
 OTHERS = {
+    "pairs": "reads the inputs of items that a writer of tables is given, page by page",
     "close": "ends connections, and blocks for moments only",
     "wait": "its async form is `await batch`, or `await_` with a timeout",
 }
