@@ -26,6 +26,8 @@ StatusEvent SubmitRefused UnknownBatch UnreadableBatch Usage ValueRejected regis
 #: Methods that have no async form under the name `a...`, and why.
 OTHERS = {
     "close": "ends connections, and blocks for moments only",
+    "pairs": "for the writers of tables, which run in threads",
+    "output_fields": "likewise",
     "wait": "its async form is `await batch`, or `await_` with a timeout",
 }
 
