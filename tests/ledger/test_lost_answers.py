@@ -300,7 +300,7 @@ def _lasting_part(text: str) -> str:
     """Not what counts tries of the outbox, and not the events: a retry that comes late is one more,
     which opens the batch and ends it again."""
     lines = re.sub(r"\('retry_moved', '\d+'\)", "", text).splitlines()
-    return "\n".join(line for line in lines if not re.search(":(outbox|events) ", line))
+    return "\n".join(line for line in lines if not re.search(":(outbox|outbox-due|events) ", line))
 
 
 def test_each_script_is_in_a_life(deployment: Deployment) -> None:

@@ -118,7 +118,7 @@ ASKED: list[tuple[Callable[[Batch, Client], Any], type[Exception], str]] = [
     (lambda batch, _: batch.retry_failed("timeout"), TypeError, "codes: a list of codes"),
     (lambda batch, _: batch.retry_failed(_any([7])), TypeError, "codes: each is a str, not a int"),
     (lambda batch, _: batch.retry_failed(_any(7)), TypeError, "codes: a list of codes"),
-    (lambda batch, _: batch.export("x", output=_any("csv")), ValueError, "output is .jsonl. or"),
+    (lambda batch, _: batch.export("x", output=_any("xls")), ValueError, "output is one of jsonl"),
     (lambda batch, _: batch.resume(budget=_any(5)), SubmitRefused, "budget"),
     (lambda _, client: client.list(limit=-1), ValueError, "limit: an int of at least 1, not -1"),
     (lambda _, client: client.list(limit=0), ValueError, "limit: an int of at least 1, not 0"),
