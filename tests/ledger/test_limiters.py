@@ -165,7 +165,7 @@ def test_what_is_refused_bounds_the_calls_in_flight_of_all(limiter: Limiter) -> 
 
 
 def told(limiter: Limiter, held: int, **news: Any) -> float:
-    """Tell the news of a process that has so many calls in flight; return the bound."""
+    """Tell the news of a process that has `held` calls in flight; return the bound."""
     asked = ReserveRequest("a", held, news=News(**news))
     return run(limiter.reserve(RateLimit("key", rpm=6_000_000), asked)).bound
 

@@ -1,6 +1,6 @@
 -- found: how many calls a provider bears, in flight and a second, found by what it refuses; joined in front of
 -- scripts that say "uses: found". `batchord.chains.ratelimit.found_limits` has the same, and says why.
--- Times are milliseconds of the server's clock; a bound of 0 is none.
+-- Times are milliseconds of the server's clock; a bound of 0 stands for no bound.
 
 local START, RAMP, FREE, IDLE = 2, 100, 1000, 60000
 local HOLD, MOST_PATIENT, INCREASE = 40, 32, 0.1
