@@ -90,7 +90,7 @@ class ForkServer:
             return Forked(self, self._pids.pop())
 
     def code_of(self, pid: int, *, within: float) -> int | None:
-        """Return the exit code of a process that ends within so many seconds."""
+        """Return the exit code of a process that ends within `within` seconds."""
         end = time.monotonic() + within
         while True:
             with self._lock:
@@ -121,7 +121,7 @@ class ForkServer:
         server.wait()
 
     def _read(self, within: float | None) -> None:
-        """Note what the server says, if it says something within so many seconds (None: ever)."""
+        """Note what the server says, if it says something within `within` seconds (None: ever)."""
         assert self._socket is not None
         while select.select([self._socket], [], [], within)[0]:
             found = self._socket.recv(65536)
