@@ -46,7 +46,7 @@ def echo(value: Any) -> Any:
 
 
 async def spend(tokens: int) -> int:
-    """Use so many tokens."""
+    """Use this number of tokens."""
     report_usage(Usage(requests=1, input_tokens=tokens))
     return tokens
 

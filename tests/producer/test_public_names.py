@@ -27,7 +27,6 @@ StatusEvent SubmitRefused UnknownBatch UnreadableBatch Usage ValueRejected regis
 OTHERS = {
     "pairs": "reads the inputs of items that a writer of tables is given, page by page",
     "close": "ends connections, and blocks for moments only",
-    "output_fields": "likewise",
     "wait": "its async form is `await batch`, or `await_` with a timeout",
 }
 

@@ -1,4 +1,4 @@
-"""The pages for people who come from Celery, LangChain and OpenAI's Batch API run as they stand."""
+"""The examples of the pages docs/from-*.md run as they stand."""
 
 import re
 import subprocess
