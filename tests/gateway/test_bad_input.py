@@ -294,7 +294,7 @@ def test_a_bad_file_fails_its_batch_which_names_line_and_code(
     assert batch["error_file_id"] is None
     assert batch["request_counts"] == {"total": 0, "completed": 0, "failed": 0}
     left = [key for key in idle.keys_of(batch["id"]) if ":api:" not in key]
-    owed = f"batchord:{{{batch['id']}}}:notices"
+    owed = f"batchord:{{{batch['id']}}}:outbox"
     assert left in ([owed], []), "the ledger has nothing but the webhook that it owes"
 
 

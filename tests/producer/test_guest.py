@@ -261,7 +261,8 @@ def test_a_process_may_fork_after_it_used_a_client(working: Deployment) -> None:
 
 
 def test_a_thousand_waits_share_one_thread_and_one_connection(working: Deployment) -> None:
-    batches = [working.client.submit("nap", [{"seconds": 3.0, "value": 1}]) for _ in range(40)]
+    client = batchord.Client(settings=working.settings)  # no other test has waited through it
+    batches = [client.submit("nap", [{"seconds": 3.0, "value": 1}]) for _ in range(40)]
 
     before = set(threading.enumerate())  # clients of other tests have theirs
 
@@ -285,6 +286,7 @@ def test_a_thousand_waits_share_one_thread_and_one_connection(working: Deploymen
 
     threads, connections, executor = asyncio.run(wait_for_all())
     assert len([name for name in threads if name == "batchord-events"]) == 1
+    client.close()
     assert len(threads) <= 6
     assert connections <= 1
     assert executor is None

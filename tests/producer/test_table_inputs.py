@@ -126,7 +126,7 @@ def test_other_iterables_are_no_tables(inputs: Any) -> None:
 def test_a_table_that_cannot_be_taken_is_refused_with_the_cure(
     traceless: Deployment, table: Any, cure: str
 ) -> None:
-    register("double", lambda number: 2 * number)
+    register("double", lambda number: 2 * number, replace=True)
     with pytest.raises(SubmitRefused, match=re.escape(cure)):
         traceless.client.submit("double", table)
     with pytest.raises(BadTable):

@@ -160,7 +160,6 @@ MOVES = {
     "no worker, looked at": Move("status {waiting}", ("no worker is alive",), code=0, at="alone"),
     "no worker, examined": Move("doctor", ("no worker is alive",), code=3, at="alone"),
     "no worker with chains": Move("chains", ("no worker is alive",), code=0, at="alone"),
-    "workers without chains": Move("worker", ("no chains", "--chains"), at="alone"),
     "a second up": Move("up --chains triage", ("a Redis already", "batchord worker")),
     # A batch that has ended, or is not there.
     "no id": Move("status", ("ID",)),

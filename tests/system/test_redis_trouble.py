@@ -155,7 +155,7 @@ def test_a_full_server_refuses_batches_and_loses_none(
     work.wait_started(20)
     server.limit_memory(1)
     wait_until(lambda: server.refused() >= 3, what="the worker is refused")
-    message = refused(work.deployment, "echo", [1], error=LedgerUnavailable)
+    message = refused(work.deployment, "work", [1], error=LedgerUnavailable)
     assert "is full" in message
     assert "maxmemory" in message
     done = work.batch.record().request_counts.done

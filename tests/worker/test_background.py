@@ -38,6 +38,8 @@ ALLOWED = {
         "call_soon_threadsafe",
     ): "the call is the caller's; the rest ends the loop",
     ("chains/runtime/loop_thread.py", "add_done_callback"): "sets an event",
+    ("worker/execution/asyncio_pool.py", "add_done_callback"): "hands a task on, without a context",
+    ("worker/execution/running_attempts.py", "add_done_callback"): "forgets an attempt",
     (
         "chains/runtime/loop_thread.py",
         "run_coroutine_threadsafe",

@@ -398,7 +398,7 @@ def test_pages_fit_every_screen(
         page.goto(f"{flowers['plain'].url}{path}")
         expect(page.locator("#live-dot")).to_have_class(re.compile("status-dot-live"))
         assert page.evaluate("document.documentElement.dataset.bsTheme") == theme
-        for width in (320, 390, 768, 1000, 1100, 1280):
+        for width in (320, 390, 768, 1000, 1100, 1200, 1280):
             page.set_viewport_size({"width": width, "height": 844})
             assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), width
             cut = f"""[...document.querySelectorAll('{boxes}')]
