@@ -9,7 +9,7 @@ from typing import Final
 from batchord.chains.errors import BatchordError
 from batchord.ledger.core.arguments import check_timeout
 from batchord.ledger.errors import UnknownBatch
-from batchord.ledger.models import BatchRecord, Item
+from batchord.ledger.models import BatchRecord, BatchStatus, Item
 from batchord.ledger.storage.batch_reader import BatchReader
 from batchord.ledger.storage.events import BatchEvent, EventReader
 from batchord.ledger.storage.keys import PAGE_SIZE
@@ -52,15 +52,16 @@ class BatchSteps:
         check_timeout(timeout)
         standstill = Standstill(self._reader, self._id, raise_if_paused=raise_if_paused)
         deadline = None if timeout is None else time.monotonic() + timeout
-        place, ended = yield from ask(0, self._state)
-        while not ended:
+        place, status = yield from ask(0, self._state)
+        while not status.ended:
             left = float("inf") if deadline is None else deadline - time.monotonic()
             if left <= 0:
                 raise TimeoutError(f"batch {self._id} has not ended within {timeout:g} s")
             patience = min(left, PATIENCE)
-            yield from ask(patience, standstill.look)
+            if standstill.is_due(status):
+                yield from ask(patience, standstill.look, status)
             yield from self._doze(patience, place, left)
-            place, ended = yield from ask(patience, self._state)
+            place, status = yield from ask(patience, self._state)
         return (yield from ask(PATIENCE, self._record))
 
     def as_they_stand(self, start: int, stop: int | None) -> PagedSteps[Item]:
@@ -121,18 +122,18 @@ class BatchSteps:
     def _total(self) -> int:
         return self._record().request_counts.total
 
-    def _state(self) -> tuple[str, bool]:
-        """Return the position in the event stream, and whether the batch has ended."""
+    def _state(self) -> tuple[str, BatchStatus]:
+        """Return the position in the event stream, and the batch's status."""
         # In this order, here and below: an event after the first read wakes the waiting reader.
-        return self._reader.last_event(self._id), self._reader.status(self._id).ended
+        return self._reader.last_event(self._id), self._reader.status(self._id)
 
     def _look(self, start: int, stop: int) -> tuple[list[Item], str]:
         place = self._reader.last_event(self._id)
         return self._reader.items(self._id, start, stop), place
 
     def _look_for_ended(self, position: int) -> tuple[list[int], str, bool]:
-        place, ended = self._state()
-        return self._reader.completed(self._id, position), place, ended
+        place, status = self._state()
+        return self._reader.completed(self._id, position), place, status.ended
 
     def _await_news(self, place: str, standstill: Standstill) -> Steps[None]:
         yield from ask(PATIENCE, standstill.look)

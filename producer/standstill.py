@@ -10,7 +10,8 @@ from batchord.ledger.storage.batch_reader import BatchReader
 
 logger = logging.getLogger(__name__)
 
-#: Seconds between two looks at the workers.
+#: Seconds from the start of a wait to the first look at the workers, and between two later looks.
+_FIRST_LOOK: Final = 1.0
 _LOOK: Final = 30.0
 
 
@@ -34,19 +35,27 @@ class Standstill:
         self._batch_id = batch_id
         self._raise_if_paused = raise_if_paused
         self._told: set[str] = set()
-        self._next_look = 0.0
+        self._next_look = time.monotonic() + _FIRST_LOOK
 
-    def look(self) -> None:
+    def is_due(self, status: BatchStatus) -> bool:
+        """Return whether a batch of this status is to be looked at now."""
+        paused = status is BatchStatus.PAUSED
+        return not status.ended and (paused or time.monotonic() >= self._next_look)
+
+    def look(self, status: BatchStatus | None = None) -> None:
         """Log why the batch stands still, if it does and that was not logged before.
+
+        `status`: the batch's, if it was just read.
 
         Raises:
             BatchPaused: with `raise_if_paused`, if the workers have paused it.
             UnknownBatch: it is gone.
         """
-        status = self._reader.status(self._batch_id)
-        paused = status is BatchStatus.PAUSED
-        if status.ended or not (paused or time.monotonic() >= self._next_look):
+        if status is None:
+            status = self._reader.status(self._batch_id)
+        if not self.is_due(status):
             return
+        paused = status is BatchStatus.PAUSED
         record = self._reader.record(self._batch_id)
         if paused and self._raise_if_paused and (reason := record.reason) is not None:
             raise BatchPaused(self._batch_id, reason.code, reason.message)
