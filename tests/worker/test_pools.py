@@ -91,12 +91,12 @@ def test_poison_is_found_out_and_no_neighbour_is_blamed(
 def test_a_killed_child_or_worker_costs_no_item(
     quick: Deployment, crew: Crew, pool: str, tmp_path: Path
 ) -> None:
-    batch = quick.client.submit("work", inputs(tmp_path, 60, seconds=0.05))
+    batch = quick.client.submit("work", inputs(tmp_path, 40, seconds=0.3))
     # Not more: an item that happens to run in three that are killed cannot be told from poison.
-    for done in (10, 35):
+    for done in (8, 24):
         some_done(batch, done)
         os.kill(_victim(tmp_path, pool), signal.SIGKILL)
-    batch.wait(30)
+    batch.wait(50)
     verdict = judge(quick.redis, batch, tmp_path / "journal")
     assert verdict.good, verdict
     assert verdict.most_starts > 1, "nobody was hurt"
