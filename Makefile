@@ -37,7 +37,7 @@ demo: $(INSTALLED) ## run a real batch here: real text, a real model, some input
 	@local_model=--local-model; \
 	if [ -n "$$OPENAI_API_KEY$$OPENAI_BASE_URL" ]; then local_model=; fi; \
 	$(BIN)/batchord run describe-package --chains examples.packages \
-		-i .demo/inputs.jsonl -o .demo/out.jsonl $$local_model; \
+		-i .demo/inputs.jsonl -o .demo/out.jsonl --fresh $$local_model; \
 	status=$$?; \
 	if [ $$status -eq 3 ]; then exit 0; fi; \
 	echo "make demo: expected exit code 3, as some inputs are bad on purpose, but got $$status" >&2; \
