@@ -14,7 +14,7 @@ from batchord.ledger.models import BatchStatus
 from batchord.ledger.storage.batch_reader import BatchReader
 from batchord.worker.execution.asyncio_pool import report_of
 from batchord.worker.execution.work_items import HandedBack
-from batchord.worker.execution.worker_context import WorkerContext, items_of
+from batchord.worker.execution.worker_context import WorkerContext, items_and_slots
 
 logger = logging.getLogger(__name__)
 
@@ -40,8 +40,8 @@ def register_tasks(app: Celery, runtime: WorkerContext) -> None:
             if started is not None:
                 report = started.result()
             else:
-                items = items_of(index, count)
-                slots = getattr(self.request, SLOTS, None) or len(items)
+                told = getattr(self.request, SLOTS, None)
+                items, slots = items_and_slots(index, count, told)
                 report = runtime.run_items(batch_id, shard, items, slots)
         except HandedBack:
             raise Reject("the worker is about to end", requeue=True) from None

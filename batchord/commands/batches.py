@@ -25,7 +25,7 @@ from batchord.commands.options import (
 from batchord.commands.unfinished import runs_table
 from batchord.io import openai_lines
 from batchord.io.input_file import InputFile
-from batchord.io.paths import writable
+from batchord.io.paths import output_option
 from batchord.ledger.models import Item, ItemStatus, announcements
 from batchord.ledger.settings import Settings
 from batchord.ledger.storage.fleet import Fleet
@@ -180,14 +180,7 @@ def watch(batch_id: str, as_json: bool) -> None:
 @click.command()
 @batch_argument
 @click.option("--wait", is_flag=True, help="Follow the batch to its end first, item by item.")
-@click.option(
-    "-o",
-    "--output",
-    "path",
-    type=click.Path(dir_okay=False, path_type=Path),
-    callback=writable,
-    help="Write into this file, whole or not at all, and not to stdout.",
-)
+@output_option(help_="Write into this file, whole or not at all, and not to stdout.")
 @format_options
 @json_option
 def results(

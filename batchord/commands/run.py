@@ -38,7 +38,7 @@ from batchord.commands.run_results import RunResults
 from batchord.commands.sampling import Sampling, sample_options
 from batchord.io.input_file import InputFile
 from batchord.io.located import Locate
-from batchord.io.paths import refuse_overwriting, writable
+from batchord.io.paths import output_option, refuse_overwriting
 from batchord.ledger.lifecycle import webhook_policy
 from batchord.ledger.models import BatchRecord, ItemStatus
 from batchord.ledger.settings import Settings
@@ -56,15 +56,7 @@ _FAILURES_SHOWN = 20
 @click.command()
 @chain_options
 @input_option
-@click.option(
-    "-o",
-    "--output",
-    "path",
-    type=click.Path(dir_okay=False, path_type=Path),
-    callback=writable,
-    required=True,
-    help="Results, in input order.",
-)
+@output_option(required=True, help_="Results, in input order.")
 @format_options
 @chains_option
 @worker_options

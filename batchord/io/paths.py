@@ -2,11 +2,15 @@
 
 import os
 import re
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, TypeVar
 
 import click
 
 from batchord.io.input_file import InputFile
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 #: A URL, as a path that was made of it: one slash is left of two.
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
@@ -31,6 +35,19 @@ def writable(context: click.Context, option: click.Parameter, path: Path | None)
     if not os.access(path.parent, os.W_OK) or (path.exists() and not path.is_file()):
         raise click.BadParameter(f"{str(path)!r} cannot be replaced: name another file")
     return path
+
+
+def output_option(*, help_: str, required: bool = False) -> Callable[[F], F]:
+    """Return the option -o, a file that can be written; the command gets it as `path`."""
+    return click.option(
+        "-o",
+        "--output",
+        "path",
+        type=click.Path(dir_okay=False, path_type=Path),
+        callback=writable,
+        required=required,
+        help=help_,
+    )
 
 
 def refuse_overwriting(source: InputFile, *paths: Path | None) -> None:

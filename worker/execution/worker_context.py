@@ -41,9 +41,13 @@ DEFAULT_SLOTS = 32
 HAND_BACK = 5.0
 
 
-def items_of(index: int, count: int) -> range:
-    """Return the indexes of a task's items; a message cannot ask for more than a page."""
-    return range(index, index + min(count, PAGE_SIZE))
+def items_and_slots(index: int, count: int, slots: int | None) -> tuple[range, int]:
+    """Return the indexes of a task's items, a page at most, and the slots that they take together.
+
+    `slots`: what the message says; None: a slot for each item.
+    """
+    items = range(index, index + min(count, PAGE_SIZE))
+    return items, slots or len(items)
 
 
 class WorkerContext:
@@ -86,8 +90,8 @@ class WorkerContext:
 
         `arguments`: those of the task; `request`: its headers, among them the number of slots.
         """
-        items = items_of(arguments["index"], arguments.get("count", 1))
-        slots = request.get(SLOTS) or len(items)
+        index, count = arguments["index"], arguments.get("count", 1)
+        items, slots = items_and_slots(index, count, request.get(SLOTS))
         return self.runner.start(arguments["batch_id"], arguments["shard"], items, slots)
 
     def hand_back(self) -> None:
