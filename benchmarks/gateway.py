@@ -54,7 +54,7 @@ class Memory:
             time.sleep(0.05)
 
     def take(self) -> float:
-        """Return the peak in MB, and begin anew."""
+        """Return the peak in MB, and start a new measurement."""
         peak, self._peak = self._peak / 1e6, 0
         self.highest = max(self.highest, int(peak))
         return peak

@@ -1,4 +1,4 @@
-"""`batchord serve` is killed amid uploads, creates, validations and contents; workers too."""
+"""Kill `batchord serve` during uploads, creates, validations and downloads, and a worker too."""
 
 import json
 import threading

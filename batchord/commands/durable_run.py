@@ -51,7 +51,7 @@ def again_options(command: F) -> F:
 
     command_with_options: Any = with_again
     for option in (
-        click.option("--fresh", is_flag=True, help="Begin anew, whatever an earlier run has left."),
+        click.option("--fresh", is_flag=True, help="Start over, without what an earlier run left."),
         click.option(
             "--only-new",
             is_flag=True,

@@ -114,7 +114,7 @@ class RunState:
         part.replace(self.folder / _RECORD)
 
     def forget(self) -> None:
-        """Begin anew: drop what an earlier process has left of the run."""
+        """Drop what an earlier process left of the run, and start over."""
         _empty(self.folder)
         self.record, self.resumed = self._new, False
 

@@ -67,5 +67,5 @@ def _drop_leases(store: BatchStore, batch_id: str) -> None:
     keys = store.keys.batch(batch_id)
     with store.talking():
         store.redis.delete(keys.leases, keys.poller, keys.looked)
-        # A publisher that died amid a shard holds it for as long as a lease.
+        # A publisher that died while it published a shard holds that shard for a lease period.
         store.redis.hdel(keys.meta, "publishing_until")

@@ -1,7 +1,7 @@
 """The uploaded files of `batchord serve`: all that is known of them but their bytes.
 
 The bytes have a date of their own in `bytes`, after which any server deletes them. It is there
-before the first byte is written, so that a server that dies amid an upload leaves none for good.
+before the first byte is written, so that a server that dies during an upload leaves none for good.
 """
 
 from collections.abc import Sequence
