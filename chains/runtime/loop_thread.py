@@ -154,13 +154,14 @@ class LoopThread:
             self._forget()
         if loop is None or thread is None or not alive:
             return
-        closing = asyncio.run_coroutine_threadsafe(_wind_down(), loop)
-        try:
-            closing.result(STOP_TIMEOUT)
-        except TimeoutError:
-            closing.cancel()
-        loop.call_soon_threadsafe(loop.end)
-        thread.join(STOP_TIMEOUT)
+        if thread.is_alive():
+            closing = asyncio.run_coroutine_threadsafe(_wind_down(), loop)
+            try:
+                closing.result(STOP_TIMEOUT)
+            except TimeoutError:
+                closing.cancel()
+            loop.call_soon_threadsafe(loop.end)
+            thread.join(STOP_TIMEOUT)
         for pool in pools:
             pool.shutdown(wait=False, cancel_futures=True)
         if not thread.is_alive():

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from types import FrameType
 from typing import Final, NoReturn
 
@@ -71,25 +72,30 @@ class Watchdog:
         self._last = 0.0
 
     def start(self) -> None:
-        """Begin, for as long as the process lives."""
+        """Begin, until the loop is stopped by its owner, as when the process ends."""
         loop = self._loop.loop
         loop.lag = self.lag
         call_soon_threadsafe(loop, self.lag.start)
         self._last = time.monotonic()
-        threading.Thread(target=self._watch, name="watchdog", daemon=True).start()
+        threading.Thread(
+            target=self._watch, args=[self._loop.thread], name="watchdog", daemon=True
+        ).start()
 
-    def _watch(self) -> None:
-        while True:
+    def _watch(self, thread: threading.Thread | None) -> None:
+        while thread is not None and self._loop.thread is thread:
             time.sleep(LOOK)
-            survives("watchdog", self._look)
+            survives("watchdog", partial(self._look, thread))
 
-    def _look(self) -> None:
+    def _look(self, thread: threading.Thread) -> None:
         now = time.monotonic()
         passed, self._last = now - self._last, now
         if passed > FROZEN:
             logger.warning("the process stood still for %.1f s: no item is charged with it", passed)
-        thread = self._loop.thread
-        if thread is None or not thread.is_alive():
+        alive = thread.is_alive()
+        # In this order: the owner forgets the thread before it ends it.
+        if self._loop.thread is not thread:
+            return
+        if not alive:
             self._on_dead(None)
             return
         if self.lag.now() < BLOCKED:
