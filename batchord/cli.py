@@ -17,7 +17,17 @@ import click
 from pydantic import ValidationError
 
 from batchord.chains.errors import BatchordError
-from batchord.commands import batches, control, flower, maintenance, one_machine, run, serve
+from batchord.commands import (
+    batches,
+    control,
+    flower,
+    maintenance,
+    one_machine,
+    results,
+    run,
+    serve,
+    submit,
+)
 from batchord.ledger.core.json_logs import log_json_to_stderr
 from batchord.ledger.settings import Settings, misspelt
 
@@ -103,7 +113,7 @@ def program() -> None:
         click.echo(line, err=True)
 
 
-for room in (run, one_machine, serve, batches, flower, control, maintenance):
+for room in (run, one_machine, serve, submit, batches, results, flower, control, maintenance):
     for command in room.COMMANDS:
         program.add_command(command)
 
