@@ -8,13 +8,11 @@ import asyncio
 import logging
 import math
 import secrets
-from collections import deque
-from collections.abc import Hashable, Iterable
-from dataclasses import dataclass
+from collections.abc import Hashable
 from typing import Final
 
 from batchord.chains.ratelimit.adaptive import Adaptive, Begun
-from batchord.chains.ratelimit.found_limits import News
+from batchord.chains.ratelimit.call_history import ItemRefusals, TokenUse, UnsentNews
 from batchord.chains.ratelimit.limits import (
     LONGEST_COOL_DOWN,
     SHORTEST_COOL_DOWN,
@@ -22,6 +20,7 @@ from batchord.chains.ratelimit.limits import (
     RateLimit,
     ReserveRequest,
 )
+from batchord.chains.ratelimit.waiting_calls import PendingCalls, WaitingCall, WaitingCalls, fail
 from batchord.chains.runtime.background import spawn
 
 logger = logging.getLogger(__name__)
@@ -33,23 +32,6 @@ AHEAD: Final = 16
 HEAR: Final = 1.0
 #: Seconds more than the provider asks for. Refusals of the same moment are one cool-down.
 MARGIN: Final = 0.1
-#: Items whose refusals are remembered.
-MOST_ITEMS: Final = 1_000
-#: How much a call's tokens still count when the next one is known.
-MEMORY: Final = 0.95
-
-
-@dataclass(eq=False, slots=True)
-class _Call:
-    """A call that waits. `allowed` is set once it may be made, and cancelled if it is given up."""
-
-    #: As they were guessed; what is reserved is what such guesses came to lately.
-    tokens: int
-    batch: Hashable
-    allowed: asyncio.Future[None]
-    #: When its place in time comes, by the loop's clock.
-    comes: float = math.inf
-    reserved: int = 0
 
 
 class AdmissionQueue:
@@ -64,13 +46,9 @@ class AdmissionQueue:
         self._limiter = limiter
         self._limit = limit
         self._holder = secrets.token_hex(6)
-        #: By batch; the batch that is served next stands first.
-        self._waiting: dict[Hashable, deque[_Call]] = {}
-        #: The calls that hold places in time, the next one first.
-        self._pending: deque[_Call] = deque()
-        self._held = 0
-        self._correction = 0
-        self._era = 0
+        self._waiting = WaitingCalls()
+        self._pending = PendingCalls()
+        self._held = self._correction = self._era = 0
         #: By the loop's clock, until when nobody calls, and until when it makes no sense to ask
         #: unless a call ends.
         self._cooling = 0.0
@@ -79,9 +57,9 @@ class AdmissionQueue:
         self._paused = 0.0
         #: Outages of the target that have ended.
         self._outages = 0
-        self._refusals: dict[str, list[float]] = {}
-        #: Tokens that calls were guessed to use and that they used, the last ones above all.
-        self._guessed = self._used = 1.0
+        self.refusals = ItemRefusals()
+        #: Answers have unknown lengths, and a later charge comes a whole call too late.
+        self.token_use = TokenUse()
         #: How many calls to ask for: twice as many as it got last.
         self._most = AHEAD
         #: Whether the limiter should hear of what is in flight.
@@ -97,11 +75,7 @@ class AdmissionQueue:
         #: Calls in flight, of all processes, and how many may be, as the limiter said last.
         self._flying = 0
         self._bound = math.inf
-        #: What the limiter has not been told, as `News` has it.
-        self._refused: list[float] = []
-        self._answered = self._full = 0
-        self._youngest = -math.inf
-        self._recovered = False
+        self._unsent = UnsentNews()
         self._task: asyncio.Task[None] | None = None
         self._woken: asyncio.Event | None = None
 
@@ -121,8 +95,8 @@ class AdmissionQueue:
                 self._news = True
                 self._wake()
             return 0
-        call = _Call(tokens, batch, asyncio.get_running_loop().create_future())
-        self._waiting.setdefault(batch, deque()).append(call)
+        call = WaitingCall(tokens, batch, asyncio.get_running_loop().create_future())
+        self._waiting.add(call)
         self._wake()
         try:
             await call.allowed
@@ -131,27 +105,6 @@ class AdmissionQueue:
                 self.leave(call.reserved, 0)  # it was allowed, and will not be made
             raise
         return call.reserved
-
-    def learn(self, guessed: int, used: int) -> None:
-        """Reserve more from now on if calls use more than was guessed.
-
-        Answers have unknown lengths, and a later charge comes a whole call too late.
-        """
-        self._guessed = MEMORY * self._guessed + guessed
-        self._used = MEMORY * self._used + used
-
-    def refusals_of(self, item: str | None) -> list[float]:
-        """Return the count of an item's refusals between answers to others, and the last's time.
-
-        The caller keeps the list up to date. None stands for a call without an item.
-        """
-        found = self._refusals.pop(item, None) if item is not None else None
-        found = found or [0.0, math.inf]
-        if item is not None:
-            self._refusals[item] = found
-            if len(self._refusals) > MOST_ITEMS:
-                del self._refusals[next(iter(self._refusals))]
-        return found
 
     @property
     def _goes_free(self) -> bool:
@@ -169,8 +122,7 @@ class AdmissionQueue:
 
     def answered(self, call: Begun) -> None:
         """Record that a call was answered; `leave` follows."""
-        self._answered, self._youngest = self._answered + 1, max(self._youngest, call.at)
-        self._full += call.level >= self._bound - 1
+        self._unsent.add_answered(call.at, full=call.level >= self._bound - 1)
         self._adaptive.answered(call, self._now())
 
     def refused(self, call: Begun, *, said: bool) -> None:
@@ -180,7 +132,7 @@ class AdmissionQueue:
         """
         self.has_refused = True
         pause = self._adaptive.refused(call, self._now())
-        self._refused.append(call.at)
+        self._unsent.add_refused(call.at)
         self._counts = self._news = True
         self._wake()
         if not said:
@@ -196,7 +148,8 @@ class AdmissionQueue:
         """Go on as before an outage, once for each of those that have ended."""
         if outages != self._outages:
             self._outages, self._paused = outages, 0.0
-            self._recovered = self._news = True
+            self._unsent.add_recovered()
+            self._news = True
             self._adaptive.restart(self._now())
             self._wake()
 
@@ -239,10 +192,11 @@ class AdmissionQueue:
             self._woken.set()
 
     async def _serve(self) -> None:
-        asked: list[_Call] = []
+        asked: list[WaitingCall] = []
         try:
             while True:
-                self._drop_given_up()
+                for call in self._pending.drop_given_up():
+                    self._correct(call.reserved, 0)
                 due = self._due()
                 asked = self._next(len(due))
                 if due or asked or self._correction or self._news or self._now() >= self._renew:
@@ -253,59 +207,28 @@ class AdmissionQueue:
                     await self._sleep()
         except BaseException as error:
             # It belongs to those who wait, whatever it is; they may not wait for ever.
-            calls = [*asked, *self._pending, *(one for q in self._waiting.values() for one in q)]
-            self._waiting.clear()
-            self._pending.clear()
-            for call in calls:
-                if call.allowed.done():
-                    continue
-                if isinstance(error, Exception):
-                    call.allowed.set_exception(error)
-                else:
-                    call.allowed.cancel()
+            calls = [*asked, *self._pending, *self._waiting.clear()]
+            self._pending = PendingCalls()
+            fail(calls, error)
             if not calls or not isinstance(error, Exception):
                 raise
         finally:
             self._task = self._woken = None
 
-    def _drop_given_up(self) -> None:
-        given_up = [call for call in self._pending if call.allowed.done()]
-        for call in given_up:
-            self._pending.remove(call)
-            self._correct(call.reserved, 0)
-
-    def _due(self) -> list[_Call]:
+    def _due(self) -> list[WaitingCall]:
         now = self._now()
-        if now < self._may_ask:
-            return []
-        return [call for call in self._pending if call.comes <= now]
+        return self._pending.due(now) if now >= self._may_ask else []
 
-    def _next(self, due: int) -> list[_Call]:
+    def _next(self, due: int) -> list[WaitingCall]:
         """Take the calls to ask for out of the queues, one batch after the other."""
         if self._now() < self._may_ask or (self._pending and not due):
             return []  # with a place in time, one asks again as it comes
         most = min(self._most, AHEAD - len(self._pending) + due, self._room)
-        taken: list[_Call] = []
-        while self._waiting and len(taken) + 1 <= most:
-            batch = next(iter(self._waiting))
-            calls = self._waiting.pop(batch)
-            call = calls.popleft()
-            if calls:
-                self._waiting[batch] = calls  # behind the others
-            if not call.allowed.done():
-                call.reserved = math.ceil(call.tokens * max(1.0, self._used / self._guessed))
-                taken.append(call)
+        for call in (taken := self._waiting.take(most)):
+            call.reserved = self.token_use.expected(call.tokens)
         return taken
 
-    def _put_back(self, calls: Iterable[_Call]) -> None:
-        """Let the calls wait again, before those that have waited for less long."""
-        for call in reversed(list(calls)):
-            call.comes = math.inf
-            calls_of_batch = self._waiting.pop(call.batch, deque())
-            calls_of_batch.appendleft(call)
-            self._waiting = {call.batch: calls_of_batch, **self._waiting}
-
-    async def _ask(self, due: list[_Call], wanted: list[_Call]) -> None:
+    async def _ask(self, due: list[WaitingCall], wanted: list[WaitingCall]) -> None:
         asked = ReserveRequest(
             self._holder,
             self._held,
@@ -314,21 +237,21 @@ class AdmissionQueue:
             due=len(due),
             pending=len(self._pending) - len(due),
             tokens=[call.reserved for call in wanted],
-            news=self._take_news(),
+            news=self._unsent.take(self._now()),
         )
         self._correction, self._news, self._asked = 0, False, self._now()
         answer = await self._limiter.reserve(self._limit, asked)
         now = self._now()
         begun = answer.started + sum(wait == 0 for wait in answer.waits)
         self._flying, self._bound = answer.flying, answer.bound
-        self._counts = answer.bound < math.inf or bool(self._refused)
+        self._counts = answer.bound < math.inf or self._unsent.refused
         lease = (self._counts or self._limit.is_free) and asked.held + begun > 0
         renew = HEAR if self._limit.is_free else self._limiter.lease / 3
         self._renew = now + renew if lease else math.inf
-        self._put_back(wanted[len(answer.waits) :])
+        self._waiting.put_back(wanted[len(answer.waits) :])
         if answer.era != self._era:
-            void, self._pending, self._era = self._pending, deque(), answer.era
-            self._put_back(void)
+            void, self._pending, self._era = self._pending, PendingCalls(), answer.era
+            self._waiting.put_back(void)
         else:
             for call in due[: answer.started]:
                 self._pending.remove(call)
@@ -348,19 +271,11 @@ class AdmissionQueue:
         if wanted:
             self._most = min(AHEAD, 2 * len(answer.waits) + 1)
 
-    def _take_news(self) -> News:
-        now = self._now()
-        refused = [now - began for began in self._refused]
-        age = now - self._youngest if self._answered else 0.0
-        news = News(refused, self._answered, self._full, age, self._recovered)
-        self._refused, self._answered, self._full, self._recovered = [], 0, 0, False
-        return news
-
     @property
     def _may_ask(self) -> float:
         return max(self._cooling, self._blocked, self._paused)
 
-    def _allow(self, call: _Call) -> None:
+    def _allow(self, call: WaitingCall) -> None:
         self._held += 1
         if call.allowed.done():
             self.leave(call.reserved, 0)  # it was given up meanwhile
@@ -373,10 +288,9 @@ class AdmissionQueue:
         wakes = self._renew
         if self._pending:
             wakes = min(wakes, max(self._may_ask, self._pending[0].comes))
-        elif self._waiting and self._room >= 1:
-            wakes = min(wakes, self._may_ask)
         elif self._waiting:
-            wakes = min(wakes, max(self._may_ask, self._adaptive.opens(self._now())))
+            room = 0.0 if self._room >= 1 else self._adaptive.opens(self._now())
+            wakes = min(wakes, max(self._may_ask, room))
         try:
             async with asyncio.timeout_at(None if wakes == math.inf else wakes):
                 await self._woken.wait()

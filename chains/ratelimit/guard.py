@@ -94,7 +94,7 @@ async def within(
             answer, usage = await tries.make(call, probe=probes, guarded=guarded)
             used = usage.total_tokens
             if used is not None:
-                turns.learn(tokens, used)
+                turns.token_use.learn(tokens, used)
             return answer, usage
         except MadeAgain:
             pass

@@ -77,7 +77,7 @@ class Guarded:
         #: What the item's calls meet here, in all of its attempts.
         run = current_run()
         kept = None if run is None else run.kept
-        self._refusals = turns.refusals_of(None if kept is None else kept.item)
+        self._refusals = turns.refusals.of(None if kept is None else kept.item)
 
     @property
     def is_open(self) -> bool:
