@@ -6,11 +6,14 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import IO, Any
 
-from tests.support.harness import CHAINS
+from tests.support.fork_server import SCRIPT, Forked, can_fork
+from tests.support.harness import CHAINS, fork_server
 from tests.support.waiting import wait_until
 
 BIN = Path(sys.executable).parent
@@ -37,23 +40,21 @@ def _listen() -> None:
 
 
 class Running:
-    """A command that runs, with its output in files."""
+    """A command that runs, with its output in files.
 
-    def __init__(self, argv: list[str], folder: Path, env: dict[str, str], log: Path) -> None:
+    `forks`: whether a process may be forked for it that has imported its libraries.
+    """
+
+    def __init__(
+        self, argv: list[str], folder: Path, env: dict[str, str], log: Path, *, forks: bool = True
+    ) -> None:
         self._files = [log.with_suffix(".out"), log.with_suffix(".err")]
         out, err = (file.open("wb") for file in self._files)
+        theirs, ours = os.pipe()
         with out, err:
-            self._popen = subprocess.Popen(
-                argv,
-                cwd=folder,
-                env=env,
-                stdin=subprocess.PIPE,
-                stdout=out,
-                stderr=err,
-                preexec_fn=_listen,
-            )
-        assert self._popen.stdin is not None
-        self.stdin: IO[bytes] = self._popen.stdin
+            self._popen = _start(argv, folder, env, [theirs, out.fileno(), err.fileno()], forks)
+        os.close(theirs)
+        self.stdin: IO[bytes] = os.fdopen(ours, "wb", buffering=0)
         self.pid = self._popen.pid
 
     @property
@@ -92,6 +93,17 @@ class Running:
         self.stdin.close()
 
 
+def _start(
+    argv: list[str], folder: Path, env: dict[str, str], files: list[int], forks: bool
+) -> "subprocess.Popen[bytes] | Forked":
+    if forks and can_fork(argv, env):
+        return fork_server.start(argv, env=env, cwd=folder, files=files)
+    stdin, stdout, stderr = files
+    return subprocess.Popen(
+        argv, cwd=folder, env=env, stdin=stdin, stdout=stdout, stderr=stderr, preexec_fn=_listen
+    )
+
+
 class Shell:
     """A folder to work in, an empty home, a folder for temporary files, and nothing inherited."""
 
@@ -101,6 +113,7 @@ class Shell:
         self.folder.mkdir(parents=True)
         self.tmp.mkdir()
         self._running: list[Running] = []
+        self._numbers = count()
         self.env = {
             name: value
             for name, value in os.environ.items()
@@ -114,21 +127,25 @@ class Shell:
 
     def run(self, *args: object, stdin: str = "", env: Mapping[str, str] | None = None) -> Answer:
         """Run `batchord ARGS` to its end."""
-        done = subprocess.run(
-            [BIN / "batchord", *map(str, args)],
-            cwd=self.folder,
-            env={**self.env, **(env or {})},
-            input=stdin.encode(),
-            capture_output=True,
-            timeout=60,
-            check=False,
-        )
-        return Answer(done.returncode, done.stdout.decode(), done.stderr.decode())
+        return self._run([str(BIN / "batchord"), *map(str, args)], stdin, env)
 
-    def start(self, *args: object, program: str = "batchord") -> Running:
+    def script(self, text: str, *, env: Mapping[str, str] | None = None) -> Answer:
+        """Run a script; an exception that is not caught is exit code 1 and a traceback."""
+        return self._run([*SCRIPT, text], "", env)
+
+    def start(self, *args: object, program: str = "batchord", forks: bool = True) -> Running:
         """Start `batchord ARGS`, or another program of the environment."""
-        log = self._root / f"command-{len(self._running)}.log"
-        running = Running([str(BIN / program), *map(str, args)], self.folder, self.env, log)
+        return self._start([str(BIN / program), *map(str, args)], self.env, forks=forks)
+
+    def _run(self, argv: list[str], stdin: str, env: Mapping[str, str] | None) -> Answer:
+        running = self._start(argv, {**self.env, **(env or {})})
+        with suppress(BrokenPipeError), running.stdin as pipe:
+            pipe.write(stdin.encode())
+        return Answer(running.wait(60), running.out, running.err)
+
+    def _start(self, argv: list[str], env: dict[str, str], *, forks: bool = True) -> Running:
+        log = self._root / f"command-{next(self._numbers)}.log"
+        running = Running(argv, self.folder, env, log, forks=forks)
         self._running.append(running)
         return running
 

@@ -1,10 +1,10 @@
-"""A server that forks worker processes: what all of them import is imported once.
+"""A server that forks workers, commands and scripts: what all of them import is imported once.
 
-A worker spends a second of CPU on its imports, and the tests start hundreds of workers. The server
-has imported the libraries and nothing that reads the environment (`batchord.worker.app` does). A
-forked child is a process of its own session, with the environment, folder and log that it was asked
-for, and runs its module as `python -P -m` would. Two things tell it apart: its parent, and the
-command line and environment in /proc, which are the server's.
+Each spends a second of CPU on its imports, and the tests start a thousand. The server has imported
+the libraries and nothing that reads the environment (`batchord.worker.app` does). A forked child is
+a process of its own session, with the environment, folder and files that it was asked for, and runs
+its program as a new process would. Two things tell it apart: its parent, and the command line and
+environment in /proc, which are the server's.
 """
 
 import atexit
@@ -24,7 +24,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-#: What a worker has imported when it is ready.
+#: What workers and commands have imported when they are ready.
 IMPORTS: Final = (
     *("celery.apps.worker", "celery.bin.celery", "celery.bin.worker", "celery.events.state"),
     *("celery.concurrency.prefork", "celery.worker.consumer", "celery.worker.components"),
@@ -32,10 +32,14 @@ IMPORTS: Final = (
     *("batchord.ledger.broker.chord_backend", "batchord.ledger.broker.transport"),
     *("batchord.worker.tasks", "batchord.worker.control", "batchord.worker.maintenance.sweep"),
     *("batchord.worker.notifications.dispatcher", "batchord.worker.execution.asyncio_pool"),
+    *("batchord.cli", "batchord.producer", "batchord.worker.supervisor"),
 )
 
-
-_PYTHON: Final = (sys.executable, "-P", "-m")
+WORKER: Final = (sys.executable, "-P", "-m", "batchord.worker")
+#: The console script.
+COMMAND: Final = (str(Path(sys.executable).parent / "batchord"),)
+#: A script, whose text follows; its folder is in `sys.path`, as that of a script is.
+SCRIPT: Final = (sys.executable, "-c")
 
 
 class Forked:
@@ -62,6 +66,10 @@ class Forked:
         if self.poll() is None:
             os.kill(self.pid, number)
 
+    def kill(self) -> None:
+        """End it at once, unless it has ended."""
+        self.send_signal(signal.SIGKILL)
+
 
 class ForkServer:
     """A client of the server, which is started with the first process."""
@@ -73,18 +81,18 @@ class ForkServer:
         self._codes: dict[int, int] = {}
         self._pids: list[int] = []
 
-    def start(self, argv: Sequence[str], *, env: Mapping[str, str], cwd: Path, log: Path) -> Forked:
-        """Run a command that `can_fork` in a process of its own session."""
-        asked = {
-            "argv": list(argv[len(_PYTHON) :]),
-            "env": dict(env),
-            "cwd": str(cwd),
-            "log": str(log),
-        }
-        log.write_bytes(b"")
+    def start(
+        self, argv: Sequence[str], *, env: Mapping[str, str], cwd: Path, files: Sequence[int]
+    ) -> Forked:
+        """Run a command that `can_fork` in a process of its own session.
+
+        `files`: what it has as stdin, stdout and stderr; the caller closes its own.
+        """
+        asked = {"argv": list(argv), "env": dict(env), "cwd": str(cwd)}
         with self._lock:
             line = json.dumps(asked).encode() + b"\n"
-            self._connected().sendall(line)
+            sent = socket.send_fds(self._connected(), [line], files)
+            self._connected().sendall(line[sent:])
             while not self._pids:
                 self._read(within=None)
             return Forked(self, self._pids.pop())
@@ -143,8 +151,8 @@ def can_fork(argv: Sequence[str], env: Mapping[str, str]) -> bool:
     """
     read = ("PYTHON", "CELERY", "REMAP_SIGTERM")
     named = {name for name in (*env, *os.environ) if name.startswith(read)}
-    worker = list(argv[: len(_PYTHON) + 1]) == [*_PYTHON, "batchord.worker"]
-    return worker and all(env.get(name) == os.environ.get(name) for name in named)
+    known = any(tuple(argv[: len(each)]) == each for each in (WORKER, COMMAND, SCRIPT))
+    return known and all(env.get(name) == os.environ.get(name) for name in named)
 
 
 def _is_plain(name: str) -> bool:
@@ -152,8 +160,11 @@ def _is_plain(name: str) -> bool:
 
 
 def _requests(client: socket.socket, wake: socket.socket) -> Iterator[dict[str, Any]]:
-    """Yield what the client asks for, and meanwhile tell it of processes that end."""
-    buffer = b""
+    """Yield what the client asks for, and meanwhile tell it of processes that end.
+
+    The client waits for an answer before it asks again: the files that came belong to one request.
+    """
+    buffer, files = b"", list[int]()
     while True:
         ready, _, _ = select.select([client, wake], [], [])
         if wake in ready:
@@ -161,11 +172,16 @@ def _requests(client: socket.socket, wake: socket.socket) -> Iterator[dict[str, 
             for pid, code in _ended():
                 _tell(client, ended=pid, code=code)
         if client in ready:
-            found = client.recv(65536)
+            found, came, *_ = socket.recv_fds(client, 65536, maxfds=3)
             if not found:
                 return
-            *lines, buffer = (buffer + found).split(b"\n")
-            yield from map(json.loads, lines)
+            buffer += found
+            files += came
+            if buffer.endswith(b"\n"):
+                yield {**json.loads(buffer), "files": files}
+                for file in files:
+                    os.close(file)
+                buffer, files = b"", []
 
 
 def _ended() -> Iterator[tuple[int, int]]:
@@ -184,22 +200,24 @@ def _tell(client: socket.socket, **what: int) -> None:
 
 
 def _become(asked: Mapping[str, Any]) -> list[str]:
-    """Make this process what was asked for; return its arguments."""
+    """Make this process what was asked for; return its command line."""
     os.setsid()
     os.chdir(asked["cwd"])
     os.environ.clear()
     os.environ.update(asked["env"])
-    log = os.open(asked["log"], os.O_WRONLY | os.O_APPEND)
-    os.dup2(log, 1)
-    os.dup2(log, 2)
-    os.close(log)
+    for number, file in enumerate(asked["files"]):
+        os.dup2(file, number)
+        os.close(file)
+    # As a new process of Python has them, also where the tests run in the background.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
     random.seed()
-    arguments: list[str] = asked["argv"]
-    return arguments
+    argv: list[str] = asked["argv"]
+    return argv
 
 
 def _serve(client: socket.socket) -> list[str] | None:
-    """Fork for each request; return the arguments in the children, None in the server."""
+    """Fork for each request; return the command line in the children, None in the server."""
     wake, waker = socket.socketpair()
     for end in (wake, waker):
         end.setblocking(False)
@@ -222,10 +240,24 @@ def _main() -> None:
         __import__(name)
     assert threading.active_count() == 1, "a library has started a thread"
     gc.freeze()
-    arguments = _serve(socket.socket(fileno=int(sys.argv[1])))
-    if arguments is not None:
-        module, *sys.argv[1:] = arguments
-        # As the main program: it ends as any process does.
+    argv = _serve(socket.socket(fileno=int(sys.argv[1])))
+    if argv is not None:
+        _run(argv)
+
+
+def _run(argv: Sequence[str]) -> None:
+    """Run the program as the main one: it ends as any process does."""
+    if tuple(argv[: len(SCRIPT)]) == SCRIPT:
+        text, *rest = argv[len(SCRIPT) :]
+        sys.argv = ["-c", *rest]
+        sys.path.insert(0, os.getcwd())
+        exec(compile(text, "app.py", "exec"), {"__name__": "__main__"})
+    elif tuple(argv[: len(COMMAND)]) == COMMAND:
+        sys.argv = ["batchord", *argv[len(COMMAND) :]]
+        sys.modules["batchord.cli"].main()
+    else:
+        *_, module = WORKER
+        sys.argv[1:] = argv[len(WORKER) :]
         runpy.run_module(module, run_name="__main__", alter_sys=True)
 
 

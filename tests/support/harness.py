@@ -50,8 +50,8 @@ PERMANENT = (
 )
 
 
-#: Forks the workers of this process of tests.
-_fork_server = ForkServer()
+#: Forks the workers and commands of this process of tests.
+fork_server = ForkServer()
 
 
 class Process:
@@ -59,11 +59,7 @@ class Process:
 
     def __init__(self, argv: Sequence[str], *, env: dict[str, str], cwd: Path, log: Path) -> None:
         self.log_file = log
-        self._popen: subprocess.Popen[bytes] | Forked
-        if can_fork(argv, env):
-            self._popen = _fork_server.start(argv, env=env, cwd=cwd, log=log)
-        else:
-            self._popen = _new_process(argv, env, cwd, log)
+        self._popen = _new_process(argv, env, cwd, log)
         self.pid = self._popen.pid
 
     @property
@@ -91,15 +87,18 @@ class Process:
 
 def _new_process(
     argv: Sequence[str], env: dict[str, str], cwd: Path, log: Path
-) -> subprocess.Popen[bytes]:
-    with log.open("wb") as output:
+) -> subprocess.Popen[bytes] | Forked:
+    with log.open("wb") as output, Path(os.devnull).open("rb") as nothing:
+        if can_fork(argv, env):
+            files = [nothing.fileno(), output.fileno(), output.fileno()]
+            return fork_server.start(argv, env=env, cwd=cwd, files=files)
         return subprocess.Popen(
             argv,
             env=env,
             cwd=cwd,
-            stdin=subprocess.DEVNULL,
+            stdin=nothing,
             stdout=output,
-            stderr=subprocess.STDOUT,
+            stderr=output,
             start_new_session=True,
         )
 

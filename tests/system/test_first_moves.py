@@ -11,8 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import Deploy
-from tests.support.cli_harness import Answer
-from tests.support.forking import Forking
+from tests.support.cli_harness import Answer, Shell
 from tests.support.harness import Deployment, provider_env
 from tests.support.openai_server import OpenAIServer
 
@@ -212,7 +211,7 @@ SCRIPT = "from batchord import Client\nclient = Client()\n"
 class Place:
     """Where a move is made."""
 
-    forking: Forking
+    shell: Shell
     deployment: Deployment | None = None
     ids: Mapping[str, str] = field(default_factory=dict)
 
@@ -221,8 +220,8 @@ class Place:
         for name, batch_id in self.ids.items():
             does = does.replace(f"{{{name}}}", batch_id)
         if move.script:
-            return self.forking.script(f"{SCRIPT}{does}\n", env=move.env)
-        return self.forking.command(*does.split(), stdin=move.stdin, env=move.env)
+            return self.shell.script(f"{SCRIPT}{does}\n", env=move.env)
+        return self.shell.run(*does.split(), stdin=move.stdin, env=move.env)
 
     def end_what_runs(self) -> None:
         """End the batches that a move has submitted: their calls would count for the next move."""
@@ -238,15 +237,14 @@ class Place:
     def state(self) -> tuple[dict[str, str], int]:
         """What a refused move must leave as it is: files, and the number of batches."""
         files = {
-            each.name: each.read_text() for each in self.forking.folder.iterdir() if each.is_file()
+            each.name: each.read_text() for each in self.shell.folder.iterdir() if each.is_file()
         }
         redis = None if self.deployment is None else self.deployment.redis
         return files, 0 if redis is None else redis.zcard("batchord:batches")
 
 
-def folder(root: Path) -> Path:
+def fill(root: Path) -> None:
     """Make what a newcomer has: a module, and files."""
-    root.mkdir(parents=True)
     (root / "triage.py").write_text(TRIAGE)
     (root / "extra.py").write_text(EXTRA)
     tickets = root / "tickets.jsonl"
@@ -259,7 +257,6 @@ def folder(root: Path) -> Path:
     body = '{"model": "m", "messages": [{"role": "user", "content": "Hello"}]}'
     url = '"method": "POST", "url": "/v1/chat/completions"'
     (root / "requests.jsonl").write_text(f'{{"custom_id": "a", {url}, "body": {body}}}\n')
-    return root
 
 
 @pytest.fixture(scope="module")
@@ -271,15 +268,16 @@ def places(
     root = tmp_path_factory.mktemp("moves")
     served, alone = deploy_for_module(), deploy_for_module()
     found = {}
+    base = {
+        name: value
+        for name, value in served.env({"NO_COLOR": "1"}).items()
+        if name not in ("BATCHORD_REDIS_URL", "BATCHORD_CHAINS")
+    }
     for name, deployment in (("served", served), ("alone", alone), ("nowhere", None)):
         env = {} if deployment is None else {"BATCHORD_REDIS_URL": deployment.url}
-        home = {"BATCHORD_HOME": str(root / name / "home")}
-        base = served.env({"NO_COLOR": "1"})
-        for variable in ("BATCHORD_REDIS_URL", "BATCHORD_CHAINS"):
-            base.pop(variable, None)
-        found[name] = Place(
-            Forking(folder(root / name / "work"), {**base, **env, **home}), deployment
-        )
+        shell = Shell(root / name, **{**base, "BATCHORD_HOME": str(root / name / "home"), **env})
+        fill(shell.folder)
+        found[name] = Place(shell, deployment)
     model = provider_env(provider_for_module)
     del model["OPENAI_MODEL"]
     served.start_worker(
@@ -293,12 +291,12 @@ def places(
     held.pause()
     found["served"].ids = {"ended": ended.id, "open": held.id}
     script = f"{SCRIPT}import triage\nprint(client.submit('triage', [1]).id)"
-    waiting = found["alone"].forking.script(script)
+    waiting = found["alone"].shell.script(script)
     found["alone"].ids = {"waiting": waiting.out.strip()}
     yield found
     held.cancel()
     for place in found.values():
-        place.forking.close()
+        place.shell.close()
 
 
 @pytest.mark.parametrize("name", MOVES)
