@@ -49,7 +49,7 @@ class WaitingCalls:
         self._by_batch.setdefault(call.batch, deque()).append(call)
 
     def take(self, most: float) -> list[WaitingCall]:
-        """Take out at most so many calls, one batch after the other, without those given up."""
+        """Take out at most `most` calls, one batch after the other, without those given up."""
         taken: list[WaitingCall] = []
         while self._by_batch and len(taken) + 1 <= most:
             batch = next(iter(self._by_batch))
