@@ -1,4 +1,4 @@
-"""What the calls of a process under one limit have shown so far."""
+"""Records of the calls of a process under one limit: tokens, refusals, news for the limiter."""
 
 import math
 from typing import Final
@@ -48,7 +48,7 @@ class ItemRefusals:
 
 
 class UnsentNews:
-    """What the limiter has not been told of a process's calls; times are the loop's clock."""
+    """News of a process's calls that the limiter has not been told; times are the loop's clock."""
 
     def __init__(self) -> None:
         self._refused: list[float] = []
