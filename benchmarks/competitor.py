@@ -1,4 +1,4 @@
-"""Who runs: how a competitor's workers and its caller are started."""
+"""Competitors: how their workers and their caller are started."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace

@@ -1,4 +1,4 @@
-"""What every competitor is given, and what it must give back: the same for all, checked one by one.
+"""Inputs of every competitor, and their answers: the same for all, checked one by one.
 
 Only the standard library is imported here: competitors run in an environment of their own.
 """

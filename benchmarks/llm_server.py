@@ -71,7 +71,7 @@ class Chat(asyncio.Protocol):
         self._transport = transport
 
     def connection_lost(self, error: Exception | None) -> None:
-        """What is due later has nowhere to go."""
+        """Drop what is due later: it has nowhere to go."""
         self._transport = None
 
     def data_received(self, data: bytes) -> None:

@@ -1,4 +1,4 @@
-"""Who competes, each in the setting that its documentation and our trials found best.
+"""The competitors, each in the setting that its documentation and our trials found best.
 
 Two worker processes each, where nothing else is said: the machine has two cores.
 """

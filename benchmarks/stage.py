@@ -1,4 +1,4 @@
-"""What a workload is given, and how its entries are run: interleaved, so that all see the same."""
+"""The stage of a workload: its entries run interleaved, so that all see the same machine."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field

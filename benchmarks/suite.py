@@ -9,7 +9,7 @@ from benchmarks.workloads import fairness, growth, llm, noop, reading, scaling, 
 
 
 class Workload(NamedTuple):
-    """What runs, and what makes tables of its rows, by the names of their places in the page."""
+    """A workload that runs, and tables of its rows, by the names of their places in the page."""
 
     run: Callable[[Stage], list[Row]]
     report: Callable[[list[Row]], dict[str, str]]

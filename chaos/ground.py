@@ -1,4 +1,4 @@
-"""What one run is tried on: a server, a deployment on it, workers, and one batch."""
+"""The ground of one run: a server, a deployment on it, workers, and one batch."""
 
 import random
 import time
@@ -24,7 +24,7 @@ PATIENCE: Final = 180.0
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """What became of one batch."""
+    """The end of one batch."""
 
     fault: str
     pool: str

@@ -29,7 +29,7 @@ The answer is:
 
 
 class Grade(BaseModel):
-    """What the grader says of an answer."""
+    """The grader's opinion of an answer."""
 
     reason: str = Field(description="One sentence.")
     score: int = Field(ge=1, le=5)

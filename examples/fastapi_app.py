@@ -20,7 +20,7 @@ from batchord import Batch, BatchRecord, ChainNotFound, Client, SubmitRefused, U
 
 
 class NewBatch(BaseModel):
-    """What a caller submits."""
+    """The body of a submission."""
 
     chain: str
     inputs: list[JsonValue]

@@ -37,7 +37,7 @@ class Chunk(NamedTuple):
 
 
 class Update(NamedTuple):
-    """What a run has done."""
+    """The counts of a run."""
 
     embedded: int
     removed: int

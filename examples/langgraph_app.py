@@ -18,7 +18,7 @@ from batchord import Client, RemoteRunnable
 
 
 class State(TypedDict, total=False):
-    """What is known of a ticket."""
+    """The state of a ticket."""
 
     ticket: str
     urgency: str

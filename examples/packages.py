@@ -24,7 +24,7 @@ SENTENCE = rf"^[A-Z]{LETTER}{{0,15}}( {WORD}){{2,11}}\.$"
 
 
 class About(BaseModel):
-    """What the model is asked for."""
+    """The answer that the model is asked for."""
 
     summary: str = Field(pattern=SENTENCE)
     category: Literal["data", "network", "system", "testing", "text"]

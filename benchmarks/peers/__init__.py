@@ -1,1 +1,1 @@
-"""What the competitors run, each as its own documentation says."""
+"""Programs of the competitors, each as its own documentation says."""

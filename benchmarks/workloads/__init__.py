@@ -1,1 +1,1 @@
-"""What is measured, one module each: `run` gives the raw rows, `tables` the words for them."""
+"""Workloads, one module each: `run` gives the raw rows, `tables` the words for them."""

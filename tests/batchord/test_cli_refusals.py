@@ -141,7 +141,7 @@ CASES = {
 def answers(
     served: Shell, redis: Deployment, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[dict[str, Answer]]:
-    """What all cases were answered: asked side by side, as each takes half a second."""
+    """The answers to all cases: asked side by side, as each takes half a second."""
     alone = Shell(tmp_path_factory.mktemp("alone") / "shell")
     for shell in (served, alone):
         shell.module("broken", "raise KeyError('no key\\nin two lines')")

@@ -40,7 +40,7 @@ def server() -> Iterator[str]:
 
 
 def grades(url: str, **settings: Any) -> dict[str, Finding]:
-    """What the doctor finds, by the first word of it."""
+    """Return the findings of the doctor, by their first word."""
     store = BatchStore(Settings(redis_url=SecretStr(url), **settings))
     found = {finding.what.split()[0]: finding for finding in checkup(store)}
     store.close()

@@ -197,7 +197,7 @@ def test_status_is_a_table_and_json_says_how_it_goes(
 
 
 def shown(what: RenderableType, columns: int) -> str:
-    """What a terminal of this many columns is given, its lines joined as a reader joins them."""
+    """Return what a terminal of this many columns shows, its lines joined as in reading."""
     out = Console(width=columns, file=io.StringIO(), markup=False, emoji=False)
     out.print(what)
     assert isinstance(out.file, io.StringIO)

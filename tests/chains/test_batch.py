@@ -1,4 +1,4 @@
-"""What `batch` promises: order, isolation, bounds, and nothing left running."""
+"""Promises of `batch`: order, isolation, bounds, and nothing left running."""
 
 import asyncio
 import uuid

@@ -1,4 +1,4 @@
-"""What LangChain's Runnables can be made into, and ours: the same words, the same outputs."""
+"""Runnables derived from LangChain's and from ours: the same words, the same outputs."""
 
 import subprocess
 import sys

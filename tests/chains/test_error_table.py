@@ -42,7 +42,7 @@ def limited(make: Make, limit: int, **options: Any) -> Runnable[Any, Any]:
 
 
 def sent(server: OpenAIServer, make: Any) -> list[Request]:
-    """What came from this step; a busy machine brings late what an earlier test gave up."""
+    """Return the log lines of this step; a busy machine brings late those of an earlier test."""
     return [request for request in server.requests if request.path == make.endpoint]
 
 

@@ -1,4 +1,4 @@
-"""What any exception means for its item."""
+"""Meanings of exceptions for their item."""
 
 import copy
 import email.utils

@@ -1,4 +1,4 @@
-"""What calls cost: by the user's own table, exactly, and unknown where it does not say."""
+"""Costs of calls: by the user's own table, exactly, and unknown where it does not say."""
 
 from collections.abc import Iterator
 from contextlib import suppress
@@ -31,7 +31,7 @@ def _priced(tmp_path: Path) -> Iterator[None]:
 
 
 def used(chain: Any, value: Any) -> Usage:
-    """What one run of the chain has used; it may fail."""
+    """Return the usage of one run of the chain; the run may fail."""
     with scope() as run, suppress(ChainError):
         chain.invoke(value)
     assert run.usage is not None

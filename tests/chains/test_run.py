@@ -1,4 +1,4 @@
-"""What one item's run collects."""
+"""Records of one item's run."""
 
 import asyncio
 

@@ -39,7 +39,7 @@ def only_short(text: str) -> str:
 
 
 def told(_: Any, config: RunnableConfig) -> dict[str, Any]:
-    """What it is told by its caller: not what its runs are called, nor by whom."""
+    """Return what the caller tells it: not the names of its runs, nor of their parents."""
     found = {name: config.get(name) for name in ("tags", "configurable", "recursion_limit")}
     metadata = config.get("metadata") or {}
     own = {name: value for name, value in metadata.items() if not name.startswith("batchord_")}

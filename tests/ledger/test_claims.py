@@ -1,4 +1,4 @@
-"""What one call of claims or settlements says when two executions mean the same item."""
+"""Claims and settlements of one call in which two executions mean the same item."""
 
 from collections.abc import Iterator
 
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.timeout(60)
 
 @pytest.fixture
 def item_leases(deployment: Deployment) -> Iterator[ItemLeases]:
-    """What a worker asks the ledger with."""
+    """A request of a worker to the ledger."""
     register("echo", str, replace=True)
     store = BatchStore(deployment.settings)
     yield ItemLeases(store)

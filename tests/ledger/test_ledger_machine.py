@@ -207,7 +207,7 @@ class Machine(ProducerRules):
         late=st.none() | st.sampled_from(["succeed", *CODES]),
     )
     def take_over(self, which: set[int], times: int, alone: bool, late: str | None) -> None:
-        """Who holds these items is frozen, others claim them and die; and then it wakes."""
+        """Freeze a worker that holds items, let others claim them and die; and then wake it."""
         some = self.some_of(self.running, which)
         for one in some * times:
             self.bench.leases_end([one.index])

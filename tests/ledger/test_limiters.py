@@ -1,4 +1,4 @@
-"""What a process's own limiter and the ledger's both keep to."""
+"""Rules that a process's own limiter and the ledger's both keep."""
 
 import asyncio
 import math

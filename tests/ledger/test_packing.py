@@ -24,7 +24,7 @@ JSON: Any = st.recursive(
 
 
 def stored(packed: str | bytes) -> str:
-    """What the connection gives back of it."""
+    """Return the value as the connection gives it back."""
     raw = packed if isinstance(packed, bytes) else packed.encode()
     return raw.decode(errors="surrogateescape")
 

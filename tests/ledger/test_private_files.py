@@ -1,4 +1,4 @@
-"""What the embedded server writes is for its user alone, whatever the folder's mode was."""
+"""Files of the embedded server: for its user alone, whatever the folder's mode was."""
 
 import os
 import stat

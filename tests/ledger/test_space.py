@@ -1,4 +1,4 @@
-"""What batches took in Redis is given back: when their time is over, and when they are purged."""
+"""Space in Redis: given back when a batch's time is over, and when it is purged."""
 
 import time
 from typing import Any

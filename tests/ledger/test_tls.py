@@ -56,7 +56,7 @@ def url(proxy: TLSProxy, deployment: Deployment, *query: str) -> str:
 
 
 def refusal(address: str, **settings: Any) -> str:
-    """What a client says that does not get through, in one line."""
+    """Return the one line that a client says which does not get through."""
     register("secret", str, replace=True)
     options = Settings(redis_url=SecretStr(address), **settings)
     with Client(settings=options) as client, pytest.raises(LedgerUnavailable) as caught:

@@ -1,4 +1,4 @@
-"""What batches have come to by chain: counters, which miss nothing and never fall."""
+"""Totals of batches by chain: counters, which miss nothing and never fall."""
 
 import threading
 import time

@@ -177,7 +177,7 @@ def _events(bench: Bench) -> None:
 
 
 def _itself(bench: Bench) -> None:
-    """What is asked of the damaged ones themselves is answered, or `UnreadableBatch`."""
+    """Questions about the damaged ones themselves are answered, or raise `UnreadableBatch`."""
     for name, batch in bench.damaged.items():
         for ask in (
             batch.record,

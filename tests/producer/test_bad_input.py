@@ -1,4 +1,4 @@
-"""What cannot become a batch is refused in one line that names the cure, and leaves no trace."""
+"""Inputs that cannot become a batch: refused in one line that names the cure, without a trace."""
 
 import enum
 from collections.abc import Callable, Iterator

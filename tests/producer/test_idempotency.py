@@ -251,7 +251,7 @@ def test_a_producer_that_was_frozen_gets_the_batch_of_who_took_over(
 
 
 class Odd(Exception):
-    """What went wrong first."""
+    """The trouble that came first."""
 
 
 def test_a_server_that_is_gone_does_not_hide_what_went_wrong_first(

@@ -1,4 +1,4 @@
-"""What a chat's answer may be is recorded, kept between attempts and cached; or it is refused."""
+"""Answers of chats by their kind: recorded, kept between attempts and cached; or refused."""
 
 import json
 from typing import Any

@@ -128,7 +128,7 @@ def rig(deploy_for_module: Deploy) -> Iterator[Rig]:
 
 @pytest.fixture(scope="module")
 def submitted(rig: Rig) -> dict[Point, str]:
-    """What each submission gave, all before a worker has begun."""
+    """Results of each submission, all made before a worker has begun."""
     return {point: rig.submit(point) for point in SUBMISSIONS}
 
 

@@ -1,4 +1,4 @@
-"""What a batch and its results look like in a notebook, and while it is watched."""
+"""Views of a batch and its results in a notebook, and while it is watched."""
 
 import asyncio
 import contextlib

@@ -1,4 +1,4 @@
-"""What the workers of these tests know."""
+"""Chains that the workers of these tests have."""
 
 from batchord.chains import Chat, RetryPolicy, register
 

@@ -1,4 +1,4 @@
-"""What a row of the tables says, and how it is judged."""
+"""Rows of the tables, and how each is judged."""
 
 import json
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""What is about the account and what is about one request: told by what the others meet."""
+"""Faults of the account and of one request, told apart by what other requests meet."""
 
 from dataclasses import dataclass
 
@@ -57,7 +57,7 @@ def provider(provider_for_module: OpenAIServer) -> OpenAIServer:
 
 @dataclass(frozen=True, kw_only=True)
 class Refusal:
-    """What a request meets, and the code of its error."""
+    """A refusal of one request, and the code of its error."""
 
     status: int
     code: str

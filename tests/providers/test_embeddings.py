@@ -41,7 +41,7 @@ def server(running: OpenAIServer, monkeypatch: pytest.MonkeyPatch) -> OpenAIServ
 
 
 class Behaviour(NamedTuple):
-    """What the server does with a request that holds a bad text, and what becomes of the text."""
+    """A bad text: how the server answers a request that holds it, and how the text ends."""
 
     begin: Callable[[OpenAIServer], None]
     code: str

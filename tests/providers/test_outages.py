@@ -62,7 +62,7 @@ def fleet(deploy_for_module: Deploy, provider_for_outages: Scarce) -> Deployment
 
 @dataclass(frozen=True, kw_only=True)
 class Outage:
-    """What every call meets, through which chain."""
+    """An outage: the answer to every call, and the chain that calls."""
 
     name: str
     begin: Callable[[OpenAIServer], None]

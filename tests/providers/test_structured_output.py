@@ -80,7 +80,7 @@ TYPES: dict[str, tuple[Any, Any]] = {
 
 
 def refusals(schema: Any, place: str = "$", top: bool = True) -> list[str]:
-    """What a strict provider has against a schema, keyword by keyword."""
+    """Return a strict provider's objections to a schema, keyword by keyword."""
     if not isinstance(schema, dict):
         return []
     found = [

@@ -1,1 +1,1 @@
-"""What tests and the chaos suite share: servers, processes, judges."""
+"""Servers, processes and judges, shared by the tests and the chaos suite."""

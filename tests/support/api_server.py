@@ -77,7 +77,7 @@ class ApiServer:
 
     @property
     def files(self) -> list[str]:
-        """What is in its folder of files."""
+        """Return the names in its folder of files."""
         folder = self._deployment.folder / "home" / "files"
         return sorted(each.name for each in folder.iterdir()) if folder.exists() else []
 

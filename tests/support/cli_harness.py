@@ -21,7 +21,7 @@ BIN = Path(sys.executable).parent
 
 @dataclass(frozen=True)
 class Answer:
-    """What a command that has ended left."""
+    """The exit code and the output of a command that has ended."""
 
     code: int
     out: str

@@ -80,7 +80,7 @@ class Compose:
         return [interpolate(part, self.variables) for part in [*entrypoint, *service["command"]]]
 
     def environment(self, name: str) -> dict[str, str]:
-        """What the service is started with; a variable without a value is passed on if set."""
+        """Return the environment of the service; a variable without a value is passed on if set."""
         environment = {}
         for key, value in self.service(name)["environment"].items():
             if value is not None:
@@ -125,7 +125,7 @@ class Host:
         return text
 
     def environment(self, name: str) -> dict[str, str]:
-        """What a service finds in its container, the image's own variables included."""
+        """Return the environment in a service's container, the image's own variables included."""
         theirs = self.compose.environment(name).items()
         return {
             "HOME": str(self.folder),

@@ -64,7 +64,7 @@ class Crew(Background):
 
     @property
     def log(self) -> str:
-        """What all workers that ever were have said."""
+        """Return the logs of all workers, those that have ended included."""
         return "".join(process.log for process in self._deployment.processes)
 
     def kill(self, number: int) -> None:

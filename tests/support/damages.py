@@ -1,4 +1,4 @@
-"""What can be wrong with the record of a batch: a table, to which the next damage is a line."""
+"""Damages to the record of a batch: a table, to which the next damage is a line."""
 
 from collections.abc import Callable
 from typing import Any, Final

@@ -1,4 +1,4 @@
-"""Who judges a batch after its faults: by what its items wrote outside of Redis, and by its record.
+"""Judges of a batch after its faults: by what its items wrote outside of Redis, and by its record.
 
 The same judge reads what a plain Celery chord left, which has no record.
 """
@@ -15,7 +15,7 @@ from batchord.producer import Batch
 
 @dataclass(frozen=True, slots=True)
 class Journal:
-    """What items wrote: how often each was started, and how often it came to its end."""
+    """Traces of items: how often each was started, and how often it came to its end."""
 
     starts: Counter[int]
     ends: Counter[int]
@@ -42,7 +42,7 @@ class Journal:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What was found."""
+    """The findings about a batch."""
 
     items: int
     #: Items without an outcome, or with a value that nobody has made.
@@ -108,7 +108,7 @@ def _as_expected(item: Item, failed: Mapping[int, str], written: Journal) -> boo
 
 
 def problems_of_the_record(connection: Any, batch: Batch) -> list[str]:
-    """What is wrong with the record of a completed batch, whatever its chain."""
+    """Return the faults in the record of a completed batch, whatever its chain."""
     total = batch.record().request_counts.total
     keys = f"batchord:{{{batch.id}}}"
     problems = []

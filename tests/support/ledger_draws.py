@@ -1,4 +1,4 @@
-"""What `test_ledger_machine` draws: batches, and what happens amid an operation."""
+"""Draws of `test_ledger_machine`: batches, and events during an operation."""
 
 from typing import Final
 

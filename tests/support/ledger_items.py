@@ -28,7 +28,7 @@ STEPS: Mapping[BatchStatus | None, set[BatchStatus | None]] = {
 
 @dataclass
 class Run:
-    """Who holds an item."""
+    """The holder of an item."""
 
     token: str
     attempts: int
@@ -191,7 +191,7 @@ class ItemsModel:
         return self.dedupe and self.firsts.get(self.inputs[index], index) != index
 
     def _let_go(self, index: int) -> None:
-        """What has waited for the outcome of this item may be claimed."""
+        """Let what has waited for the outcome of this item be claimed."""
         for twin in self.waiting.pop(index, []):
             if twin in self.idle:
                 self.idle[twin] = "due"

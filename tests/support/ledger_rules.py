@@ -70,7 +70,7 @@ class ProducerRules(RuleBasedStateMachine):
             operation()
 
     def happens(self, what: str) -> None:
-        """What others do between two round trips of an operation; or its process dies there."""
+        """Deeds of others between two round trips of an operation; or its process dies there."""
         bench = self.bench
         match what:
             case "dies":

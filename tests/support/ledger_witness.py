@@ -1,4 +1,4 @@
-"""What must be true of the ledger at any time, as one sees it from outside."""
+"""Truths about the ledger at any time, as seen from outside."""
 
 from collections import Counter
 
@@ -99,7 +99,7 @@ class Witness:
         assert all(life == -2 or (life >= 0) == model.ended for life in lives), lives
 
     def _check_that_no_outcome_has_changed(self) -> None:
-        """What an item's outcomes were stays as it was; a retry puts another one behind them."""
+        """Check that an item's earlier outcomes stay; a retry puts another one behind them."""
         model = self.bench.model
         for item in self.bench.items():
             known = self.bench.reader.history(self.bench.batch_id, item.index)

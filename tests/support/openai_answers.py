@@ -1,4 +1,4 @@
-"""What the test server answers: the same for the same request, so that a test can state it."""
+"""Answers of the test server: the same for the same request, so that a test can state them."""
 
 import base64
 import hashlib

@@ -27,7 +27,7 @@ _ENDED = ("failed", "completed", "expired", "cancelled")
 
 @dataclass
 class Behaviour:
-    """What goes wrong with batches from now on."""
+    """Troubles of batches from now on."""
 
     #: They stay in progress.
     held: bool = False

@@ -1,4 +1,4 @@
-"""What the test server answers at `/v1/responses`: `Response` of the SDK's types, as JSON."""
+"""Answers of the test server at `/v1/responses`: `Response` of the SDK's types, as JSON."""
 
 import time
 

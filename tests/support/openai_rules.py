@@ -51,7 +51,7 @@ class Failure:
 
 @dataclass
 class Rule:
-    """What to do with a request whose text holds `match`; None matches every request."""
+    """An answer to requests whose text holds `match`; None matches every request."""
 
     action: Action
     match: str | None
@@ -166,7 +166,7 @@ class Rules:
 
 
 def embedding_failure(inputs: list[Any]) -> Failure | None:
-    """What the real endpoint has against these inputs, or None if it takes them."""
+    """Return the real endpoint's objection to these inputs, or None if it takes them."""
 
     def refuse(message: str, code: str | None = None) -> Failure:
         return Failure(status=400, message=f"Invalid 'input': {message}", code=code, param="input")

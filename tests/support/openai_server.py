@@ -361,7 +361,7 @@ class OpenAIServer(Rules):
 
 
 async def _body_of(http: web.Request) -> JsonObject:
-    """What a request says: in its path, its query and its body."""
+    """Return all text of a request: of its path, its query and its body."""
     said: JsonObject = {**http.match_info, **http.query}
     if http.content_type.startswith("multipart/"):
         for name, value in (await http.post()).items():

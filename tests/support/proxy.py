@@ -19,7 +19,7 @@ _CHUNK: Final = 65_536
 
 @dataclass
 class Counts:
-    """What the proxy has done so far, so that a test can tell that its fault has struck."""
+    """Deeds of the proxy so far, so that a test can tell that its fault has struck."""
 
     #: Connections accepted, and those of them that were reset.
     connections: int = 0

@@ -59,7 +59,7 @@ class Terminal:
 
     @property
     def lines(self) -> list[str]:
-        """What the screen shows now, without the empty rest."""
+        """The lines on the screen now, without the empty rest."""
         with self._lock:
             return "\n".join(line.rstrip() for line in self._screen.display).rstrip().split("\n")
 

@@ -1,4 +1,4 @@
-"""What arrived at a server, counted independently of what let it through."""
+"""Arrivals at a server, counted independently of what let them through."""
 
 from collections.abc import Iterable, Sequence
 from itertools import accumulate
@@ -48,6 +48,6 @@ def over_since(start: float, arrived: Sequence[tuple[float, float]], per_minute:
 
 
 def used(arrived: Sequence[tuple[float, float]], per_minute: float) -> float:
-    """What share of the limit was used from the first arrival to the last."""
+    """Return the share of the limit that was used from the first arrival to the last."""
     seconds = arrived[-1][0] - arrived[0][0]
     return sum(n for _, n in arrived[:-1]) / (per_minute / 60 * seconds)

@@ -27,7 +27,7 @@ class Received(NamedTuple):
         return self.headers["webhook-id"]
 
     def verified(self, secret: str = SECRET) -> Any:
-        """What it says, once the specification's own library has checked its signature."""
+        """Return its event, once the specification's own library has checked its signature."""
         return Webhook(secret).verify(self.body, self.headers)
 
 

@@ -1,4 +1,4 @@
-"""What the README and the docs show is what happens."""
+"""Commands and code of the README and the docs, run as they stand."""
 
 import csv
 import os

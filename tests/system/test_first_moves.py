@@ -35,7 +35,7 @@ RAISED = 1
 
 @dataclass(frozen=True)
 class Move:
-    """What a newcomer does, and what the answer must say."""
+    """A first move of a newcomer, and what the answer must say."""
 
     #: A command line, or with `script` a program that uses `client`.
     does: str
@@ -235,7 +235,7 @@ class Place:
                 batch.wait(60)
 
     def state(self) -> tuple[dict[str, str], int]:
-        """What a refused move must leave as it is: files, and the number of batches."""
+        """Return what a refused move must leave as it is: files, and the number of batches."""
         files = {
             each.name: each.read_text() for each in self.shell.folder.iterdir() if each.is_file()
         }

@@ -1,4 +1,4 @@
-"""What a batch costs, what it may cost, and what it will: with real workers and a provider."""
+"""Costs, budgets and forecasts of a batch: with real workers and a provider."""
 
 import re
 from collections import Counter

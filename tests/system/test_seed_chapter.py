@@ -35,7 +35,7 @@ def schooled(deploy_for_module: Deploy, provider: OpenAIServer) -> Deployment:
 
 @pytest.fixture(autouse=True)
 def _environment(provider: OpenAIServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What runs in this process asks the same provider."""
+    """Let what runs in this process ask the same provider."""
     for name, value in (PROVIDER | {"OPENAI_BASE_URL": provider.base_url}).items():
         monkeypatch.setenv(name, value)
 

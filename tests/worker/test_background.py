@@ -1,4 +1,4 @@
-"""What outlives an item or serves several starts in an empty context, and nowhere else."""
+"""Background work: what outlives an item starts in an empty context, and nothing else does."""
 
 import ast
 import asyncio
@@ -106,7 +106,7 @@ def test_tasks_and_timers_of_the_process_are_started_in_one_place() -> None:
 
 
 async def seen_from(way: str) -> tuple[object, ...]:
-    """What a callback or task sees that is started from inside an item."""
+    """Return what a callback or task sees that is started from inside an item."""
     loop = asyncio.get_running_loop()
     seen: asyncio.Future[tuple[object, ...]] = loop.create_future()
 

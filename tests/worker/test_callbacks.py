@@ -1,4 +1,4 @@
-"""What a batch calls at its end is called once, any process that dies on the way."""
+"""Callbacks at a batch's end: called once, whichever process dies on the way."""
 
 import base64
 import json
@@ -64,7 +64,7 @@ def published(deployment: Deployment, queue: str = ELSEWHERE) -> list[tuple[Any,
 
 
 def owed(deployment: Deployment) -> list[str]:
-    """What the ends of batches still owe."""
+    """Return what the ends of batches still owe."""
     members: list[str] = deployment.redis.zrange("batchord:outbox-due", 0, -1)
     return members
 
@@ -211,7 +211,7 @@ def test_under_a_known_key_the_first_callback_counts(waiting: Deployment) -> Non
 
 
 def bad_signatures() -> dict[str, Any]:
-    """What is no signature that can be published later, and by whomever."""
+    """Objects that are no signature to be published later, by any process."""
     one = note.s("path")
     return {
         "a name": "reports.note",

@@ -1,4 +1,4 @@
-"""What no item can succeed with pauses the batch; what was done is not paid for again."""
+"""Faults that no item can succeed with: they pause the batch, and no done work is paid again."""
 
 import time
 from collections import Counter

@@ -33,7 +33,7 @@ def _same(value: Any) -> Any:
 
 
 class Ground:
-    """What one crash is tried on."""
+    """A deployment and a batch on which one crash is tried."""
 
     def __init__(self, folder: Path, point: str) -> None:
         self.journal = folder / "journal"

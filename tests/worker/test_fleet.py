@@ -1,4 +1,4 @@
-"""What producers know of the workers that are alive: who has a chain, and what it lacks."""
+"""Workers that are alive, as producers see them: which has a chain, and what it lacks."""
 
 import asyncio
 import json
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.timeout(120)
 
 @dataclass(frozen=True)
 class Said:
-    """What a worker has said, this many seconds ago."""
+    """An announcement of a worker, this many seconds old."""
 
     text: str
     seconds_ago: float = 0.0
@@ -35,7 +35,7 @@ class Said:
 
 
 def serves(**chains: list[str]) -> str:
-    """What a worker says that has these chains, each with what is not set for it."""
+    """Return the announcement of a worker with these chains, each with what is not set for it."""
     return json.dumps(
         {"chains": {name: {"digest": "d", "unset": unset} for name, unset in chains.items()}}
     )

@@ -1,4 +1,4 @@
-"""What watches a worker tells of a blocked event loop, and nobody waits for one for ever."""
+"""Signs of a blocked event loop in all that watches a worker, and no endless wait for one."""
 
 import asyncio
 import os
@@ -24,7 +24,7 @@ ENV = {"BATCHORD_CHAINS": f"{CHAINS},tests.chains_for_tests.hostile"}
 
 
 def _health_check(deployment: Deployment) -> str:
-    """What the health check of docker-compose.yml prints as it fails; "" if it exits with 0."""
+    """Return what the health check of docker-compose.yml prints as it fails, or "" (exit 0)."""
     argv = [sys.executable, "-P", "-m", "batchord.worker.health"]
     check = subprocess.run(argv, env=deployment.env(ENV), capture_output=True, text=True)
     assert (check.returncode == 0) == (not check.stderr.strip()), check.stderr

@@ -1,4 +1,4 @@
-"""What docs/operating.md tells people to do does what it says."""
+"""Instructions of docs/operating.md, carried out."""
 
 from typing import Any
 

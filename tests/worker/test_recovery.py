@@ -1,4 +1,4 @@
-"""What a crash left behind is brought back, and each item still has just one outcome."""
+"""Recovery after crashes: all work is done, and each item has just one outcome."""
 
 import json
 import os

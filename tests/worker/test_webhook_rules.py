@@ -157,7 +157,7 @@ def trusted(authority: trustme.CA, tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 @pytest.fixture
 def names(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[list[str]]]:
-    """What names resolve to: each look-up of a name takes its next answer, and must have one."""
+    """Addresses of names: each look-up of a name takes its next answer, and must have one."""
     known: dict[str, list[list[str]]] = {}
     real = socket.getaddrinfo
 

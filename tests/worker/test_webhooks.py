@@ -59,7 +59,7 @@ def receiver(authority: trustme.CA) -> Iterator[Receiver]:
 
 @pytest.fixture(scope="module")
 def env(receiver: Receiver, ca_file: Path) -> Env:
-    """What an operator sets where the workers are; and for the tests, loopback."""
+    """Settings of an operator, where the workers are; and for the tests, loopback."""
     return settings_for(receiver, ca_file)
 
 

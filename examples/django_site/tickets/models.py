@@ -4,7 +4,7 @@ from django.db import models
 
 
 class Ticket(models.Model):
-    """What a customer has written."""
+    """A message of a customer."""
 
     text = models.TextField()
     urgency = models.CharField(max_length=20, blank=True)
