@@ -120,16 +120,6 @@ class ItemError(Frozen):
     attempts: int = 1
 
 
-class Outcome(Frozen):
-    """The outcome of an attempt; the first outcome that is recorded is the item's."""
-
-    status: ItemStatus
-    #: The chain's output as JSON values; None unless succeeded.
-    output: Any = None
-    error: ItemError | None = None
-    usage: Usage | None = None
-
-
 class Item(Frozen, Generic[Out]):
     """One input of a batch as it stands."""
 

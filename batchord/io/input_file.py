@@ -47,11 +47,6 @@ class InputFile:
         self._stream = stream
 
     @property
-    def is_table(self) -> bool:
-        """Whether its rows are dicts of columns."""
-        return self.format not in ("txt", "json", "jsonl")
-
-    @property
     def place(self) -> str:
         """The word for what numbers count: lines, or rows."""
         return "row" if self.format in _SOUGHT else "line"

@@ -3,7 +3,6 @@
 import json
 import re
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Any, Final
 
 import openai
@@ -109,8 +108,3 @@ def lines_of(client: openai.OpenAI, file_id: str | None) -> list[dict[str, Any]]
     if file_id is None:
         return []
     return [json.loads(line) for line in client.files.content(file_id).text.splitlines()]
-
-
-def folder_of(deployment: Deployment) -> Path:
-    """Where its files lie."""
-    return deployment.folder / "home" / "files"
