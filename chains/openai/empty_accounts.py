@@ -1,7 +1,7 @@
 """How providers say that an account cannot pay: one table, to which another is one line."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 #: Values of `code` or `type`, with the statuses that they come with.
 _CODES = {
@@ -13,14 +13,19 @@ _CODES = {
 _MESSAGES = {
     "insufficient balance": (400, 402, 403, 429),  # DeepSeek: aider #4851
 }
-_PAYMENT_REQUIRED = 402
+PAYMENT_REQUIRED: Final = 402
 
 
-def cannot_pay(status: int, said: Mapping[str, Any]) -> bool:
-    """Tell whether an answer with this status and error says that the account cannot pay."""
-    if status == _PAYMENT_REQUIRED:
-        return True
-    if any(status in _CODES.get(str(said.get(key)), ()) for key in ("code", "type")):
-        return True
+def cannot_pay(status: int | None, said: Mapping[str, Any]) -> bool:
+    """Tell whether an answer with this status and error says that the account cannot pay.
+
+    `status`: None if it says nothing, as that of an error inside of an answer.
+    """
     message = str(said.get("message")).strip().rstrip(".").lower()
-    return status in _MESSAGES.get(message, ())
+    statuses = [
+        *(_CODES.get(str(said.get(key)), ()) for key in ("code", "type")),
+        _MESSAGES.get(message, ()),
+    ]
+    if status is None:
+        return any(statuses)
+    return status == PAYMENT_REQUIRED or any(status in each for each in statuses)

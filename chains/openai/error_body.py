@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from batchord.chains.openai.empty_accounts import PAYMENT_REQUIRED, cannot_pay
+
 #: Characters of a refusal's body that are kept.
 MAX_BODY: Final = 4_000
 #: Characters of words that are taken from a body without a form.
@@ -115,13 +117,14 @@ def fault_in(body: Any) -> Fault | None:
     said = said_in(body)
     error = _error_of(body)
     fields = error if isinstance(error, Mapping) else {}
-    statuses = (
-        _status(word)
-        for word in (said["code"], fields.get("status"), fields.get("status_code"), said["type"])
-    )
+    words = [said["code"], fields.get("status"), fields.get("status_code"), said["type"]]
     after: Any = fields.get("retry_after")
-    status = next((status for status in statuses if status is not None), None)
-    if status is None and isinstance(body, Mapping) and _is_failed_response(body) and said["code"]:
+    status = next((status for word in words if (status := _status(word)) is not None), None)
+    if cannot_pay(None, said) and not any(map(_number, words)):
+        status = PAYMENT_REQUIRED
+    elif (
+        status is None and isinstance(body, Mapping) and _is_failed_response(body) and said["code"]
+    ):
         status = 400  # all codes that may pass are known of this API
     return Fault(
         status=status,
@@ -196,6 +199,12 @@ def _status(word: Any) -> int | None:
         known = _STATUS_OF.get(word.strip().lower())
         if known is not None:
             return known
+    return _number(word)
+
+
+def _number(word: Any) -> int | None:
+    """Return the status that a field gives as a number, or None."""
+    if isinstance(word, str):
         word = int(word) if word.isascii() and word.isdigit() and len(word) == 3 else None
     return word if type(word) is int and 400 <= word < 600 else None
 

@@ -90,9 +90,7 @@ def _of_langchain(error: Exception) -> ChainError | None:
             code="invalid_output",
             raw=error.doc[:MAX_RAW],
         )
-    if isinstance(error, IndexError) and places[-1:] == [
-        "langchain_core.language_models.chat_models"
-    ]:
+    if isinstance(error, IndexError) and places[-1:] == [_LANGCHAIN]:
         return RetryLater("the provider's answer has no choices", code="invalid_output")
     return None
 
