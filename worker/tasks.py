@@ -78,7 +78,7 @@ def close_shard(app: Celery, runtime: WorkerContext, batch_id: str, shard: int) 
 
 
 def commit_if_finalizing(runtime: WorkerContext, batch_id: str) -> bool:
-    """Commit the batch if each of its items has an outcome; return whether this call did it."""
+    """Commit the batch if it is `finalizing`; return whether this call did it."""
     record = BatchReader(runtime.store).record(batch_id)
     if record.status is not BatchStatus.FINALIZING:
         return False

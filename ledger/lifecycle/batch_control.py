@@ -159,7 +159,7 @@ class BatchControl:
         )
 
     def end_if_finalizing(self, record: BatchRecord) -> bool:
-        """Commit the batch if each of its items has an outcome."""
+        """Commit the batch if it is `finalizing`; return whether this call did it."""
         if self._reader.status(record.id) is not BatchStatus.FINALIZING:
             return False
         return self._commit(record)
