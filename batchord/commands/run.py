@@ -48,6 +48,7 @@ from batchord.output import render
 from batchord.output.result_writer import Format, Target, format_of, format_options
 from batchord.output.watch import follow
 from batchord.producer import Batch, Client
+from batchord.producer.tables.remote_file import Destination
 
 #: Failed items that are listed after a run; all of them are in the output file.
 _FAILURES_SHOWN = 20
@@ -76,9 +77,9 @@ _FAILURES_SHOWN = 20
 def run(
     chain: str | ChainSpec | None,
     source: InputFile,
-    path: Path,
+    path: Destination,
     format_: Format | None,
-    errors_path: Path | None,
+    errors_path: Destination | None,
     model: str | None,
     chains: str | None,
     processes: int,
@@ -220,7 +221,8 @@ def _follow(
         sys.exit(130)
     if record.status.ended:
         return record, results.write(batch, wait=True).where
-    out.print(results.write_ended(batch).capitalize(), soft_wrap=True)
+    ended = results.write_ended(batch)
+    out.print(f"{ended[0].upper()}{ended[1:]}", soft_wrap=True)
     return record, ""
 
 

@@ -1,22 +1,22 @@
 """The file that results go to, in the format that was asked for."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeVar, cast, get_args
 
 import click
 
 from batchord.io import openai_lines
 from batchord.io.located import Locate, unlocated
-from batchord.io.paths import writable
+from batchord.io.paths import Output
 from batchord.ledger.models import Item
 from batchord.producer import Batch, export
 from batchord.producer.export import NotVectors, write_lines, write_matrix
 from batchord.producer.tables.atomic_file import replacing
 from batchord.producer.tables.kinds import Kind
 from batchord.producer.tables.layout import Column, Pair
+from batchord.producer.tables.remote_file import Destination, NotWritten
 from batchord.producer.tables.table_file import Pairs, write_table
 from batchord.producer.tables.writers import Tabular
 
@@ -47,17 +47,17 @@ class Written(NamedTuple):
 
 @dataclass(frozen=True)
 class Target:
-    """Where results go: a file, or two, that appear whole or not at all."""
+    """Where results go: a file, or two, that appear whole or not at all; each may be at a URL."""
 
-    path: Path
+    path: Destination
     format: Format
     #: Where lines of requests that have failed go, as OpenAI has it; None: among the others.
-    errors: Path | None = None
+    errors: Destination | None = None
 
     def __post_init__(self) -> None:
         if self.errors is not None and self.format != "openai":
             raise click.UsageError("--errors is for --format openai: the others have one file")
-        if self.errors is not None and self.errors.absolute() == self.path.absolute():
+        if self.errors is not None and str(self.errors.absolute()) == str(self.path.absolute()):
             raise click.UsageError("--errors and --output name the same file")
 
     def write(
@@ -76,14 +76,15 @@ class Target:
         Raises:
             NotVectors, NotAnswers: they do not fit the format; they are in a file beside it, as
                 JSON lines.
+            NotWritten: the disk is full, say, or an upload failed. Nothing is replaced.
         """
-        if batch is None:
-            return self._table(lambda: merge(()), None)
+        with _named():
+            if batch is None:
+                return self._table(lambda: merge(()), None)
+            items = Ended(lambda: locate(batch.results() if wait else batch.items()))
+            return self._write_or_keep(batch, items, merge)
 
-        def found() -> Iterable[Item]:
-            return locate(batch.results() if wait else batch.items())
-
-        items = Ended(found)
+    def _write_or_keep(self, batch: Batch, items: "Ended", merge: Merge) -> Written:
         try:
             return self._write(batch, items, merge)
         except (NotVectors, openai_lines.NotAnswers) as error:
@@ -126,6 +127,18 @@ class Target:
         return Written(items.count, f"{self.path}{note}")
 
 
+@contextmanager
+def _named() -> Iterator[None]:
+    """Turn an error of the disk into NotWritten."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None:
+            raise  # it is no error of the operating system
+        file = f"{error.filename!r}: " if error.filename else ""
+        raise NotWritten(f"cannot write the results: {file}{error.strerror}") from error
+
+
 class Ended:
     """The items of a stream that have ended, and how many those are."""
 
@@ -144,7 +157,7 @@ class Ended:
             yield item
 
 
-def format_of(given: Format | None, path: Path | None, default: Format = "jsonl") -> Format:
+def format_of(given: Format | None, path: Destination | None, default: Format = "jsonl") -> Format:
     """Return the format that was asked for; else what the file's name says, else the default."""
     if given is not None:
         return given
@@ -158,8 +171,7 @@ def format_options(command: F) -> F:
         click.option(
             "--errors",
             "errors_path",
-            type=click.Path(dir_okay=False, path_type=Path),
-            callback=writable,
+            type=Output(),
             help="Failed requests go into this file, as OpenAI has it, and not among the others.",
         ),
         click.option(

@@ -3,13 +3,22 @@
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import IO
+
+from batchord.producer.tables.remote_file import Destination, RemoteFile
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[IO[bytes]]:
-    """Yield a file that replaces `path` at the end; after an exception, `path` stays unchanged."""
+def replacing(path: Destination) -> Iterator[IO[bytes]]:
+    """Yield a file that replaces `path` at the end; after an exception, `path` stays unchanged.
+
+    Raises:
+        NotWritten: a file behind a URL could not be uploaded.
+    """
+    if isinstance(path, RemoteFile):
+        with path.replacing() as file:
+            yield file
+        return
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         with part.open("wb") as file:

@@ -133,7 +133,24 @@ WRONG: list[tuple[str, bytes, str]] = [
     ("in.parquet", CSV.encode(), "not Parquet"),
     ("in.arrow", CSV.encode(), "not Arrow"),
     ("s4://bucket/in.csv", b"", "s4"),
+    ("s3://bucket/in.csv", b"", "s3fs"),
+    ("memory://absent/in.csv", b"", "cannot read 'memory://absent/in.csv': there is no such file"),
+    ("http://127.0.0.1:9/in.csv", b"", "cannot read 'http://127.0.0.1:9/in.csv': "),
+    ("broken://in.csv", b"", "cannot read 'broken://in.csv': KeyError: 'no credentials'"),
+    ("simplecache::broken://in.csv", b"", "cannot read 'simplecache::broken://in.csv': "),
 ]
+
+
+class Broken(fsspec.AbstractFileSystem):
+    """Raises what no file system of the standard library does."""
+
+    protocol = "broken"
+
+    def _open(self, path: str, mode: str = "rb", **given: Any) -> Any:
+        raise KeyError("no credentials")
+
+    def info(self, path: str, **given: Any) -> Any:
+        raise KeyError("no credentials")
 
 
 @pytest.mark.parametrize(
@@ -142,6 +159,7 @@ WRONG: list[tuple[str, bytes, str]] = [
 def test_wrong_content_is_refused_with_its_line(
     tmp_path: Path, name: str, content: bytes, said: str
 ) -> None:
+    fsspec.register_implementation("broken", Broken, clobber=True)
     path = name if "://" in name else str(tmp_path / name)
     if "://" not in name:
         (tmp_path / name).write_bytes(content)
