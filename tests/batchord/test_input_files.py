@@ -141,7 +141,7 @@ WRONG: list[tuple[str, bytes, str]] = [
 ]
 
 
-class Broken(fsspec.AbstractFileSystem):
+class Broken(fsspec.AbstractFileSystem):  # type: ignore[misc]
     """Raises what no file system of the standard library does."""
 
     protocol = "broken"

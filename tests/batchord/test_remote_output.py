@@ -17,6 +17,11 @@ pytestmark = pytest.mark.timeout(240)
 
 ROWS = 40
 
+RUN = (
+    *("run", "--prompt", "Urgency? {subject}", "-i", "tickets.csv"),
+    *("--processes", "1", "--concurrency"),
+)
+
 
 @pytest.fixture
 def shell(tmp_path: Path, provider: OpenAIServer) -> Iterator[Shell]:
@@ -40,8 +45,7 @@ def test_a_failed_upload_loses_nothing_and_the_same_command_makes_it_again(
     shell: Shell, provider: OpenAIServer
 ) -> None:
     bucket = shell.folder / "bucket"
-    run = ("run", "--prompt", "Urgency? {subject}", "--processes", "1", "--concurrency", "8")
-    run = (*run, "-i", "tickets.csv", "-o", _url(bucket))
+    run = (*RUN, "8", "-o", _url(bucket))
 
     # Nobody has made the bucket.
     failed = shell.run(*run)
@@ -77,8 +81,7 @@ def test_an_interrupted_run_uploads_nothing_and_goes_on(
     bucket = shell.folder / "bucket"
     bucket.mkdir()
     (bucket / "answers.csv").write_text("before\n")
-    run = ("run", "--prompt", "Urgency? {subject}", "--processes", "1", "--concurrency", "2")
-    run = (*run, "-i", "tickets.csv", "-o", _url(bucket))
+    run = (*RUN, "2", "-o", _url(bucket))
     running = shell.start(*run)
     wait_until(lambda: len(provider.requests) >= 8 or running.ended, what="a part", timeout=60)
     provider.delay = 0.2

@@ -54,7 +54,7 @@ def test_after_an_exception_it_is_as_it_was(memory: Any, write: Any) -> None:
     assert memory.cat("/bucket/there.csv") == b"before"
 
 
-class Cut(LocalFileSystem):
+class Cut(LocalFileSystem):  # type: ignore[misc]
     """Files of this machine, on a line that is cut in the middle of an upload."""
 
     protocol = "cut"
