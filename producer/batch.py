@@ -254,9 +254,8 @@ class Batch(BatchTables, BatchViews, Generic[Out]):
         return [self._output(item, return_exceptions) async for item in self._recorded()]
 
     def export(self, path: str | Path, *, output: Format | None = None) -> Exported:
-        """Wait, and write all results to a file, in input order; it appears whole or not at all.
+        """Wait, and write all results, in input order, to a file or a URL (fsspec): all or nothing.
 
-        `path` may be a URL of fsspec's (`s3://bucket/answers.parquet`), uploaded to at the end.
         `output`: "jsonl" is an item a line; "npy" a float32 matrix of vectors: row i is item i's
         output, or NaN without an output. "csv", "tsv", "json" (an array), "rows" (an object a
         line), "parquet" and "arrow" are tables as `to_arrow` has them. None: what the file's name
@@ -266,8 +265,7 @@ class Batch(BatchTables, BatchViews, Generic[Out]):
             NotVectors: the outputs do not form a matrix.
             BadTable, NotWritten: a package is missing; the upload failed.
         """
-        file = destination(path)
-        output = output or format_of_name(file.name)
+        output = output or format_of_name((file := destination(path)).name)
         if output not in get_args(Format):
             raise ValueError(f"output is one of {', '.join(get_args(Format))}, not {output!r}")
         if output == "npy":

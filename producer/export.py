@@ -8,8 +8,8 @@ from typing import IO, TYPE_CHECKING, Any, Final, Literal, NamedTuple, cast
 
 from batchord.chains.errors import BatchordError
 from batchord.ledger.models import Item, ItemStatus
-from batchord.producer.tables.atomic_file import replacing
-from batchord.producer.tables.file_kinds import compressing, kind_of
+from batchord.producer.tables.atomic_file import packed, replacing
+from batchord.producer.tables.file_kinds import COMPRESSIONS, kind_of
 from batchord.producer.tables.remote_file import Destination
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ class Exported(NamedTuple):
 
 def format_of_name(name: str) -> Format:
     """Return the format that a file's name says; JSON lines of results if it says none."""
-    if name.endswith(".npy"):
+    if name.endswith((".npy", *(f".npy{suffix}" for suffix in COMPRESSIONS))):
         return "npy"
     format_: Any = kind_of(name).format
     return cast(Format, format_) if format_ in TABLES else "jsonl"
@@ -54,7 +54,7 @@ def line(item: Item) -> str:
 def write_lines(path: Destination, items: Iterable[Item]) -> Exported:
     """Write the items as JSON lines, all or nothing; compressed if the file's name says so."""
     count = missing = 0
-    with replacing(path) as part, compressing(part, kind_of(path.name).compression) as file:
+    with packed(path) as file:
         for item in items:
             file.write(line(item).encode())
             count += 1

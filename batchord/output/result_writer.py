@@ -7,18 +7,20 @@ from typing import Any, Literal, NamedTuple, TypeVar, cast, get_args
 
 import click
 
+from batchord.chains.tables.extra import library
 from batchord.io import openai_lines
 from batchord.io.located import Locate, unlocated
 from batchord.io.paths import Output
 from batchord.ledger.models import Item
 from batchord.producer import Batch, export
 from batchord.producer.export import NotVectors, write_lines, write_matrix
-from batchord.producer.tables.atomic_file import replacing
+from batchord.producer.tables.atomic_file import packed
+from batchord.producer.tables.file_kinds import kind_of
 from batchord.producer.tables.kinds import Kind
 from batchord.producer.tables.layout import Column, Pair
 from batchord.producer.tables.remote_file import Destination, NotWritten
 from batchord.producer.tables.table_file import Pairs, write_table
-from batchord.producer.tables.writers import Tabular
+from batchord.producer.tables.writers import TYPED, Tabular
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -59,6 +61,27 @@ class Target:
             raise click.UsageError("--errors is for --format openai: the others have one file")
         if self.errors is not None and str(self.errors.absolute()) == str(self.path.absolute()):
             raise click.UsageError("--errors and --output name the same file")
+
+    def check(self, output_schema: Mapping[str, Any] | None) -> None:
+        """Refuse what the outputs of this schema could not be written as; None: it is unknown.
+
+        Raises:
+            click.UsageError: no matrix can be made of them, or it would be compressed.
+            BadTable: pyarrow is missing.
+        """
+        compression = kind_of(self.path.name).compression
+        if self.format in TYPED or compression == "zstd":
+            library("pyarrow", f"the file {self.path}")
+        if self.format != "npy":
+            return
+        if compression is not None:
+            raise click.UsageError("a matrix is not compressed: name a file as vectors.npy")
+        kind = "array" if output_schema is None else output_schema.get("type", "array")
+        if kind != "array":
+            raise click.UsageError(
+                f"npy is for vectors, as of --embed, and the outputs of this chain are of type "
+                f"{kind}: name a file as answers.csv or answers.jsonl"
+            )
 
     def write(
         self,
@@ -115,10 +138,9 @@ class Target:
     def _answers(self, batch_id: str, items: "Ended") -> Written:
         bad = 0
         with ExitStack() as stack:
-            answers = stack.enter_context(replacing(self.path))
-            errors = answers
+            answers = errors = stack.enter_context(packed(self.path))
             if self.errors is not None:
-                errors = stack.enter_context(replacing(self.errors))
+                errors = stack.enter_context(packed(self.errors))
             for item in items:
                 failed = openai_lines.is_error(item)
                 bad += failed

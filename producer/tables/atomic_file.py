@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import IO
 
+from batchord.producer.tables.file_kinds import compressing, kind_of
 from batchord.producer.tables.remote_file import Destination, RemoteFile
 
 
@@ -26,3 +27,10 @@ def replacing(path: Destination) -> Iterator[IO[bytes]]:
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)
+
+
+@contextmanager
+def packed(path: Destination) -> Iterator[IO[bytes]]:
+    """Yield a file as `replacing` does, which is compressed if its name says so."""
+    with replacing(path) as part, compressing(part, kind_of(path.name).compression) as file:
+        yield file

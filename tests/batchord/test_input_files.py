@@ -251,11 +251,17 @@ def test_what_needs_the_extra_says_how_to_install_it(shell: Shell) -> None:
     (shell.folder / "in.csv").write_text("seconds,value\n,1\n")
     (shell.folder / "in.parquet").write_bytes(PARQUET)
     path = {"PYTHONPATH": str(shell.folder)}
-    run = ("run", "may-fail", "--chains", CHAINS, "--processes", "1", "-o", "out.jsonl", "-i")
+    (shell.folder / "in.jsonl").write_text("1\n")
+    # A home in which nothing can be made: it is told before anything is started.
+    env = {**path, "BATCHORD_HOME": "/proc/unmade"}
+    for given, out, what in (
+        ("in.parquet", "out.jsonl", "a Parquet file"),
+        ("in.jsonl", "out.parquet", "the file out.parquet"),
+        ("in.jsonl", "out.jsonl.zst", "the file out.jsonl.zst"),
+    ):
+        answer = shell.run("run", "may-fail", "--chains", CHAINS, "-i", given, "-o", out, env=env)
 
-    answer = shell.run(*run, "in.parquet", env=path)
-
-    assert (answer.code, answer.err) == (
-        2,
-        'Error: a Parquet file needs the package pyarrow: pip install "batchord[tables]"\n',
-    )
+        assert (answer.code, answer.err) == (
+            2,
+            f'Error: {what} needs the package pyarrow: pip install "batchord[tables]"\n',
+        )
