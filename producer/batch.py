@@ -20,6 +20,7 @@ from batchord.producer.export import Exported, Format, format_of_name, write_lin
 from batchord.producer.page_stream import Stream
 from batchord.producer.standstill import why_waiting
 from batchord.producer.tables.batch_tables import BatchTables
+from batchord.producer.tables.remote_file import destination
 from batchord.producer.tables.table_file import write_table
 from batchord.producer.typed_outputs import OutputReader, not_succeeded
 from batchord.producer.wait_steps import (
@@ -253,7 +254,7 @@ class Batch(BatchTables, BatchViews, Generic[Out]):
         return [self._output(item, return_exceptions) async for item in self._recorded()]
 
     def export(self, path: str | Path, *, output: Format | None = None) -> Exported:
-        """Wait, and write all results to a file, in input order; it appears whole or not at all.
+        """Wait, and write all results, in input order, to a file or a URL (fsspec): all or nothing.
 
         `output`: "jsonl" is an item a line; "npy" a float32 matrix of vectors: row i is item i's
         output, or NaN without an output. "csv", "tsv", "json" (an array), "rows" (an object a
@@ -262,18 +263,17 @@ class Batch(BatchTables, BatchViews, Generic[Out]):
 
         Raises:
             NotVectors: the outputs do not form a matrix.
-            BadTable: pyarrow is missing.
+            BadTable, NotWritten: a package is missing; the upload failed.
         """
-        path = Path(path)
-        output = output or format_of_name(path.name)
+        output = output or format_of_name((file := destination(path)).name)
         if output not in get_args(Format):
             raise ValueError(f"output is one of {', '.join(get_args(Format))}, not {output!r}")
         if output == "npy":
-            return write_matrix(path, self._recorded(), self.record().request_counts.total)
+            return write_matrix(file, self._recorded(), self.record().request_counts.total)
         if output == "jsonl":
-            return write_lines(path, self._recorded())
+            return write_lines(file, self._recorded())
         fields = self.output_fields()
-        written = write_table(path, lambda: self.pairs(self._recorded()), output, fields)
+        written = write_table(file, lambda: self.pairs(self._recorded()), output, fields)
         return Exported(written.rows, written.missing)
 
     async def aexport(self, path: str | Path, *, output: Format | None = None) -> Exported:

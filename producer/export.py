@@ -4,13 +4,13 @@ Rows are written as their page is read, so that memory stays flat however many t
 """
 
 from collections.abc import Iterable
-from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Final, Literal, NamedTuple, cast
 
 from batchord.chains.errors import BatchordError
 from batchord.ledger.models import Item, ItemStatus
-from batchord.producer.tables.atomic_file import replacing
-from batchord.producer.tables.file_kinds import compressing, kind_of
+from batchord.producer.tables.atomic_file import packed, replacing
+from batchord.producer.tables.file_kinds import COMPRESSIONS, kind_of
+from batchord.producer.tables.remote_file import Destination
 
 if TYPE_CHECKING:
     # Imported on first use: most exports need none of it.
@@ -40,7 +40,7 @@ class Exported(NamedTuple):
 
 def format_of_name(name: str) -> Format:
     """Return the format that a file's name says; JSON lines of results if it says none."""
-    if name.endswith(".npy"):
+    if name.endswith((".npy", *(f".npy{suffix}" for suffix in COMPRESSIONS))):
         return "npy"
     format_: Any = kind_of(name).format
     return cast(Format, format_) if format_ in TABLES else "jsonl"
@@ -51,10 +51,10 @@ def line(item: Item) -> str:
     return item.model_dump_json(exclude_none=False) + "\n"
 
 
-def write_lines(path: Path, items: Iterable[Item]) -> Exported:
+def write_lines(path: Destination, items: Iterable[Item]) -> Exported:
     """Write the items as JSON lines, all or nothing; compressed if the file's name says so."""
     count = missing = 0
-    with replacing(path) as part, compressing(part, kind_of(path.name).compression) as file:
+    with packed(path) as file:
         for item in items:
             file.write(line(item).encode())
             count += 1
@@ -62,7 +62,7 @@ def write_lines(path: Path, items: Iterable[Item]) -> Exported:
     return Exported(count, missing)
 
 
-def write_matrix(path: Path, items: Iterable[Item], rows: int) -> Exported:
+def write_matrix(path: Destination, items: Iterable[Item], rows: int) -> Exported:
     """Write the outputs as a float32 matrix in NumPy's format, all or nothing.
 
     Row i is item i, always: one without an output is a row of NaN. `rows` is how many items there

@@ -15,6 +15,7 @@ from batchord.chains.tables.frames import table_rows
 from batchord.ledger.core.compression import split_head, with_head
 from batchord.ledger.core.json_values import decode, encode
 from batchord.ledger.errors import SubmitRefused, ValueRejected
+from batchord.ledger.models import ChainRecord
 from batchord.ledger.settings import Settings
 from batchord.ledger.storage.batch_reader import BatchReader
 from batchord.ledger.storage.keys import PAGE_SIZE
@@ -72,10 +73,11 @@ def known_here(chain: str | ChainSpec) -> RegisteredChain | None:
     return registered_chain(chain) if isinstance(chain, ChainSpec) else registered().get(chain)
 
 
-def check_for(chain: str | ChainSpec, reader: BatchReader) -> Check:
+def check_for(chain: str | ChainSpec, reader: BatchReader | None) -> Check:
     """Return what checks an input against the chain's declared type.
 
     The chain registered in this process decides if there is one, else what the workers announced.
+    Without a `reader` their announcements are not read, and anything is accepted.
 
     Raises:
         ChainNotFound: neither knows the chain.
@@ -83,6 +85,8 @@ def check_for(chain: str | ChainSpec, reader: BatchReader) -> Check:
     here = known_here(chain)
     if here is not None:
         return here.validate_json if here.input_type is not None else anything
+    if reader is None:
+        return anything
     name = str(chain)
     announced = reader.chain(name) if name.isprintable() else None
     if announced is None:
@@ -121,30 +125,34 @@ def anything(text: str) -> None:
     """Accept any JSON."""
 
 
-def live_only(chain: str | ChainSpec, reader: BatchReader) -> str | None:
+def _announced(chain: str | ChainSpec, reader: BatchReader | None) -> ChainRecord | None:
+    return None if reader is None else reader.chain(str(chain))
+
+
+def live_only(chain: str | ChainSpec, reader: BatchReader | None) -> str | None:
     """Return why the chain cannot run in provider mode; None: it can."""
     here = known_here(chain)
     if here is not None:
         return why_not_offline(here.chain)
-    announced = reader.chain(str(chain))
+    announced = _announced(chain, reader)
     return None if announced is None else announced.live_only
 
 
-def uncached(chain: str | ChainSpec, reader: BatchReader) -> str | None:
+def uncached(chain: str | ChainSpec, reader: BatchReader | None) -> str | None:
     """Return why a batch of the chain may not take outputs from the cache; None: it may."""
     here = known_here(chain)
     if here is not None:
         return here.why_not_cached()
-    announced = reader.chain(str(chain))
+    announced = _announced(chain, reader)
     return None if announced is None else announced.uncached
 
 
-def unmetered(chain: str | ChainSpec, reader: BatchReader) -> str | None:
+def unmetered(chain: str | ChainSpec, reader: BatchReader | None) -> str | None:
     """Return why a batch of the chain may not have a budget; None: it may."""
     here = known_here(chain)
     if here is not None:
         return here.why_not_metered()
-    announced = reader.chain(str(chain))
+    announced = _announced(chain, reader)
     return None if announced is None else announced.unmetered
 
 

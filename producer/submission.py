@@ -2,6 +2,7 @@
 
 import logging
 import time
+from collections.abc import Iterator
 from itertools import chain as chained
 from typing import Any
 
@@ -25,6 +26,7 @@ from batchord.ledger.storage.outbox import owed
 from batchord.producer.completion_window import window_seconds
 from batchord.producer.configs import recorded, same_length
 from batchord.producer.inputs import (
+    Block,
     blocks,
     check_fields,
     check_for,
@@ -82,10 +84,7 @@ def submit(app: Celery, store: BatchStore, what: Submission) -> str:
     digest = None if what.idempotency_key is None else InputsDigest(config)
     if digest is not None:
         pages = digest.of(pages)
-    first = next(pages, None)
-    if first is None:
-        raise SubmitRefused("no inputs: a batch needs at least one")
-    check_fields(what.chain, first)
+    first = _first(what, pages)
     outbox = owed(callback=callback, webhook=what.webhook)
     batch_id = what.batch_id or new_batch_id()
     opening = _opening(store, what, outbox, config)
@@ -112,7 +111,37 @@ def submit(app: Celery, store: BatchStore, what: Submission) -> str:
     return recording.batch_id
 
 
-def _check_suits(what: Submission, reader: BatchReader) -> None:
+def check_suits(what: Submission, settings: Settings) -> None:
+    """Refuse what `submit` would refuse by the options; no ledger is asked.
+
+    Raises:
+        SubmitRefused: one is invalid, or the chain cannot do it, as far as this process knows it.
+    """
+    what.check()
+    _check_webhook(what.webhook, settings)
+    _check_suits(what, None)
+
+
+def check_first(what: Submission, settings: Settings) -> None:
+    """Refuse what `submit` would refuse by the first inputs, which are taken; asks no ledger.
+
+    Raises:
+        SubmitRefused: one does not fit the chain, as far as this process knows it.
+    """
+    check = check_for(what.chain, None)
+    _first(what, blocks(rows_or_values(what.inputs), what.custom_ids, check, settings))
+
+
+def _first(what: Submission, pages: Iterator[Block]) -> Block:
+    """Return the first block of inputs, which has what the chain's templates name."""
+    first = next(pages, None)
+    if first is None:
+        raise SubmitRefused("no inputs: a batch needs at least one")
+    check_fields(what.chain, first)
+    return first
+
+
+def _check_suits(what: Submission, reader: BatchReader | None) -> None:
     """Refuse what the chain cannot do: be sent as a file, be cached, be counted in a budget."""
     if what.mode == "provider" and (why := live_only(what.chain, reader)) is not None:
         raise SubmitRefused(f'mode="provider": chain {what.name!r} cannot be sent, as {why}')

@@ -6,7 +6,6 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import wraps
 from hashlib import sha256
-from pathlib import Path
 from typing import Any, Final, TypeVar, cast
 
 import click
@@ -22,6 +21,7 @@ from batchord.ledger.settings import Settings
 from batchord.local.run_state import RunRecord, RunState, discard_old
 from batchord.local.services import has_server
 from batchord.producer import Batch, Client
+from batchord.producer.tables.remote_file import Destination
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -78,7 +78,7 @@ def chain_version(chain: str) -> str:
 
 
 def run_state(
-    settings: Settings, source: InputFile, chain: str, output: Path, how: Any
+    settings: Settings, source: InputFile, chain: str, output: Destination, how: Any
 ) -> RunState:
     """Return the state of the run of this input, chain and output file.
 
@@ -145,10 +145,12 @@ def begun(
     since = f"{state.record.created_at.astimezone():%Y-%m-%d %H:%M}"
     if record.status.ended:
         if not (again.retry_failed and retried(batch, record, out)):
+            cure = "--fresh runs all items again"
+            if counts.failed:
+                cure = "--retry-failed runs its failed items again, --fresh all items"
             out.print(
                 f"The run of {since} has ended already ({counts.succeeded} of {counts.total} items "
-                "succeeded), and nothing is run: --retry-failed runs its failed items again, "
-                "--fresh all items",
+                f"succeeded), and nothing is run; its results are written: {cure}",
                 soft_wrap=True,
             )
         return batch

@@ -25,7 +25,7 @@ from batchord.ledger.lifecycle import webhook_policy
 from batchord.ledger.storage.fleet import lacks
 from batchord.local import services
 from batchord.local.api_server import ApiServer
-from batchord.local.local_model import LocalModel
+from batchord.local.local_model import LocalModel, find_weights
 from batchord.local.private_files import open_private
 from batchord.local.server import EmbeddedServer
 from batchord.local.services import await_workers, has_server
@@ -68,6 +68,8 @@ def up(
     pricing.load(settings.prices)  # raises before anything is started
     routes.load(settings.routes)
     webhook_policy.check(settings)
+    if local_model:
+        find_weights()
     out = render.console(stderr=True)
     with ExitStack() as stack:
         stopped = stack.enter_context(_until_told())

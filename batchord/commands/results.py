@@ -2,7 +2,6 @@
 
 import sys
 from collections import Counter
-from pathlib import Path
 
 import click
 
@@ -15,6 +14,7 @@ from batchord.output import render
 from batchord.output.result_writer import Format, Target, format_of, format_options
 from batchord.producer import Batch, Client
 from batchord.producer.export import line
+from batchord.producer.tables.remote_file import Destination
 
 
 @click.command()
@@ -26,9 +26,9 @@ from batchord.producer.export import line
 def results(
     batch_id: str,
     wait: bool,
-    path: Path | None,
+    path: Destination | None,
     format_: Format | None,
-    errors_path: Path | None,
+    errors_path: Destination | None,
     as_json: bool,
 ) -> None:
     """Write the results that are there, in input order, as JSON lines to stdout or into a file.

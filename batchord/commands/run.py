@@ -9,8 +9,7 @@ from pathlib import Path
 import click
 from rich.console import Console
 
-from batchord.chains import ChainSpec, get_chain, pricing
-from batchord.chains.openai import routes
+from batchord.chains import ChainSpec
 from batchord.chains.steps.raw_request import Attempts
 from batchord.commands.chain_options import chain_options, name_of, stands_for
 from batchord.commands.durable_run import (
@@ -34,12 +33,12 @@ from batchord.commands.options import (
     submit_options,
     worker_options,
 )
+from batchord.commands.run_checks import check_before, check_options
 from batchord.commands.run_results import RunResults
 from batchord.commands.sampling import Sampling, sample_options
 from batchord.io.input_file import InputFile
 from batchord.io.located import Locate
 from batchord.io.paths import output_option, refuse_overwriting
-from batchord.ledger.lifecycle import webhook_policy
 from batchord.ledger.models import BatchRecord, ItemStatus
 from batchord.ledger.settings import Settings
 from batchord.local.run_state import RunState
@@ -48,6 +47,7 @@ from batchord.output import render
 from batchord.output.result_writer import Format, Target, format_of, format_options
 from batchord.output.watch import follow
 from batchord.producer import Batch, Client
+from batchord.producer.tables.remote_file import Destination
 
 #: Failed items that are listed after a run; all of them are in the output file.
 _FAILURES_SHOWN = 20
@@ -76,9 +76,9 @@ _FAILURES_SHOWN = 20
 def run(
     chain: str | ChainSpec | None,
     source: InputFile,
-    path: Path,
+    path: Destination,
     format_: Format | None,
-    errors_path: Path | None,
+    errors_path: Destination | None,
     model: str | None,
     chains: str | None,
     processes: int,
@@ -102,7 +102,7 @@ def run(
     as OpenAI writes them.
     """
     format_ = format_of(format_, path, "openai" if chain is None else "jsonl")
-    _check_options(chain, format_, how, sampling, again)
+    check_options(chain, format_, how, sampling, again)
     refuse_overwriting(source, path, errors_path)
     target = Target(path, format_, errors_path)
     settings = settings_with(chains)
@@ -110,7 +110,7 @@ def run(
     chain, lines = chain_and_inputs(
         chain, source, settings, requests=format_ == "openai", model=model, attempts=attempts
     )
-    _check(settings, chain)
+    check_before(settings, chain, source, target, how, local_model=local_model)
     out = render.console(stderr=True)
     # With --json, stdout is the record and nothing else.
     report = render.console(stderr=as_json)
@@ -148,20 +148,6 @@ def run(
     sys.exit(exit_code(record))
 
 
-def _check_options(
-    chain: str | ChainSpec | None,
-    format_: Format,
-    how: How,
-    sampling: Sampling | None,
-    again: Again,
-) -> None:
-    """Raise UsageError for options that do not go together."""
-    if chain is None and format_ == "npy":
-        raise click.UsageError("npy is for a CHAIN whose outputs are vectors: answers are JSON")
-    if sampling is not None:
-        sampling.check(chain, how, again)
-
-
 def _server_of(
     settings: Settings, chain: str, state: RunState, local_model: bool, out: Console
 ) -> Path | None:
@@ -171,15 +157,6 @@ def _server_of(
         own = needs_own_server(settings, chain, local_model=local_model, say=say)
         state.save(own_server=own)
     return state.data
-
-
-def _check(settings: Settings, chain: str | ChainSpec) -> None:
-    """Raise before anything is started what would stop the workers that are started."""
-    if settings.chains or isinstance(chain, ChainSpec):
-        get_chain(stands_for(chain))
-    pricing.load(settings.prices)
-    routes.load(settings.routes)
-    webhook_policy.check(settings)
 
 
 def _carry_out(
@@ -220,7 +197,8 @@ def _follow(
         sys.exit(130)
     if record.status.ended:
         return record, results.write(batch, wait=True).where
-    out.print(results.write_ended(batch).capitalize(), soft_wrap=True)
+    ended = results.write_ended(batch)
+    out.print(f"{ended[0].upper()}{ended[1:]}", soft_wrap=True)
     return record, ""
 
 

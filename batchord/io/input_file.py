@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from typing import Any, BinaryIO, Final, TextIO, cast
 
+from batchord.chains.errors import BatchordError
 from batchord.chains.tables.extra import BadTable
 from batchord.io.tables import arrow_files, json_array, text_rows
 from batchord.ledger.errors import SubmitRefused
@@ -19,7 +20,9 @@ from batchord.producer.tables.file_kinds import (
     file_system,
     is_url,
     kind_of,
+    local_name,
 )
+from batchord.producer.tables.remote_file import Destination, RemoteFile
 
 #: Bytes that are read at a time.
 _CHUNK: Final = 1_000_000
@@ -30,6 +33,7 @@ _SOUGHT: Final = ("parquet", "arrow")
 class InputFile:
     """The values of a file, each with the number of its line (or row), one by one.
 
+    `name` is a path or a URL; with a `stream` it only tells the format.
     Iterating again reads the file again; a pipe is read only once, unless `keep` was called before.
     What the name does not say (as that of stdin) is JSON lines, unless `format` is set.
 
@@ -38,8 +42,8 @@ class InputFile:
     """
 
     def __init__(self, name: str, stream: BinaryIO | None = None) -> None:
-        self.name = name
-        kind = kind_of(name)
+        self.name = (local_name(name) if is_url(name) else None) or name
+        kind = kind_of(self.name)
         self.format: TableFormat = kind.format or "jsonl"
         self._compression = kind.compression
         #: The column that names each row; None: they have no names of this kind.
@@ -56,13 +60,15 @@ class InputFile:
         if self._stream is not None and not self._stream.seekable():
             self._stream = _copied(self._stream)
 
-    def status(self) -> os.stat_result | None:
-        """Return what the file system says of the file; None if it is no file."""
+    def is_at(self, path: Destination) -> bool:
+        """Whether the path leads to this file, perhaps by another name."""
+        if isinstance(path, RemoteFile):
+            return self._stream is None and is_url(self.name) and path.is_same(self.name)
         try:
             file = self.name if self._stream is None else self._stream.fileno()
-            return os.stat(file)
-        except (OSError, ValueError):  # a URL, or bytes in memory
-            return None
+            return os.path.samestat(os.stat(file), path.stat())
+        except (OSError, ValueError):  # a URL, bytes in memory, or no file yet
+            return False
 
     def close(self) -> None:
         """Close what `keep` has copied."""
@@ -127,13 +133,7 @@ class InputFile:
             else:
                 yield self._stream
             return
-        try:
-            file = _open(self.name)
-        except BadTable as error:
-            raise SubmitRefused(str(error)) from None
-        except OSError as error:
-            raise SubmitRefused(f"cannot read {self.name!r}: {error.strerror or error}") from None
-        with file:
+        with _refusing(self.name), _open(self.name) as file:
             yield file
 
 
@@ -149,6 +149,26 @@ def _text_values(format_: TableFormat, text: TextIO) -> Iterator[tuple[int, Any]
             return text_rows.text_lines(text)
         case _:
             return text_rows.json_lines(text)
+
+
+@contextmanager
+def _refusing(name: str) -> Iterator[None]:
+    """Turn what a file system raises, which may be anything behind a URL, into SubmitRefused."""
+    try:
+        yield
+    except BadTable as error:
+        raise SubmitRefused(str(error)) from None
+    except BatchordError:
+        raise
+    except FileNotFoundError:
+        raise SubmitRefused(f"cannot read {name!r}: there is no such file") from None
+    except OSError as error:
+        raise SubmitRefused(f"cannot read {name!r}: {error.strerror or error}") from None
+    except Exception as error:
+        if not is_url(name):
+            raise
+        said = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+        raise SubmitRefused(f"cannot read {name!r}: {said}") from error
 
 
 def _open(name: str) -> BinaryIO:

@@ -17,13 +17,19 @@ def private_folder(folder: Path) -> Path:
     """Make the folder if it is missing, give it mode 0700, and return it.
 
     Raises:
-        PrivateFolderError: it is a link, or no folder, or belongs to another user.
+        PrivateFolderError: it is a link, or no folder, or belongs to another user, or cannot be
+            made.
     """
     if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
         raise PrivateFolderError(
             f"{folder} is a link or a file: set BATCHORD_HOME to the folder itself"
         )
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise PrivateFolderError(
+            f"cannot make {folder} ({error.strerror}): set BATCHORD_HOME to a folder of your own"
+        ) from None
     make_private(folder)
     return folder
 

@@ -8,12 +8,13 @@ from pydantic import ValidationError
 
 from batchord.io.kept_answers import TableNote
 from batchord.local.private_files import open_private, private_folder
+from batchord.producer.tables.remote_file import Destination
 
 _FOLDER: Final = "outputs"
 
 
-def save_note(home: Path, table: Path, note: TableNote) -> None:
-    """Keep the note for the table at this path, in place of an earlier one."""
+def save_note(home: Path, table: Destination, note: TableNote) -> None:
+    """Keep the note for the table at this path or URL, in place of an earlier one."""
     private_folder(home)
     private_folder(home / _FOLDER)
     path = _path(home, table)
@@ -24,14 +25,14 @@ def save_note(home: Path, table: Path, note: TableNote) -> None:
     part.replace(path)
 
 
-def load_note(home: Path, table: Path) -> TableNote | None:
-    """Return the note for the table at this path; None if it has not been noted."""
+def load_note(home: Path, table: Destination) -> TableNote | None:
+    """Return the note for the table at this path or URL; None if it has not been noted."""
     try:
         return TableNote.model_validate_json(_path(home, table).read_bytes())
     except (OSError, ValidationError):
         return None
 
 
-def _path(home: Path, table: Path) -> Path:
+def _path(home: Path, table: Destination) -> Path:
     name = sha256(str(table.absolute()).encode()).hexdigest()[:32]
     return home / _FOLDER / f"{name}.json"

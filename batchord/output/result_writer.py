@@ -1,24 +1,26 @@
 """The file that results go to, in the format that was asked for."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeVar, cast, get_args
 
 import click
 
+from batchord.chains.tables.extra import library
 from batchord.io import openai_lines
 from batchord.io.located import Locate, unlocated
-from batchord.io.paths import writable
+from batchord.io.paths import Output
 from batchord.ledger.models import Item
 from batchord.producer import Batch, export
 from batchord.producer.export import NotVectors, write_lines, write_matrix
-from batchord.producer.tables.atomic_file import replacing
+from batchord.producer.tables.atomic_file import packed
+from batchord.producer.tables.file_kinds import kind_of
 from batchord.producer.tables.kinds import Kind
 from batchord.producer.tables.layout import Column, Pair
+from batchord.producer.tables.remote_file import Destination, NotWritten
 from batchord.producer.tables.table_file import Pairs, write_table
-from batchord.producer.tables.writers import Tabular
+from batchord.producer.tables.writers import TYPED, Tabular
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -47,18 +49,39 @@ class Written(NamedTuple):
 
 @dataclass(frozen=True)
 class Target:
-    """Where results go: a file, or two, that appear whole or not at all."""
+    """Where results go: a file, or two, that appear whole or not at all; each may be at a URL."""
 
-    path: Path
+    path: Destination
     format: Format
     #: Where lines of requests that have failed go, as OpenAI has it; None: among the others.
-    errors: Path | None = None
+    errors: Destination | None = None
 
     def __post_init__(self) -> None:
         if self.errors is not None and self.format != "openai":
             raise click.UsageError("--errors is for --format openai: the others have one file")
-        if self.errors is not None and self.errors.absolute() == self.path.absolute():
+        if self.errors is not None and str(self.errors.absolute()) == str(self.path.absolute()):
             raise click.UsageError("--errors and --output name the same file")
+
+    def check(self, output_schema: Mapping[str, Any] | None) -> None:
+        """Refuse what the outputs of this schema could not be written as; None: it is unknown.
+
+        Raises:
+            click.UsageError: no matrix can be made of them, or it would be compressed.
+            BadTable: pyarrow is missing.
+        """
+        compression = kind_of(self.path.name).compression
+        if self.format in TYPED or compression == "zstd":
+            library("pyarrow", f"the file {self.path}")
+        if self.format != "npy":
+            return
+        if compression is not None:
+            raise click.UsageError("a matrix is not compressed: name a file as vectors.npy")
+        kind = "array" if output_schema is None else output_schema.get("type", "array")
+        if kind != "array":
+            raise click.UsageError(
+                f"npy is for vectors, as of --embed, and the outputs of this chain are of type "
+                f"{kind}: name a file as answers.csv or answers.jsonl"
+            )
 
     def write(
         self,
@@ -76,14 +99,15 @@ class Target:
         Raises:
             NotVectors, NotAnswers: they do not fit the format; they are in a file beside it, as
                 JSON lines.
+            NotWritten: the disk is full, say, or an upload failed. Nothing is replaced.
         """
-        if batch is None:
-            return self._table(lambda: merge(()), None)
+        with _named():
+            if batch is None:
+                return self._table(lambda: merge(()), None)
+            items = Ended(lambda: locate(batch.results() if wait else batch.items()))
+            return self._write_or_keep(batch, items, merge)
 
-        def found() -> Iterable[Item]:
-            return locate(batch.results() if wait else batch.items())
-
-        items = Ended(found)
+    def _write_or_keep(self, batch: Batch, items: "Ended", merge: Merge) -> Written:
         try:
             return self._write(batch, items, merge)
         except (NotVectors, openai_lines.NotAnswers) as error:
@@ -114,16 +138,27 @@ class Target:
     def _answers(self, batch_id: str, items: "Ended") -> Written:
         bad = 0
         with ExitStack() as stack:
-            answers = stack.enter_context(replacing(self.path))
-            errors = answers
+            answers = errors = stack.enter_context(packed(self.path))
             if self.errors is not None:
-                errors = stack.enter_context(replacing(self.errors))
+                errors = stack.enter_context(packed(self.errors))
             for item in items:
                 failed = openai_lines.is_error(item)
                 bad += failed
                 (errors if failed else answers).write(openai_lines.line(batch_id, item).encode())
         note = "" if self.errors is None else f" (failed: {bad}, in {self.errors})"
         return Written(items.count, f"{self.path}{note}")
+
+
+@contextmanager
+def _named() -> Iterator[None]:
+    """Turn an error of the disk into NotWritten."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None:
+            raise  # it is no error of the operating system
+        file = f"{error.filename!r}: " if error.filename else ""
+        raise NotWritten(f"cannot write the results: {file}{error.strerror}") from error
 
 
 class Ended:
@@ -144,7 +179,7 @@ class Ended:
             yield item
 
 
-def format_of(given: Format | None, path: Path | None, default: Format = "jsonl") -> Format:
+def format_of(given: Format | None, path: Destination | None, default: Format = "jsonl") -> Format:
     """Return the format that was asked for; else what the file's name says, else the default."""
     if given is not None:
         return given
@@ -158,8 +193,7 @@ def format_options(command: F) -> F:
         click.option(
             "--errors",
             "errors_path",
-            type=click.Path(dir_okay=False, path_type=Path),
-            callback=writable,
+            type=Output(),
             help="Failed requests go into this file, as OpenAI has it, and not among the others.",
         ),
         click.option(

@@ -2,10 +2,12 @@
 
 import gzip
 import io
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import PurePosixPath
 from typing import IO, Any, BinaryIO, Final, Literal, NamedTuple, cast
+from urllib.parse import unquote
 
 from batchord.chains.tables.extra import BadTable, library
 
@@ -27,6 +29,10 @@ SUFFIXES: Final[dict[str, TableFormat]] = {
 }
 COMPRESSIONS: Final[dict[str, Compression]] = {".gz": "gzip", ".zst": "zstd"}
 
+#: A scheme, and before it those that fsspec chains to it: `simplecache::s3://`.
+_SCHEME: Final = r"[A-Za-z][A-Za-z0-9+.-]*"
+_URL: Final = re.compile(rf"(?:{_SCHEME}::)*{_SCHEME}://")
+
 
 class FileKind(NamedTuple):
     """A file's format, None if its name says none, and its compression."""
@@ -37,6 +43,8 @@ class FileKind(NamedTuple):
 
 def kind_of(name: str) -> FileKind:
     """Return what a file's name or URL says of it: `tickets.csv.gz` is CSV, compressed by gzip."""
+    if is_url(name):
+        name = re.split("[?#]", file_part(name))[0]
     path = PurePosixPath(name.lower())
     compression = COMPRESSIONS.get(path.suffix)
     if compression is not None:
@@ -45,9 +53,21 @@ def kind_of(name: str) -> FileKind:
 
 
 def is_url(name: str) -> bool:
-    """Whether this names a file behind a URL, as `s3://bucket/tickets.csv`."""
-    scheme, sign, _ = name.partition("://")
-    return bool(sign) and scheme.isalnum()
+    """Whether this is a URL, as `s3://bucket/tickets.csv`, or several of fsspec's, chained."""
+    return _URL.match(name) is not None
+
+
+def local_name(url: str) -> str | None:
+    """Return the path of a URL of this machine's files (`file://`, `local://`); else None."""
+    scheme, _, path = url.partition("://")
+    if scheme not in ("file", "local") or "::" in url:
+        return None
+    return unquote(path.removeprefix("localhost") if path.startswith("localhost/") else path)
+
+
+def file_part(url: str) -> str:
+    """Return the link of a URL that names the file: the first one of a chain that has a path."""
+    return next(part for part in url.split("::") if "://" in part)
 
 
 def file_system(url: str) -> tuple[Any, str]:

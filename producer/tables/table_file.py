@@ -7,7 +7,6 @@ hold, and the file is written once more: no row is ever refused for its type.
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import islice
-from pathlib import Path
 from typing import IO, Any, Final, NamedTuple
 
 from batchord.ledger.models import ItemStatus
@@ -15,6 +14,7 @@ from batchord.producer.tables.atomic_file import replacing
 from batchord.producer.tables.file_kinds import compressing, kind_of
 from batchord.producer.tables.kinds import Kind
 from batchord.producer.tables.layout import Column, Pair, Shape, renamed
+from batchord.producer.tables.remote_file import Destination
 from batchord.producer.tables.writers import TYPED, WRITERS, ArrowPages, Tabular
 
 #: Rows that are held at a time.
@@ -40,7 +40,7 @@ class TableWritten(NamedTuple):
 
 
 def write_table(
-    path: Path, pairs: Pairs, format_: Tabular, output_fields: Mapping[str, Kind] | None
+    path: Destination, pairs: Pairs, format_: Tabular, output_fields: Mapping[str, Kind] | None
 ) -> TableWritten:
     """Write the rows, all or nothing; compressed if the file's name says so.
 

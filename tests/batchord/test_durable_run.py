@@ -204,7 +204,9 @@ def _values(shell: Shell, name: str) -> list[dict[str, Any]]:
 REFUSED = {
     "two at once": (["-o", "a.csv", "--only-new", "--fresh"], "give one of --retry-failed"),
     "lines": (["-o", "a.jsonl", "--only-new"], "--only-new is for tables"),
-    "a URL": (["-o", "s3://bucket/a.csv"], "results go into a file here"),
+    "a URL without its package": (["-o", "s3://bucket/a.csv"], "s3fs"),
+    "a URL to read": (["-o", "http://127.0.0.1:9/a.csv"], "cannot be written to"),
+    "its inputs, by a URL": (["-o", "file://{folder}/tickets.csv"], "is the file of the inputs"),
     "a table of others": (["-o", "there.csv", "--only-new"], "does not know which chain has made"),
 }
 
@@ -214,8 +216,9 @@ def test_what_cannot_go_on_is_refused_before_anything_is_started(shell: Shell, n
     write_tickets(shell, 1)
     (shell.folder / "there.csv").write_text("id\n1\n")
     options, said = REFUSED[name]
+    given = [each.format(folder=shell.folder) for each in options]
 
-    answer = shell.run("run", "triage", "--chains", "triage", "-i", "tickets.csv", *options)
+    answer = shell.run("run", "triage", "--chains", "triage", "-i", "tickets.csv", *given)
 
     assert (answer.code, answer.err.count("\n")) == (2, 1)
     assert said in answer.err

@@ -133,7 +133,24 @@ WRONG: list[tuple[str, bytes, str]] = [
     ("in.parquet", CSV.encode(), "not Parquet"),
     ("in.arrow", CSV.encode(), "not Arrow"),
     ("s4://bucket/in.csv", b"", "s4"),
+    ("s3://bucket/in.csv", b"", "s3fs"),
+    ("memory://absent/in.csv", b"", "cannot read 'memory://absent/in.csv': there is no such file"),
+    ("http://127.0.0.1:9/in.csv", b"", "cannot read 'http://127.0.0.1:9/in.csv': "),
+    ("broken://in.csv", b"", "cannot read 'broken://in.csv': KeyError: 'no credentials'"),
+    ("simplecache::broken://in.csv", b"", "cannot read 'simplecache::broken://in.csv': "),
 ]
+
+
+class Broken(fsspec.AbstractFileSystem):  # type: ignore[misc]
+    """Raises what no file system of the standard library does."""
+
+    protocol = "broken"
+
+    def _open(self, path: str, mode: str = "rb", **given: Any) -> Any:
+        raise KeyError("no credentials")
+
+    def info(self, path: str, **given: Any) -> Any:
+        raise KeyError("no credentials")
 
 
 @pytest.mark.parametrize(
@@ -142,6 +159,7 @@ WRONG: list[tuple[str, bytes, str]] = [
 def test_wrong_content_is_refused_with_its_line(
     tmp_path: Path, name: str, content: bytes, said: str
 ) -> None:
+    fsspec.register_implementation("broken", Broken, clobber=True)
     path = name if "://" in name else str(tmp_path / name)
     if "://" not in name:
         (tmp_path / name).write_bytes(content)
@@ -233,11 +251,17 @@ def test_what_needs_the_extra_says_how_to_install_it(shell: Shell) -> None:
     (shell.folder / "in.csv").write_text("seconds,value\n,1\n")
     (shell.folder / "in.parquet").write_bytes(PARQUET)
     path = {"PYTHONPATH": str(shell.folder)}
-    run = ("run", "may-fail", "--chains", CHAINS, "--processes", "1", "-o", "out.jsonl", "-i")
+    (shell.folder / "in.jsonl").write_text("1\n")
+    # A home in which nothing can be made: it is told before anything is started.
+    env = {**path, "BATCHORD_HOME": "/proc/unmade"}
+    for given, out, what in (
+        ("in.parquet", "out.jsonl", "a Parquet file"),
+        ("in.jsonl", "out.parquet", "the file out.parquet"),
+        ("in.jsonl", "out.jsonl.zst", "the file out.jsonl.zst"),
+    ):
+        answer = shell.run("run", "may-fail", "--chains", CHAINS, "-i", given, "-o", out, env=env)
 
-    answer = shell.run(*run, "in.parquet", env=path)
-
-    assert (answer.code, answer.err) == (
-        2,
-        'Error: a Parquet file needs the package pyarrow: pip install "batchord[tables]"\n',
-    )
+        assert (answer.code, answer.err) == (
+            2,
+            f'Error: {what} needs the package pyarrow: pip install "batchord[tables]"\n',
+        )

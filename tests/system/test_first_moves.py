@@ -26,7 +26,17 @@ register("modelless", Prompt("Read this ticket: {ticket}") | Chat())
 """
 
 #: A chain that no worker has.
-EXTRA = 'from batchord import register\nregister("extra", str)\n'
+EXTRA = """
+from batchord import register
+
+class Guest:
+    def invoke(self, value):
+        return value
+
+register("extra", str)
+register("guest", Guest())
+register("typed", lambda number: number, input_type=int)
+"""
 
 REFUSED = 2
 #: A script whose last line is the error.
@@ -54,6 +64,17 @@ def py(does: str, *says: str, **more: str | int) -> Move:
 
 
 KEY = {"OPENAI_API_KEY": "k"}
+#: A home in which nothing can be made: what is told there was told before anything was started.
+UNMADE = {"BATCHORD_HOME": "/proc/unmade"}
+
+
+def early(does: str, *says: str, **env: str) -> Move:
+    """A run that is refused before Valkey and workers are started."""
+    return Move(f"run {does}", says, at="nowhere", env={**KEY, **UNMADE, **env})
+
+
+ROWS = "triage --chains triage -i tickets.csv"
+GUEST_ROWS = "guest --chains extra -i tickets.csv -o out.csv"
 RUN = "run triage --chains triage -i tickets.jsonl"
 
 MOVES = {
@@ -81,6 +102,42 @@ MOVES = {
         ("'triag'", "triage"),
         at="nowhere",
     ),
+    # A run, before Valkey and workers are started.
+    "a prompt of another column": early(
+        "--prompt {subject}? -m m -i tickets.csv -o out.csv", "no field subject", "ticket, who"
+    ),
+    "a prompt of another column, sampled": early(
+        "--prompt {subject}? -m m -i tickets.csv -o out.csv --sample 1", "no field subject"
+    ),
+    "a column to embed that is not there": early(
+        "--embed text -i tickets.csv -o out.npy", "no field text", "ticket, who"
+    ),
+    "no column of ids": early(f"{ROWS} -o out.csv --id number", "'number'", "ticket, who"),
+    "an id twice": early(
+        "triage --chains triage -i twice.csv -o out.csv --id who",
+        "line 3: the id 'a' in column 'who' is that of line 2",
+    ),
+    "no rows": early("triage --chains triage -i head.csv -o out.csv", "no inputs"),
+    "an array called CSV": early(
+        "triage --chains triage -i array.json --input-format csv -o out.csv", "JSON, not CSV"
+    ),
+    "an input of another type": early("typed --chains extra -i tickets.csv -o out.csv", "input 0"),
+    "a first row that is too long": early(
+        f"{ROWS} -o out.csv", "input 0", "BATCHORD_MAX_INPUT_BYTES", BATCHORD_MAX_INPUT_BYTES="5"
+    ),
+    "a run until some day": early(f"{ROWS} -o out.csv --completion-window soon", '"24h"'),
+    "a budget of nothing": early(f"{ROWS} -o out.csv --budget-usd 0", "budget", "above 0"),
+    "a budget for a stranger": early(f"{GUEST_ROWS} --budget-usd 1", "budget", "report_usage"),
+    "a stranger through the provider": early(f"{GUEST_ROWS} --mode provider", "'guest'", "sent"),
+    "a stranger from the cache": early(f"{GUEST_ROWS} --cache", "cache", "version="),
+    "requests until some day": early(
+        "-i requests.jsonl -o out.jsonl --completion-window soon", '"24h"'
+    ),
+    "a matrix of texts": early(
+        "--prompt {ticket} -m m -i tickets.csv -o out.npy", "npy is for vectors", "answers.csv"
+    ),
+    "a matrix that is packed": early("--embed ticket -i tickets.csv -o out.npy.gz", "vectors.npy"),
+    "a home that cannot be made": early(f"{ROWS} -o out.csv", "/proc/unmade", "BATCHORD_HOME"),
     # Files.
     "over its own inputs": Move(f"{RUN} -o tickets.jsonl", ("inputs", "another file")),
     "over them by a link": Move(f"{RUN} -o link.jsonl", ("inputs", "another file")),
@@ -251,6 +308,8 @@ def fill(root: Path) -> None:
     tickets.write_text('{"ticket": "The site is down"}\n{"ticket": "Please rename me"}\n')
     (root / "lines.csv").write_text(tickets.read_text())
     (root / "tickets.csv").write_text("ticket,who\nThe site is down,a\nPlease rename me,b\n")
+    (root / "twice.csv").write_text("ticket,who\nThe site is down,a\nPlease rename me,a\n")
+    (root / "head.csv").write_text("ticket,who\n")
     (root / "array.json").write_text('[{"ticket": "a"}, {"ticket": "b"}]')
     (root / "link.jsonl").symlink_to(tickets)
     (root / "hard.jsonl").hardlink_to(tickets)
