@@ -7,6 +7,7 @@ from collections import Counter
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Final
 
 import httpx2
@@ -93,7 +94,7 @@ def _strike(
     kills, workers = ground.times(KILLS), 0
     for n in range(kills):
         due = requests * n // (kills + 1)
-        wait_for(lambda due=due: _over(callers) or len(provider.requests) >= due, LONGEST)
+        wait_for(partial(_is_due, callers, provider, due), LONGEST)
         time.sleep(ground.random.uniform(0.1, 2.0))
         if _over(callers):
             break
@@ -108,6 +109,10 @@ def _strike(
             ground.strikes()
         api.start()
     return workers
+
+
+def _is_due(callers: list[Future[Answers]], provider: OpenAIServer, calls: int) -> bool:
+    return _over(callers) or len(provider.requests) >= calls
 
 
 def _over(callers: list[Future[Answers]]) -> bool:
