@@ -39,6 +39,7 @@ def serve(
     """
     backend = Backend(settings, keys)
     backend.check()
+    backend.start()
     with _listening(host, port) as listening:
         shown = f"[{host}]" if ":" in host else host
         on_start(f"http://{shown}:{listening.getsockname()[1]}/v1")

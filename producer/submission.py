@@ -188,6 +188,8 @@ def _opening(store: BatchStore, what: Submission, outbox: dict[str, str], config
         fields["config"] = config
     if what.budget is not None:
         fields |= what.budget.fields()
+    if what.day_budget_of is not None:
+        fields["day_budget"] = store.keys.day_budget(what.day_budget_of)
     fields |= {name: "1" for name in ("dedupe", "cache") if getattr(what, name)}
     if not what.pauses_alike:
         fields["alike_n"] = "-1"  # as of a batch whose items do not

@@ -19,7 +19,8 @@ from batchord.producer.submit_options import Submission
 
 #: Options beyond OpenAI's: what SDKs send as `extra_body`.
 OPTIONS: Final = ("priority", "max_concurrency", "budget", "dedupe")
-
+#: The option that says that the batch's costs count in the day's budget of its tenant.
+DAY_BUDGET: Final = "day_budget"
 
 #: Characters of inputs that are held until the batch is sealed. If Redis loses others, the whole
 #: file is read again.
@@ -87,6 +88,7 @@ def submit_file(backend: Backend, batch: ApiBatch, file: IO[bytes]) -> bool:
         most_kept=_MOST_KEPT,
         # At OpenAI, a batch all of whose requests are refused is completed.
         pauses_alike=False,
+        day_budget_of=batch.tenant if batch.options.get(DAY_BUDGET) else None,
         **submit_options(batch.options),
     )
     try:

@@ -135,13 +135,6 @@ class ApiBatches:
         with self._store.talking():
             self._redis.hset(self._keys.api("live", batch.tenant), batch.id, batch.lines)
 
-    def since(self, tenant: str, when: float) -> list[str]:
-        """Return the batches of a tenant that were created from this time on."""
-        index = self._keys.api("batches", tenant)
-        with self._store.talking():
-            found = self._redis.zrangebyscore(index, int(1000 * when), "+inf")
-        return [str(each) for each in found]
-
     def get(self, tenant: str, batch_id: str) -> ApiBatch | None:
         """Return a tenant's batch; None: it has none of this id."""
         [batch] = self.of([batch_id])

@@ -227,6 +227,9 @@ class Keys:
         """Return a key of `batchord serve`; the parts are its own words, ids or tenants' names."""
         return ":".join((self.namespace, "api", *parts))
 
+    def day_budget(self, tenant: str) -> str:
+        return self.api("day-budget", tenant)
+
     def api_idempotency(self, tenant: str, key: str) -> str:
         # Hashed, as below; a tenant's name has no line break.
         return self.api("key", hashlib.sha256(f"{tenant}\n{key}".encode()).hexdigest())
