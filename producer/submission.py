@@ -86,7 +86,7 @@ def submit(app: Celery, store: BatchStore, what: Submission) -> str:
     if first is None:
         raise SubmitRefused("no inputs: a batch needs at least one")
     check_fields(what.chain, first)
-    outbox = owed(callback=callback, webhook=what.webhook)
+    outbox = owed(callback=callback, webhook=what.webhook, secret_env=what.webhook_secret_env)
     batch_id = what.batch_id or new_batch_id()
     opening = _opening(store, what, outbox, config)
     recording = Recording(store, reader, batch_id, opening, what.most_kept)

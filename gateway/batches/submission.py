@@ -77,6 +77,7 @@ def submit_file(backend: Backend, batch: ApiBatch, file: IO[bytes]) -> bool:
         LedgerUnavailable: Redis cannot be reached.
     """
     inputs = FileInputs(backend, batch, file)
+    tenant = backend.keys.tenants.get(batch.tenant)
     left = max(1.0, batch.created_at + batch.window - backend.store.now())
     what = Submission(
         chain=REQUESTS,
@@ -88,6 +89,8 @@ def submit_file(backend: Backend, batch: ApiBatch, file: IO[bytes]) -> bool:
         most_kept=_MOST_KEPT,
         # At OpenAI, a batch all of whose requests are refused is completed.
         pauses_alike=False,
+        webhook=None if tenant is None else tenant.webhook_url,
+        webhook_secret_env=None if tenant is None else tenant.webhook_secret_env,
         day_budget_of=batch.tenant if batch.options.get(DAY_BUDGET) else None,
         **submit_options(batch.options),
     )

@@ -211,9 +211,18 @@ class ApiBatches:
         self._store.transition("api_beat", keys=keys, lease_ms=lease_ms, records=batch_ids)
 
     def conclude(
-        self, batch_id: str, status: ApiStatus, fields: Mapping[str, Any] | None = None
+        self,
+        batch_id: str,
+        status: ApiStatus,
+        fields: Mapping[str, Any] | None = None,
+        *,
+        webhook: tuple[str, str] = ("", ""),
     ) -> bool:
-        """End a validation; False if it was ended before."""
+        """End a validation; False if it was ended before.
+
+        `webhook`: the URL where the end of a batch that does not run is told, and the variable of
+        its secret; empty: where the deployment's are.
+        """
         return bool(
             self._store.transition(
                 "api_conclude",
@@ -226,6 +235,8 @@ class ApiBatches:
                 stamp=f"{status}_at",
                 chain=REQUESTS,
                 ttl_s=self._store.settings.result_ttl,
+                webhook=webhook[0],
+                webhook_secret=webhook[1],
                 records=[(name, _text(value)) for name, value in (fields or {}).items()],
             )
         )

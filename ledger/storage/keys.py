@@ -30,7 +30,8 @@ Of one batch:
     NS:{ID}:again       list    "shard items": shards to be published again, and the number of their
                                 failed items that are to run again
     NS:{ID}:outbox      hash    on_complete -> signature, as JSON, until it is published;
-                                webhook -> URL; N -> `meta` as it was at the batch's Nth end, and
+                                webhook -> URL, webhook.secret -> the variable of its secret;
+                                N -> `meta` as it was at the batch's Nth end, and
                                 "N.tries" -> how often that was tried to be told, until it is
     NS:{ID}:hist:P      hash    index -> JSON array of the outcomes that retries have replaced
     NS:{ID}:done        list    indexes in the order in which they were settled
