@@ -5,11 +5,8 @@ The next call is a row of CALLS. What it gave is known to the rows below by its 
 
 import asyncio
 import json
-import shutil
-import subprocess
 from collections.abc import Callable, Mapping
 from contextlib import closing
-from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import openai
@@ -196,24 +193,6 @@ CALLS: Final = (
 def api(fleet: Deployment) -> ApiServer:
     """A server with a tenant for each SDK."""
     return ApiServer(fleet, dict.fromkeys(DRIVERS, ""))
-
-
-@pytest.fixture(scope="module")
-def node(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the official Node SDK, as npm has it."""
-    if shutil.which("node") is None or shutil.which("npm") is None:
-        pytest.skip("no Node here: `node` and `npm` are needed to test the Node SDK")
-    folder = tmp_path_factory.mktemp("node")
-    command = ["npm", "install", "openai@7", "--no-audit", "--no-fund", "--loglevel=error"]
-    try:
-        done = subprocess.run(
-            command, cwd=folder, capture_output=True, text=True, timeout=120, check=False
-        )
-    except subprocess.TimeoutExpired:
-        pytest.skip("npm's registry does not answer: the Node SDK cannot be installed")
-    if done.returncode:
-        pytest.skip(f"npm cannot install the Node SDK: {done.stderr[-300:]}")
-    return folder
 
 
 def _node(request: pytest.FixtureRequest, url: str, key: str) -> Driver:
