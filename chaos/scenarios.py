@@ -374,7 +374,7 @@ SCENARIOS: Final = (
     Scenario("slow-network", slow_and_broken, pools=("asyncio",)),
     Scenario("full", fill),
     Scenario("revoked-ids", revoke_all),
-    Scenario("kill-gateway", kill_gateway, pools=("asyncio",)),
+    Scenario("serve", kill_gateway, pools=("asyncio",)),
     Scenario("outage", outage),
     Scenario("bears-few", bears_few, pools=("asyncio",)),
     Scenario("langchain-outage", langchain_outage, pools=("asyncio",)),

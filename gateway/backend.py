@@ -9,6 +9,7 @@ from batchord.ledger.storage.api_batches import ApiBatches
 from batchord.ledger.storage.api_files import ApiFiles
 from batchord.ledger.storage.batch_reader import BatchReader
 from batchord.ledger.storage.batch_store import BatchStore
+from batchord.ledger.storage.day_budgets import DayBudgets
 from batchord.ledger.storage.file_store import file_store
 
 
@@ -27,6 +28,7 @@ class Backend:
         self.reader = BatchReader(self.store)
         self.app = create_app(self.settings)
         self.control = BatchControl(self.app, self.store)
+        self.day_budgets = DayBudgets(self.store)
         self.files = ApiFiles(self.store)
         self.batches = ApiBatches(self.store)
         self.bytes = file_store(self.settings)
@@ -36,6 +38,11 @@ class Backend:
         """Raise unless Redis and the file store can be used now."""
         self.store.ping()
         self.bytes.check()
+
+    def start(self) -> None:
+        """Let the tenants' bounds of the day hold, also for batches that run by now."""
+        for tenant in self.keys.tenants.values():
+            self.day_budgets.set(tenant.name, tenant.budget_usd_per_day)
 
     def close(self) -> None:
         """Close the connections."""

@@ -8,6 +8,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from batchord.ledger.errors import (
+    DayBudgetUsed,
     LedgerUnavailable,
     ResumeRefused,
     RetryRefused,
@@ -100,7 +101,7 @@ def as_api_error(error: Exception) -> ApiError:
             return ApiError(405, "Not allowed method: check the URL and the method")
         case HTTPException():
             return ApiError(error.status_code, str(error.detail))
-        case SubmitRefused() | ResumeRefused() | RetryRefused():
+        case SubmitRefused() | ResumeRefused() | RetryRefused() | DayBudgetUsed():
             return invalid(str(error))
         case UnknownBatch():
             return not_found("batch", error.batch_id)

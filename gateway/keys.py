@@ -12,11 +12,13 @@ import secrets
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Self
 
 import pydantic
 
 from batchord.chains.errors import BatchordError
+from batchord.ledger.lifecycle.webhook_policy import BadWebhook, checked_url
+from batchord.ledger.settings import Settings
 
 #: What keys begin with: people, and scanners for secrets, know them by it.
 PREFIX: Final = "sk-batchord-"
@@ -46,6 +48,23 @@ class Tenant(pydantic.BaseModel, frozen=True, extra="forbid"):
     max_items: int | None = pydantic.Field(default=None, ge=1)
     #: What its batches may cost in a day (UTC).
     budget_usd_per_day: float | None = pydantic.Field(default=None, gt=0)
+    #: Where the ends of its batches are told, and the environment variable, of the workers, with
+    #: the secret that signs them. None: as all other batches'.
+    webhook_url: str | None = None
+    webhook_secret_env: str | None = pydantic.Field(default=None, pattern=r"^[A-Za-z_]\w*$")
+
+    @property
+    def webhook(self) -> tuple[str, str]:
+        """The URL and the variable; empty without."""
+        return self.webhook_url or "", self.webhook_secret_env or ""
+
+    @pydantic.model_validator(mode="after")
+    def _check_both(self) -> Self:
+        # Signed with the deployment's secret, which each tenant would have to be given, a tenant
+        # could be told of ends that are not its own.
+        if (self.webhook_url is None) is not (self.webhook_secret_env is None):
+            raise ValueError("webhook_url and webhook_secret_env go together")
+        return self
 
 
 class Keys:
@@ -63,6 +82,16 @@ class Keys:
             if hmac.compare_digest(tenant.sha256, digest):
                 found = tenant
         return found
+
+
+def check_webhooks(keys: Keys, settings: Settings) -> None:
+    """Raise BadKeys if a tenant's webhook may not be sent; it is never quoted."""
+    for name, tenant in keys.tenants.items():
+        if tenant.webhook_url is not None:
+            try:
+                checked_url(tenant.webhook_url, settings)
+            except BadWebhook as error:
+                raise BadKeys(f"keys.{name}: webhook_url: {error}") from None
 
 
 def new_key() -> str:
@@ -114,7 +143,8 @@ def _tenant(path: Path, name: str, table: Any) -> Tenant:
     except pydantic.ValidationError as error:
         # Not the value, which may be the key itself.
         first = error.errors(include_url=False, include_input=False)[0]
-        raise BadKeys(f"{place}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+        where = "".join(f"{part}: " for part in first["loc"])
+        raise BadKeys(f"{place}: {where}{first['msg'].removeprefix('Value error, ')}") from None
     if not _HASH.fullmatch(tenant.sha256):
         raise BadKeys(f"{place}: sha256 must be 64 hex digits, the hash of the key; {_MAKE}")
     return tenant

@@ -1,12 +1,14 @@
-"""Deletion of bytes whose time is over, once no batch reads them."""
+"""What comes due by itself: bytes to delete, and batches that waited for a new day's budget."""
 
 import logging
 import threading
+from contextlib import suppress
 from typing import Final
 
 from batchord.chains.errors import BatchordError
 from batchord.gateway.backend import Backend
-from batchord.ledger.errors import UnknownBatch
+from batchord.ledger.errors import DayBudgetUsed, UnknownBatch
+from batchord.ledger.models import BatchRecord, BatchStatus
 
 logger = logging.getLogger(__name__)
 
@@ -33,11 +35,28 @@ def _reads(backend: Backend, batch_id: str) -> bool:
     return True
 
 
+def resume_waiting(backend: Backend, tenant: str) -> None:
+    """Resume a tenant's batches that were paused as the day's budget was used."""
+    # Before they are resumed: one that is paused again meanwhile is noted again.
+    backend.day_budgets.none_waits(tenant)
+    for found in backend.reader.look(backend.batches.live(tenant)):
+        if isinstance(found, BatchRecord) and _waits_for_tomorrow(found):
+            with suppress(DayBudgetUsed, UnknownBatch):
+                backend.control.resume(found.id)
+
+
+def _waits_for_tomorrow(record: BatchRecord) -> bool:
+    reason = record.reason if record.status is BatchStatus.PAUSED else None
+    return reason is not None and reason.code == "day_budget_exceeded"
+
+
 class Maintenance:
-    """A thread that deletes bytes as they come due. Several servers may do it side by side."""
+    """A thread that does what comes due. Several servers may do it side by side."""
 
     def __init__(self, backend: Backend) -> None:
         self._fleet = backend
+        #: Tenants that this process has not looked at: a server may have died while it resumed.
+        self._unseen = set(backend.keys.tenants)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._loop, name="maintenance", daemon=True)
 
@@ -52,9 +71,19 @@ class Maintenance:
 
     def _loop(self) -> None:
         while not self._stop.is_set():
-            try:
-                for file_id in self._fleet.files.due(limit=_AT_ONCE):
-                    delete_bytes(self._fleet, file_id)
-            except (BatchordError, OSError) as error:
-                logger.warning("files not deleted yet: %s", error)
+            for do in (self._delete, self._resume):
+                try:
+                    do()
+                except (BatchordError, OSError) as error:
+                    logger.warning("maintenance put off: %s", error)
             self._stop.wait(self._fleet.settings.sweep_interval)
+
+    def _delete(self) -> None:
+        for file_id in self._fleet.files.due(limit=_AT_ONCE):
+            delete_bytes(self._fleet, file_id)
+
+    def _resume(self) -> None:
+        for tenant in self._fleet.keys.tenants.values():
+            if tenant.name in self._unseen or self._fleet.day_budgets.may_go_on(tenant.name):
+                resume_waiting(self._fleet, tenant.name)
+                self._unseen.discard(tenant.name)

@@ -9,7 +9,7 @@ import uvicorn
 from batchord.chains.errors import BatchordError
 from batchord.gateway.app import create_gateway
 from batchord.gateway.backend import Backend
-from batchord.gateway.keys import Keys
+from batchord.gateway.keys import Keys, check_webhooks
 from batchord.ledger.settings import Settings
 
 #: Seconds for answers that are under way when the server is told to stop.
@@ -34,11 +34,14 @@ def serve(
     """Serve until SIGINT or SIGTERM; `on_start` gets the base URL once it is listened on.
 
     Raises:
+        BadKeys: a tenant's webhook may not be sent.
         CannotListen: the address is taken, or not of this machine.
         LedgerUnavailable, FileStoreUnavailable: Redis or the file store cannot be used.
     """
+    check_webhooks(keys, settings)
     backend = Backend(settings, keys)
     backend.check()
+    backend.start()
     with _listening(host, port) as listening:
         shown = f"[{host}]" if ":" in host else host
         on_start(f"http://{shown}:{listening.getsockname()[1]}/v1")

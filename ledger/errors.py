@@ -119,6 +119,16 @@ class ResumeRefused(BatchordError):
         )
 
 
+class DayBudgetUsed(BatchordError):
+    """The batch's tenant has used what its batches may cost today: it would pause again at once."""
+
+    def __init__(self, batch_id: str) -> None:
+        super().__init__(
+            f"batch {batch_id} goes on by itself tomorrow (UTC): its key of `batchord serve` has "
+            "used the day's budget; a larger one (budget_usd_per_day) is read as the server starts"
+        )
+
+
 class BatchPaused(BatchordError):
     """The workers have paused the batch: no item can succeed until a person acts.
 

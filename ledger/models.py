@@ -164,7 +164,8 @@ class RequestCounts(Frozen):
 class PauseReason(Frozen):
     """Why the workers have paused a batch: it is for a person to act."""
 
-    #: The error's code, or `budget_exceeded`, `price_unknown`, `usage_unknown`.
+    #: The error's code, or `budget_exceeded`, `day_budget_exceeded`, `price_unknown`,
+    #: `usage_unknown`.
     code: str
     #: What it said; it may quote the input and stays in the ledger.
     message: str

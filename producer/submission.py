@@ -85,7 +85,7 @@ def submit(app: Celery, store: BatchStore, what: Submission) -> str:
     if digest is not None:
         pages = digest.of(pages)
     first = _first(what, pages)
-    outbox = owed(callback=callback, webhook=what.webhook)
+    outbox = owed(callback=callback, webhook=what.webhook, secret_env=what.webhook_secret_env)
     batch_id = what.batch_id or new_batch_id()
     opening = _opening(store, what, outbox, config)
     recording = Recording(store, reader, batch_id, opening, what.most_kept)
@@ -217,6 +217,8 @@ def _opening(store: BatchStore, what: Submission, outbox: dict[str, str], config
         fields["config"] = config
     if what.budget is not None:
         fields |= what.budget.fields()
+    if what.day_budget_of is not None:
+        fields["day_budget"] = store.keys.day_budget(what.day_budget_of)
     fields |= {name: "1" for name in ("dedupe", "cache") if getattr(what, name)}
     if not what.pauses_alike:
         fields["alike_n"] = "-1"  # as of a batch whose items do not

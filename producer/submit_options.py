@@ -73,6 +73,11 @@ class Submission:
     most_kept: int | None = None
     #: Whether the batch pauses if its first items all fail alike (`alike_limit`).
     pauses_alike: bool = True
+    #: The environment variable, of the workers, with the secret that signs `webhook`; None: the
+    #: deployment's secret.
+    webhook_secret_env: str | None = None
+    #: The tenant of `batchord serve` in whose day's budget the batch's costs count.
+    day_budget_of: str | None = None
 
     @property
     def name(self) -> str:

@@ -7,7 +7,12 @@ from batchord.chains.steps.raw_request import PATHS, REQUESTS
 from batchord.gateway.batches.lookup import find
 from batchord.gateway.batches.objects import batch_object
 from batchord.gateway.batches.quotas import admit, at_most
-from batchord.gateway.batches.submission import OPTIONS, fingerprint_of, submit_options
+from batchord.gateway.batches.submission import (
+    DAY_BUDGET,
+    OPTIONS,
+    fingerprint_of,
+    submit_options,
+)
 from batchord.gateway.calls import Call
 from batchord.gateway.errors import ApiError, invalid, not_found
 from batchord.gateway.lifetimes import ttl_of
@@ -41,7 +46,7 @@ def create(call: Call) -> dict[str, Any]:
     window = float(fields["window"])
     batch_id, fingerprint = new_batch_id(), fingerprint_of(body)
     if not call.backend.batches.known(call.tenant.name, key):
-        fields["options"] = admit(call, fields["options"])
+        admit(call, fields["options"])
     crash_point("batch-before-create")
     with at_most(call):
         made = call.backend.batches.create(
@@ -106,6 +111,8 @@ def _fields(call: Call, file: ApiFile) -> dict[str, Any]:
     options = {name: body[name] for name in OPTIONS if body.get(name) is not None}
     options.setdefault("priority", call.tenant.priority)
     _check(metadata, completion_window, options)
+    if call.tenant.budget_usd_per_day is not None:
+        options[DAY_BUDGET] = True
     if call.tenant.models is not None:
         options["models"] = list(call.tenant.models)
     return {

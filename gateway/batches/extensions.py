@@ -4,6 +4,7 @@ from typing import Any, Final
 
 from batchord.gateway.batches.lookup import Found, get
 from batchord.gateway.batches.objects import batch_object
+from batchord.gateway.batches.quotas import check_day
 from batchord.gateway.calls import Call
 from batchord.gateway.errors import invalid
 from batchord.gateway.view_ids import KINDS, lines_in, view_id
@@ -24,6 +25,7 @@ def pause(call: Call) -> dict[str, Any]:
 def resume(call: Call) -> dict[str, Any]:
     """Let a paused batch go on; a `budget` in the body replaces its own."""
     _, record = _submitted(call)
+    check_day(call)
     call.backend.control.resume(record.id, _budget(call))
     return batch_object(get(call))
 
@@ -36,6 +38,7 @@ def retry(call: Call) -> dict[str, Any]:
         isinstance(codes, list) and all(isinstance(each, str) for each in codes)
     ):
         raise invalid("codes: a list of error codes", "codes")
+    check_day(call)
     call.backend.batches.keep(found.api)
     call.backend.control.retry_failed(record.id, codes)
     call.backend.batches.live_again(found.api)
@@ -77,6 +80,4 @@ def _budget(call: Call) -> Budget | None:
         return None
     if not isinstance(given, dict) or not given.keys() <= {"usd", "tokens"}:
         raise invalid('budget: {"usd": ..., "tokens": ...}, or one of them', "budget")
-    if call.tenant.budget_usd_per_day is not None:
-        raise invalid("budget: the day's budget of this key sets it", "budget")
     return Budget(**given)

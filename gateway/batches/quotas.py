@@ -1,6 +1,5 @@
 """Bounds of a tenant, at a time and in a day: 429 beyond them, before anything is written."""
 
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Final
@@ -9,32 +8,30 @@ from batchord.gateway.batches.lookup import Found, find_all
 from batchord.gateway.calls import Call
 from batchord.gateway.errors import ApiError, invalid
 from batchord.ledger.storage.api_batches import TooMany
+from batchord.ledger.storage.day_budgets import DAY
 
-_DAY: Final = 24 * 3600
 #: Seconds after which a caller may look again whether a batch of its own has ended.
 _LOOK_AGAIN: Final = 30
 
 
-def admit(call: Call, options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the options of a new batch, its budget within what the day has left.
+def admit(call: Call, options: Mapping[str, Any]) -> None:
+    """Raise ApiError if there may be no such batch now.
 
-    Raises:
-        ApiError: 400, its priority is better than the tenant's; 429, the day's budget is used.
+    400: its priority is better than the tenant's; 429: the day's budget is used.
     """
     tenant = call.tenant
     if options["priority"] < tenant.priority:
         raise invalid(f"priority: this key's batches have {tenant.priority} at best", "priority")
     if tenant.max_batches is not None or tenant.max_items is not None:
         _forget_ended(call)
-    if tenant.budget_usd_per_day is None:
-        return dict(options)
-    left = tenant.budget_usd_per_day - _spent(call)
-    if left <= 0:
+    check_day(call)
+
+
+def check_day(call: Call) -> None:
+    """Raise ApiError (429) if the tenant's batches have cost today what they may."""
+    left = call.backend.day_budgets.left(call.tenant.name)
+    if left is not None and left <= 0:
         raise _quota(call)
-    budget = dict(options.get("budget") or {})
-    asked = budget.get("usd")
-    budget["usd"] = left if asked is None else min(left, asked)
-    return {**options, "budget": budget, "asked_usd": asked}
 
 
 @contextmanager
@@ -69,31 +66,13 @@ def has_ended(found: Found) -> bool:
     return found.api.status in ("failed", "cancelled")
 
 
-def _spent(call: Call) -> float:
-    """Return the dollars that the tenant's batches of this day (UTC) have cost, or may yet.
-
-    A batch that has not ended counts with the budget that its caller gave it, if that is more.
-    """
-    now = call.backend.store.now()
-    ids = call.backend.batches.since(call.tenant.name, now - now % _DAY)
-    spent = 0.0
-    for found in find_all(call, ids) if ids else ():
-        if found is None:
-            continue
-        usage = None if found.record is None else found.record.usage
-        cost = (usage.cost_nanos or 0) / 1e9 if usage is not None else 0.0
-        asked = found.api.options.get("asked_usd") or 0.0
-        spent += cost if has_ended(found) else max(cost, asked)
-    return spent
-
-
 def _quota(call: Call) -> ApiError:
-    now = time.time()
+    now = call.backend.store.now()
     return ApiError(
         429,
         f"You exceeded your current quota: ${call.tenant.budget_usd_per_day:g} a day (UTC)",
         type_="insufficient_quota",
         code="insufficient_quota",
-        retry_after=_DAY - now % _DAY,
+        retry_after=DAY - now % DAY,
         retry=False,
     )

@@ -19,7 +19,8 @@ from batchord.producer.submit_options import Submission
 
 #: Options beyond OpenAI's: what SDKs send as `extra_body`.
 OPTIONS: Final = ("priority", "max_concurrency", "budget", "dedupe")
-
+#: The option that says that the batch's costs count in the day's budget of its tenant.
+DAY_BUDGET: Final = "day_budget"
 
 #: Characters of inputs that are held until the batch is sealed. If Redis loses others, the whole
 #: file is read again.
@@ -76,6 +77,7 @@ def submit_file(backend: Backend, batch: ApiBatch, file: IO[bytes]) -> bool:
         LedgerUnavailable: Redis cannot be reached.
     """
     inputs = FileInputs(backend, batch, file)
+    tenant = backend.keys.tenants.get(batch.tenant)
     left = max(1.0, batch.created_at + batch.window - backend.store.now())
     what = Submission(
         chain=REQUESTS,
@@ -87,6 +89,9 @@ def submit_file(backend: Backend, batch: ApiBatch, file: IO[bytes]) -> bool:
         most_kept=_MOST_KEPT,
         # At OpenAI, a batch all of whose requests are refused is completed.
         pauses_alike=False,
+        webhook=None if tenant is None else tenant.webhook_url,
+        webhook_secret_env=None if tenant is None else tenant.webhook_secret_env,
+        day_budget_of=batch.tenant if batch.options.get(DAY_BUDGET) else None,
         **submit_options(batch.options),
     )
     try:

@@ -158,7 +158,9 @@ class Validator:
     def _end(
         self, batch: ApiBatch, status: Any, fields: dict[str, Any], *, reads_file: bool = False
     ) -> None:
-        self._fleet.batches.conclude(batch.id, status, fields)
+        tenant = self._fleet.keys.tenants.get(batch.tenant)
+        webhook = ("", "") if tenant is None else tenant.webhook
+        self._fleet.batches.conclude(batch.id, status, fields, webhook=webhook)
         if reads_file:
             return
         files, file_id = self._fleet.files, batch.input_file_id

@@ -14,7 +14,13 @@ from batchord.chains import Usage
 from batchord.ledger.broker.publisher import publish_shards, publish_tasks, unsettled_tasks
 from batchord.ledger.budget import Budget, checked
 from batchord.ledger.core.failpoints import crash_point
-from batchord.ledger.errors import LedgerUnavailable, ResumeRefused, RetryRefused, UnknownBatch
+from batchord.ledger.errors import (
+    DayBudgetUsed,
+    LedgerUnavailable,
+    ResumeRefused,
+    RetryRefused,
+    UnknownBatch,
+)
 from batchord.ledger.lifecycle.completion_callback import end_batch
 from batchord.ledger.models import BatchRecord, BatchStatus, Mode
 from batchord.ledger.storage.batch_reader import BatchReader
@@ -48,7 +54,7 @@ class BatchControl:
         """Let a paused batch go on; a `budget` replaces its own.
 
         Raises:
-            ResumeRefused: it has used up its budget.
+            ResumeRefused: it has used up its budget, or its tenant the day's.
             SubmitRefused: `budget` is invalid.
         """
         limits: dict[str, str] = {}
@@ -180,6 +186,8 @@ class BatchControl:
                 raise UnknownBatch(batch_id)
             if status == "over":
                 raise ResumeRefused(batch_id, _used(self._reader.record(batch_id)))
+            if status == "over_day":
+                raise DayBudgetUsed(batch_id)
             return BatchStatus(status)
 
     def _end_page(self, batch_id: str, start: int, stop: int) -> int:

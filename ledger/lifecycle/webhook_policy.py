@@ -6,6 +6,7 @@ The host's addresses are checked as `webhook_sender` connects to them.
 
 import base64
 import binascii
+import os
 import re
 from typing import Final
 
@@ -21,6 +22,9 @@ MOST_URL: Final = 2048
 KEY_BYTES: Final = range(24, 65)
 
 HTTPS_PORT: Final = 443
+
+#: The variable with the deployment's secret.
+SECRET_VARIABLE: Final = "BATCHORD_WEBHOOK_SECRET"  # noqa: S105
 
 #: Printable ASCII, but for what parsers disagree on.
 _PLAIN: Final = re.compile(r"[!#-;=?-\[\]_a-z~]+")
@@ -102,23 +106,36 @@ def deployment_url(settings: Settings) -> str | None:
     return text
 
 
-def signers(secret: SecretStr | None) -> list[Webhook]:
-    """Return a signer for each secret that is set.
+def signers(secret: SecretStr | None, name: str = SECRET_VARIABLE) -> list[Webhook]:
+    """Return a signer for each secret that is set; `name`: the variable that has them.
 
     Raises:
         BadWebhook: a secret is invalid.
     """
-    return [] if secret is None else [_signer(each) for each in secret.get_secret_value().split()]
+    secrets = [] if secret is None else secret.get_secret_value().split()
+    return [_signer(each, name) for each in secrets]
 
 
-def _signer(secret: str) -> Webhook:
+def signers_of(name: str) -> list[Webhook]:
+    """Return a signer for each secret in an environment variable of this process.
+
+    Raises:
+        BadWebhook: it is not set, or a secret is invalid.
+    """
+    found = signers(SecretStr(os.environ.get(name, "")), name)
+    if not found:
+        raise BadWebhook(f"{name} is not set where this worker is")
+    return found
+
+
+def _signer(secret: str, name: str) -> Webhook:
     try:
         key = base64.b64decode(secret.removeprefix("whsec_"), validate=True)
     except binascii.Error:
         key = b""
     if len(key) not in KEY_BYTES:
         raise BadWebhook(
-            "BATCHORD_WEBHOOK_SECRET: whsec_ and 24 to 64 bytes of base64; make one with "
+            f"{name}: whsec_ and 24 to 64 bytes of base64; make one with "
             "`echo whsec_$(openssl rand -base64 32)`"
         )
     return Webhook(key)

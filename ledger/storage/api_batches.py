@@ -135,13 +135,6 @@ class ApiBatches:
         with self._store.talking():
             self._redis.hset(self._keys.api("live", batch.tenant), batch.id, batch.lines)
 
-    def since(self, tenant: str, when: float) -> list[str]:
-        """Return the batches of a tenant that were created from this time on."""
-        index = self._keys.api("batches", tenant)
-        with self._store.talking():
-            found = self._redis.zrangebyscore(index, int(1000 * when), "+inf")
-        return [str(each) for each in found]
-
     def get(self, tenant: str, batch_id: str) -> ApiBatch | None:
         """Return a tenant's batch; None: it has none of this id."""
         [batch] = self.of([batch_id])
@@ -218,9 +211,18 @@ class ApiBatches:
         self._store.transition("api_beat", keys=keys, lease_ms=lease_ms, records=batch_ids)
 
     def conclude(
-        self, batch_id: str, status: ApiStatus, fields: Mapping[str, Any] | None = None
+        self,
+        batch_id: str,
+        status: ApiStatus,
+        fields: Mapping[str, Any] | None = None,
+        *,
+        webhook: tuple[str, str] = ("", ""),
     ) -> bool:
-        """End a validation; False if it was ended before."""
+        """End a validation; False if it was ended before.
+
+        `webhook`: the URL where the end of a batch that does not run is told, and the variable of
+        its secret; empty: where the deployment's are.
+        """
         return bool(
             self._store.transition(
                 "api_conclude",
@@ -233,6 +235,8 @@ class ApiBatches:
                 stamp=f"{status}_at",
                 chain=REQUESTS,
                 ttl_s=self._store.settings.result_ttl,
+                webhook=webhook[0],
+                webhook_secret=webhook[1],
                 records=[(name, _text(value)) for name, value in (fields or {}).items()],
             )
         )

@@ -30,7 +30,8 @@ Of one batch:
     NS:{ID}:again       list    "shard items": shards to be published again, and the number of their
                                 failed items that are to run again
     NS:{ID}:outbox      hash    on_complete -> signature, as JSON, until it is published;
-                                webhook -> URL; N -> `meta` as it was at the batch's Nth end, and
+                                webhook -> URL, webhook.secret -> the variable of its secret;
+                                N -> `meta` as it was at the batch's Nth end, and
                                 "N.tries" -> how often that was tried to be told, until it is
     NS:{ID}:hist:P      hash    index -> JSON array of the outcomes that retries have replaced
     NS:{ID}:done        list    indexes in the order in which they were settled
@@ -226,6 +227,9 @@ class Keys:
     def api(self, *parts: str) -> str:
         """Return a key of `batchord serve`; the parts are its own words, ids or tenants' names."""
         return ":".join((self.namespace, "api", *parts))
+
+    def day_budget(self, tenant: str) -> str:
+        return self.api("day-budget", tenant)
 
     def api_idempotency(self, tenant: str, key: str) -> str:
         # Hashed, as below; a tenant's name has no line break.

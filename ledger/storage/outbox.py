@@ -27,12 +27,17 @@ class OutboxEntry(NamedTuple):
     tries: int
     #: The URL that the batch was submitted with; None: the deployment's.
     url: str | None
+    #: The environment variable, of the workers, with the secret that signs it; None: the
+    #: deployment's.
+    secret_env: str | None
 
 
-def owed(*, callback: str | None, webhook: str | None) -> dict[str, str]:
+def owed(
+    *, callback: str | None = None, webhook: str | None = None, secret_env: str | None = None
+) -> dict[str, str]:
     """Return the entries that a batch's end shall make, as `BatchStore.open` takes them."""
-    both = {ON_COMPLETE: callback, "webhook": webhook}
-    return {name: value for name, value in both.items() if value is not None}
+    all_ = {ON_COMPLETE: callback, "webhook": webhook, "webhook.secret": secret_env}
+    return {name: value for name, value in all_.items() if value is not None}
 
 
 class Outbox:
@@ -86,11 +91,11 @@ class Outbox:
         )
         if not taken:
             return None
-        nth, meta, url = taken
+        nth, meta, url, secret_env = taken
         flat = json.loads(meta)
         fields = dict(zip(flat[::2], flat[1::2], strict=True))
         record = record_of(batch_id, fields, running=0, put_off=0)
-        return OutboxEntry(member, record, int(end), int(nth), url or None)
+        return OutboxEntry(member, record, int(end), int(nth), url or None, secret_env or None)
 
     def done(self, entry: OutboxEntry) -> None:
         """Remove an entry that was delivered, or that is given up."""

@@ -1,6 +1,9 @@
 """A server with two tenants, workers and a provider, for the tests of one module."""
 
+import shutil
+import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 
 import openai
 import pytest
@@ -38,3 +41,21 @@ def client(api: ApiServer, provider: OpenAIServer) -> Iterator[openai.OpenAI]:
     """The first tenant's client."""
     with api.client("ann") as client:
         yield client
+
+
+@pytest.fixture(scope="session")
+def node(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the official Node SDK, as npm has it."""
+    if shutil.which("node") is None or shutil.which("npm") is None:
+        pytest.skip("no Node here: `node` and `npm` are needed to test the Node SDK")
+    folder = tmp_path_factory.mktemp("node")
+    command = ["npm", "install", "openai@7", "--no-audit", "--no-fund", "--loglevel=error"]
+    try:
+        done = subprocess.run(
+            command, cwd=folder, capture_output=True, text=True, timeout=120, check=False
+        )
+    except subprocess.TimeoutExpired:
+        pytest.skip("npm's registry does not answer: the Node SDK cannot be installed")
+    if done.returncode:
+        pytest.skip(f"npm cannot install the Node SDK: {done.stderr[-300:]}")
+    return folder

@@ -1,7 +1,8 @@
 """Beyond OpenAI: windows of any length, idempotent creates, control, progress, webhooks."""
 
+import base64
+import os
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import httpx2
@@ -120,30 +121,55 @@ def test_a_batch_that_does_not_run_cannot_be_controlled(
     assert _post(api, "/batches/batch_1/pause")["code"] == "batch_not_found"
 
 
-@pytest.fixture
-def receiver(tmp_path: Path) -> Iterator[Receiver]:
+@pytest.fixture(scope="module")
+def receiver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Receiver]:
     authority = trustme.CA()
-    authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
-    with Receiver(authority) as receiver:
+    folder = tmp_path_factory.mktemp("ca")
+    authority.cert_pem.write_to_path(str(folder / "ca.pem"))
+    with Receiver(authority) as receiver, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SSL_CERT_FILE", str(folder / "ca.pem"))
         yield receiver
 
 
-def test_webhooks_pass_the_sdks_unwrap(
-    deploy: Deploy, provider: OpenAIServer, receiver: Receiver, tmp_path: Path
-) -> None:
-    deployment: Deployment = deploy(sweep_interval=0.2)
-    named = {
-        "URL": receiver.url("hook"),
-        "SECRET": SECRET,
-        "HOSTS": receiver.place,
-        "ALLOW_LOOPBACK": "true",
-    }
+#: Tenants by the path where the ends of their batches are told, and the variable of their secret;
+#: empty: where the deployment's are.
+TOLD = {"ann": ("of-ann", "ANN_SECRET"), "bob": ("of-bob", "BOB_SECRET"), "carl": ("", "")}
+#: Where the deployment's are.
+OTHERS = ("hook", "BATCHORD_WEBHOOK_SECRET")
+SECRETS = {
+    "BATCHORD_WEBHOOK_SECRET": SECRET,
+    "ANN_SECRET": "whsec_" + base64.b64encode(b"a" * 32).decode(),
+    "BOB_SECRET": "whsec_" + base64.b64encode(b"b" * 32).decode(),
+}
+
+
+@pytest.fixture(scope="module")
+def telling(
+    deploy_for_module: Deploy, provider_for_module: OpenAIServer, receiver: Receiver
+) -> ApiServer:
+    """A server whose tenants have webhooks of their own, or not."""
+    deployment: Deployment = deploy_for_module(sweep_interval=0.2)
+    named = {"URL": receiver.url("hook"), "HOSTS": receiver.place, "ALLOW_LOOPBACK": "true"}
     env = {f"BATCHORD_WEBHOOK_{name}": value for name, value in named.items()}
-    env |= {"SSL_CERT_FILE": str(tmp_path / "ca.pem"), "BATCHORD_CHAINS": ""}
-    deployment.start_worker(env={**provider_env(provider), **env})
-    api = ApiServer(deployment)
+    env |= {"SSL_CERT_FILE": os.environ["SSL_CERT_FILE"], "BATCHORD_CHAINS": ""}
+    deployment.start_worker(env={**provider_env(provider_for_module), **env, **SECRETS})
+    tables = {
+        name: f'webhook_url = "{receiver.url(path)}"\nwebhook_secret_env = "{variable}"'
+        if path
+        else ""
+        for name, (path, variable) in TOLD.items()
+    }
+    # The server sends nothing, and knows no secret.
+    return ApiServer(deployment, tables, env={"BATCHORD_WEBHOOK_HOSTS": receiver.place})
+
+
+@pytest.mark.parametrize("tenant", TOLD)
+def test_webhooks_go_to_their_tenant_and_pass_the_sdks_unwrap(
+    tenant: str, telling: ApiServer, provider: OpenAIServer, receiver: Receiver
+) -> None:
+    path, variable = (part or default for part, default in zip(TOLD[tenant], OTHERS, strict=True))
     provider.hang_when("hangs")
-    with api.client(webhook_secret=SECRET) as client:
+    with telling.client(tenant, webhook_secret=SECRETS[variable]) as client:
         done = ended(client, make(client, [request(0)]))
         failed = ended(client, make(client, ["{"], metadata={"a": "b"}))
         expired = ended(client, make(client, [request(0, "hangs")], completion_window="2s"))
@@ -151,8 +177,8 @@ def test_webhooks_pass_the_sdks_unwrap(
         client.batches.cancel(running.id)
         cancelled = ended(client, running)
         batches = {each.id: each for each in (done, failed, expired, cancelled)}
-        wait_until(lambda: len(receiver.received["hook"]) >= 4, "all are told", timeout=60)
-        received = receiver.received["hook"]
+        wait_until(lambda: len(receiver.received[path]) >= 4, "all are told", timeout=60)
+        received = receiver.received[path]
         events = [client.webhooks.unwrap(each.body, each.headers) for each in received]
     assert {(type(each).__name__, each.data.id) for each in events} == {  # type: ignore[union-attr]
         ("BatchCompletedWebhookEvent", done.id),

@@ -19,10 +19,12 @@ COUNT = 150
 
 #: Where it dies, and whether the caller had its answer by then.
 POINTS = {
+    "batch-before-create": False,
     "batch-after-create": False,
     "validation-half": True,
     "before-seal": True,
     "after-seal": True,
+    "half-published": True,
     "validation-before-conclude": True,
 }
 

@@ -10,6 +10,7 @@ import httpx2
 import pytest
 
 from batchord.gateway.keys import PREFIX, hash_of, new_key
+from batchord.ledger.settings import Settings
 from tests.conftest import Deploy
 from tests.support.cli_harness import Running, Shell
 from tests.support.harness import Deployment
@@ -75,6 +76,12 @@ BAD_KEYS = {
     "a word too much": (_TABLE + "budgett = 1", "budgett: Extra inputs"),
     "a bad priority": (_TABLE + "priority = 10", "priority: "),
     "a bad name": (_TABLE.replace("ann", '"a b"'), "a name is of"),
+    "a webhook without a secret": (_TABLE + 'webhook_url = "https://a/b"', "go together"),
+    "a secret without a webhook": (_TABLE + 'webhook_secret_env = "A"', "go together"),
+    "a secret itself": (
+        _TABLE + 'webhook_url = "https://a/b"\nwebhook_secret_env = "whsec_YQ=="',
+        "webhook_secret_env: ",
+    ),
     "twice": (_TABLE + _TABLE.replace("ann", "bob"), "the same sha256"),
 }
 
@@ -90,6 +97,25 @@ def test_a_bad_file_of_keys_is_refused_with_the_cure(name: str, tmp_path: Path) 
     with pytest.raises(BadKeys, match=re.escape(words)) as caught:
         load_keys(path)
     assert PREFIX not in str(caught.value), "a key is never quoted"
+
+
+BAD_WEBHOOKS = {
+    "another host": "https://elsewhere.example.com/hook",
+    "no TLS": "http://hooks.example.com/hook",
+    "an address": "https://127.0.0.1/hook",
+}
+
+
+@pytest.mark.parametrize("name", BAD_WEBHOOKS)
+def test_a_tenants_webhook_that_may_not_be_sent_is_refused_at_the_start(name: str) -> None:
+    from batchord.gateway.keys import BadKeys, Keys, Tenant, check_webhooks
+
+    url = BAD_WEBHOOKS[name]
+    tenant = Tenant(sha256=hash_of("a"), webhook_url=url, webhook_secret_env="A")
+    settings = Settings(webhook_hosts=("hooks.example.com",))
+    with pytest.raises(BadKeys, match="keys.ann: webhook_url: ") as caught:
+        check_webhooks(Keys({"ann": tenant}), settings)
+    assert url not in str(caught.value)
 
 
 def test_anything_but_loopback_needs_a_file_of_keys(shell: Shell) -> None:

@@ -2,9 +2,11 @@
 
 import json
 import re
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import httpx2
 import openai
 import pytest
 
@@ -28,7 +30,7 @@ TENANTS = {
 @pytest.fixture(scope="module")
 def priced(deploy_for_module: Deploy, provider_for_module: OpenAIServer) -> Deployment:
     """A worker that knows what the model costs: a cent for four tokens in."""
-    deployment = deploy_for_module(alike_limit=0)
+    deployment = deploy_for_module(alike_limit=0, sweep_interval=0.5)
     prices = deployment.folder / "prices.json"
     prices.write_text(json.dumps({"m": {"input": 2_500, "output": 0}}))
     env = {"BATCHORD_CHAINS": "", "BATCHORD_PRICES": str(prices)}
@@ -92,7 +94,60 @@ def test_a_budget_a_day(many: ApiServer, priced: Deployment, provider: OpenAISer
     assert error.response.headers["x-should-retry"] == "false"
 
 
-def test_a_day_that_has_little_left_pauses_its_batch(
+class Side(NamedTuple):
+    """Batches that run side by side, and the calls of half a cent that the day's 5 cents allow."""
+
+    batches: int
+    asked: float | None = None
+
+
+SIDE_BY_SIDE = {
+    "one batch": Side(1),
+    "three batches": Side(3),
+    "five batches, each with a budget of the whole day": Side(5, asked=0.05),
+    "two batches, each with a budget of more than the day": Side(2, asked=1.0),
+}
+
+
+@pytest.mark.parametrize("case", SIDE_BY_SIDE)
+def test_the_budget_of_a_day_holds_for_batches_side_by_side(
+    case: str, priced: Deployment, provider: OpenAIServer
+) -> None:
+    side = SIDE_BY_SIDE[case]
+    tenant = f"day{list(SIDE_BY_SIDE).index(case)}"
+    api = ApiServer(priced, {tenant: "budget_usd_per_day = 0.05"})
+    key = f"batchord:api:day-budget:{tenant}"
+    more: dict[str, Any] = {"max_concurrency": 1}
+    if side.asked is not None:
+        more["budget"] = {"usd": side.asked}
+    provider.delay = 0.05
+    with api.client(tenant, max_retries=0) as client:
+        lines = [request(i) for i in range(20)]
+        batches = [make(client, lines, extra_body=more) for _ in range(side.batches)]
+        for batch in batches:
+            reason = wait_until(partial(_paused, client, batch), "it pauses", timeout=60)
+            assert reason["code"] == "day_budget_exceeded"
+        # Two tokens each: half a cent. What runs when the tenth call ends may end.
+        assert 10 <= len(provider.requests) <= 10 + side.batches
+        with pytest.raises(openai.RateLimitError):
+            make(client, lines)
+        with pytest.raises(openai.RateLimitError):
+            client.post(f"/batches/{batches[0].id}/resume", cast_to=httpx2.Response)
+        assert int(priced.redis.hget(key, "spent")) == len(provider.requests) * 5_000_000
+        # Tomorrow they go on by themselves, until that day's budget is used, too.
+        priced.redis.hset(key, "day", 1)
+        wait_until(lambda: len(provider.requests) >= 20, "they go on", timeout=60)
+        for batch in batches:
+            client.batches.cancel(batch.id)
+            ended(client, batch)
+    api.process.kill()
+
+
+def _paused(client: openai.OpenAI, batch: Any) -> Any:
+    return client.batches.retrieve(batch.id).model_extra["batchord"]["reason"]  # type: ignore[index]
+
+
+def test_a_budget_of_a_batch_pauses_it(
     many: ApiServer, priced: Deployment, provider: OpenAIServer
 ) -> None:
     with many.client("free") as client:

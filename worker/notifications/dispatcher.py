@@ -22,11 +22,13 @@ from batchord.ledger.core.failpoints import crash_point
 from batchord.ledger.errors import concerns_all
 from batchord.ledger.lifecycle.completion_callback import publish_callback
 from batchord.ledger.lifecycle.webhook_policy import (
+    SECRET_VARIABLE,
     BadWebhook,
     Undelivered,
     checked_url,
     deployment_url,
     signers,
+    signers_of,
 )
 from batchord.ledger.models import BatchRecord
 from batchord.ledger.storage.outbox import ON_COMPLETE, Outbox, OutboxEntry
@@ -174,8 +176,9 @@ class Dispatcher:
 
         settings = self._settings
         url = checked_url(entry.url or self._url or "", settings)
-        if not self._signers:
-            raise BadWebhook("BATCHORD_WEBHOOK_SECRET is not set where this worker is")
+        signers_ = signers_of(entry.secret_env) if entry.secret_env else self._signers
+        if not signers_:
+            raise BadWebhook(f"{SECRET_VARIABLE} is not set where this worker is")
         name = f"{entry.record.id}-{entry.end}"
         body = json.dumps(payload(entry.record, name), ensure_ascii=False)
         now = datetime.now(UTC)
@@ -184,7 +187,7 @@ class Dispatcher:
             "User-Agent": "batchord",
             "webhook-id": name,
             "webhook-timestamp": str(int(now.timestamp())),
-            "webhook-signature": " ".join(each.sign(name, now, body) for each in self._signers),
+            "webhook-signature": " ".join(each.sign(name, now, body) for each in signers_),
         }
         return await send(
             url,

@@ -1,10 +1,11 @@
 -- resume(KEYS meta, events; ARGV events_kept, [budget_tokens], [budget_nanos])
---   -> the status now, 'over': the budget is used up, nothing is changed, or '' if there is no such batch
--- uses: ending
+--   -> the status now, 'over': the budget is used up, nothing is changed, 'over_day': its tenant's of today is, or ''
+--      if there is no such batch
+-- uses: ending day_budget
 -- A budget that is given ('': without that bound) stands in for the batch's own, also while it runs.
 -- Messages of items that were refused meanwhile are gone: the caller publishes them again.
 local meta = fields(META, 'status', 'budget_tokens', 'budget_nanos', 'usage.input_tokens', 'usage.output_tokens',
-  'usage.cost_nanos', 'usage.unpriced_requests', 'usage.unmetered_requests')
+  'usage.cost_nanos', 'usage.unpriced_requests', 'usage.unmetered_requests', 'day_budget')
 local status, given = meta.status, budget_tokens ~= nil
 if status ~= 'paused' and status ~= 'in_progress' then
   return status or ''
@@ -15,6 +16,12 @@ if unfinished(META) > 0 and (status == 'paused' or given) then
   local used = tonumber(meta['usage.input_tokens'] or 0) + tonumber(meta['usage.output_tokens'] or 0)
   if (tokens and used >= tokens) or (nanos and tonumber(meta['usage.cost_nanos'] or 0) >= nanos) then
     return 'over'
+  end
+  if meta.day_budget then
+    local spent, most = spent_today(meta.day_budget, now_ms())
+    if most and spent >= most then
+      return 'over_day'
+    end
   end
 end
 if given then

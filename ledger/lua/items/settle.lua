@@ -3,7 +3,7 @@
 --   -> {answer, ..., room, let_go}, an answer for each item: 0: refused, another execution holds or has settled
 --      it | 1: recorded | 2: recorded, and each item of its shard has an outcome now; and whether the
 --      batch's window has room for another shard since this call, and whether items that have waited may start
--- uses: ending outcome window twins pausing statistics
+-- uses: ending outcome window twins day_budget pausing statistics
 -- The items lie in one page. First write wins and nothing is ever written over: only the latest
 -- claim's token is let through, and it is gone once the outcome is there. `outcome` begins with a JSON
 -- object; the times are put in here. `usage`, JSON, is all that the item has used; what `keep` has
@@ -115,9 +115,9 @@ end
 
 -- Not by `fields`: here each microsecond counts.
 local cut, total, again, window, first_window, last_size, most_items, shard_items, twins_left, a, b, c, d, status, alike_n,
-  budget_tokens, budget_nanos = unpack(redis.call('HMGET', META, 'next', 'total', 'again_items', 'window', 'first_window',
+  budget_tokens, budget_nanos, day_budget = unpack(redis.call('HMGET', META, 'next', 'total', 'again_items', 'window', 'first_window',
   'last_size', 'most_items', 'shard_items', 'twins', 'succeeded', 'failed', 'cancelled', 'expired', 'status', 'alike_n',
-  'budget_tokens', 'budget_nanos'))
+  'budget_tokens', 'budget_nanos', 'day_budget'))
 local all, waits = (a or 0) + (b or 0) + (c or 0) + (d or 0), twins_left or 0
 
 -- As in next_shard.lua: `waits` of the published items wait for one with the same input.
@@ -127,7 +127,7 @@ local function room(after, waits)
 end
 
 if #done > 0 then
-  pause_if_due(META, EVENTS, LEASES, events_kept, status, budget_tokens or budget_nanos, tonumber(alike_limit), tonumber(alike_n or 0), ended)
+  pause_if_due(META, EVENTS, LEASES, events_kept, status, budget_tokens or budget_nanos or day_budget, tonumber(alike_limit), tonumber(alike_n or 0), ended, now)
   learn(STATS, META, ended, now)
 end
 -- Said once, when there is room and was no room before; the gathers and the sweep look as well.

@@ -1,5 +1,5 @@
 -- pausing: the circuit breaker of a batch, which pauses it as its items end
--- uses: ending
+-- uses: ending day_budget
 
 -- Note why, and pause the batch. The reason is noted also where nothing is left to pause for: it
 -- tells why all items have failed. Return the status then.
@@ -26,7 +26,7 @@ local function over_budget(meta)
     return 'budget_exceeded', string.format('$%.6g are spent, the budget is $%.6g: resume with a larger one', nanos / 1e9, most_nanos / 1e9)
   elseif most_tokens and unmetered then
     return 'usage_unknown', 'the budget is in tokens, and an answer of the provider tells none: have the server report usage and resume, or submit again without a budget'
-  elseif most_nanos and unpriced then
+  elseif (most_nanos or meta.most_of_day) and unpriced then
     return 'price_unknown', 'the budget is in dollars, and a call had no known price: list its model in BATCHORD_PRICES and start the workers again, or resume with a budget in tokens'
   end
 end
@@ -47,15 +47,27 @@ local function failed_alike(alike, n, ended)
 end
 
 -- Pause the batch if the items that ended show that it must not go on.
--- What is over its budget pauses, unless all that is left runs already: a pause would gain nothing.
--- It is looked at again with each settlement, and with each resume (resume.lua).
-local function pause_if_due(meta, events, leases, events_kept, status, any_budget, alike_limit, n, ended)
+-- What is over its budget, or its tenant over the day's, pauses, unless all that is left runs already: a pause
+-- would gain nothing. It is looked at again with each settlement, and with each resume (resume.lua).
+local function pause_if_due(meta, events, leases, events_kept, status, any_budget, alike_limit, n, ended, now)
+  local day_budget, spent, most
+  if any_budget then
+    day_budget, spent, most = count_cost(meta, now)
+  end
   if status == 'in_progress' and any_budget then
     local used = fields(meta, 'budget_tokens', 'budget_nanos', 'budget_unpriced', 'budget_unmetered', 'usage.input_tokens',
       'usage.output_tokens', 'usage.cost_nanos', 'usage.unpriced_requests', 'usage.unmetered_requests')
+    used.most_of_day = most
     local code, message = over_budget(used)
+    if not code and most and spent >= most then
+      code, message = 'day_budget_exceeded', string.format(
+        '$%.6g are spent today by the batches of this key, which may cost $%.6g a day: it goes on by itself tomorrow (UTC)', spent / 1e9, most / 1e9)
+    end
     if code and unfinished(meta) > redis.call('ZCARD', leases) then
       status = pause_for(meta, events, events_kept, code, message)
+      if code == 'day_budget_exceeded' then
+        redis.call('HSET', day_budget, 'waits', 1)
+      end
     end
   end
   if alike_limit > 0 and n >= 0 then

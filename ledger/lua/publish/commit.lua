@@ -1,6 +1,6 @@
 -- commit(KEYS active, used, outbox_due, totals, meta, events, outbox, stats, all...;
 --        ARGV batch_id, ttl_s, events_kept, of_meta, names...) -> 1: committed now | 0: not at its end | -1: ended before
--- uses: ending
+-- uses: ending day_budget
 -- The batch ends here, once, when each of its items has an outcome. Its keys (`all`) get their end in the
 -- same step, so none can be left without; and it leaves the index in the same step, so that it cannot be
 -- taken out of it after someone has opened it again. What a batch has used is added, the first time
@@ -21,6 +21,7 @@ end
 if unfinished(META) > 0 then
   return 0
 end
+count_cost(META, now_ms())
 local family = string.match(meta.chain, '^[^@]*')
 local done, status, now = tonumber(meta.total), final_status(META), now_ms()
 redis.call('HSET', META, 'status', status, 'ended_at', now)

@@ -135,7 +135,7 @@
             b.el("strong", {}, why ? "Paused: " + why.code : "Paused by someone"),
             ...(why && why.message ? [b.el("span", {}, why.message)] : []),
             b.el("span", {}, !why ? "No item starts until it is resumed."
-                : why.code === "budget_exceeded" ? "Resume it with a larger budget." : "Mend that, then resume.")
+                : why.code === "day_budget_exceeded" ? "" : why.code === "budget_exceeded" ? "Resume it with a larger budget." : "Mend that, then resume.")
         );
         if (why && why.index !== null) {
             box.append(b.el("span", {}, "Met by item " + why.index + "."));
