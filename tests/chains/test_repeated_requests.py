@@ -142,6 +142,7 @@ def test_an_option_that_the_sdk_does_not_know_is_refused_each_time(server: OpenA
 
 def test_options_of_a_call_do_not_stay_for_the_next(server: OpenAIServer) -> None:
     step = Chat(retry=None)
+    options: dict[str, Any]
     for options in ({}, {"extra_headers": {"x-of": "two"}}, {}, {"extra_headers": {"x-of": "4"}}):
         step.invoke("hello", **options)
     assert [request.headers.get("x-of") for request in sent(server)] == [None, "two", None, "4"]
