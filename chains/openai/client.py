@@ -20,6 +20,7 @@ from batchord.chains import pricing
 from batchord.chains.errors import ChainError, OperatorNeeded, RetryLater
 from batchord.chains.explain import MAX_RAW, as_chain_error
 from batchord.chains.openai.error_body import fault_in, reason, text_of
+from batchord.chains.openai.repeated_request import Sender
 from batchord.chains.ratelimit.circuit_breaker import current_patience
 from batchord.chains.ratelimit.limits import RateLimit
 from batchord.chains.runtime.durable_step import idempotency_key
@@ -40,12 +41,17 @@ _Settings = tuple[str | None, ...]
 _VARIABLES = ("OPENAI_API_KEY", "OPENAI_BASE_URL", "OPENAI_ORG_ID", "OPENAI_PROJECT_ID")
 
 _clients: WeakKeyDictionary[
-    asyncio.AbstractEventLoop, "dict[_Settings, tuple[AsyncOpenAI, AsyncGenerator[None, None]]]"
+    asyncio.AbstractEventLoop, dict[_Settings, tuple[Sender, AsyncGenerator[None, None]]]
 ] = WeakKeyDictionary()
 
 
 async def client(route: "Route | None" = None) -> "AsyncOpenAI":
     """Return the running loop's client for a route, else for the current environment."""
+    return (await sender(route)).sdk
+
+
+async def sender(route: "Route | None" = None) -> Sender:
+    """Return the sender of the running loop's client for a route, or the current environment."""
     loop = asyncio.get_running_loop()
     mine = _clients.setdefault(loop, {})
     settings = tuple(os.environ.get(name) for name in _VARIABLES)
@@ -54,20 +60,21 @@ async def client(route: "Route | None" = None) -> "AsyncOpenAI":
     if settings not in mine:
         from openai import AsyncOpenAI
 
+        http = _http_client()
         if route is None:
-            made = AsyncOpenAI(max_retries=0, http_client=_http_client())
+            made = AsyncOpenAI(max_retries=0, http_client=http)
         else:
             made = AsyncOpenAI(
                 api_key=settings[0],
                 base_url=settings[1],
                 max_retries=0,
-                http_client=_http_client(),
+                http_client=http,
             )
             # Those of the environment are of another provider's.
             made.organization = made.project = None
         # The loop closes the generators that were begun on it, and this one closes the client.
         lifetime = _lifetime(loop, made)
-        mine[settings] = made, lifetime
+        mine[settings] = Sender(made, http), lifetime
         await anext(lifetime)
     return mine[settings][0]
 

@@ -22,6 +22,7 @@ from batchord.chains.config import RunnableConfig
 from batchord.chains.errors import ChainError
 from batchord.chains.explain import validation_message, whole_text
 from batchord.chains.openai import client
+from batchord.chains.openai.repeated_request import OF_SENDING
 from batchord.chains.ratelimit.guard import within
 from batchord.chains.ratelimit.limits import RateLimit, estimated_tokens
 from batchord.chains.ratelimit.probes import PROBE
@@ -44,9 +45,6 @@ Answer = TypeVar("Answer", covariant=True)
 
 #: How the provider is asked for an answer with a structure.
 StructuredOutput = Literal["json_schema", "json_object", "prompt"]
-
-#: Options that are about the sending, and no part of what is sent.
-_OF_SENDING: Final = ("timeout", "extra_headers", "extra_query", "extra_body")
 
 #: What a request needs to reach its model.
 _OF_TARGET: Final[tuple[str, ...]] = ("model", "timeout", "extra_headers", "extra_query")
@@ -157,38 +155,30 @@ class LLMStep(Conversing, Step[Any, Answer], OfflineCall, Generic[Answer]):
         """Return the body of one answer, and report what it has cost."""
         with client.translate():
             # Before the wait: to make the client takes a second, and calls would come in a heap.
-            create = self._create(await client.client())
-        arguments = {
-            **request,
-            # As an argument, the SDK would look each message up in a union of types, to rename
-            # nothing: a quarter of what a call costs. `extra_body` it sends as it is.
-            self.conversation: [],
-            "extra_headers": {
-                **client.named([request, messages]),
-                **(request.get("extra_headers") or {}),
-            },
-            "extra_body": {self.conversation: messages, **(request.get("extra_body") or {})},
-        }
+            sender = await client.sender()
+            create = self._create(sender.sdk)
 
         async def probe() -> None:
             small = {name: request[name] for name in _OF_TARGET if name in request}
-            small[self.conversation] = [{"role": "user", "content": PROBE}]
-            await made(small)
+            await made(small, [{"role": "user", "content": PROBE}], {})
 
         async def call() -> tuple[Any, Usage]:
-            return await made(arguments)
+            return await made(request, messages, client.named([request, messages]))
 
-        async def made(arguments: dict[str, Any]) -> tuple[Any, Usage]:
+        async def made(
+            request: dict[str, Any], messages: list[Message], headers: dict[str, str]
+        ) -> tuple[Any, Usage]:
             with client.translate():
                 report_usage(Usage(requests=1))
-                raw = await create(**arguments)
+                large = self.conversation, messages
+                response = await sender.post(create, request, large, headers)
                 # The text is read from the body as it is: the SDK's objects would be made for three
                 # of their fields, and would raise without what was paid for an answer that does not
                 # fit.
-                body = client.body_of(raw)
+                body = client.json_of(response)
                 used = client.paid(body, request["model"])
                 report_usage(used)
-                client.raise_fault(body, raw.headers)
+                client.raise_fault(body, response.headers)
                 return body, used
 
         target = client.cool_down_of(request["model"])
@@ -238,7 +228,7 @@ class LLMStep(Conversing, Step[Any, Answer], OfflineCall, Generic[Answer]):
     def request(self, input: Any) -> dict[str, Any]:
         """Build the body of the request for this input, as it goes over the wire."""
         request = self._request(self._options)
-        body = {key: value for key, value in request.items() if key not in _OF_SENDING}
+        body = {key: value for key, value in request.items() if key not in OF_SENDING}
         extra = request.get("extra_body") or {}
         return {**body, self.conversation: self._conversation(input, self._options), **extra}
 

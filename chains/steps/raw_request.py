@@ -5,7 +5,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from typing import Any, Final, cast
+from typing import Any, Final
 
 import pydantic
 from pydantic_core import PydanticCustomError
@@ -124,7 +124,7 @@ class Request(Step[Any, dict[str, Any]]):
     ) -> None:
         super().__init__(name=name, retry=retry)
         self._limit = limit
-        self._options: dict[str, Any] = {} if timeout is None else {"timeout": timeout}
+        self._timeout = timeout
 
     async def ainvoke(
         self, input: Any, config: RunnableConfig | None = None, **kwargs: Any
@@ -153,29 +153,24 @@ class Request(Step[Any, dict[str, Any]]):
 
     async def _run(self, input: Any, config: RunnableConfig, **kwargs: Any) -> dict[str, Any]:
         request = await self._request_of(input)
-        options = dict(self._options)
-        if request.attempts.timeout is not None:
-            options["timeout"] = request.attempts.timeout
+        timeout = self._timeout if request.attempts.timeout is None else request.attempts.timeout
         route = route_of(_model(request))
         if route is not None:
             request = request.model_copy(update={"body": route.body_of(request.body)})
         with client.translate():
-            sdk = await client.client(route)
-        # With the SDK's client, so that it is there already.
-        import httpx2
+            sender = await client.sender(route)
 
-        async def post(body: dict[str, Any], **more: Any) -> httpx2.Response:
+        async def post(body: dict[str, Any], headers: dict[str, str]) -> Any:
             report_usage(Usage(requests=1))
-            posted = cast(Any, {**options, **more})
-            return await sdk.post(request.path, cast_to=httpx2.Response, body=body, options=posted)
+            return await sender.post_body(request.path, body, headers, timeout)
 
         async def probe() -> None:
             with client.translate():
-                _paid(request, await post(probe_for(request.path, request.body.get("model"))))
+                _paid(request, await post(probe_for(request.path, request.body.get("model")), {}))
 
         async def call() -> tuple[dict[str, Any], Usage]:
             try:
-                response = await post(request.body, headers=client.named(input))
+                response = await post(request.body, client.named(input))
             except Exception as error:
                 ours = as_chain_error(error)
                 if ours is None:

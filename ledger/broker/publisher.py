@@ -4,8 +4,11 @@ from collections.abc import Iterable
 
 from celery import Celery
 from celery.canvas import Signature
+from celery.signals import after_task_publish, before_task_publish
 
+from batchord.ledger.broker.message_copies import COPIES, SentTask
 from batchord.ledger.broker.qos import SLOTS
+from batchord.ledger.broker.transport import Channel
 from batchord.ledger.core.failpoints import crash_point
 from batchord.ledger.core.message_ids import (
     GATHER,
@@ -85,33 +88,27 @@ def publish_tasks(
 
     `priority`: in place of the batch's.
 
-    The messages are those of `group(...).apply_async(chord=gather)`. They are sent one by one, as a
-    group makes a signature, a clone, a result and a declaration of the queue for each task.
+    The messages are those of `group(...).apply_async(chord=gather)`. A group would make a
+    signature, a clone, a result and a declaration of the queue for each task. All messages but the
+    first are copies of it, unless something in this process wants to hear of each message.
     """
     amqp, group_id = app.amqp, shard_group_id(batch_id, shard.number)
     usual, lane = store.route(batch_id)
     queue = amqp.queues[queue_of(store.settings, lane, shard.number)]
-    if priority is None:
-        priority = usual
     body = gather(app, batch_id, shard.number)
+    sent = [_sent(batch_id, shard, items) for items in tasks]
     with app.producer_pool.acquire(block=True) as producer, producer.batch():
         declare = [queue]
-        for items in tasks:
-            # Named arguments, so that Flower's search finds them: kwargs:batch_id=batch_...
-            kwargs = {
-                "batch_id": batch_id,
-                "shard": shard.number,
-                "index": items.start,
-                "count": len(items),
-            }
+        alone = not isinstance(producer.channel, Channel) or _is_heard(app)
+        for task, *alike in [[one] for one in sent] if alone else filter(None, [sent]):
             message = amqp.as_task_v2(
-                task_id(batch_id, items),
+                task.id,
                 RUN_ITEMS,
-                kwargs=kwargs,
+                kwargs=task.kwargs,
                 argsrepr="()",
-                kwargsrepr=repr(kwargs),
+                kwargsrepr=task.kwargsrepr,
                 group_id=group_id,
-                group_index=(items.start - shard.start) // shard.items_per_task,
+                group_index=task.group_index,
                 chord=body,
                 ignore_result=True,
             )
@@ -121,10 +118,33 @@ def publish_tasks(
                 message,
                 queue=queue,
                 declare=declare,
-                priority=priority,
-                headers={SLOTS: shard.slots_of(items)},
+                priority=usual if priority is None else priority,
+                headers={SLOTS: task.slots, **({COPIES: alike} if alike else {})},
             )
             declare = []
+
+
+def _is_heard(app: Celery) -> bool:
+    """Return whether something in this process wants to hear of each message."""
+    heard = before_task_publish.receivers or after_task_publish.receivers
+    return bool(heard or app.conf.task_send_sent_event)
+
+
+def _sent(batch_id: str, shard: Shard, items: range) -> SentTask:
+    # Named arguments, so that Flower's search finds them: kwargs:batch_id=batch_...
+    kwargs = {
+        "batch_id": batch_id,
+        "shard": shard.number,
+        "index": items.start,
+        "count": len(items),
+    }
+    return SentTask(
+        task_id(batch_id, items),
+        kwargs,
+        repr(kwargs),
+        (items.start - shard.start) // shard.items_per_task,
+        shard.slots_of(items),
+    )
 
 
 def queue_of(settings: Settings, lane: int, shard: int) -> str:

@@ -53,6 +53,9 @@ class QoS(kombu_redis.QoS):
         self._in_hand = 0
         #: Messages that are noted as unacknowledged already.
         self.noted: set[str] = set()
+        #: Whether the next note waits for `take_note`, and that note: the tag and the message.
+        self.holds_note = False
+        self._note: tuple[str, str] | None = None
 
     @property
     def room(self) -> float:
@@ -65,20 +68,10 @@ class QoS(kombu_redis.QoS):
             self.noted.discard(delivery_tag)
         else:
             to = message.delivery_info
-            pipe = self.channel.shared_client.pipeline(transaction=False)
-            # The message first: an index entry without its message is useless.
-            pipe.hset(
-                self.unacked_key,
-                delivery_tag,
-                dumps([message._raw, to["exchange"], to["routing_key"]]),
-            )
-            pipe.zadd(self.unacked_index_key, {delivery_tag: time.time()})
-            try:
-                pipe.execute()
-            except (*self.channel.connection_errors, self.channel.ResponseError) as error:
-                # It has left the queue, and runs all the same. If this process dies, the sweep
-                # finds that its items are missing, and publishes them again.
-                logger.warning("not noted as unacknowledged: %s", type(error).__name__)
+            note = dumps([message._raw, to["exchange"], to["routing_key"]])
+            self._note = delivery_tag, note
+            if not self.holds_note:
+                self.write_note()
         slots = message.headers.get(SLOTS, 1)
         if type(slots) is not int or not 1 <= slots <= MANY:
             raise ValueError(SLOTS)
@@ -87,6 +80,35 @@ class QoS(kombu_redis.QoS):
             self._in_hand += slots - self._slots.get(delivery_tag, 0)
             self._slots[delivery_tag] = slots
         virtual.QoS.append(self, message, delivery_tag)
+
+    def take_note(self) -> tuple[str, str] | None:
+        """Return the tag and the text of a note that was held, for the caller to write."""
+        note, self._note = self._note, None
+        return note
+
+    def hold_note(self, note: tuple[str, str] | None) -> None:
+        """Hold a note that could not be written."""
+        self._note = note
+
+    def _forget_note(self, delivery_tag: str) -> None:
+        if self._note is not None and self._note[0] == delivery_tag:
+            self._note = None
+
+    def write_note(self) -> None:
+        """Write the note that was held, if there is one."""
+        note = self.take_note()
+        if note is None:
+            return
+        pipe = self.channel.shared_client.pipeline(transaction=False)
+        # The message first: an index entry without its message is useless.
+        pipe.hset(self.unacked_key, *note)
+        pipe.zadd(self.unacked_index_key, {note[0]: time.time()})
+        try:
+            pipe.execute()
+        except (*self.channel.connection_errors, self.channel.ResponseError) as error:
+            # It has left the queue, and runs all the same. If this process dies, the sweep
+            # finds that its items are missing, and publishes them again.
+            logger.warning("not noted as unacknowledged: %s", type(error).__name__)
 
     def can_consume(self) -> bool:
         """Return whether there is room for a message; called at every turn of the worker's loop."""
@@ -97,6 +119,7 @@ class QoS(kombu_redis.QoS):
 
     def ack(self, delivery_tag: str) -> None:
         """Acknowledge the message; Redis is told with the next group."""
+        self._forget_note(delivery_tag)
         with self._lock:
             self._in_hand -= self._slots.pop(delivery_tag, 0)
             if not self._acks:
@@ -109,6 +132,10 @@ class QoS(kombu_redis.QoS):
 
     def reject(self, delivery_tag: str, requeue: bool = False) -> None:
         """Give the message back, or drop it."""
+        if requeue:
+            self.write_note()  # it is given back as it is noted
+        else:
+            self._forget_note(delivery_tag)
         with self._lock:
             self._in_hand -= self._slots.pop(delivery_tag, 0)
         super().reject(delivery_tag, requeue)

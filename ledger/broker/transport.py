@@ -16,11 +16,13 @@ from functools import cached_property
 from typing import Any, Final
 
 import celery.app.amqp
-from kombu.connection import Connection as KombuConnection
+import kombu.connection
 from kombu.transport import redis as kombu_redis
+from kombu.utils.collections import HashedSeq
 from kombu.utils.encoding import bytes_to_str
 from kombu.utils.json import dumps
 
+from batchord.ledger.broker.message_copies import COPIES, copies
 from batchord.ledger.broker.qos import MALFORMED, MANY, QoS, say_dropped
 from batchord.ledger.core.scripts import script
 from batchord.ledger.storage.redis_client import Packer
@@ -69,21 +71,38 @@ class Channel(kombu_redis.Channel):
 
     def _put(self, queue: str, message: Any, **options: Any) -> None:
         headers = dict(message["headers"])
-        once = headers.pop(ONCE, None)
-        if once is None:
+        once, tasks = headers.pop(ONCE, None), headers.pop(COPIES, None)
+        message = {**message, "headers": headers}
+        if once is not None:
+            self._put_once(queue, message, *once)
+        elif tasks is not None:
+            self._put_alike(queue, message, tasks, **options)
+        else:
             super()._put(queue, message, **options)
+
+    def _put_alike(self, queue: str, message: Any, tasks: Any, **options: Any) -> None:
+        """Put a message and its copies for other tasks into a queue, in one command."""
+        messages = [message, *copies(message, tasks, self._next_delivery_tag)]
+        batch = options.get("_publish_batch")
+        if batch is None:
+            for each in messages:
+                super()._put(queue, each, **options)
             return
-        keys, member = once
         waiting = self._q_for_pri(queue, self._get_message_priority(message, reverse=False))
-        text = dumps({**message, "headers": headers})
+        batch.add("lpush", waiting, *map(json.dumps, messages))
+
+    def _put_once(self, queue: str, message: Any, keys: dict[str, str], member: str) -> None:
+        waiting = self._q_for_pri(queue, self._get_message_priority(message, reverse=False))
         names = {**keys, "list": waiting}
-        call = script("publish_once").call(names.get, {"member": member, "message": text})
+        call = script("publish_once").call(names.get, {"member": member, "message": dumps(message)})
         self._publish_once(keys=call.keys, args=call.args, client=self.shared_client)
 
     def _create_client(self, asynchronous: bool = False) -> Any:
         return super()._create_client(asynchronous) if asynchronous else self.shared_client
 
     def _brpop_read(self, **options: Any) -> Any:
+        # The note of this message goes with the call that takes more, in one round trip.
+        self.qos.holds_note = True
         try:
             found = super()._brpop_read(**options)
         except OSError:
@@ -91,8 +110,13 @@ class Channel(kombu_redis.Channel):
         except MALFORMED as error:
             say_dropped(error)
             found = True
-        if not self._closing:
-            self._take_more()
+        finally:
+            self.qos.holds_note = False
+        try:
+            if not self._closing:
+                self._take_more()
+        finally:
+            self.qos.write_note()
         return found
 
     def _receive_one(self, c: Any) -> Any:
@@ -119,8 +143,15 @@ class Channel(kombu_redis.Channel):
             "now_s": time.time(),
             "queues": len(queues),
         }
+        note = self.qos.take_note()
+        if note is not None:
+            given |= {"first_tag": note[0], "first_note": note[1]}
         call = script("take").call(names.get, given, more_keys=lists)
-        taken = self._take(keys=call.keys, args=call.args, client=self.shared_client)
+        try:
+            taken = self._take(keys=call.keys, args=call.args, client=self.shared_client)
+        except BaseException:
+            self.qos.hold_note(note)
+            raise
         for place, tag, raw in zip(taken[::3], taken[1::3], taken[2::3], strict=True):
             queue = queues[int(place) % len(queues)]
             try:
@@ -164,7 +195,7 @@ def _tag(message: Any) -> str:
     return tag
 
 
-class Connection(KombuConnection):
+class Connection(kombu.connection.Connection):
     """A connection to Redis by its usual URL, which is also what Flower shows."""
 
     def get_transport_cls(self) -> type[Transport]:
@@ -183,6 +214,26 @@ class Connection(KombuConnection):
         """Connect as kombu does, but find a returned server at once and not in half a minute."""
         intervals = (interval_start, interval_step, interval_max)
         return super().ensure_connection(errback, max_retries, *intervals, **options)
+
+    def Pool(self, limit: int | None = None, **options: Any) -> "ConnectionPool":
+        """Return a pool of our connections, from which messages are published."""
+        return ConnectionPool(self, limit, **options)
+
+    def __eqhash__(self) -> Any:
+        """Return what pools are told apart by: apps of other classes have pools of their own."""
+        return HashedSeq(type(self).__qualname__, super().__eqhash__())
+
+
+class PooledConnection(kombu.connection.PooledConnection, Connection):
+    """One of our connections, in a pool."""
+
+
+class ConnectionPool(kombu.connection.ConnectionPool):
+    """kombu's pool, whose connections would have kombu's transport."""
+
+    def new(self) -> PooledConnection:
+        """Make a connection."""
+        return PooledConnection(self, **dict(self.connection._info(resolve=False)))
 
 
 class AMQP(celery.app.amqp.AMQP):

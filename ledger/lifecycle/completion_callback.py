@@ -138,7 +138,7 @@ def publish_callback(app: Celery, store: BatchStore, batch_id: str) -> bool:
         callbacks=options.link or None,
         errbacks=options.link_error or None,
     )
-    # Our own Connection class: kombu's, which Celery's pool has, does not know `ONCE`.
+    # Our own Connection class, which knows `ONCE`.
     with app.connection_for_write() as connection:
         amqp.send_task_message(
             amqp.Producer(connection),

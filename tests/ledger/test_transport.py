@@ -3,11 +3,14 @@
 from collections.abc import Iterator
 from typing import Any
 
+import kombu.transport.redis
 import pytest
 from celery import Celery
+from redis.exceptions import ResponseError
 
 from batchord.ledger.broker.celery_app import create_app
-from batchord.ledger.storage.shard_reader import PRIORITY_SEPARATOR
+from batchord.ledger.broker.transport import Channel
+from batchord.ledger.storage.shard_reader import PRIORITY_SEPARATOR, PRIORITY_STEPS
 from tests.support.harness import Deployment, wait_until
 
 pytestmark = pytest.mark.timeout(60)
@@ -16,12 +19,12 @@ pytestmark = pytest.mark.timeout(60)
 class Taker:
     """A consumer of the queues, without a worker around it."""
 
-    def __init__(self, app: Celery, prefetch: int) -> None:
+    def __init__(self, app: Celery, prefetch: int, on_message: Any = None) -> None:
         self.connection = app.connection_for_read()
         self.channel = self.connection.default_channel
         self.taken: list[Any] = []
         consumer = app.amqp.TaskConsumer(
-            self.channel, on_message=self.taken.append, accept=["json"]
+            self.channel, on_message=on_message or self.taken.append, accept=["json"]
         )
         consumer.qos(prefetch_count=prefetch)
         consumer.consume()
@@ -61,6 +64,90 @@ def test_one_call_takes_as_many_as_there_is_room_for(deployment: Deployment, app
     assert unacked(deployment) == 20
     assert deployment.queued() == 10
     taker.connection.close()
+
+
+def commands(deployment: Deployment) -> dict[str, int]:
+    """The commands that the server has run, those of scripts too."""
+    stats: Any = deployment.redis.info("commandstats")
+    return {name.removeprefix("cmdstat_"): each["calls"] for name, each in stats.items()}
+
+
+def test_taking_costs_the_server_few_commands(deployment: Deployment, app: Celery) -> None:
+    _, queue, *_ = deployment.settings.queues
+    for place in range(30):
+        send(app, place, queue=queue)
+    taker = Taker(app, prefetch=20)
+    before = commands(deployment)
+    taker.drain()
+    used = {name: n - before.get(name, 0) for name, n in commands(deployment).items()}
+    assert len(taker.taken) == 20
+    lists = len(deployment.settings.queues) * len(PRIORITY_STEPS)
+    assert used["rpop"] <= 19 + lists, "an empty list is looked at once"
+    assert (used["hset"], used["zadd"], used["evalsha"]) == (1, 1, 1), "one note of all"
+    taker.connection.close()
+
+
+def test_a_message_alone_is_noted_too(deployment: Deployment, app: Celery) -> None:
+    _, queue, *_ = deployment.settings.queues
+    send(app, 1, queue=queue)
+    taker = Taker(app, prefetch=1)  # no room for more: nothing else is taken
+    taker.drain()
+    assert taker.places == [1]
+    assert unacked(deployment) == 1
+    taker.taken[0].ack()
+    taker.channel.qos.write_acks()
+    assert unacked(deployment) == 0
+    taker.connection.close()
+
+
+@pytest.mark.parametrize(
+    ("give_back", "left"), [("ack", 0), ("reject", 0), ("requeue", 1)], ids=str
+)
+def test_a_message_that_is_done_with_as_it_comes_leaves_no_note(
+    deployment: Deployment, app: Celery, give_back: str, left: int
+) -> None:
+    _, queue, *_ = deployment.settings.queues
+    send(app, 1, queue=queue)
+    taker = Taker(app, prefetch=10, on_message=lambda message: getattr(message, give_back)())
+    taker.drain()
+    taker.channel.qos.write_acks()
+    assert unacked(deployment) + deployment.queued() == left
+    taker.connection.close()
+    assert deployment.queued() == left
+
+
+@pytest.mark.parametrize("prefetch", [3, 20])
+def test_a_queue_that_is_no_list_costs_no_message(
+    deployment: Deployment, app: Celery, prefetch: int
+) -> None:
+    first, *_, last = deployment.settings.queues
+    for place in range(8):
+        send(app, place, queue=first)
+    taker = Taker(app, prefetch=prefetch)
+    # Behind the list that has the messages, in the order of priorities.
+    damaged = f"{last}{PRIORITY_SEPARATOR}{PRIORITY_STEPS[-1]}"
+    deployment.redis.set(damaged, "damaged")
+    if prefetch == 3:
+        taker.drain()
+        assert len(taker.taken) == 3
+    else:
+        with pytest.raises(ResponseError, match="WRONGTYPE"):
+            taker.drain()
+    assert unacked(deployment) + deployment.redis.llen(f"{first}{PRIORITY_SEPARATOR}3") == 8
+    deployment.redis.delete(damaged)
+    taker.connection.close()
+
+
+def test_messages_are_published_by_our_transport_and_other_apps_keep_theirs(
+    deployment: Deployment, app: Celery
+) -> None:
+    url = deployment.settings.url()
+    theirs = Celery("theirs", broker=url, set_as_current=False, fixups=())
+    theirs.conf.broker_transport_options = app.conf.broker_transport_options
+    with app.producer_pool.acquire() as ours, theirs.producer_pool.acquire() as other:
+        assert type(ours.channel) is Channel
+        assert type(other.channel) is kombu.transport.redis.Channel
+    theirs.close()
 
 
 def test_queues_take_turns_and_priorities_do_not(deployment: Deployment, app: Celery) -> None:
