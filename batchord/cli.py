@@ -17,7 +17,16 @@ import click
 from pydantic import ValidationError
 
 from batchord.chains.errors import BatchordError
-from batchord.commands import batches, control, flower, maintenance, one_machine, run, serve
+from batchord.commands import (
+    batches,
+    control,
+    flower,
+    maintenance,
+    one_machine,
+    run,
+    serve,
+    workers,
+)
 from batchord.ledger.core.json_logs import log_json_to_stderr
 from batchord.ledger.settings import Settings, misspelt
 
@@ -31,7 +40,7 @@ _GROUPS: Final = {
     "On this machine": ("run", "up"),
     "Batches": ("submit", "estimate", "list", "status", "watch", "results", "errors"),
     "A batch that runs, or has failed items": ("pause", "resume", "cancel", "retry"),
-    "A deployment": ("worker", "flower", "serve", "chains", "doctor", "purge"),
+    "A deployment": ("worker", "workers", "flower", "serve", "chains", "doctor", "purge"),
 }
 
 
@@ -103,7 +112,7 @@ def program() -> None:
         click.echo(line, err=True)
 
 
-for room in (run, one_machine, serve, batches, flower, control, maintenance):
+for room in (run, one_machine, serve, batches, flower, control, maintenance, workers):
     for command in room.COMMANDS:
         program.add_command(command)
 

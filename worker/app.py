@@ -182,7 +182,7 @@ def _service(runtime: WorkerContext) -> type[bootsteps.StartStopStep]:
 
         def __init__(self, parent: Any, **kwargs: Any) -> None:
             super().__init__(parent, **kwargs)
-            self._announcer = Announcer(parent.app, runtime)
+            self._announcer = Announcer(parent, runtime)
             self._sweep = Sweep(parent.app, runtime)
             self._dispatcher = Dispatcher(parent.app, runtime)
 

@@ -13,11 +13,12 @@ from celery import Celery
 from batchord.chains.steps.raw_request import REQUESTS
 from batchord.ledger.broker.celery_app import create_app
 from batchord.ledger.broker.celery_rules import broken
+from batchord.ledger.core.package_version import package_version
 from batchord.ledger.core.redis_url import database_of, server_of
 from batchord.ledger.settings import Settings
 from batchord.ledger.storage.batch_reader import BatchReader
 from batchord.ledger.storage.batch_store import BatchStore
-from batchord.ledger.storage.loop_lags import LoopLags
+from batchord.ledger.storage.fleet import LATE, Fleet
 
 #: Share of maxmemory from which on the memory is a warning.
 FULL = 0.8
@@ -25,8 +26,6 @@ FULL = 0.8
 CLOCK = 2.0
 #: Seconds that workers have to report their configuration.
 ANSWERS = 1.0
-#: Seconds that an event loop may be late without a warning.
-LATE = 1.0
 #: The oldest Redis version with the commands that Batchord uses.
 OLDEST = (6, 2)
 
@@ -65,6 +64,7 @@ def checkup(store: BatchStore) -> list[Finding]:
     app = create_app(store.settings)
     celery = _celery(app, store.settings)
     app.close()
+    fleet = BatchReader(store).fleet()
     return [
         _version(info, store.settings.url()),
         _eviction(info),
@@ -74,8 +74,8 @@ def checkup(store: BatchStore) -> list[Finding]:
         _redelivery(store.settings, BatchReader(store)),
         *celery,
         *_unreadable(BatchReader(store)),
-        *_workers(BatchReader(store)),
-        _loops(store),
+        *_workers(fleet),
+        _loops(fleet),
     ]
 
 
@@ -182,15 +182,15 @@ def _unreadable(reader: BatchReader) -> list[Finding]:
     ]
 
 
-def _workers(reader: BatchReader) -> list[Finding]:
-    fleet = reader.fleet()
+def _workers(fleet: Fleet) -> list[Finding]:
     if trouble := fleet.trouble():
         what, _, cure = trouble.partition(": ")
         return [Finding(Grade.WARNING, what, cure)]
+    chains = ", ".join(fleet.chains())
     found = [
-        Finding(
-            Grade.OK, f"{len(fleet.workers)} workers alive, chains: {', '.join(fleet.chains())}"
-        )
+        Finding(Grade.OK, f"{len(fleet.workers)} workers alive, chains: {chains}"),
+        *_drained(fleet),
+        *_versions(fleet),
     ]
     for name in fleet.chains():
         # Requests of files are a chain that every worker has, whether or not it is used.
@@ -200,9 +200,31 @@ def _workers(reader: BatchReader) -> list[Finding]:
     return found
 
 
-def _loops(store: BatchStore) -> Finding:
-    loops = LoopLags(store).all()
-    late = {name: lag for name, lag in loops.items() if lag > LATE}
+def _drained(fleet: Fleet) -> list[Finding]:
+    """Name the workers that take from no queue: someone drains them, and may have forgotten."""
+    names = [beat.name for beat in fleet.workers.values() if beat.name and not beat.queues]
+    if not names:
+        return []
+    what = f"drained: {', '.join(sorted(names))}"
+    return [Finding(Grade.WARNING, what, "they take nothing from the queues: end or restart them")]
+
+
+def _versions(fleet: Fleet) -> list[Finding]:
+    """Name the workers of another version of Batchord than ours."""
+    ours = package_version()
+    others = {
+        f"{beat.name or process} ({beat.version or '?'})"
+        for process, beat in fleet.workers.items()
+        if beat.version != ours
+    }
+    if not others:
+        return []
+    what = f"other versions of Batchord than {ours}: {', '.join(sorted(others))}"
+    return [Finding(Grade.WARNING, what, "replace these workers, or this program")]
+
+
+def _loops(fleet: Fleet) -> Finding:
+    late = {name: lag for name, lag in fleet.lags.items() if lag > LATE}
     if late:
         named = ", ".join(f"{name} ({lag:.1f} s)" for name, lag in late.items())
         return Finding(
@@ -210,4 +232,4 @@ def _loops(store: BatchStore) -> Finding:
             f"event loop blocked: {named}",
             "its log says by which item and step: make that a plain def, which runs in a thread",
         )
-    return Finding(Grade.OK, f"event loops of {len(loops)} processes that run items turn")
+    return Finding(Grade.OK, f"event loops of {len(fleet.lags)} processes that run items turn")

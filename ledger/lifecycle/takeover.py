@@ -60,7 +60,7 @@ def _forget_processes(store: BatchStore) -> None:
         for priority in PRIORITY_STEPS
     ]
     with store.talking():
-        store.redis.delete(*queues, *_UNACKED, keys.chains, keys.tasks, keys.workers, keys.sweep)
+        store.redis.delete(*queues, *_UNACKED, keys.chains, keys.tasks, keys.fleet, keys.sweep)
 
 
 def _drop_leases(store: BatchStore, batch_id: str) -> None:

@@ -61,10 +61,8 @@ Across batches:
     NS:totals           hash    "NAME CHAIN" -> what its batches had come to when they ended, of the
                                 numbers of `chain_totals`; and how many "batches.STATUS" there were
     NS:repairs          hash    why -> how many tasks the sweeps have sent again so far
-    NS:workers          hash    "host:pid" -> "heard_ms lag_ms": how late the event loop was, of a
-                                process that runs items; expires
-    NS:fleet            hash    "host:pid" of a worker -> "heard_ms JSON", its `fleet.Announcement`;
-                                expires
+    NS:fleet            hash    "host:pid" of a worker, or of a child that it forked -> "heard_ms
+                                JSON", its `fleet.Beat`; expires
     NS:sweep            string  the worker that sweeps now; expires
     NS:limit:KEY        hash    of a rate limit: `requests` and `tokens`, until when all that was
                                 reserved has been earned; `cool`, until when nobody calls (us)
@@ -201,7 +199,6 @@ class Keys:
     used = _Key("used")
     totals = _Key("totals")
     repairs = _Key("repairs")
-    workers = _Key("workers")
     fleet = _Key("fleet")
     sweep = _Key("sweep")
 

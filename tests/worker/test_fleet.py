@@ -12,7 +12,7 @@ import pytest
 
 from batchord.chains import Chat, Embed, Prompt, Runnable, get_chain, register
 from batchord.ledger.errors import BatchPaused, SubmitRefused
-from batchord.ledger.storage.fleet import KEPT, Announcement, Fleet, ServedChain
+from batchord.ledger.storage.fleet import KEPT, Beat, Fleet, ServedChain
 from batchord.local.whose_workers import Whose, choose
 from batchord.producer import Batch
 from tests.conftest import Deploy
@@ -166,7 +166,7 @@ def test_a_run_uses_workers_only_if_all_have_its_chain_as_it_is_here(
 ) -> None:
     digest = register("mine", str, replace=True).digest() if here else "none"
     announced = {
-        str(place): Announcement(
+        str(place): Beat(
             chains={
                 name: ServedChain(digest=digest if version == "same" else version)
                 for name, version in chains.items()

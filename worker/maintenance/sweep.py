@@ -5,8 +5,6 @@ that can be lost. A lock that expires lets one worker sweep in each interval.
 """
 
 import logging
-import os
-import socket
 import threading
 import time
 
@@ -27,6 +25,7 @@ from batchord.ledger.errors import UnknownBatch, concerns_all
 from batchord.ledger.lifecycle.batch_control import BatchControl
 from batchord.ledger.models import BatchRecord, BatchStatus, Mode, Repair
 from batchord.ledger.storage.batch_reader import BatchReader
+from batchord.ledger.storage.fleet import process_name
 from batchord.worker.execution.lease_heartbeat import RENEWALS
 from batchord.worker.execution.resilient_threads import place_of
 from batchord.worker.execution.worker_context import WorkerContext
@@ -50,7 +49,7 @@ class Sweep:
         self._control = BatchControl(app, runtime.store)
         self._poller = Poller(app, runtime)
         self._settings = runtime.settings
-        self._owner = f"{socket.gethostname()}:{os.getpid()}"
+        self._owner = process_name()
         #: Until this time an expired lease proves nothing: its worker could not renew it either.
         self._mistrust_until = 0.0
         self._heard = 0.0
