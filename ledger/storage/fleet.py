@@ -59,7 +59,7 @@ def served_here() -> dict[str, ServedChain]:
 
 
 class Beat(_Told):
-    """What a worker says of itself."""
+    """A worker, as it tells of itself."""
 
     #: Celery's name of it, NAME@HOST.
     name: str = ""

@@ -15,8 +15,8 @@ _SHORT: Final = {"name", "version", "slots", "in_flight", "since"}
 def strip(fleet: Fleet) -> dict[str, Any]:
     """Return what a page shows of the workers: sums, and the first of them by name.
 
-    `other_version`: it is of another version of Batchord than this Flower. A lag is rounded, so that
-    a page is not told of each change in the last digit.
+    `other_version`: it is of another version of Batchord than this Flower. A lag is rounded, so
+    that a page is not told of each change in the last digit.
     """
     beats = sorted(fleet.workers.items(), key=lambda pair: (pair[1].name, pair[0]))
     return {
