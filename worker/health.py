@@ -10,7 +10,7 @@ import sys
 from typing import Any, Final
 
 from batchord.chains.errors import BatchordError
-from batchord.ledger.storage.fleet import FleetStore
+from batchord.ledger.storage.fleet_store import FleetStore
 from batchord.worker.control import ILL
 
 #: Seconds that a process has to answer.

@@ -23,7 +23,8 @@ from batchord.ledger.errors import LedgerUnavailable
 from batchord.ledger.lifecycle.takeover import take_over
 from batchord.ledger.settings import NoServer, Settings
 from batchord.ledger.storage.batch_store import BatchStore
-from batchord.ledger.storage.fleet import Fleet, FleetStore, lacks, process_name
+from batchord.ledger.storage.fleet import Fleet, lacks
+from batchord.ledger.storage.fleet_store import FleetStore, process_name
 from batchord.local.local_model import LocalModel
 from batchord.local.private_files import open_private
 from batchord.local.server import EmbeddedServer

@@ -4,6 +4,8 @@ They read Redis's INFO only: a deployment's Redis user may lack the right to CON
 """
 
 import time
+from collections import Counter, defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -15,6 +17,8 @@ from batchord.ledger.broker.celery_app import create_app
 from batchord.ledger.broker.celery_rules import broken
 from batchord.ledger.core.package_version import package_version
 from batchord.ledger.core.redis_url import database_of, server_of
+from batchord.ledger.errors import OtherFormat
+from batchord.ledger.models import BatchRecord, BatchStatus
 from batchord.ledger.settings import Settings
 from batchord.ledger.storage.batch_reader import BatchReader
 from batchord.ledger.storage.batch_store import BatchStore
@@ -64,17 +68,19 @@ def checkup(store: BatchStore) -> list[Finding]:
     app = create_app(store.settings)
     celery = _celery(app, store.settings)
     app.close()
-    fleet = BatchReader(store).fleet()
+    reader = BatchReader(store)
+    fleet = reader.fleet()
     return [
         _version(info, store.settings.url()),
         _eviction(info),
         _memory(info),
         _persistence(info),
         _clock(ahead),
-        _redelivery(store.settings, BatchReader(store)),
+        _redelivery(store.settings, reader),
         *celery,
-        *_unreadable(BatchReader(store)),
+        *_unreadable(reader),
         *_workers(fleet),
+        *_unserved(reader, fleet),
         _loops(fleet),
     ]
 
@@ -165,15 +171,27 @@ def _celery(app: Celery, settings: Settings) -> list[Finding]:
 
 
 def _unreadable(reader: BatchReader) -> list[Finding]:
-    found = reader.unreadable()
+    unreadable = reader.unreadable()
+    others = Counter(each.format for each in unreadable if isinstance(each, OtherFormat))
+    of_others = [
+        Finding(
+            Grade.WARNING,
+            f"{count} batches that have not ended are of format {format_}, which this version of "
+            "Batchord leaves alone",
+            "see that workers of the version that wrote them run, or replace this program",
+        )
+        for format_, count in sorted(others.items())
+    ]
+    found = [each for each in unreadable if not isinstance(each, OtherFormat)]
     if not found:
-        return [Finding(Grade.OK, "every batch that has not ended can be read")]
+        return [*of_others, Finding(Grade.OK, "every batch that has not ended can be read")]
     count = Finding(
         Grade.ERROR,
         f"{len(found)} batches that have not ended cannot be read",
-        "use the version of Batchord that wrote them, or delete their keys; others go on",
+        "delete their keys, those with their ids in their names; others go on",
     )
     return [
+        *of_others,
         count,
         *(
             Finding(Grade.ERROR, f"batch {each.batch_id} cannot be read ({each.why})")
@@ -198,6 +216,26 @@ def _workers(fleet: Fleet) -> list[Finding]:
             what, _, cure = trouble.partition(": ")
             found.append(Finding(Grade.WARNING, what, cure))
     return found
+
+
+def _unserved(reader: BatchReader, fleet: Fleet) -> list[Finding]:
+    """Name the batches that no live worker can run, if there are workers at all."""
+    found = reader.look(reader.active()) if fleet.workers else []
+    waiting: dict[str, list[str]] = defaultdict(list)
+    for record in found:
+        if isinstance(record, BatchRecord) and record.status is BatchStatus.IN_PROGRESS:
+            waiting[fleet.trouble(record.needs)].append(record.id)
+    waiting.pop("", None)
+    return [
+        Finding(Grade.WARNING, f"{_named(ids)} cannot run: {what}", cure)
+        for trouble, ids in waiting.items()
+        for what, _, cure in [trouble.partition(": ")]
+    ]
+
+
+def _named(ids: Sequence[str]) -> str:
+    more = len(ids) - NAMED
+    return ", ".join(ids[:NAMED]) + (f" and {more} more batches" if more > 0 else "")
 
 
 def _drained(fleet: Fleet) -> list[Finding]:

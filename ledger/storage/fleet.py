@@ -1,30 +1,24 @@
 """The workers that are alive: what each is, has and does.
 
-A worker's beat is in the ledger: it is written every few seconds and expires with its worker.
-A child that it has forked beats for itself, and counts to its worker. `ChainRecord`s, which say
-what a chain takes, are kept longer: producers may submit while no worker is up.
+A child that a worker has forked beats for itself, and counts to its worker. `fleet_store` writes
+and reads this.
 """
 
 import os
-import socket
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 from batchord.chains import RegisteredChain, registered
-from batchord.chains.specs.chain_spec import is_spec
 from batchord.chains.steps.raw_request import REQUESTS
-from batchord.ledger.storage.batch_store import BatchStore
+from batchord.ledger.needs import FORMAT, Needs
 
-#: Seconds between two beats of a worker.
-BEATS_EVERY: Final = 4.0
-#: Seconds that a worker is listed after its last beat.
-KEPT: Final = 20.0
 #: Seconds that an event loop may be late without a warning.
 LATE: Final = 1.0
+
 
 START: Final = "start one with `batchord worker --chains MODULE`, or `batchord up`"
 
@@ -52,10 +46,18 @@ class ServedChain(_Told):
         return cls(version=chain.version, digest=chain.digest(), unset=unset)
 
 
-def served_here() -> dict[str, ServedChain]:
-    """Return the chains that are registered in this process, by name."""
+def served_here(only: Collection[str] = ()) -> dict[str, ServedChain]:
+    """Return the chains that a worker of this process serves, by name.
+
+    `only`: the names of `Settings.chains_only`; without any, all that are registered.
+    """
     environment = dict(os.environ)
-    return {name: ServedChain.of(each, environment) for name, each in registered().items()}
+    here = {name: ServedChain.of(each, environment) for name, each in registered().items()}
+    return {
+        name: each
+        for name, each in here.items()
+        if not only or name in only or (name == REQUESTS and not each.unset)
+    }
 
 
 class Beat(_Told):
@@ -75,9 +77,23 @@ class Beat(_Told):
     loop_lag: float | None = None
     #: Celery queues that it takes from; none if it is drained.
     queues: tuple[str, ...] = ()
+    #: Formats of batches that it serves.
+    formats: tuple[int, ...] = (1,)
     chains: Mapping[str, ServedChain] = {}
     #: "host:pid" of its worker, if it is a forked child, which says no more than what it runs.
     child_of: str = ""
+
+    def serves(self, needs: Needs) -> bool:
+        """Whether it works on batches, and takes messages, that need this."""
+        if needs.format not in self.formats:
+            return False
+        return needs.chain is None or self.chain_for(needs) is not None
+
+    def chain_for(self, needs: Needs) -> ServedChain | None:
+        """Return the chain as it has it, in the version that is needed, or None."""
+        found = self.chains.get(needs.chain or "")
+        fits = found is not None and needs.version in (None, found.version)
+        return found if fits else None
 
 
 @dataclass(frozen=True)
@@ -114,37 +130,84 @@ class Fleet:
             for process, beat in sorted(self.workers.items())
         ]
 
-    def serving(self, chain: str) -> list[ServedChain]:
-        """Return the chain as each live worker that has it has it.
+    def serving(self, what: str | Needs) -> list[ServedChain]:
+        """Return the chain as each live worker that serves it has it.
 
-        Every worker has a chain that travels as data; it needs what the requests of a file need.
+        `what`: a chain's name, or what a batch needs. A chain that travels as data needs what the
+        requests of a file need.
         """
-        name = REQUESTS if is_spec(chain) else chain
-        found = (each.chains.get(name) for each in self.workers.values())
+        needs = _needs(what)
+        found = (each.chain_for(needs) for each in self.workers.values() if each.serves(needs))
         return [each for each in found if each is not None]
+
+    def serves_all(self, needs: Needs) -> bool:
+        """Whether each live worker serves what needs this."""
+        return all(each.serves(needs) for each in self.workers.values())
+
+    def latest_version(self, chain: str) -> str | None:
+        """Return the chain's version of the worker that started last; None: without one.
+
+        While a version is rolled out, forwards or back, that is the one that will stay.
+        """
+        having = [each for each in self.workers.values() if chain in each.chains]
+        latest = max(having, key=_start, default=None)
+        return None if latest is None else latest.chains[chain].version
 
     def chains(self) -> list[str]:
         """Return the names of the chains that live workers have."""
         return sorted({name for each in self.workers.values() for name in each.chains})
 
-    def trouble(self, chain: str | None = None) -> str:
-        """Return why nothing of this chain can run now, and the cure; empty if it can.
+    def trouble(self, what: str | Needs | None = None) -> str:
+        """Return why nothing of this chain, or of what needs this, can run now, and the cure.
 
-        None: of any chain.
+        Empty if it can. None: of any chain.
         """
         if not self.workers:
             return f"no worker is alive: {START}"
-        if chain is None:
+        if what is None:
             return ""
-        served = self.serving(chain)
+        needs = _needs(what)
+        if not any(needs.format in each.formats for each in self.workers.values()):
+            return self._no_format(needs.format)
+        served = self.serving(needs)
         if not served:
-            return (
-                f"no live worker has chain {chain!r} (they have: {', '.join(self.chains())}): "
-                "start them again with the module that registers it, in --chains or BATCHORD_CHAINS"
-            )
+            return self._no_chain(needs)
         if all(each.unset for each in served):
-            return f"chain {chain!r} cannot run: {lacks(served[0].unset)}, and start them again"
+            return (
+                f"chain {needs.chain!r} cannot run: {lacks(served[0].unset)}, and start them again"
+            )
         return ""
+
+    def _no_format(self, format_: int) -> str:
+        versions = {each.version or "unknown" for each in self.workers.values()}
+        newest = max(max(each.formats, default=0) for each in self.workers.values())
+        cure = "replace them by newer ones" if newest < format_ else "start one that is older"
+        return (
+            f"no live worker serves batches of format {format_} (they are of Batchord "
+            f"{', '.join(sorted(versions))}): {cure}"
+        )
+
+    def _no_chain(self, needs: Needs) -> str:
+        chain = needs.chain or ""
+        having = [each.chains[chain] for each in self.workers.values() if chain in each.chains]
+        if having:
+            versions = sorted({each.version or "none" for each in having})
+            return (
+                f"no live worker has version {needs.version!r} of chain {chain!r} (they have "
+                f"{', '.join(versions)}): start one that has it, or submit again"
+            )
+        return (
+            f"no live worker has chain {chain!r} (they have {', '.join(self.chains())}): "
+            "start them again with the module that registers it, in --chains or BATCHORD_CHAINS"
+        )
+
+
+def _needs(what: str | Needs) -> Needs:
+    return what if isinstance(what, Needs) else Needs.of(FORMAT, what, None)
+
+
+def _start(beat: Beat) -> float:
+    return 0.0 if beat.since is None else beat.since.timestamp()
 
 
 def lacks(unset: Iterable[str], *, where: str = "for the workers") -> str:
@@ -156,48 +219,3 @@ def lacks(unset: Iterable[str], *, where: str = "for the workers") -> str:
     if "OPENAI_API_KEY" in names:
         parts.append("there is no API key: set OPENAI_API_KEY (any text without a service's key)")
     return f"{' and '.join(parts).rstrip(',')} {where}".rstrip()
-
-
-def process_name(pid: int | None = None) -> str:
-    """Return "host:pid" of a process of this host; None: of this process."""
-    return f"{socket.gethostname()}:{os.getpid() if pid is None else pid}"
-
-
-class FleetStore:
-    """Writes a worker's beats, and reads who is alive."""
-
-    def __init__(self, store: BatchStore) -> None:
-        self._store = store
-        self._key = store.keys.fleet
-
-    def beat(self, process: str, beat: Beat) -> None:
-        """Record that the process "host:pid" is alive."""
-        text = beat.model_dump_json(exclude_defaults=True)
-        keys, ttl_ms = {"heard": self._key}, int(KEPT * 1000)
-        self._store.transition("heartbeat", keys=keys, process=process, told=text, ttl_ms=ttl_ms)
-
-    def leave(self, process: str) -> None:
-        """Record that the process ends."""
-        with self._store.talking():
-            self._store.redis.hdel(self._key, process)
-
-    def read(self) -> Fleet:
-        """Return the workers that are alive."""
-        with self._store.redis.pipeline(transaction=False) as pipe:
-            pipe.time()
-            pipe.hgetall(self._key)
-            (seconds, _), found = self._store.replies(pipe)
-        return Fleet.of(_alive(found, 1000 * (int(seconds) - KEPT)))
-
-
-def _alive(found: Mapping[Any, Any], oldest: float) -> dict[str, Beat]:
-    """Return the beats that are not older than this time, in milliseconds."""
-    told = {str(name): str(text).partition(" ") for name, text in sorted(found.items())}
-    return {name: _beat(text) for name, (heard, _, text) in told.items() if int(heard) >= oldest}
-
-
-def _beat(text: str) -> Beat:
-    try:
-        return Beat.model_validate_json(text)
-    except ValidationError:
-        return Beat()  # of another version: it is alive, whatever it says

@@ -7,7 +7,7 @@ import pytest
 from celery import Celery
 
 from batchord.ledger.broker.celery_app import create_app
-from batchord.ledger.storage.shard_reader import PRIORITY_SEPARATOR
+from batchord.ledger.core.message_ids import PRIORITY_SEPARATOR
 from tests.support.harness import Deployment, wait_until
 
 pytestmark = pytest.mark.timeout(60)

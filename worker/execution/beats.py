@@ -6,7 +6,8 @@ from collections.abc import Callable
 from typing import Any
 
 from batchord.ledger.storage.batch_store import BatchStore
-from batchord.ledger.storage.fleet import BEATS_EVERY, Beat, FleetStore, process_name
+from batchord.ledger.storage.fleet import Beat
+from batchord.ledger.storage.fleet_store import BEATS_EVERY, FleetStore, process_name
 from batchord.worker.execution.resilient_threads import survives
 
 

@@ -28,6 +28,7 @@ from batchord.worker.execution.beats import start_child_beats
 from batchord.worker.execution.chain_source import ChainSource
 from batchord.worker.execution.item_scheduler import ItemScheduler
 from batchord.worker.execution.lease_heartbeat import LeaseHeartbeat
+from batchord.worker.execution.serving import Serving
 from batchord.worker.execution.task_report import TaskReport
 from batchord.worker.execution.watchdog import EXIT_CODE, Blocked, Watchdog, exit_now
 
@@ -61,6 +62,7 @@ class WorkerContext:
         self._item_leases = ItemLeases(self.store)
         self.leases = LeaseHeartbeat(self._item_leases, lease=settings.lease, on_stop=self._stop)
         self.chains = ChainSource(self.store)
+        self.serving = Serving(settings)
         #: Made with the scheduler, in the process that runs items.
         self.watchdog: Watchdog | None = None
         #: Set when this process has committed a batch: its outbox entries are due.

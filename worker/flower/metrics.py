@@ -6,7 +6,7 @@ a label, and only registered chains are; chains that travel as data are counted 
 
 import logging
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
@@ -17,7 +17,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from batchord.chains.errors import BatchordError
 from batchord.chains.specs.chain_spec import family
 from batchord.ledger.errors import UnreadableBatch
-from batchord.ledger.models import BatchRecord, Repair
+from batchord.ledger.models import BatchRecord, BatchStatus, Repair
 from batchord.ledger.storage.batch_stats import Progress
 from batchord.ledger.storage.chain_totals import ChainTotals
 from batchord.ledger.storage.fleet import Fleet
@@ -170,6 +170,7 @@ class BatchMetrics:
             repairs.add_metric([why], count)
         yield repairs
         yield from of_workers(self._fleet)
+        yield _unserved([record for record, _ in self._look], self._fleet)
         gauges: dict[str, dict[tuple[str, ...], float]] = defaultdict(lambda: defaultdict(float))
         for record, progress in self._look:
             for name, labels, value in _values(record, progress):
@@ -187,6 +188,22 @@ class BatchMetrics:
                 for key, value in values(sums).items():
                     counter.add_metric([chain, *key], value)
             yield counter
+
+
+def _unserved(records: Iterable[BatchRecord], fleet: Fleet) -> Metric:
+    gauge = GaugeMetricFamily(
+        "batchord_unserved_batches",
+        "Batches that no live worker can run: it lacks the chain, its version, or the format",
+        labels=["chain"],
+    )
+    waiting = Counter(
+        family(record.chain)
+        for record in records
+        if record.status is BatchStatus.IN_PROGRESS and fleet.trouble(record.needs)
+    )
+    for chain, count in waiting.items():
+        gauge.add_metric([chain], count)
+    return gauge
 
 
 def _values(record: BatchRecord, progress: Progress) -> Iterable[tuple[str, Sequence[str], float]]:

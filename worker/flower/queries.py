@@ -121,7 +121,7 @@ class Queries:
         if record.running or record.status is not BatchStatus.IN_PROGRESS:
             return ""
         fleet = self._fleet()
-        return "" if fleet is None else fleet.trouble(record.chain)
+        return "" if fleet is None else fleet.trouble(record.needs)
 
     def _fleet(self) -> Fleet | None:
         """Return the workers that are alive; None for a Redis user that may not look."""

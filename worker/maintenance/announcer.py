@@ -1,12 +1,13 @@
 """The announcer: says every few seconds what this worker is and does, and which chains it has."""
 
 import logging
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any
 
-from batchord.ledger.core.package_version import package_version
+from batchord.ledger.broker.celery_app import queue_apart
 from batchord.ledger.models import announcements
-from batchord.ledger.storage.fleet import Beat, FleetStore, process_name, served_here
+from batchord.ledger.storage.fleet_store import FleetStore, process_name
 from batchord.worker.execution.beats import Beats
 from batchord.worker.execution.resilient_threads import survives
 from batchord.worker.execution.worker_context import WorkerContext
@@ -34,13 +35,8 @@ class Announcer:
         # As they are now: a module whose file is edited later is not what this worker has.
         self._chains = announcements()
         self._tasks = [name for name in app.tasks if not name.startswith(_OWN_TASKS)]
-        self._here = Beat(
-            name=self._worker.hostname,
-            version=package_version(),
-            pool=self._runtime.settings.pool,
-            since=datetime.now(UTC),
-            chains=served_here(),
-        )
+        self._runtime.serving.start(self._worker.hostname)
+        self._here = self._runtime.serving.beat.model_copy(update={"since": datetime.now(UTC)})
         self._say_what_is_unset()
         # If the server does not answer, the next beat does it: the worker waits for it, too.
         survives("beat", self._announce)
@@ -58,10 +54,41 @@ class Announcer:
         self._runtime.store.announce(self._chains, self._tasks)
         now = {
             "slots": self._worker.pool.num_processes,
-            "queues": tuple(sorted(self._worker.app.amqp.queues.consume_from)),
+            "queues": tuple(sorted(self._queues())),
             **self._runtime.running(),
         }
         self._fleet.beat(self._process, self._here.model_copy(update=now))
+        self._look_apart()
+
+    def _queues(self) -> Iterable[str]:
+        found: Iterable[str] = self._worker.app.amqp.queues.consume_from
+        return found
+
+    def _look_apart(self) -> None:
+        """Take from the queues of what was put apart and this worker serves, unless it is drained.
+
+        Tell of those into which this worker has put messages.
+        """
+        noted = self._runtime.serving.noted
+        while noted:
+            needs = noted.pop()
+            try:
+                self._fleet.put_apart(needs)
+            except BaseException:
+                noted.add(needs)
+                raise
+        consumer = getattr(self._worker, "consumer", None)
+        if consumer is None or getattr(consumer, "task_consumer", None) is None:
+            return
+        queues, settings = set(self._queues()), self._runtime.settings
+        drained = not queues.intersection(settings.queues)
+        apart = self._fleet.apart()
+        for queue, needs in apart.items():
+            if queue in queues and drained:
+                consumer.call_soon(consumer.cancel_task_queue, queue)
+            elif queue not in queues and not drained and self._runtime.serving.serves(needs):
+                queue_apart(self._worker.app, queue)
+                consumer.call_soon(consumer.add_task_queue, queue)
 
     def _say_what_is_unset(self) -> None:
         for name, chain in self._here.chains.items():
