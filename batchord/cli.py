@@ -27,6 +27,7 @@ from batchord.commands import (
     run,
     serve,
     submit,
+    workers,
 )
 from batchord.ledger.core.json_logs import log_json_to_stderr
 from batchord.ledger.settings import Settings, misspelt
@@ -41,7 +42,7 @@ _GROUPS: Final = {
     "On this machine": ("run", "up"),
     "Batches": ("submit", "estimate", "list", "status", "watch", "results", "errors"),
     "A batch that runs, or has failed items": ("pause", "resume", "cancel", "retry"),
-    "A deployment": ("worker", "flower", "serve", "chains", "doctor", "purge"),
+    "A deployment": ("worker", "workers", "flower", "serve", "chains", "doctor", "purge"),
 }
 
 
@@ -113,7 +114,18 @@ def program() -> None:
         click.echo(line, err=True)
 
 
-for room in (run, one_machine, serve, submit, batches, results, flower, control, maintenance):
+for room in (
+    run,
+    one_machine,
+    serve,
+    submit,
+    batches,
+    results,
+    flower,
+    control,
+    maintenance,
+    workers,
+):
     for command in room.COMMANDS:
         program.add_command(command)
 

@@ -5,8 +5,8 @@ Two worker processes each, where nothing else is said: the machine has two cores
 
 from typing import Any, Final, Literal
 
+from batchord.ledger.core.message_ids import lists_of
 from batchord.ledger.settings import Settings
-from batchord.ledger.storage.shard_reader import PRIORITY_SEPARATOR, PRIORITY_STEPS
 from benchmarks.competitor import Arguments, Competitor
 
 _CELERY: Final = (
@@ -31,11 +31,7 @@ def batchord(
         workers=tuple(_worker(number, concurrency) for number in range(processes)),
         options={"items_per_task": items_per_task},
         env={"BATCHORD_POOL": pool},
-        queues=tuple(
-            f"{queue}{PRIORITY_SEPARATOR}{step}" if step else queue
-            for queue in Settings().queues
-            for step in PRIORITY_STEPS
-        ),
+        queues=tuple(name for queue in Settings().queues for name in lists_of(queue)),
     )
 
 

@@ -5,7 +5,8 @@
     + LedgerUnreachable         no answer: start it, or mend the URL
     + BadRedisURL               what is configured is no URL that we can use: mend it as it says
     + LedgerRefused             it answered with an error: its own words say what to change
-  + UnreadableBatch             what is recorded of a batch is damaged, or of a newer version
+  + UnreadableBatch             what is recorded of a batch is damaged
+    + OtherFormat               another version has written it, and goes on with it: use that
   + UnknownBatch                the ledger has no such batch: check the id, or submit again
   + BatchAborted                the batch was given up before it was sealed: submit again
     + InputsLost                Redis has lost keys of it: set `noeviction`, and submit again
@@ -19,6 +20,7 @@
   + ItemNotSucceeded            an item ended without an output (raised by `Batch.outputs`)
 """
 
+from collections.abc import Collection
 from typing import Any
 
 from batchord.chains.errors import BatchordError
@@ -73,6 +75,22 @@ class UnreadableBatch(BatchordError):
         )
         self.batch_id = batch_id
         self.why = why
+
+
+class OtherFormat(UnreadableBatch):
+    """Another version of Batchord has written the batch, in a format that this one does not serve.
+
+    `format` is that format. The batch goes on where that version runs.
+    """
+
+    def __init__(self, batch_id: str, format_: int, served: Collection[int]) -> None:
+        super().__init__(batch_id, f"format {format_}")
+        said = " and ".join(map(str, sorted(served)))
+        self.args = (
+            f"batch {batch_id} is of format {format_}, and this version of Batchord serves formats "
+            f"{said}: use the version that wrote it; until then it is left alone",
+        )
+        self.format = format_
 
 
 class UnknownBatch(BatchordError):

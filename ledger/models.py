@@ -16,6 +16,7 @@ from typing_extensions import TypeVar
 from batchord.chains import Usage, registered
 from batchord.chains.steps.offline_call import why_not_offline
 from batchord.ledger.budget import Budget
+from batchord.ledger.needs import FORMAT, Needs
 
 #: The type that outputs are read as; Any where none was named.
 Out = TypeVar("Out", default=Any)
@@ -182,6 +183,10 @@ class BatchRecord(Frozen):
     id: str
     object: str = "batch"
     chain: str
+    #: The version of the chain that runs it; None: any.
+    chain_version: str | None = None
+    #: Of what the ledger has of it (`batchord.ledger.needs`).
+    format: int = FORMAT
     status: BatchStatus
     request_counts: RequestCounts
     mode: Mode = Mode.LIVE
@@ -213,6 +218,11 @@ class BatchRecord(Frozen):
     #: When it reached the final status that it has.
     ended_at: datetime | None = None
 
+    @property
+    def needs(self) -> Needs:
+        """The format and the chain that a worker must serve to run it."""
+        return Needs.of(self.format, self.chain, self.chain_version)
+
 
 class ChainUse(Frozen):
     """The usage of a chain's completed batches together, older batches counting less."""
@@ -230,6 +240,8 @@ class ChainRecord(Frozen):
     """A chain as the workers announced it."""
 
     name: str
+    #: As it was registered with; None: without one.
+    version: str | None = None
     #: JSON Schema of the input; None where the chain declares no type.
     input_schema: dict[str, Any] | None = None
     output_schema: dict[str, Any] | None = None
@@ -249,6 +261,7 @@ def announcements() -> list[ChainRecord]:
     return [
         ChainRecord(
             name=name,
+            version=each.version,
             input_schema=each.input_schema,
             output_schema=each.output_schema,
             inputs_per_call=each.chain.inputs_per_call,

@@ -51,6 +51,12 @@ class Settings(BaseSettings):
     """Modules that register chains, or paths to such (`./triage.py`), comma-separated; a worker
     imports them as it starts."""
 
+    chains_only: Annotated[tuple[str, ...], NoDecode] = ()
+    """Names of the chains that a worker serves, comma-separated: it leaves batches of other
+    registered chains to other workers. Unset: all that its modules register. Chains that travel as
+    data, and files of requests, are served by every worker, unless this is set and the key or the
+    model that they need is not."""
+
     pool: Literal["asyncio", "threads", "prefork"] = "asyncio"
     """The worker's pool: items wait side by side on the event loop (`asyncio`), each in a thread of
     Celery's pool (`threads`), or one in each forked child (`prefork`). Here and not by `-P`: Celery
@@ -206,12 +212,10 @@ class Settings(BaseSettings):
     socket_timeout: float = Field(default=10.0, gt=0)
     """A Redis call that is silent for so long has failed."""
 
-    @field_validator("chains", "webhook_hosts", mode="before")
+    @field_validator("chains", "chains_only", "webhook_hosts", mode="before")
     @classmethod
     def _split(cls, value: Any) -> Any:
-        if isinstance(value, str):
-            return tuple(part.strip() for part in value.split(",") if part.strip())
-        return value
+        return split_names(value) if isinstance(value, str) else value
 
     @property
     def files_url(self) -> str:
@@ -249,6 +253,11 @@ class Settings(BaseSettings):
             raise NoServer(
                 "no Redis: set BATCHORD_REDIS_URL, or start one here with `batchord up`"
             ) from None
+
+
+def split_names(text: str | None) -> tuple[str, ...]:
+    """Return the names of a comma-separated list; none of None."""
+    return tuple(part.strip() for part in (text or "").split(",") if part.strip())
 
 
 def misspelt(environment: Mapping[str, str]) -> list[str]:

@@ -169,8 +169,9 @@ class Client(DeploymentQueries):
         workers; they are JSON, and are recorded as the inputs are. A list is for inputs that have
         a length.
 
-        `allow_unserved`: submit although workers are alive and none of them has the chain, as
-        before a roll-out. While no worker is alive at all, it is accepted, and a warning logged.
+        `allow_unserved`: submit although workers are alive and none of them has the chain, or its
+        version, as before a roll-out. While no worker is alive at all, it is accepted, and a
+        warning logged.
 
         Returns when all inputs are recorded and the first shards are published.
 

@@ -24,7 +24,7 @@ def why_waiting(reader: BatchReader, record: BatchRecord) -> str:
         if reason is None:
             return "it is paused: nothing new starts until it is resumed"
         return f"it is paused, {reason.code}: {reason.message}; mend that, then resume it"
-    return reader.fleet().trouble(record.chain)
+    return reader.fleet().trouble(record.needs)
 
 
 class Standstill:

@@ -8,6 +8,7 @@ from typing import Any
 
 from celery import Celery
 
+from batchord.chains import registered
 from batchord.chains.specs.chain_spec import ChainSpec
 from batchord.ledger.broker.publisher import publish_shards
 from batchord.ledger.core.failpoints import crash_point
@@ -17,6 +18,7 @@ from batchord.ledger.core.sharding import FIRST_WINDOW, Cut
 from batchord.ledger.errors import SubmitRefused
 from batchord.ledger.lifecycle.completion_callback import checked as checked_callback
 from batchord.ledger.lifecycle.webhook_policy import BadWebhook, checked_url
+from batchord.ledger.needs import FORMAT, Needs
 from batchord.ledger.settings import Settings
 from batchord.ledger.storage.batch_reader import BatchReader
 from batchord.ledger.storage.batch_store import BatchStore
@@ -75,7 +77,7 @@ def submit(app: Celery, store: BatchStore, what: Submission) -> str:
     _check_webhook(what.webhook, store.settings)
     check = check_for(what.chain, reader)
     _check_suits(what, reader)
-    trouble = _check_served(what, reader.fleet())
+    travels, trouble = _served(what, reader.fleet())
     config, configs = recorded(what.config)
     inputs = rows_or_values(what.inputs)
     inputs = inputs if configs is None else same_length(inputs, configs)
@@ -87,7 +89,7 @@ def submit(app: Celery, store: BatchStore, what: Submission) -> str:
     first = _first(what, pages)
     outbox = owed(callback=callback, webhook=what.webhook, secret_env=what.webhook_secret_env)
     batch_id = what.batch_id or new_batch_id()
-    opening = _opening(store, what, outbox, config)
+    opening = _opening(store, what, outbox, config, travels)
     recording = Recording(store, reader, batch_id, opening, what.most_kept)
     cut, window = _cut(what, reader, store.settings), window_seconds(what.completion_window)
     try:
@@ -151,12 +153,40 @@ def _check_suits(what: Submission, reader: BatchReader | None) -> None:
         raise SubmitRefused(f"budget: {why}")
 
 
-def _check_served(what: Submission, fleet: Fleet) -> str:
-    """Refuse a chain that no live worker has; return what else will keep the batch from running."""
-    trouble = fleet.trouble(what.name)
-    if fleet.workers and not fleet.serving(what.name) and not what.allow_unserved:
+def _needs(what: Submission, fleet: Fleet) -> Needs:
+    """Return what the batch will need: this format, and the chain's version.
+
+    The version is that of the chain as it is registered here, else that of the worker which
+    started last.
+    """
+    if what.name in (here := registered()):
+        return Needs.of(FORMAT, what.name, here[what.name].version)
+    return Needs.of(FORMAT, what.name, fleet.latest_version(what.name))
+
+
+def _served(what: Submission, fleet: Fleet) -> tuple[dict[str, str], str]:
+    """Refuse what no live worker serves.
+
+    Return the fields that say who may run the batch, and what else will keep it from running.
+    """
+    needs = _needs(what, fleet)
+    trouble = fleet.trouble(needs)
+    if fleet.workers and not fleet.serving(needs) and not what.allow_unserved:
         raise SubmitRefused(f"{trouble}; ahead of a roll-out, submit with allow_unserved=True")
-    return trouble
+    return _travels(needs, fleet), trouble
+
+
+def _travels(needs: Needs, fleet: Fleet) -> dict[str, str]:
+    """Return the fields that say which workers may run the batch, and by which queue they get it.
+
+    By its own, if some of those that are alive may not.
+    """
+    fields = {"format": str(needs.format)}
+    if needs.version is not None:
+        fields["chain_version"] = needs.version
+    if not fleet.serves_all(needs):
+        fields["apart"] = "1"
+    return fields
 
 
 def _accept(
@@ -206,9 +236,15 @@ def _cut(what: Submission, reader: BatchReader, settings: Settings) -> Cut:
     )
 
 
-def _opening(store: BatchStore, what: Submission, outbox: dict[str, str], config: str) -> Opening:
-    """Build the fields with which the batch is opened."""
-    fields = {"chain": what.name, "lane": str(store.quiet_lane())}
+def _opening(
+    store: BatchStore,
+    what: Submission,
+    outbox: dict[str, str],
+    config: str,
+    travels: dict[str, str],
+) -> Opening:
+    """Build the fields with which the batch is opened; `travels`: who may run it (`_travels`)."""
+    fields = {"chain": what.name, "lane": str(store.quiet_lane()), **travels}
     if isinstance(what.chain, ChainSpec):
         fields["spec"] = what.chain.as_json()
     if what.metadata:

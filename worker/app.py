@@ -16,7 +16,7 @@ from celery.worker import state
 from celery.worker.consumer.control import Control
 from celery.worker.control import Panel
 
-from batchord.chains import pricing
+from batchord.chains import ChainNotFound, pricing
 from batchord.chains.errors import BatchordError
 from batchord.chains.openai import routes
 from batchord.chains.runtime import stored_payloads
@@ -31,6 +31,7 @@ from batchord.ledger.storage.file_store import file_store, read_part
 from batchord.worker import logs
 from batchord.worker.control import answer_pings, with_answers
 from batchord.worker.execution.asyncio_pool import TaskPool as AsyncioPool
+from batchord.worker.execution.serving import check_chains_only
 from batchord.worker.execution.worker_context import HAND_BACK, WorkerContext
 from batchord.worker.maintenance.announcer import Announcer
 from batchord.worker.maintenance.sweep import Sweep
@@ -85,6 +86,10 @@ class Worker(CeleryWorker):
         if lines := broken(self._found(options), usual.conf, settings):
             sys.exit("\n".join(f"Celery's {line}" for line in lines))
         usual.close()
+        try:
+            check_chains_only(settings.chains_only)
+        except ChainNotFound as error:
+            sys.exit(str(error))
         super().on_before_init(quiet=quiet, **options)
 
     def _found(self, options: dict[str, Any]) -> dict[str, Any]:
@@ -150,12 +155,14 @@ def _one_slot_a_child(runtime: WorkerContext) -> None:
 
 def _limit(runtime: WorkerContext) -> type[bootsteps.StartStopStep]:
     class Limit(bootsteps.StartStopStep):
-        """Gives each new connection's channel this process's `slots_wanted`."""
+        """Gives each new connection's channel what this process takes, and how much of it."""
 
         requires = ("celery.worker.consumer.tasks:Tasks",)
 
         def start(self, consumer: Any) -> None:
-            consumer.task_consumer.channel.slots_wanted = runtime.slots_wanted
+            channel = consumer.task_consumer.channel
+            channel.slots_wanted = runtime.slots_wanted
+            channel.queue_for = runtime.serving.queue_for
             if isinstance(consumer.pool, AsyncioPool):
                 consumer.pool.time_tasks(consumer.app, consumer.hostname)
 
@@ -182,7 +189,7 @@ def _service(runtime: WorkerContext) -> type[bootsteps.StartStopStep]:
 
         def __init__(self, parent: Any, **kwargs: Any) -> None:
             super().__init__(parent, **kwargs)
-            self._announcer = Announcer(parent.app, runtime)
+            self._announcer = Announcer(parent, runtime)
             self._sweep = Sweep(parent.app, runtime)
             self._dispatcher = Dispatcher(parent.app, runtime)
 

@@ -10,7 +10,7 @@ import sys
 from typing import Any, Final
 
 from batchord.chains.errors import BatchordError
-from batchord.ledger.storage.loop_lags import LoopLags
+from batchord.ledger.storage.fleet_store import FleetStore
 from batchord.worker.control import ILL
 
 #: Seconds that a process has to answer.
@@ -25,7 +25,7 @@ def problems(app: Any, store: Any) -> list[str]:
     if not replies:
         return ["no worker process answers"]
     found = [f"{name}: {reply}" for name, reply in replies.items() if "ok" not in reply]
-    loops = LoopLags(store).all().items()
+    loops = FleetStore(store).read().lags.items()
     ours = [(name, lag) for name, lag in loops if name.startswith(f"{host}:") and lag > ILL]
     return [*found, *(f"{name}: event loop blocked for {lag:.1f} s" for name, lag in ours)]
 

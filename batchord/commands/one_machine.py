@@ -22,6 +22,7 @@ from batchord.commands.options import (
     worker_options,
 )
 from batchord.ledger.lifecycle import webhook_policy
+from batchord.ledger.settings import split_names
 from batchord.ledger.storage.fleet import lacks
 from batchord.local import services
 from batchord.local.api_server import ApiServer
@@ -30,6 +31,7 @@ from batchord.local.private_files import open_private
 from batchord.local.server import EmbeddedServer
 from batchord.local.services import await_workers, has_server
 from batchord.output import render
+from batchord.worker.execution.serving import check_chains_only
 from batchord.worker.supervisor import Supervisor
 
 #: What workers without modules of chains are for.
@@ -114,26 +116,38 @@ def up(
 @chains_option
 @worker_options
 @click.option(
+    "--chains-only",
+    metavar="NAME,...",
+    help="Serve only these of the chains: others are left to other workers.",
+)
+@click.option(
     "--loglevel",
     type=click.Choice(["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"], case_sensitive=False),
     default="INFO",
     show_default=True,
     help="As Celery's.",
 )
-def worker(chains: str | None, processes: int, concurrency: int, loglevel: str) -> None:
+def worker(
+    chains: str | None, processes: int, concurrency: int, chains_only: str | None, loglevel: str
+) -> None:
     """Run Celery workers, and start again those whose process exits, until SIGTERM or Ctrl-C."""
     settings = settings_with(chains)
     url = settings.url()  # raises before anything is started
     pricing.load(settings.prices)
     routes.load(settings.routes)
     webhook_policy.check(settings)
+    environment = {"BATCHORD_REDIS_URL": url}
+    only = split_names(chains_only) or settings.chains_only
+    if only:
+        check_chains_only(only)
+        environment["BATCHORD_CHAINS_ONLY"] = ",".join(only)
     logging.getLogger("batchord.worker").setLevel(loglevel.upper())
     with _until_told() as stopped:
         supervisor = Supervisor(
             processes=processes,
             concurrency=concurrency,
             chains=settings.chains,
-            environment={"BATCHORD_REDIS_URL": url},
+            environment=environment,
             log_level=loglevel,
         )
         supervisor.start()

@@ -23,7 +23,8 @@ from batchord.ledger.errors import LedgerUnavailable
 from batchord.ledger.lifecycle.takeover import take_over
 from batchord.ledger.settings import NoServer, Settings
 from batchord.ledger.storage.batch_store import BatchStore
-from batchord.ledger.storage.fleet import Fleet, FleetStore, lacks
+from batchord.ledger.storage.fleet import Fleet, lacks
+from batchord.ledger.storage.fleet_store import FleetStore, process_name
 from batchord.local.local_model import LocalModel
 from batchord.local.private_files import open_private
 from batchord.local.server import EmbeddedServer
@@ -163,11 +164,10 @@ def await_workers(settings: Settings, supervisor: Supervisor, log: Path) -> None
     Raises:
         LocalError: all have exited, or it took too long; with the end of their log.
     """
-    host = socket.gethostname()
     with closing(BatchStore(settings)) as store:
         fleet = FleetStore(store)
         for _ in supervisor.ticks(_START_TIMEOUT):
-            if {f"{host}:{pid}" for pid in supervisor.pids} & fleet.read().workers.keys():
+            if {process_name(pid) for pid in supervisor.pids} & fleet.read().workers.keys():
                 return
             if not supervisor.pids:
                 break

@@ -35,8 +35,8 @@ def choose(fleet: Fleet, chain: str, *, local_model: bool) -> Choice:
         return Choice(Whose.THEIRS if serving else Whose.OURS_THERE)
     if local_model:
         return _apart("have a model of their own")
-    if len(serving) < len(fleet.workers):
-        return _apart(f"do not all have chain {chain!r}" if serving else f"lack chain {chain!r}")
+    if not serving:
+        return _apart(f"lack chain {chain!r}")
     if any(each.digest != ServedChain.of(here, os.environ).digest for each in serving):
         return _apart(f"have another version of chain {chain!r} (start them again to use them)")
     return Choice(Whose.THEIRS)

@@ -49,7 +49,9 @@ def table(record: BatchRecord, progress: Progress, waiting: str = "") -> Rendera
 def _rows(record: BatchRecord, progress: Progress) -> Iterator[tuple[str, Text | str]]:
     counts = record.request_counts
     share = f" ({int(100 * counts.done / counts.total)}%)" if counts.total else ""
-    yield "chain", record.chain
+    version = record.chain_version
+    said = "" if version is None else f", version {render.one_line(version, 64)}"
+    yield "chain", record.chain + said
     yield "status", render.status_of(record.status)
     yield "done", f"{counts.done:,} of {counts.total:,}{share}"
     yield "succeeded", f"{counts.succeeded:,}"

@@ -42,6 +42,16 @@ def create_app(
     return app
 
 
+def queue_apart(app: Celery, name: str) -> Any:
+    """Return a queue (kombu's) of messages that were put apart; the app knows it from here on."""
+    queues = app.amqp.queues
+    return queues[name] if name in queues else queues.add(_queue(name))
+
+
+def _queue(name: str) -> Any:
+    return Queue(name, routing_key=name)
+
+
 def _configuration(settings: Settings) -> dict[str, Any]:
     json_only = ["json"]
     return {
@@ -52,7 +62,7 @@ def _configuration(settings: Settings) -> dict[str, Any]:
         "result_serializer": "json",
         "event_serializer": "json",
         "task_default_queue": settings.queue,
-        "task_queues": [Queue(name, routing_key=name) for name in settings.queues],
+        "task_queues": [*map(_queue, settings.queues)],
         "task_create_missing_queues": True,
         # The ledger has every outcome; Celery only counts the parts of a shard.
         "task_ignore_result": True,

@@ -1,11 +1,13 @@
 """The publisher of shards: each is a Celery chord of tasks that carry items, and its gather."""
 
 from collections.abc import Iterable
+from typing import Any
 
 from celery import Celery
 from celery.canvas import Signature
 from celery.signals import after_task_publish, before_task_publish
 
+from batchord.ledger.broker.celery_app import queue_apart
 from batchord.ledger.broker.message_copies import COPIES, SentTask
 from batchord.ledger.broker.qos import SLOTS
 from batchord.ledger.broker.transport import Channel
@@ -19,9 +21,11 @@ from batchord.ledger.core.message_ids import (
 )
 from batchord.ledger.core.sharding import Shard
 from batchord.ledger.models import BatchStatus
+from batchord.ledger.needs import HEADER, Needs
 from batchord.ledger.settings import Settings
 from batchord.ledger.storage.batch_reader import BatchReader
-from batchord.ledger.storage.batch_store import BatchStore
+from batchord.ledger.storage.batch_store import BatchStore, Route
+from batchord.ledger.storage.fleet_store import FleetStore
 
 #: The priority of gathers, which are short and publish the next shards, and of a dead worker's
 #: items, which have waited for their turn before.
@@ -93,9 +97,12 @@ def publish_tasks(
     first are copies of it, unless something in this process wants to hear of each message.
     """
     amqp, group_id = app.amqp, shard_group_id(batch_id, shard.number)
-    usual, lane = store.route(batch_id)
-    queue = amqp.queues[queue_of(store.settings, lane, shard.number)]
-    body = gather(app, batch_id, shard.number)
+    route = store.route(batch_id)
+    queue = _queue(app, store, route, shard.number)
+    if priority is None:
+        priority = route.priority
+    body = gather(app, batch_id, shard.number, route.needs)
+    needs = route.needs.header()
     sent = [_sent(batch_id, shard, items) for items in tasks]
     with app.producer_pool.acquire(block=True) as producer, producer.batch():
         declare = [queue]
@@ -118,10 +125,23 @@ def publish_tasks(
                 message,
                 queue=queue,
                 declare=declare,
-                priority=usual if priority is None else priority,
-                headers={SLOTS: task.slots, **({COPIES: alike} if alike else {})},
+                priority=priority,
+                headers={
+                    SLOTS: task.slots,
+                    HEADER: needs,
+                    **({COPIES: alike} if alike else {}),
+                },
             )
             declare = []
+    if route.apart:
+        FleetStore(store).put_apart(route.needs)
+
+
+def _queue(app: Celery, store: BatchStore, route: Route, shard: int) -> Any:
+    """Return the queue (kombu's) of a shard's messages."""
+    if not route.apart:
+        return app.amqp.queues[queue_of(store.settings, route.lane, shard)]
+    return queue_apart(app, route.needs.queue(store.settings.queue))
 
 
 def _is_heard(app: Celery) -> bool:
@@ -156,12 +176,13 @@ def queue_of(settings: Settings, lane: int, shard: int) -> str:
     return settings.queues[0] if shard == 0 else settings.lane(lane)
 
 
-def gather(app: Celery, batch_id: str, shard: int) -> Signature:
-    """Return the signature of a shard's gather."""
+def gather(app: Celery, batch_id: str, shard: int, needs: Needs) -> Signature:
+    """Return the signature of a shard's gather; `needs`: what its batch needs."""
     return app.signature(
         GATHER,
         kwargs={"batch_id": batch_id, "shard": shard},
         immutable=True,
         task_id=gather_task_id(batch_id, shard),
         priority=FIRST,
+        headers={HEADER: needs.without_chain().header()},
     )

@@ -12,6 +12,7 @@ them. kombu and Celery would end the worker, and then the next worker.
 import json
 import logging
 import time
+from collections.abc import Mapping
 from functools import cached_property
 from typing import Any, Final
 
@@ -50,6 +51,28 @@ class Channel(kombu_redis.Channel):
     def slots_wanted() -> float:
         """Return how many slots' worth of items to have in hand; a worker replaces this method."""
         return float("inf")
+
+    @staticmethod
+    def queue_for(message: Mapping[str, Any], queue: str) -> str | None:
+        """Return the queue that a message belongs into if not to this process, else None.
+
+        A worker replaces this method.
+        """
+        return None
+
+    def put_apart(self, message: dict[str, Any], queue: str) -> bool:
+        """Put a message as it is into the queue where it belongs; False if that is here."""
+        where = self.queue_for(message, queue)
+        if where is None:
+            return False
+        # Where it goes back to, should it not be acknowledged there: by the queue's name.
+        message["properties"]["delivery_info"].update({"exchange": "", "routing_key": where})
+        self._put(where, message)
+        tag = _tag(message)
+        if tag in self.qos.noted:
+            # A crash before this leaves a second message, which costs nothing.
+            self.qos.drop(tag)
+        return True
 
     def _connparams(self, asynchronous: bool = False) -> dict[str, Any]:
         return {**super()._connparams(asynchronous), "command_packer": Packer()}
@@ -178,6 +201,8 @@ class Transport(kombu_redis.Transport):
         tag = None
         try:
             tag = _tag(message)
+            if any(channel.put_apart(message, queue) for channel in self.channels):
+                return
             super()._deliver(message, queue)
         except OSError:
             raise

@@ -3,10 +3,14 @@
 import re
 import secrets
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 RUN_ITEMS = "batchord.run_items"
 GATHER = "batchord.gather"
+
+#: How kombu names the lists of a queue with priorities (kombu.transport.redis, `Channel`).
+PRIORITY_STEPS: Final = (0, 3, 6, 9)
+PRIORITY_SEPARATOR: Final = "\x06\x16"
 
 #: More than any batch has items.
 MOST = 2**31
@@ -33,6 +37,11 @@ def is_run(name: str, arguments: Mapping[str, Any]) -> bool:
     return is_batch_id(arguments["batch_id"]) and all(
         type(arguments[name]) is int and 0 <= arguments[name] < MOST for name in numbers
     )
+
+
+def lists_of(queue: str) -> list[str]:
+    """Return the Redis lists of a queue, one for each priority."""
+    return [f"{queue}{PRIORITY_SEPARATOR}{step}" if step else queue for step in PRIORITY_STEPS]
 
 
 def task_id(batch_id: str, items: range) -> str:

@@ -4,6 +4,8 @@ They read Redis's INFO only: a deployment's Redis user may lack the right to CON
 """
 
 import time
+from collections import Counter, defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -13,11 +15,14 @@ from celery import Celery
 from batchord.chains.steps.raw_request import REQUESTS
 from batchord.ledger.broker.celery_app import create_app
 from batchord.ledger.broker.celery_rules import broken
+from batchord.ledger.core.package_version import package_version
 from batchord.ledger.core.redis_url import database_of, server_of
+from batchord.ledger.errors import OtherFormat
+from batchord.ledger.models import BatchRecord, BatchStatus
 from batchord.ledger.settings import Settings
 from batchord.ledger.storage.batch_reader import BatchReader
 from batchord.ledger.storage.batch_store import BatchStore
-from batchord.ledger.storage.loop_lags import LoopLags
+from batchord.ledger.storage.fleet import LATE, Fleet
 
 #: Share of maxmemory from which on the memory is a warning.
 FULL = 0.8
@@ -25,8 +30,6 @@ FULL = 0.8
 CLOCK = 2.0
 #: Seconds that workers have to report their configuration.
 ANSWERS = 1.0
-#: Seconds that an event loop may be late without a warning.
-LATE = 1.0
 #: The oldest Redis version with the commands that Batchord uses.
 OLDEST = (6, 2)
 
@@ -65,17 +68,20 @@ def checkup(store: BatchStore) -> list[Finding]:
     app = create_app(store.settings)
     celery = _celery(app, store.settings)
     app.close()
+    reader = BatchReader(store)
+    fleet = reader.fleet()
     return [
         _version(info, store.settings.url()),
         _eviction(info),
         _memory(info),
         _persistence(info),
         _clock(ahead),
-        _redelivery(store.settings, BatchReader(store)),
+        _redelivery(store.settings, reader),
         *celery,
-        *_unreadable(BatchReader(store)),
-        *_workers(BatchReader(store)),
-        _loops(store),
+        *_unreadable(reader),
+        *_workers(fleet),
+        *_unserved(reader, fleet),
+        _loops(fleet),
     ]
 
 
@@ -165,15 +171,27 @@ def _celery(app: Celery, settings: Settings) -> list[Finding]:
 
 
 def _unreadable(reader: BatchReader) -> list[Finding]:
-    found = reader.unreadable()
+    unreadable = reader.unreadable()
+    others = Counter(each.format for each in unreadable if isinstance(each, OtherFormat))
+    of_others = [
+        Finding(
+            Grade.WARNING,
+            f"{count} batches that have not ended are of format {format_}, which this version of "
+            "Batchord leaves alone",
+            "see that workers of the version that wrote them run, or replace this program",
+        )
+        for format_, count in sorted(others.items())
+    ]
+    found = [each for each in unreadable if not isinstance(each, OtherFormat)]
     if not found:
-        return [Finding(Grade.OK, "every batch that has not ended can be read")]
+        return [*of_others, Finding(Grade.OK, "every batch that has not ended can be read")]
     count = Finding(
         Grade.ERROR,
         f"{len(found)} batches that have not ended cannot be read",
-        "use the version of Batchord that wrote them, or delete their keys; others go on",
+        "delete their keys, those with their ids in their names; others go on",
     )
     return [
+        *of_others,
         count,
         *(
             Finding(Grade.ERROR, f"batch {each.batch_id} cannot be read ({each.why})")
@@ -182,15 +200,15 @@ def _unreadable(reader: BatchReader) -> list[Finding]:
     ]
 
 
-def _workers(reader: BatchReader) -> list[Finding]:
-    fleet = reader.fleet()
+def _workers(fleet: Fleet) -> list[Finding]:
     if trouble := fleet.trouble():
         what, _, cure = trouble.partition(": ")
         return [Finding(Grade.WARNING, what, cure)]
+    chains = ", ".join(fleet.chains())
     found = [
-        Finding(
-            Grade.OK, f"{len(fleet.workers)} workers alive, chains: {', '.join(fleet.chains())}"
-        )
+        Finding(Grade.OK, f"{len(fleet.workers)} workers alive, chains: {chains}"),
+        *_drained(fleet),
+        *_versions(fleet),
     ]
     for name in fleet.chains():
         # Requests of files are a chain that every worker has, whether or not it is used.
@@ -200,9 +218,51 @@ def _workers(reader: BatchReader) -> list[Finding]:
     return found
 
 
-def _loops(store: BatchStore) -> Finding:
-    loops = LoopLags(store).all()
-    late = {name: lag for name, lag in loops.items() if lag > LATE}
+def _unserved(reader: BatchReader, fleet: Fleet) -> list[Finding]:
+    """Name the batches that no live worker can run, if there are workers at all."""
+    found = reader.look(reader.active()) if fleet.workers else []
+    waiting: dict[str, list[str]] = defaultdict(list)
+    for record in found:
+        if isinstance(record, BatchRecord) and record.status is BatchStatus.IN_PROGRESS:
+            waiting[fleet.trouble(record.needs)].append(record.id)
+    waiting.pop("", None)
+    return [
+        Finding(Grade.WARNING, f"{_named(ids)} cannot run: {what}", cure)
+        for trouble, ids in waiting.items()
+        for what, _, cure in [trouble.partition(": ")]
+    ]
+
+
+def _named(ids: Sequence[str]) -> str:
+    more = len(ids) - NAMED
+    return ", ".join(ids[:NAMED]) + (f" and {more} more batches" if more > 0 else "")
+
+
+def _drained(fleet: Fleet) -> list[Finding]:
+    """Name the workers that take from no queue: someone drains them, and may have forgotten."""
+    names = [beat.name for beat in fleet.workers.values() if beat.name and not beat.queues]
+    if not names:
+        return []
+    what = f"drained: {', '.join(sorted(names))}"
+    return [Finding(Grade.WARNING, what, "they take nothing from the queues: end or restart them")]
+
+
+def _versions(fleet: Fleet) -> list[Finding]:
+    """Name the workers of another version of Batchord than ours."""
+    ours = package_version()
+    others = {
+        f"{beat.name or process} ({beat.version or '?'})"
+        for process, beat in fleet.workers.items()
+        if beat.version != ours
+    }
+    if not others:
+        return []
+    what = f"other versions of Batchord than {ours}: {', '.join(sorted(others))}"
+    return [Finding(Grade.WARNING, what, "replace these workers, or this program")]
+
+
+def _loops(fleet: Fleet) -> Finding:
+    late = {name: lag for name, lag in fleet.lags.items() if lag > LATE}
     if late:
         named = ", ".join(f"{name} ({lag:.1f} s)" for name, lag in late.items())
         return Finding(
@@ -210,4 +270,4 @@ def _loops(store: BatchStore) -> Finding:
             f"event loop blocked: {named}",
             "its log says by which item and step: make that a plain def, which runs in a thread",
         )
-    return Finding(Grade.OK, f"event loops of {len(loops)} processes that run items turn")
+    return Finding(Grade.OK, f"event loops of {len(fleet.lags)} processes that run items turn")

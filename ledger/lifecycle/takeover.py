@@ -5,11 +5,12 @@ from typing import Final
 from celery import Celery
 
 from batchord.ledger.broker.publisher import gather, publish_shards
+from batchord.ledger.core.message_ids import lists_of
 from batchord.ledger.lifecycle.batch_control import BatchControl
 from batchord.ledger.models import BatchRecord, BatchStatus
 from batchord.ledger.storage.batch_reader import BatchReader
 from batchord.ledger.storage.batch_store import BatchStore
-from batchord.ledger.storage.shard_reader import PRIORITY_SEPARATOR, PRIORITY_STEPS
+from batchord.ledger.storage.fleet_store import FleetStore
 
 #: Where kombu keeps the messages that workers have taken and not acknowledged.
 _UNACKED: Final = ("unacked", "unacked_index", "unacked_mutex")
@@ -38,7 +39,7 @@ def _bring_back(app: Celery, store: BatchStore, record: BatchRecord) -> None:
     reader, control = BatchReader(store), BatchControl(app, store)
     for shard in reader.open_shards(record.id):
         if reader.complete(record.id, shard.number):
-            gather(app, record.id, shard.number).apply_async()
+            gather(app, record.id, shard.number, record.needs).apply_async()
     match record.status:
         case BatchStatus.IN_PROGRESS:
             control.republish(record.id)
@@ -55,12 +56,12 @@ def _forget_processes(store: BatchStore) -> None:
     """Drop messages, and what workers have announced."""
     keys = store.keys
     queues = [
-        f"{queue}{PRIORITY_SEPARATOR}{priority}" if priority else queue
-        for queue in store.settings.queues
-        for priority in PRIORITY_STEPS
+        name
+        for queue in (*store.settings.queues, *FleetStore(store).apart())
+        for name in lists_of(queue)
     ]
     with store.talking():
-        store.redis.delete(*queues, *_UNACKED, keys.chains, keys.tasks, keys.workers, keys.sweep)
+        store.redis.delete(*queues, *_UNACKED, keys.chains, keys.tasks, keys.fleet, keys.sweep)
 
 
 def _drop_leases(store: BatchStore, batch_id: str) -> None:

@@ -16,7 +16,8 @@ from batchord.ledger.storage.batch_search import BatchSearch
 from batchord.ledger.storage.batch_stats import Progress
 from batchord.ledger.storage.chain_reader import ChainReader
 from batchord.ledger.storage.event_reader import EventReader
-from batchord.ledger.storage.fleet import Fleet, FleetStore
+from batchord.ledger.storage.fleet import Fleet
+from batchord.ledger.storage.fleet_store import FleetStore
 from batchord.ledger.storage.item_reader import ItemReader
 from batchord.ledger.storage.keys import page_of
 from batchord.ledger.storage.mappers import reading, record_of

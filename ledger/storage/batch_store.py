@@ -8,16 +8,31 @@ settled in `storage.item_leases`, and batches are read in `storage.batch_reader`
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
-from typing import Any, Final, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
 
 from batchord.ledger.core.failpoints import crash_point
 from batchord.ledger.core.sharding import MOST_PER_TASK, SHORT_ITEM, TASK_SECONDS, Shard
 from batchord.ledger.models import ChainRecord, Repair
+from batchord.ledger.needs import Needs, format_of
 from batchord.ledger.settings import LANES
 from batchord.ledger.storage.keys import SUMMED_IN_META, SUMMED_IN_STATS, page_of
 from batchord.ledger.storage.submission_store import SubmissionStore
 
 T = TypeVar("T")
+
+
+class Route(NamedTuple):
+    """How the messages of a batch travel."""
+
+    priority: int
+    lane: int
+    #: Whether they go to the queue of those that need the same, as some workers lack it.
+    apart: bool
+    needs: Needs
+
+
+#: The fields of `meta` that tell it.
+_ROUTE: Final = ("priority", "lane", "apart", "format", "chain", "chain_version")
 
 #: Shards whose failed items are moved in one round trip.
 _SHARDS_AT_ONCE: Final = 200
@@ -61,12 +76,14 @@ class BatchStore(SubmissionStore):
         """
         return int(self.transition("gather", batch_id, shard=shard))
 
-    def route(self, batch_id: str) -> tuple[int, int]:
-        """Return the priority and the lane of a batch's messages; last priority if it is gone."""
+    def route(self, batch_id: str) -> Route:
+        """Return how a batch's messages travel; with the last priority if it is gone."""
         with self.talking():
-            found: Any = self.redis.hmget(self.keys.batch(batch_id).meta, "priority", "lane")
-        priority, lane = found
-        return 9 if priority is None else int(priority), int(lane or 0)
+            found: Any = self.redis.hmget(self.keys.batch(batch_id).meta, _ROUTE)
+        priority, lane, apart, format_, chain, version = found
+        needs = Needs.of(format_of(format_), chain or "", version)
+        priority = 9 if priority is None else int(priority)
+        return Route(priority, int(lane or 0), bool(apart), needs)
 
     def quiet_lane(self) -> int:
         """Return the lane with the fewest of the newest live batches."""

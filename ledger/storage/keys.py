@@ -4,8 +4,10 @@
 keys of a batch are in one slot), `P` a page: the items from `P * PAGE_SIZE` on.
 
 Of one batch:
-    NS:{ID}:meta        hash    status, chain, total, counts, timestamps, how far it is published,
-                                and through which `lane`; `spec`, a chain that travels as data;
+    NS:{ID}:meta        hash    `format` of all keys of the batch (without: 1), status, chain,
+                                `chain_version`, total, counts, timestamps, how far it is
+                                published, and through which `lane`, or `apart`, in the queue of
+                                what needs the same; `spec`, a chain that travels as data;
                                 with an idempotency key, the `inputs_digest` of its inputs
     NS:{ID}:in:P        hash    index -> input, JSON text as `core.compression` has it
     NS:{ID}:id:P        hash    index -> custom_id, where the caller gave them
@@ -62,11 +64,11 @@ Across batches:
     NS:totals           hash    "NAME CHAIN" -> what its batches had come to when they ended, of the
                                 numbers of `chain_totals`; and how many "batches.STATUS" there were
     NS:repairs          hash    why -> how many tasks the sweeps have sent again so far
-    NS:workers          hash    "host:pid" -> "heard_ms lag_ms": how late the event loop was, of a
-                                process that runs items; expires
-    NS:fleet            hash    "host:pid" of a worker -> "heard_ms JSON", its `fleet.Announcement`;
-                                expires
-    NS:sweep            string  the worker that sweeps now; expires
+    NS:fleet            hash    "host:pid" of a worker, or of a child that it forked -> "heard_ms
+                                JSON", its `fleet.Beat`; expires
+    NS:apart            hash    queue of messages that were put apart -> "used_ms JSON", what they
+                                need of a worker (`needs.Needs`); expires
+    NS:sweep:FORMAT     string  the worker that sweeps now; expires
     NS:limit:KEY        hash    of a rate limit: `requests` and `tokens`, until when all that was
                                 reserved has been earned; `cool`, until when nobody calls (us)
     NS:limit:KEY:places hash    process -> "calls_in_flight believed_until hungry_until" (us); both
@@ -95,6 +97,7 @@ import hashlib
 from dataclasses import dataclass
 
 from batchord.chains.usage import Usage
+from batchord.ledger.needs import FORMAT
 
 #: Items per page: bounds every hash and every reply.
 PAGE_SIZE = 1000
@@ -202,9 +205,10 @@ class Keys:
     used = _Key("used")
     totals = _Key("totals")
     repairs = _Key("repairs")
-    workers = _Key("workers")
     fleet = _Key("fleet")
-    sweep = _Key("sweep")
+    apart = _Key("apart")
+    #: For each format: a worker that leaves a batch alone must not keep others from repairing it.
+    sweep = _Key(f"sweep:{FORMAT}")
 
     def key(self, name: str) -> str:
         return f"{self.namespace}:{name}"

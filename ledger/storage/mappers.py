@@ -11,7 +11,7 @@ from batchord.chains import BatchordError, Usage
 from batchord.ledger.budget import budget_of
 from batchord.ledger.core.compression import unpack_outcome
 from batchord.ledger.core.json_values import decode
-from batchord.ledger.errors import LedgerRefused, UnreadableBatch
+from batchord.ledger.errors import LedgerRefused, OtherFormat, UnreadableBatch
 from batchord.ledger.models import (
     BatchRecord,
     BatchStatus,
@@ -21,6 +21,7 @@ from batchord.ledger.models import (
     PauseReason,
     RequestCounts,
 )
+from batchord.ledger.needs import FORMATS, format_of
 
 _USAGE: Final = tuple(Usage.model_fields)
 
@@ -56,10 +57,14 @@ def record_of(batch_id: str, meta: Any, running: Any, put_off: Any) -> BatchReco
 
 
 def _record_of(batch_id: str, meta: dict[str, str], running: int, put_off: int) -> BatchRecord:
+    if (format_ := format_of(meta.get("format"))) not in FORMATS:
+        raise OtherFormat(batch_id, format_, FORMATS)
     usage = {name: int(meta[f"usage.{name}"]) for name in _USAGE if f"usage.{name}" in meta}
     return BatchRecord(
         id=batch_id,
         chain=meta["chain"],
+        chain_version=meta.get("chain_version"),
+        format=format_,
         status=BatchStatus(meta["status"]),
         request_counts=RequestCounts(
             total=int(meta.get("total", 0)),

@@ -1,13 +1,8 @@
 """Reading what is published of batches: shards, queues and deferred items."""
 
-from typing import Final
-
+from batchord.ledger.core.message_ids import lists_of
 from batchord.ledger.core.sharding import Shard
 from batchord.ledger.storage.ledger_reader import LedgerReader
-
-#: How kombu names the lists of a queue with priorities (kombu.transport.redis, `Channel`).
-PRIORITY_STEPS: Final = (0, 3, 6, 9)
-PRIORITY_SEPARATOR: Final = "\x06\x16"
 
 
 class ShardReader(LedgerReader):
@@ -58,10 +53,12 @@ class ShardReader(LedgerReader):
     def queue_length(self, batch_id: str) -> int:
         """Return how many messages wait in the Celery queues that may have some of the batch's."""
         settings = self._store.settings
-        _, lane = self._store.route(batch_id)
+        route = self._store.route(batch_id)
+        apart = route.needs.queue(settings.queue)
         with self._store.talking(), self._store.redis.pipeline(transaction=False) as pipe:
-            # The queue of what batches begin with, the batch's own, and that of gathers.
-            for queue in {settings.queues[0], settings.lane(lane), settings.lane(0)}:
-                for priority in PRIORITY_STEPS:
-                    pipe.llen(f"{queue}{PRIORITY_SEPARATOR}{priority}" if priority else queue)
+            # The queue of what batches begin with, the batch's own, that of gathers, and that of
+            # what workers have put apart.
+            for queue in {settings.queues[0], settings.lane(route.lane), settings.lane(0), apart}:
+                for name in lists_of(queue):
+                    pipe.llen(name)
             return sum(pipe.execute())

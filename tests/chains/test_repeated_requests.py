@@ -144,7 +144,7 @@ def test_options_of_a_call_do_not_stay_for_the_next(server: OpenAIServer) -> Non
     step = Chat(retry=None)
     options: dict[str, Any]
     for options in ({}, {"extra_headers": {"x-of": "two"}}, {}, {"extra_headers": {"x-of": "4"}}):
-        step.invoke("hello", **options)
+        step.invoke("hello", None, **options)
     assert [request.headers.get("x-of") for request in sent(server)] == [None, "two", None, "4"]
 
 

@@ -15,8 +15,7 @@ from kombu.entity import Exchange
 from kombu.messaging import Producer
 
 from batchord.ledger.broker.celery_app import create_app
-from batchord.ledger.core.message_ids import GATHER, RUN_ITEMS
-from batchord.ledger.storage.shard_reader import PRIORITY_SEPARATOR
+from batchord.ledger.core.message_ids import GATHER, PRIORITY_SEPARATOR, RUN_ITEMS
 from tests.conftest import Deploy
 from tests.support.harness import Deployment, Process, wait_until
 

@@ -22,6 +22,7 @@ from batchord.ledger.core.message_ids import (
 )
 from batchord.ledger.core.sharding import Shard
 from batchord.ledger.models import BatchStatus
+from batchord.ledger.needs import FORMAT
 from tests.conftest import Deploy
 from tests.support.harness import Deployment, lines_of, wait_until
 
@@ -87,7 +88,7 @@ def test_what_is_published_is_what_a_group_with_a_chord_publishes(deployment: De
         app=app,
         task_id=shard_group_id(batch.id, 0),
     )
-    header.apply_async(chord=gather(app, batch.id, shard.number))
+    header.apply_async(chord=gather(app, batch.id, shard.number, batch.record().needs))
     theirs = list(messages(deployment))
     app.close()
     assert len(ours) == len(theirs) == 3
@@ -96,7 +97,11 @@ def test_what_is_published_is_what_a_group_with_a_chord_publishes(deployment: De
         for unlike in ("delivery_tag", "reply_to"):  # nobody replies: results are in the ledger
             mine["properties"].pop(unlike), celerys["properties"].pop(unlike)
         assert mine["properties"] == celerys["properties"]
-        assert mine["headers"] == {**celerys["headers"], "slots": 1}
+        assert mine["headers"] == {
+            **celerys["headers"],
+            "slots": 1,
+            "batchord": {"format": FORMAT, "chain": "echo", "version": None},
+        }
 
 
 def test_one_gather_closes_each_shard(deploy: Deploy, tmp_path: Path) -> None:

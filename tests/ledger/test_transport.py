@@ -10,7 +10,7 @@ from redis.exceptions import ResponseError
 
 from batchord.ledger.broker.celery_app import create_app
 from batchord.ledger.broker.transport import Channel
-from batchord.ledger.storage.shard_reader import PRIORITY_SEPARATOR, PRIORITY_STEPS
+from batchord.ledger.core.message_ids import PRIORITY_SEPARATOR, PRIORITY_STEPS
 from tests.support.harness import Deployment, wait_until
 
 pytestmark = pytest.mark.timeout(60)

@@ -19,9 +19,9 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from batchord.chains import BatchordError
+from batchord.ledger.core.message_ids import lists_of
 from batchord.ledger.errors import SubmitRefused
 from batchord.ledger.settings import Settings
-from batchord.ledger.storage.shard_reader import PRIORITY_SEPARATOR, PRIORITY_STEPS
 from batchord.producer import Batch, Client
 from tests.support.fork_server import Forked, ForkServer, can_fork
 from tests.support.openai_server import OpenAIServer
@@ -206,12 +206,9 @@ class Deployment:
         return int(self.redis.delete(*self.lists()))
 
     def lists(self) -> list[str]:
-        """The lists of the queues, of all priorities."""
-        return [
-            f"{queue}{PRIORITY_SEPARATOR}{step}" if step else queue
-            for queue in self.settings.queues
-            for step in PRIORITY_STEPS
-        ]
+        """The lists of the queues, of all priorities, those of what was put apart among them."""
+        apart = self.redis.hkeys(f"{self.settings.namespace}:apart")
+        return [name for queue in (*self.settings.queues, *apart) for name in lists_of(queue)]
 
     def keys_of(self, batch: Batch | str) -> list[str]:
         """All keys whose name holds the batch's id, the ledger's and Celery's."""

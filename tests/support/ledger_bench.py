@@ -170,7 +170,7 @@ class Bench(Desk):
                 )
 
     def _send_gather(self, shard: int) -> None:
-        gather(self.app, self.batch_id, shard).apply_async()
+        gather(self.app, self.batch_id, shard, self.store.route(self.batch_id).needs).apply_async()
 
     def work_off(self, ends: str = "succeed") -> None:
         """Do whatever the messages say, until none is left; what is held elsewhere is let be."""

@@ -144,15 +144,3 @@ def test_a_batch_of_which_every_item_fails_completes(shared: Deployment) -> None
     record = batch.wait(20)
     assert record.status is BatchStatus.COMPLETED
     assert record.request_counts.failed == 250
-
-
-def test_a_chain_that_the_workers_do_not_have_fails_its_items(shared: Deployment) -> None:
-    from batchord.chains import register
-
-    register("only-here", lambda value: value, replace=True)
-    batch = shared.client.submit("only-here", [1, 2], allow_unserved=True)
-    assert batch.wait(10).request_counts.failed == 2
-    for item in batch.results():
-        assert item.error is not None
-        assert item.error.code == "chain_not_found"
-        assert "BATCHORD_CHAINS" in item.error.message

@@ -12,7 +12,9 @@ import pytest
 
 from batchord.chains import Chat, Embed, Prompt, Runnable, get_chain, register
 from batchord.ledger.errors import BatchPaused, SubmitRefused
-from batchord.ledger.storage.fleet import KEPT, Announcement, Fleet, ServedChain
+from batchord.ledger.needs import FORMATS
+from batchord.ledger.storage.fleet import Beat, Fleet, ServedChain
+from batchord.ledger.storage.fleet_store import KEPT
 from batchord.local.whose_workers import Whose, choose
 from batchord.producer import Batch
 from tests.conftest import Deploy
@@ -36,9 +38,8 @@ class Said:
 
 def serves(**chains: list[str]) -> str:
     """Return the announcement of a worker with these chains, each with what is not set for it."""
-    return json.dumps(
-        {"chains": {name: {"digest": "d", "unset": unset} for name, unset in chains.items()}}
-    )
+    having = {name: {"digest": "d", "unset": unset} for name, unset in chains.items()}
+    return json.dumps({"chains": having, "formats": FORMATS})
 
 
 #: What the workers say, and what keeps a batch of "echo" from running; "" if nothing does.
@@ -48,7 +49,7 @@ FLEETS: dict[str, tuple[list[Said], str]] = {
     "alive": ([Said(serves(echo=[]), seconds_ago=KEPT - 10)], ""),
     "without the chain": (
         [Said(serves(triage=[], double=[]))],
-        "no live worker has chain 'echo' (they have: double, triage)",
+        "no live worker has chain 'echo' (they have double, triage)",
     ),
     "one of two has it": (
         [Said(serves(other=[])), Said(serves(echo=[]), worker="far:2")],
@@ -66,7 +67,7 @@ FLEETS: dict[str, tuple[list[Said], str]] = {
         [Said(serves(echo=["OPENAI_API_KEY"])), Said(serves(echo=[]), worker="far:2")],
         "",
     ),
-    "of a newer version": ([Said('{"chains": 7}')], "no live worker has chain 'echo'"),
+    "of another version": ([Said('{"chains": 7}')], "no live worker serves batches of format"),
 }
 
 
@@ -84,7 +85,7 @@ def test_what_keeps_a_chain_from_running_is_known(
     assert (trouble in found) if trouble else not found
     lacks_it = bool(fleet.workers) and not fleet.serving("echo")
     if lacks_it:
-        with pytest.raises(SubmitRefused, match="no live worker has chain 'echo'.*roll-out"):
+        with pytest.raises(SubmitRefused, match="no live worker.*roll-out"):
             deployment.client.submit("echo", [1])
         assert deployment.client.list() == []
     with caplog.at_level(logging.WARNING):
@@ -153,7 +154,8 @@ WHOSE: list[tuple[list[dict[str, str]], bool, Whose]] = [
     ([{"mine": "same"}, {"mine": "same"}], True, Whose.THEIRS),
     ([{"mine": "older"}], True, Whose.OURS_APART),
     ([{"mine": "same"}, {"mine": "older"}], True, Whose.OURS_APART),
-    ([{"mine": "same"}, {"other": "x"}], True, Whose.OURS_APART),
+    # A worker that lacks it leaves it to the other.
+    ([{"mine": "same"}, {"other": "x"}], True, Whose.THEIRS),
     ([{"other": "x"}], True, Whose.OURS_APART),
     ([{"mine": "older"}], False, Whose.THEIRS),
     ([{"other": "x"}], False, Whose.OURS_THERE),
@@ -166,11 +168,12 @@ def test_a_run_uses_workers_only_if_all_have_its_chain_as_it_is_here(
 ) -> None:
     digest = register("mine", str, replace=True).digest() if here else "none"
     announced = {
-        str(place): Announcement(
+        str(place): Beat(
+            formats=FORMATS,
             chains={
                 name: ServedChain(digest=digest if version == "same" else version)
                 for name, version in chains.items()
-            }
+            },
         )
         for place, chains in enumerate(workers)
     }

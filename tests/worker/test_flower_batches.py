@@ -228,7 +228,7 @@ def test_a_query_that_makes_no_sense_is_refused(flower: Flower, query: str) -> N
 def test_without_a_login_nothing_is_shown_and_nothing_done(flower: Flower, ended: Batch) -> None:
     paths = ["/batches", "/batches/data", "/api/batches", f"/api/batches/{ended.id}"]
     paths += [f"/batch/{ended.id}{rest}" for rest in ("", "/data", "/events", "/results.jsonl")]
-    paths += ["/batches/events"]
+    paths += ["/batches/events", "/api/batches/workers"]
     for login in (None, "watcher:wrong"):
         for path in paths:
             assert flower.status(path, login=login) == 401, path
@@ -446,6 +446,18 @@ def test_metrics_tell_of_batches_by_chain(flower: Flower, waiting: Batch, ended:
     assert float(dict(outcomes)["failed"]) >= 8
     assert "flower_events_total" in text
     assert waiting.id not in text
+
+
+def test_the_workers_are_listed_with_what_they_run(flower: Flower) -> None:
+    [worker] = flower.json("/api/batches/workers")["workers"]
+    assert worker["slots"] == 8
+    assert "nap" in worker["chains"]
+    shown = flower.json("/batches/data")["workers"]
+    assert (shown["count"], shown["slots"]) == (1, 8)
+    assert [each["name"] for each in shown["shown"]] == [worker["name"]]
+    text = flower.get("/metrics")
+    assert f'batchord_worker_slots{{process="{worker["process"]}"}} 8.0' in text
+    assert f'batchord_workers{{version="{worker["version"]}"}} 1.0' in text
 
 
 def test_what_the_dashboard_and_the_docs_name_is_among_the_metrics(flower: Flower) -> None:

@@ -127,6 +127,18 @@ def test_the_bar_moves_without_reloading(
     expect(page.locator("#batch-plot svg")).to_be_visible()
 
 
+def test_the_strip_of_workers_moves_with_what_they_run(
+    gated: tuple[Batch, Path], flowers: dict[str, Flower], page: Page
+) -> None:
+    _, gate = gated
+    page.goto(f"{flowers['plain'].url}/batches")
+    expect(page.locator("#workers-says")).to_contain_text("1 worker · 4 of 4 slots busy")
+    expect(page.locator(".worker-busy")).to_have_text("4 of 4")
+    gate.touch()
+    expect(page.locator(".worker-busy")).to_have_text("0 of 4")
+    expect(page.locator(".worker-why")).to_be_hidden()
+
+
 def test_a_page_is_told_and_does_not_ask(
     gated: tuple[Batch, Path], flowers: dict[str, Flower], page: Page
 ) -> None:

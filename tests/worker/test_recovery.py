@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 
 from batchord.chains import register
+from batchord.ledger.core.message_ids import PRIORITY_SEPARATOR
 from batchord.ledger.models import BatchStatus, ItemStatus
 from batchord.ledger.storage.batch_store import BatchStore
 from batchord.ledger.storage.item_leases import ItemLeases
 from batchord.ledger.storage.item_transitions import ClaimRequest, Settlement
-from batchord.ledger.storage.shard_reader import PRIORITY_SEPARATOR
 from batchord.producer import Batch
 from tests.conftest import Deploy
 from tests.support.harness import Deployment, lines_of, wait_until

@@ -18,6 +18,7 @@ from batchord.chains.runtime.deadline import Deadline
 from batchord.chains.runtime.item_context import ItemContext
 from batchord.chains.runtime.retry import RetryPolicy
 from batchord.chains.runtime.shared_loop import ProcessTask
+from batchord.chains.specs.chain_spec import is_spec
 from batchord.ledger.errors import LedgerUnavailable
 from batchord.ledger.models import ItemError, ItemStatus
 from batchord.ledger.settings import Settings
@@ -44,6 +45,9 @@ Runs = Callable[[RegisteredChain, Claim], Awaitable[Any]]
 
 #: Seconds until an item is tried again whose chain could not be read.
 _NO_LEDGER: Final = 1.0
+
+#: Seconds until an item is published again that came to a worker without its chain.
+_ELSEWHERE: Final = 5.0
 
 #: Under which key the attempts of the whole chain are counted.
 _CHAIN: Final = "chain"
@@ -112,13 +116,25 @@ async def _chain(claim: Claim, tools: Tools) -> RegisteredChain | AttemptResult:
     batch_id = "" if claim.claim_request is None else claim.claim_request.batch_id
     try:
         return await tools.chains.aget(claim.chain, batch_id, tools.threads)
-    except (ChainNotFound, BadSpec) as error:
-        code = "bad_spec" if isinstance(error, BadSpec) else "chain_not_found"
-        return failed(ItemError(code=code, message=str(error), attempts=claim.attempt))
+    except ChainNotFound as error:
+        missing = failed(_item_error("chain_not_found", error, claim))
+        # What travels as data is gone. Else a worker that has the chain runs the item.
+        return missing if is_spec(claim.chain) else _later(missing, _ELSEWHERE)
+    except BadSpec as error:
+        return failed(_item_error("bad_spec", error, claim))
     except LedgerUnavailable as error:
         # The item has not failed of it: it is tried again when Redis answers.
         found = explained(error, claim.attempt).error
-        return failed(found)._replace(aside=True, put_off=_NO_LEDGER, counts=False)
+        return _later(failed(found), _NO_LEDGER)
+
+
+def _item_error(code: str, error: Exception, claim: Claim) -> ItemError:
+    return ItemError(code=code, message=str(error), attempts=claim.attempt)
+
+
+def _later(result: AttemptResult, seconds: float) -> AttemptResult:
+    """Return the result as that of an attempt that does not count; the item is tried again."""
+    return result._replace(aside=True, put_off=seconds, counts=False)
 
 
 async def _attempt(claim: Claim, tools: Tools, run: ItemContext, runs: Runs) -> AttemptResult:

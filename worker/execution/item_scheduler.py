@@ -90,6 +90,11 @@ class ItemScheduler:
         threads = ThreadPoolExecutor(2, thread_name_prefix="encode")
         self._tools = Tools(settings, CachedOutputs(cache, threads), threads, Faults(), chains)
 
+    @property
+    def in_flight(self) -> int:
+        """The number of items that run now; from any thread."""
+        return len(self._running.begun)
+
     def slots_wanted(self) -> float:
         """Return how many slots' worth of items this process should have in hand.
 

@@ -28,19 +28,10 @@ class LeaseHeartbeat:
     pool are. A frozen or killed process stops renewing, which is the point.
     """
 
-    def __init__(
-        self,
-        item_leases: ItemLeases,
-        *,
-        lease: float,
-        on_stop: OnStop,
-        on_beat: Callable[[], object] = lambda: None,
-    ) -> None:
-        """`on_beat` is called in the thread at each renewal."""
+    def __init__(self, item_leases: ItemLeases, *, lease: float, on_stop: OnStop) -> None:
         self._item_leases = item_leases
         self._interval = lease / RENEWALS
         self._on_stop = on_stop
-        self._on_beat = on_beat
         self._held: dict[str, dict[int, str]] = defaultdict(dict)
         self._lock = threading.Lock()
         self._stop = threading.Event()
@@ -93,7 +84,6 @@ class LeaseHeartbeat:
                 survives("look at stopped batches", partial(self._look, list(held)))
             if time.monotonic() >= due:
                 due = time.monotonic() + self._interval
-                survives("word of the event loop", self._on_beat)
                 survives("leases", partial(self._renew, held))
 
     def _look(self, batch_ids: list[str]) -> None:

@@ -2,8 +2,6 @@
 
 import asyncio
 import logging
-import os
-import socket
 import threading
 from typing import Any
 
@@ -24,12 +22,13 @@ from batchord.ledger.storage.connection import PATIENT
 from batchord.ledger.storage.item_leases import ItemLeases
 from batchord.ledger.storage.item_transitions import ClaimRequest
 from batchord.ledger.storage.keys import PAGE_SIZE
-from batchord.ledger.storage.loop_lags import LoopLags
 from batchord.ledger.storage.output_cache import OutputCache
 from batchord.ledger.storage.rate_limiter import LedgerLimiter
+from batchord.worker.execution.beats import start_child_beats
 from batchord.worker.execution.chain_source import ChainSource
 from batchord.worker.execution.item_scheduler import ItemScheduler
 from batchord.worker.execution.lease_heartbeat import LeaseHeartbeat
+from batchord.worker.execution.serving import Serving
 from batchord.worker.execution.task_report import TaskReport
 from batchord.worker.execution.watchdog import EXIT_CODE, Blocked, Watchdog, exit_now
 
@@ -61,11 +60,9 @@ class WorkerContext:
         self.in_process = False
         self.store = BatchStore(settings, retries=PATIENT)
         self._item_leases = ItemLeases(self.store)
-        self.leases = LeaseHeartbeat(
-            self._item_leases, lease=settings.lease, on_stop=self._stop, on_beat=self._tell_lag
-        )
-        self._loops = LoopLags(self.store)
+        self.leases = LeaseHeartbeat(self._item_leases, lease=settings.lease, on_stop=self._stop)
         self.chains = ChainSource(self.store)
+        self.serving = Serving(settings)
         #: Made with the scheduler, in the process that runs items.
         self.watchdog: Watchdog | None = None
         #: Set when this process has committed a batch: its outbox entries are due.
@@ -134,10 +131,11 @@ class WorkerContext:
         """Cancel the running items of these batches; called by the heartbeat's thread."""
         call_soon_threadsafe(default_loop().loop, self.runner.stop, batches)
 
-    def _tell_lag(self) -> None:
-        if self.watchdog is not None:
-            process = f"{socket.gethostname()}:{os.getpid()}"
-            self._loops.tell(process, self.watchdog.lag.now())
+    def running(self) -> dict[str, Any]:
+        """Return how many items run in this process, and how late its loop is, as a beat has it."""
+        if self._runner is None or self.watchdog is None:
+            return {}
+        return {"in_flight": self._runner.in_flight, "loop_lag": self.watchdog.lag.now()}
 
     def give_up(self, blocked: Blocked | None) -> None:
         """End this process, whose event loop is blocked; called by any thread but the loop's.
@@ -178,6 +176,8 @@ class WorkerContext:
                     default_loop(), limit=self.settings.loop_timeout, on_dead=self.give_up
                 )
                 self.watchdog.start()
+                if not self.in_process:
+                    start_child_beats(self.store, self.running)
                 self._runner = ItemScheduler(
                     self._item_leases,
                     self.leases,

@@ -143,7 +143,7 @@ class _Page(_AtTheDesk, BaseHandler):
     """A page of Batchord's, or its data, for users who may see Flower's pages."""
 
 
-class _Api(_AtTheDesk, BaseApiHandler):
+class Api(_AtTheDesk, BaseApiHandler):
     """Beside Flower's API, and as closed: 401 without a login that is configured."""
 
     write_error = _in_plain_text
@@ -228,7 +228,7 @@ class BatchData(_Data):
         self.write(await self.batch(batch_id))
 
 
-class ListBatches(_Api):
+class ListBatches(Api):
     """`GET /api/batches?limit=25&after=ID&status=in_progress,paused&text=...`."""
 
     @authenticated
@@ -236,7 +236,7 @@ class ListBatches(_Api):
         self.write(await self.find())
 
 
-class GetBatch(_Api):
+class GetBatch(Api):
     """`GET /api/batches/ID`."""
 
     @authenticated
@@ -244,7 +244,7 @@ class GetBatch(_Api):
         self.write(await self.batch(batch_id))
 
 
-class Act(_Api):
+class Act(Api):
     """`POST /api/batches/ID/cancel`, `pause`, `resume?usd=..&tokens=..`, `retry?code=...`.
 
     403 in read-only mode.

@@ -6,7 +6,7 @@ a label, and only registered chains are; chains that travel as data are counted 
 
 import logging
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
@@ -17,10 +17,12 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from batchord.chains.errors import BatchordError
 from batchord.chains.specs.chain_spec import family
 from batchord.ledger.errors import UnreadableBatch
-from batchord.ledger.models import BatchRecord, Repair
+from batchord.ledger.models import BatchRecord, BatchStatus, Repair
 from batchord.ledger.storage.batch_stats import Progress
 from batchord.ledger.storage.chain_totals import ChainTotals
+from batchord.ledger.storage.fleet import Fleet
 from batchord.worker.flower.queries import Queries
+from batchord.worker.flower.worker_metrics import of_workers
 
 logger = logging.getLogger(__name__)
 
@@ -117,7 +119,7 @@ class BatchMetrics:
         self._look: Look = []
         self._totals: dict[str, ChainTotals] = {}
         self._repairs: dict[Repair, int] = {}
-        self._loops: dict[str, float] = {}
+        self._fleet = Fleet({})
         self._live = 0
         self._unreadable = 0
         self._up = False
@@ -136,12 +138,12 @@ class BatchMetrics:
             self._totals = self._queries.totals(live[:_MOST])
             self._live = len(live)
             self._repairs = self._overview.repairs()
-            self._loops = self._queries.loops.all()
+            self._fleet = self._queries.reader.fleet()
             self._up = True
         except BatchordError as error:
             # Counters that were told stay: one that is gone and comes again would have been reset.
             self._look, self._live, self._unreadable, self._up = [], 0, 0, False
-            self._loops = {}
+            self._fleet = Fleet({})
             logger.warning("no metrics of batches: %s", error)
 
     def describe(self) -> Iterable[Metric]:
@@ -167,14 +169,8 @@ class BatchMetrics:
         for why, count in self._repairs.items():
             repairs.add_metric([why], count)
         yield repairs
-        lag = GaugeMetricFamily(
-            "batchord_loop_lag_seconds",
-            "How late the event loop of a process that runs items is; above 1 it is blocked",
-            labels=["process"],
-        )
-        for process, seconds in self._loops.items():
-            lag.add_metric([process], seconds)
-        yield lag
+        yield from of_workers(self._fleet)
+        yield _unserved([record for record, _ in self._look], self._fleet)
         gauges: dict[str, dict[tuple[str, ...], float]] = defaultdict(lambda: defaultdict(float))
         for record, progress in self._look:
             for name, labels, value in _values(record, progress):
@@ -192,6 +188,22 @@ class BatchMetrics:
                 for key, value in values(sums).items():
                     counter.add_metric([chain, *key], value)
             yield counter
+
+
+def _unserved(records: Iterable[BatchRecord], fleet: Fleet) -> Metric:
+    gauge = GaugeMetricFamily(
+        "batchord_unserved_batches",
+        "Batches that no live worker can run: it lacks the chain, its version, or the format",
+        labels=["chain"],
+    )
+    waiting = Counter(
+        family(record.chain)
+        for record in records
+        if record.status is BatchStatus.IN_PROGRESS and fleet.trouble(record.needs)
+    )
+    for chain, count in waiting.items():
+        gauge.add_metric([chain], count)
+    return gauge
 
 
 def _values(record: BatchRecord, progress: Progress) -> Iterable[tuple[str, Sequence[str], float]]:

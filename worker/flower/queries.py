@@ -23,7 +23,8 @@ from batchord.ledger.storage.batch_search import BatchSearch
 from batchord.ledger.storage.batch_stats import FailureGroup, Progress
 from batchord.ledger.storage.batch_store import BatchStore
 from batchord.ledger.storage.chain_totals import ChainTotals, totals
-from batchord.ledger.storage.loop_lags import LoopLags
+from batchord.ledger.storage.fleet import Fleet
+from batchord.worker.flower.worker_views import strip
 
 #: Batches of one page, and of one answer of the API.
 PAGE: Final = 25
@@ -59,7 +60,6 @@ class Queries:
         self.payloads = settings.flower_payloads
         self.overview = BatchSearch(store)
         self.reader = BatchReader(store)
-        self.loops = LoopLags(store)
         self._control = BatchControl(app, store)
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="batches")
 
@@ -79,18 +79,26 @@ class Queries:
     ) -> dict[str, Any]:
         """Return a page of batches, newest first; `next` is where to go on, if there are more.
 
-        `trouble`: why no batch can run now, and the cure; empty if one can.
+        `trouble`: why no batch can run now, and the cure; empty if one can. `workers`: those that
+        are alive, in short.
         """
         found = self.overview.find(
             limit=limit, after=after, statuses=statuses, text=text, with_failures=with_failures
         )
+        fleet = self._fleet()
         return {
             "batches": [self._batch(record, progress) for record, progress in found.batches],
             "next": found.next,
             "total": found.total,
             "active": found.active,
-            "trouble": self._trouble(),
+            "trouble": "" if fleet is None else fleet.trouble(),
+            "workers": strip(Fleet({}) if fleet is None else fleet),
         }
+
+    def workers(self) -> dict[str, Any]:
+        """Return the workers that are alive, as each has said."""
+        fleet = self.reader.fleet()
+        return {"workers": fleet.told(), "trouble": fleet.trouble()}
 
     def batch(self, batch_id: str) -> dict[str, Any]:
         """Return one batch, its failures by code, and its series.
@@ -105,17 +113,22 @@ class Queries:
         told = {"failures": failures, "trouble": self._trouble(record)}
         return self._batch(record, progress) | series | told
 
-    def _trouble(self, record: BatchRecord | None = None) -> str:
-        """Return why nothing of a batch runs, or without one why no batch can; empty if one can.
+    def _trouble(self, record: BatchRecord) -> str:
+        """Return why nothing of a batch runs; empty if something does.
 
         A paused batch has its own reason. Empty, too, for a Redis user that may not look.
         """
-        if record is not None and (record.running or record.status is not BatchStatus.IN_PROGRESS):
+        if record.running or record.status is not BatchStatus.IN_PROGRESS:
             return ""
+        fleet = self._fleet()
+        return "" if fleet is None else fleet.trouble(record.needs)
+
+    def _fleet(self) -> Fleet | None:
+        """Return the workers that are alive; None for a Redis user that may not look."""
         try:
-            return self.reader.fleet().trouble(None if record is None else record.chain)
+            return self.reader.fleet()
         except LedgerRefused:
-            return ""
+            return None
 
     def totals(self, live: Sequence[str]) -> dict[str, ChainTotals]:
         """Return what all batches have come to, by chain, with these live ones."""

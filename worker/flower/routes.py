@@ -8,6 +8,7 @@ from tornado.web import StaticFileHandler, url
 from batchord.worker.flower import handlers
 from batchord.worker.flower.metrics import BatchMetrics, Metrics
 from batchord.worker.flower.queries import Queries
+from batchord.worker.flower.worker_handlers import ListWorkers
 
 _STATIC: Final = Path(__file__).parent / "static"
 
@@ -25,6 +26,8 @@ def routes(queries: Queries) -> list[Any]:
         url(r"/batch/([^/]+)/events", handlers.BatchEvents, at, name="batch-events"),
         url(r"/batch/([^/]+)/(results|errors)\.jsonl", handlers.Download, at, name="batch-lines"),
         url(r"/api/batches", handlers.ListBatches, at, name="api-batches"),
+        # `/api/workers` is Flower's own: what Celery knows of them, when asked.
+        url(r"/api/batches/workers", ListWorkers, at, name="api-batches-workers"),
         url(r"/api/batches/([^/]+)", handlers.GetBatch, at, name="api-batch"),
         url(
             r"/api/batches/([^/]+)/(cancel|pause|resume|retry)",

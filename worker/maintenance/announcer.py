@@ -1,14 +1,14 @@
-"""The announcer: says every few seconds that this worker is alive, and which chains it has."""
+"""The announcer: says every few seconds what this worker is and does, and which chains it has."""
 
 import logging
-import os
-import socket
-import threading
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from typing import Any
 
-from celery import Celery
-
+from batchord.ledger.broker.celery_app import queue_apart
 from batchord.ledger.models import announcements
-from batchord.ledger.storage.fleet import ANNOUNCED_EVERY, Announcement, FleetStore
+from batchord.ledger.storage.fleet_store import FleetStore, process_name
+from batchord.worker.execution.beats import Beats
 from batchord.worker.execution.resilient_threads import survives
 from batchord.worker.execution.worker_context import WorkerContext
 
@@ -19,42 +19,76 @@ _OWN_TASKS = ("batchord.", "celery.")
 
 
 class Announcer:
-    """A thread of its own: a worker stays announced however long its sweep takes."""
+    """Keeps this worker listed, and its chains known, until it ends."""
 
-    def __init__(self, app: Celery, runtime: WorkerContext) -> None:
-        self._app = app
-        self._store = runtime.store
+    def __init__(self, worker: Any, runtime: WorkerContext) -> None:
+        """`worker`: Celery's."""
+        self._worker = worker
+        self._runtime = runtime
         self._fleet = FleetStore(runtime.store)
-        self._every = min(ANNOUNCED_EVERY, runtime.settings.sweep_interval)
-        self._name = f"{socket.gethostname()}:{os.getpid()}"
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._loop, name="announcer", daemon=True)
+        self._process = process_name()
+        self._beats = Beats(runtime.store, self._announce, self._leave)
 
     def start(self) -> None:
-        """Announce the chains of this worker, and go on to do so."""
+        """Announce this worker, and go on to do so."""
+        app = self._worker.app
         # As they are now: a module whose file is edited later is not what this worker has.
-        self._here = Announcement.here()
         self._chains = announcements()
-        self._tasks = [name for name in self._app.tasks if not name.startswith(_OWN_TASKS)]
+        self._tasks = [name for name in app.tasks if not name.startswith(_OWN_TASKS)]
+        self._runtime.serving.start(self._worker.hostname)
+        self._here = self._runtime.serving.beat.model_copy(update={"since": datetime.now(UTC)})
         self._say_what_is_unset()
-        # If the server does not answer, the next round does it: the worker waits for it, too.
-        survives("announcement", self._announce)
-        self._thread.start()
+        # If the server does not answer, the next beat does it: the worker waits for it, too.
+        survives("beat", self._announce)
+        self._beats.start()
 
     def stop(self) -> None:
         """Take the announcement back; wait up to two seconds for it."""
-        self._stop.set()
-        self._thread.join(timeout=2)
+        self._beats.stop()
 
-    def _loop(self) -> None:
-        while not self._stop.wait(self._every):
-            # Each time all of it: the server may have lost it, and producers would find no chains.
-            survives("announcement", self._announce)
-        survives("end of the announcement", lambda: self._fleet.leave(self._name))
+    def _leave(self) -> None:
+        self._fleet.leave(self._process)
 
     def _announce(self) -> None:
-        self._store.announce(self._chains, self._tasks)
-        self._fleet.announce(self._name, self._here)
+        # Each time all of it: the server may have lost it, and producers would find no chains.
+        self._runtime.store.announce(self._chains, self._tasks)
+        now = {
+            "slots": self._worker.pool.num_processes,
+            "queues": tuple(sorted(self._queues())),
+            **self._runtime.running(),
+        }
+        self._fleet.beat(self._process, self._here.model_copy(update=now))
+        self._look_apart()
+
+    def _queues(self) -> Iterable[str]:
+        found: Iterable[str] = self._worker.app.amqp.queues.consume_from
+        return found
+
+    def _look_apart(self) -> None:
+        """Take from the queues of what was put apart and this worker serves, unless it is drained.
+
+        Tell of those into which this worker has put messages.
+        """
+        noted = self._runtime.serving.noted
+        while noted:
+            needs = noted.pop()
+            try:
+                self._fleet.put_apart(needs)
+            except BaseException:
+                noted.add(needs)
+                raise
+        consumer = getattr(self._worker, "consumer", None)
+        if consumer is None or getattr(consumer, "task_consumer", None) is None:
+            return
+        queues, settings = set(self._queues()), self._runtime.settings
+        drained = not queues.intersection(settings.queues)
+        apart = self._fleet.apart()
+        for queue, needs in apart.items():
+            if queue in queues and drained:
+                consumer.call_soon(consumer.cancel_task_queue, queue)
+            elif queue not in queues and not drained and self._runtime.serving.serves(needs):
+                queue_apart(self._worker.app, queue)
+                consumer.call_soon(consumer.add_task_queue, queue)
 
     def _say_what_is_unset(self) -> None:
         for name, chain in self._here.chains.items():

@@ -5,8 +5,6 @@ that can be lost. A lock that expires lets one worker sweep in each interval.
 """
 
 import logging
-import os
-import socket
 import threading
 import time
 
@@ -27,6 +25,7 @@ from batchord.ledger.errors import UnknownBatch, concerns_all
 from batchord.ledger.lifecycle.batch_control import BatchControl
 from batchord.ledger.models import BatchRecord, BatchStatus, Mode, Repair
 from batchord.ledger.storage.batch_reader import BatchReader
+from batchord.ledger.storage.fleet_store import process_name
 from batchord.worker.execution.lease_heartbeat import RENEWALS
 from batchord.worker.execution.resilient_threads import place_of
 from batchord.worker.execution.worker_context import WorkerContext
@@ -50,7 +49,7 @@ class Sweep:
         self._control = BatchControl(app, runtime.store)
         self._poller = Poller(app, runtime)
         self._settings = runtime.settings
-        self._owner = f"{socket.gethostname()}:{os.getpid()}"
+        self._owner = process_name()
         #: Until this time an expired lease proves nothing: its worker could not renew it either.
         self._mistrust_until = 0.0
         self._heard = 0.0
@@ -125,7 +124,7 @@ class Sweep:
         self._mistrust_until = time.monotonic() + self._settings.lease
 
     def _repair(self, record: BatchRecord) -> None:
-        if record.mode is Mode.PROVIDER:
+        if record.mode is Mode.PROVIDER and self._runtime.serving.serves(record.needs):
             self._poller.name(record.id)
         match record.status:
             case BatchStatus.VALIDATING:
@@ -197,11 +196,11 @@ class Sweep:
         if record.running or quiet < patience:
             return
         waiting = self._reader.queue_length(record.id)
-        if waiting and quiet < self._settings.stall_timeout:
+        if waiting and (quiet < self._settings.stall_timeout or self._unserved(record)):
             return
         for shard in self._reader.open_shards(record.id):
             if self._reader.complete(record.id, shard.number):
-                gather(self._app, record.id, shard.number).apply_async()
+                gather(self._app, record.id, shard.number, record.needs).apply_async()
                 self._store.count_repairs(Repair.GATHER_LOST, 1)
                 logger.warning("gather sent again batch=%s shard=%s", record.id, shard.number)
             else:
@@ -209,6 +208,10 @@ class Sweep:
                 self._republish(record.id, shard, tasks, Repair.MESSAGE_LOST)
         # It counts as progress: the next check is a full `patience` away.
         self._store.note(record.id, record.status)
+
+    def _unserved(self, record: BatchRecord) -> bool:
+        """Whether no live worker runs the batch: its messages are in the queue, and wait there."""
+        return bool(self._reader.fleet().trouble(record.needs))
 
     def _republish(
         self,

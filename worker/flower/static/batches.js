@@ -137,6 +137,7 @@
             nothing();
         }
         b.sentence(trouble, found.trouble);
+        b.workers(found.workers);
         document.getElementById("batches-counts").textContent =
             b.number(found.active) + " live, " + b.number(found.total) + " in the ledger";
     }
