@@ -135,8 +135,8 @@ def test_an_option_that_the_sdk_does_not_know_is_refused_each_time(server: OpenA
     step = Chat(retry=None)
     step.invoke("one")
     for word in ("two", "three"):
-        with pytest.raises(TypeError, match="temperatur"):
-            step.invoke(word, temperatur=0.5)
+        with pytest.raises(TypeError, match="hotness"):
+            step.invoke(word, hotness=0.5)
     assert len(server.requests) == 1
 
 
