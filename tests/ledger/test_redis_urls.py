@@ -121,7 +121,7 @@ def test_a_program_of_celery_that_is_refused_its_url_ends_with_that_line(
     _says(process.log, ENCODE)
 
 
-@pytest.mark.parametrize("command", ["worker --chains tests.chains_for_tests.basic", "flower"])
+@pytest.mark.parametrize("command", ["worker --chains tests.chains_for_tests.typed", "flower"])
 def test_a_program_of_ours_that_is_refused_its_url_ends_with_that_line(
     command: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
