@@ -217,6 +217,8 @@ class BatchRecord(Frozen):
     expires_at: datetime | None = None
     #: When it reached the final status that it has.
     ended_at: datetime | None = None
+    #: The trace context of its submission, if that was traced.
+    traceparent: str | None = None
 
     @property
     def needs(self) -> Needs:

@@ -9,6 +9,7 @@ from typing import Any
 from celery import Celery
 
 from batchord.chains import registered
+from batchord.chains.runtime.tracing import submission_span
 from batchord.chains.specs.chain_spec import ChainSpec
 from batchord.ledger.broker.publisher import publish_shards
 from batchord.ledger.core.failpoints import crash_point
@@ -89,24 +90,25 @@ def submit(app: Celery, store: BatchStore, what: Submission) -> str:
     first = _first(what, pages)
     outbox = owed(callback=callback, webhook=what.webhook, secret_env=what.webhook_secret_env)
     batch_id = what.batch_id or new_batch_id()
-    opening = _opening(store, what, outbox, config, travels)
-    recording = Recording(store, reader, batch_id, opening, what.most_kept)
-    cut, window = _cut(what, reader, store.settings), window_seconds(what.completion_window)
-    try:
-        with recording.alive():
-            recording.open()
-            for block in chained([first], pages):
-                recording.append(block)
-            crash_point("before-seal")
-            _accept(app, recording, cut, window, digest)
-    except SubmittedBefore as before:
-        recording.take_back(before)
-        if digest is not None:
-            digest.check_same(before.record, pages, reader)
-        return before.record.id
-    except BaseException as error:
-        if recording.take_back(error):
-            raise
+    with submission_span(what.name, batch_id) as context:
+        opening = _opening(store, what, outbox, config, travels | context)
+        recording = Recording(store, reader, batch_id, opening, what.most_kept)
+        cut, window = _cut(what, reader, store.settings), window_seconds(what.completion_window)
+        try:
+            with recording.alive():
+                recording.open()
+                for block in chained([first], pages):
+                    recording.append(block)
+                crash_point("before-seal")
+                _accept(app, recording, cut, window, digest)
+        except SubmittedBefore as before:
+            recording.take_back(before)
+            if digest is not None:
+                digest.check_same(before.record, pages, reader)
+            return before.record.id
+        except BaseException as error:
+            if recording.take_back(error):
+                raise
     # Not before: what is refused is told in one line.
     if trouble:
         logger.warning("batch %s waits: %s", recording.batch_id, trouble)

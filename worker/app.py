@@ -11,7 +11,7 @@ import click
 from celery import Celery, bootsteps
 from celery.apps.worker import Worker as CeleryWorker
 from celery.concurrency.thread import TaskPool
-from celery.signals import worker_process_init
+from celery.signals import worker_process_init, worker_process_shutdown
 from celery.worker import state
 from celery.worker.consumer.control import Control
 from celery.worker.control import Panel
@@ -37,6 +37,7 @@ from batchord.worker.maintenance.announcer import Announcer
 from batchord.worker.maintenance.sweep import Sweep
 from batchord.worker.notifications.dispatcher import Dispatcher
 from batchord.worker.tasks import register_tasks
+from batchord.worker.trace_export import SERVICE, flush, start_export
 
 logger = logging.getLogger(__name__)
 
@@ -65,7 +66,7 @@ def create_worker_app(settings: Settings) -> Celery:
     app.steps["consumer"].add(Answers)
     app.steps["worker"].add(_service(runtime))
     app.Worker = app.subclass_with_self(Worker, runtime=runtime)
-    _one_slot_a_child(runtime)
+    _begin_children(runtime)
     answer_pings(runtime)
     return app
 
@@ -144,13 +145,18 @@ def _pool_name(pool: Any) -> str:
     return names.get(name, name)
 
 
-def _one_slot_a_child(runtime: WorkerContext) -> None:
-    """Give each child of a pool one slot: the worker's concurrency counts children."""
+def _begin_children(runtime: WorkerContext) -> None:
+    """Give each child of a pool one slot, as the worker's concurrency counts children; trace it."""
 
     def begin(**_: Any) -> None:
         runtime.slots = 1
+        start_export(SERVICE)
+
+    def end(**_: Any) -> None:
+        flush()  # a child ends without `atexit`
 
     worker_process_init.connect(begin, weak=False)
+    worker_process_shutdown.connect(end, weak=False)
 
 
 def _limit(runtime: WorkerContext) -> type[bootsteps.StartStopStep]:
@@ -198,6 +204,7 @@ def _service(runtime: WorkerContext) -> type[bootsteps.StartStopStep]:
             runtime.in_process = isinstance(parent.pool, TaskPool)
             if isinstance(parent.pool, AsyncioPool):
                 parent.pool.start_items = runtime.start_items
+            start_export(SERVICE)
             sys.setswitchinterval(SWITCH_INTERVAL)
             # What was imported stays: the collector need not look through it ever again.
             gc.collect()

@@ -6,6 +6,7 @@ from typing import Any
 from celery import Celery, Task
 from celery.exceptions import Ignore, Reject, Retry
 
+from batchord.chains.runtime.tracing import TRACEPARENT, note_submission
 from batchord.ledger.broker.publisher import publish_shards
 from batchord.ledger.broker.qos import SLOTS
 from batchord.ledger.core.failpoints import crash_point
@@ -42,6 +43,7 @@ def register_tasks(app: Celery, runtime: WorkerContext) -> None:
             else:
                 told = getattr(self.request, SLOTS, None)
                 items, slots = items_and_slots(index, count, told)
+                note_submission(batch_id, getattr(self.request, TRACEPARENT, None))
                 report = runtime.run_items(batch_id, shard, items, slots)
         except HandedBack:
             raise Reject("the worker is about to end", requeue=True) from None

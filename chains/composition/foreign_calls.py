@@ -9,6 +9,7 @@ from batchord.chains.explain import PutOff, as_chain_error
 from batchord.chains.ratelimit.circuit_breaker import OUTAGE_CODES
 from batchord.chains.ratelimit.guard import within
 from batchord.chains.ratelimit.probes import PROBE
+from batchord.chains.runtime.tracing import ModelCall, traced
 from batchord.chains.usage import Usage
 
 
@@ -63,13 +64,22 @@ async def guarded(
     output, _ = await within(
         provider.limit,
         1,
-        tried,
+        tried if provider.model is None else traced(tried, _about(provider.model)),
         bounded=provider.model is not None,
         probe=None if provider.model is None else probe,
     )
     if isinstance(output, _Raised):
         raise output.error
     return output
+
+
+def _about(model: Any) -> ModelCall:
+    """Return what a span says of a call of LangChain's model."""
+    name = getattr(model, "model_name", None) or getattr(model, "model", None)
+    base_url = getattr(model, "openai_api_base", None)
+    return ModelCall(
+        "chat", *(each if isinstance(each, str) else None for each in (name, base_url))
+    )
 
 
 def _of_provider(error: Exception) -> RetryLater | None:

@@ -21,6 +21,7 @@ from batchord.chains.ratelimit.circuit_breaker import (
 from batchord.chains.runtime.deadline import Deadline, all_paused
 from batchord.chains.runtime.item_context import current_run
 from batchord.chains.runtime.retry import IN_PLACE, first_failure
+from batchord.chains.runtime.tracing import record_wait
 from batchord.chains.usage import Usage
 
 T = TypeVar("T")
@@ -94,6 +95,7 @@ class Guarded:
                 yield
         finally:
             if loop.time() - asked > _HARDLY:
+                record_wait(loop.time() - asked)
                 self._report(wait_of(loop.time() - asked))
 
     async def let_through(self) -> bool:

@@ -3,6 +3,7 @@
 import asyncio
 import threading
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any, Final
 from weakref import WeakKeyDictionary
 
@@ -14,6 +15,7 @@ from batchord.chains.ratelimit.limits import RateLimit
 from batchord.chains.runtime.concurrency import current_gate
 from batchord.chains.runtime.item_context import report_usage
 from batchord.chains.runtime.retry import DEFAULT_RETRY, RetryPolicy
+from batchord.chains.runtime.tracing import ModelCall, traced
 from batchord.chains.steps.embedding_batcher import MAX_INPUTS, EmbeddingBatcher, Found, Report
 from batchord.chains.steps.offline_call import OfflineCall
 from batchord.chains.steps.vectors import Vector, vectors_of
@@ -143,7 +145,7 @@ class Embed(Step[Any, Any], OfflineCall):
             if collector is None:
                 model = self.asked_for()
                 collector = EmbeddingBatcher(
-                    self._send,
+                    self._traced,
                     gate=gate,
                     retry=self._retry,
                     limit=self._limit or client.shared_cool_down(model),
@@ -151,6 +153,13 @@ class Embed(Step[Any, Any], OfflineCall):
                 )
                 self._collectors[key] = collector
             return collector
+
+    async def _traced(
+        self, texts: Sequence[str], seconds: float | None, report: Report
+    ) -> tuple[Found, Usage]:
+        base_url = str((await client.client()).base_url)
+        about = ModelCall("embeddings", self.asked_for(), base_url)
+        return await traced(partial(self._send, texts, seconds, report), about)()
 
     async def _send(
         self, texts: Sequence[str], seconds: float | None, report: Report

@@ -29,6 +29,7 @@ from batchord.chains.ratelimit.probes import PROBE
 from batchord.chains.runtime.checkpoints import Worded
 from batchord.chains.runtime.item_context import report_usage
 from batchord.chains.runtime.retry import RetryPolicy
+from batchord.chains.runtime.tracing import ModelCall, traced
 from batchord.chains.steps.conversation import Conversing, texts_of
 from batchord.chains.steps.llm_options import refuse_lost
 from batchord.chains.steps.llm_reply import Reply, usable, whole
@@ -184,7 +185,8 @@ class LLMStep(Conversing, Step[Any, Answer], OfflineCall, Generic[Answer]):
         target = client.cool_down_of(request["model"])
         limit = self._limit or client.shared_cool_down(request["model"])
         size = self._size(request, messages)
-        body, _ = await within(limit, size, call, target=target, probe=probe)
+        about = ModelCall("chat", request["model"], str(sender.sdk.base_url))
+        body, _ = await within(limit, size, traced(call, about), target=target, probe=probe)
         return body
 
     def _request(self, options: dict[str, Any]) -> dict[str, Any]:

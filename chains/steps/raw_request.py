@@ -24,6 +24,7 @@ from batchord.chains.registry import register
 from batchord.chains.runtime.item_context import report_usage
 from batchord.chains.runtime.retry import DEFAULT_RETRY, RetryPolicy
 from batchord.chains.runtime.stored_payloads import StoredLine, stored_body
+from batchord.chains.runtime.tracing import ModelCall, traced
 from batchord.chains.usage import Usage
 
 #: The chain that every worker has: requests under no limit but what the provider asks for.
@@ -188,7 +189,8 @@ class Request(Step[Any, dict[str, Any]]):
         target = client.cool_down_of(_model(request), route)
         own = self._limit if route is None else route.limit
         limit, size = own or target, _size(request.body)
-        answer, _ = await within(limit, size, call, target=target, probe=probe)
+        about = ModelCall(_operation(request.path), _model(request), str(sender.sdk.base_url))
+        answer, _ = await within(limit, size, traced(call, about), target=target, probe=probe)
         return answer
 
 
@@ -198,6 +200,11 @@ def register_requests() -> None:
 
 
 _requests = Request()
+
+
+def _operation(path: str) -> str:
+    """Return the operation of an endpoint, as OpenTelemetry names it."""
+    return "embeddings" if path.endswith("/embeddings") else "chat"
 
 
 def _wrong(text: str, got: str) -> PydanticCustomError:

@@ -7,6 +7,7 @@ from celery import Celery
 from celery.canvas import Signature
 from celery.signals import after_task_publish, before_task_publish
 
+from batchord.chains.runtime.tracing import TRACEPARENT
 from batchord.ledger.broker.celery_app import queue_apart
 from batchord.ledger.broker.message_copies import COPIES, SentTask
 from batchord.ledger.broker.qos import SLOTS
@@ -129,6 +130,7 @@ def publish_tasks(
                 headers={
                     SLOTS: task.slots,
                     HEADER: needs,
+                    **({TRACEPARENT: route.traceparent} if route.traceparent else {}),
                     **({COPIES: alike} if alike else {}),
                 },
             )

@@ -10,11 +10,12 @@ from typing import Annotated, Any, Final
 from celery import Celery
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from batchord.chains.runtime.tracing import record_batch, tracer
 from batchord.ledger.broker.transport import ONCE
 from batchord.ledger.core.failpoints import crash_point
 from batchord.ledger.core.json_values import encode
 from batchord.ledger.errors import SubmitRefused, ValueRejected
-from batchord.ledger.models import BatchRecord
+from batchord.ledger.models import BatchRecord, BatchStatus
 from batchord.ledger.settings import Settings
 from batchord.ledger.storage.batch_reader import BatchReader
 from batchord.ledger.storage.batch_store import BatchStore
@@ -104,12 +105,33 @@ def end_batch(app: Celery, store: BatchStore, record: BatchRecord) -> bool:
     crash_point("before-commit")
     if not store.commit(record.id, total=record.request_counts.total, key=record.idempotency_key):
         return False
+    if tracer() is not None:
+        _trace_end(BatchReader(store), record.id)
     try:
         publish_callback(app, store, record.id)
     except Exception as error:  # noqa: BLE001
         # The batch has ended, and the callback stays due in the outbox.
         logger.warning("callback not published yet batch=%s: %s", record.id, type(error).__name__)
     return True
+
+
+def _trace_end(reader: BatchReader, batch_id: str) -> None:
+    """Make the span of a batch that has ended."""
+    record = reader.record(batch_id)
+    counts = record.request_counts
+    record_batch(
+        record.chain,
+        record.traceparent,
+        began=record.created_at.timestamp(),
+        failed=record.status is BatchStatus.FAILED,
+        attributes={
+            "batchord.batch.id": record.id,
+            "batchord.chain": record.chain,
+            "batchord.batch.status": record.status.value,
+            "batchord.batch.items": counts.total,
+            "batchord.batch.failed_items": counts.failed,
+        },
+    )
 
 
 def publish_callback(app: Celery, store: BatchStore, batch_id: str) -> bool:

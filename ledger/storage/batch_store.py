@@ -10,6 +10,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any, Final, NamedTuple, TypeVar
 
+from batchord.chains.runtime.tracing import TRACEPARENT
 from batchord.ledger.core.failpoints import crash_point
 from batchord.ledger.core.sharding import MOST_PER_TASK, SHORT_ITEM, TASK_SECONDS, Shard
 from batchord.ledger.models import ChainRecord, Repair
@@ -29,10 +30,15 @@ class Route(NamedTuple):
     #: Whether they go to the queue of those that need the same, as some workers lack it.
     apart: bool
     needs: Needs
+    #: The context of the batch's submission, if it was traced.
+    traceparent: str | None = None
 
 
 #: The fields of `meta` that tell it.
-_ROUTE: Final = ("priority", "lane", "apart", "format", "chain", "chain_version")
+_ROUTE: Final = (
+    *("priority", "lane", "apart", "format", "chain", "chain_version"),
+    TRACEPARENT,
+)
 
 #: Shards whose failed items are moved in one round trip.
 _SHARDS_AT_ONCE: Final = 200
@@ -80,10 +86,10 @@ class BatchStore(SubmissionStore):
         """Return how a batch's messages travel; with the last priority if it is gone."""
         with self.talking():
             found: Any = self.redis.hmget(self.keys.batch(batch_id).meta, _ROUTE)
-        priority, lane, apart, format_, chain, version = found
+        priority, lane, apart, format_, chain, version, traceparent = found
         needs = Needs.of(format_of(format_), chain or "", version)
         priority = 9 if priority is None else int(priority)
-        return Route(priority, int(lane or 0), bool(apart), needs)
+        return Route(priority, int(lane or 0), bool(apart), needs, traceparent)
 
     def quiet_lane(self) -> int:
         """Return the lane with the fewest of the newest live batches."""

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from batchord.chains import BatchordError, Usage
+from batchord.chains.runtime.tracing import TRACEPARENT
 from batchord.ledger.budget import budget_of
 from batchord.ledger.core.compression import unpack_outcome
 from batchord.ledger.core.json_values import decode
@@ -64,6 +65,7 @@ def _record_of(batch_id: str, meta: dict[str, str], running: int, put_off: int) 
         id=batch_id,
         chain=meta["chain"],
         chain_version=meta.get("chain_version"),
+        traceparent=meta.get(TRACEPARENT),
         format=format_,
         status=BatchStatus(meta["status"]),
         request_counts=RequestCounts(

@@ -20,7 +20,8 @@ from batchord.ledger.settings import Settings
 from batchord.ledger.storage.item_leases import ItemLeases
 from batchord.ledger.storage.item_transitions import Claim, ClaimRequest, SettleResult
 from batchord.ledger.storage.output_cache import OutputCache
-from batchord.worker.execution.attempt import Tools, attempt
+from batchord.worker.execution.attempt import Tools
+from batchord.worker.execution.attempt_span import traced_attempt
 from batchord.worker.execution.cached_outputs import CachedOutputs
 from batchord.worker.execution.chain_source import ChainSource
 from batchord.worker.execution.checkpointer import Checkpointer, checkpoint
@@ -245,7 +246,7 @@ class ItemScheduler:
         stops_as = partial(self._running.stops_as, claim_request.batch_id)
         try:
             with scope(run), of_batch(claim_request.batch_id):
-                ended = await attempt(claim, self._tools, stops_as, run)
+                ended = await traced_attempt(claim, self._tools, stops_as, run)
             if ended.aside and ended.error is not None:
                 kept = checkpoint(claim_request, run)
                 self._ledger_batcher.aside.append(

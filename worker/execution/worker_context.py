@@ -11,6 +11,7 @@ from batchord.chains.ratelimit import limits
 from batchord.chains.runtime.background import call_soon_threadsafe
 from batchord.chains.runtime.item_context import item_name
 from batchord.chains.runtime.loop_thread import default_loop
+from batchord.chains.runtime.tracing import TRACEPARENT, note_submission
 from batchord.ledger.broker.publisher import publish_due, publish_shards
 from batchord.ledger.broker.qos import SLOTS
 from batchord.ledger.errors import UnknownBatch
@@ -89,6 +90,7 @@ class WorkerContext:
         """
         index, count = arguments["index"], arguments.get("count", 1)
         items, slots = items_and_slots(index, count, request.get(SLOTS))
+        note_submission(arguments["batch_id"], request.get(TRACEPARENT))
         return self.runner.start(arguments["batch_id"], arguments["shard"], items, slots)
 
     def hand_back(self) -> None:
