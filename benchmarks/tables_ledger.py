@@ -110,14 +110,10 @@ def _peak(pid: int) -> int | None:
 
 def measure(write: Write, rows: int) -> None:
     """Print what each pair of formats takes, and the client's peak of a tenth of the rows."""
-    names = ("from, to", "rows/s", "submit, s", "run, s", "write, s")
-    names = (
-        *names,
-        "client peak, MB",
-        "peak of a tenth, MB",
-        "Redis peak, MB",
-        "Redis bytes a row",
-    )
+    names = [
+        *("from, to", "rows/s", "submit, s", "run, s", "write, s"),
+        *("client peak, MB", "peak of a tenth, MB", "Redis peak, MB", "Redis bytes a row"),
+    ]
     print(f"| {' | '.join(names)} |\n|{'---|' * len(names)}")
     for name, (source, target) in FILES.items():
         few = _through(write, source, target, rows // 10)
