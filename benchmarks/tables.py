@@ -1,8 +1,9 @@
 """Rows in and out of files: CSV, Parquet and JSON lines, each in a process of its own.
 
 `python -m benchmarks.tables --rows 1000000` reads a file of rows as `submit` does, and writes
-results as `run` does. The ledger is left out, which is the same for all formats. Rows a second are
-of CPU time, so that other processes of the machine do not count.
+results as `run` does. The ledger is left out, which is the same for all formats; with `--ledger`
+rows go from file to file through it. Rows a second are of CPU time, so that other processes of the
+machine do not count.
 """
 
 import argparse
@@ -25,6 +26,7 @@ from batchord.producer.export import write_lines
 from batchord.producer.inputs import blocks
 from batchord.producer.tables.layout import Pair
 from batchord.producer.tables.table_file import write_table
+from benchmarks.tables_ledger import measure
 
 _TEXT: Final = "The site is down since this morning, and nobody answers the phone. "
 _OUTPUT: Final = ("urgency", "summary", "score")
@@ -107,7 +109,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--one", nargs=2, metavar=("MEASURE", "FOLDER"))
+    parser.add_argument("--ledger", action="store_true", help="through Valkey and a worker")
     given = parser.parse_args()
+    if given.ledger:
+        measure(_write_input, given.rows)
+        return
     if given.one:
         _measure(given.one[0], Path(given.one[1]), given.rows)
         return

@@ -6,6 +6,7 @@ from typing import Any, Final, Literal, TypedDict
 
 from batchord.chains.config import RunnableConfig
 from batchord.chains.specs.chain_spec import ChainSpec
+from batchord.chains.tables.frames import is_arrow_data_set
 from batchord.ledger.budget import Budget, checked
 from batchord.ledger.errors import SubmitRefused
 from batchord.ledger.storage.keys import PAGE_SIZE
@@ -147,7 +148,7 @@ def _is_metadata(value: Any) -> bool:
 
 
 def _check_many(name: str, values: Any) -> None:
-    if hasattr(values, "__arrow_c_stream__"):
+    if hasattr(values, "__arrow_c_stream__") or is_arrow_data_set(values):
         return
     # `__getitem__`: the older protocol, which many a data set has.
     iterable = hasattr(values, "__iter__") or hasattr(values, "__getitem__")

@@ -106,9 +106,7 @@ def check_state(state: RunState, again: Again, settings: Settings) -> None:
     if again.fresh and state.resumed:
         _cancel(state, settings)
         state.forget()
-    if state.resumed:
-        return
-    if again.retry_failed:
+    if again.retry_failed and state.record.batch_id is None:
         raise click.UsageError(
             "--retry-failed: there is no earlier run of this input and chain into this file, or "
             "all of its items succeeded; --only-new runs the rows without an answer in the file"
@@ -138,7 +136,8 @@ def begun(
     batch = _earlier(client, state)
     if batch is None:
         batch = submit(client, state.record.key)
-        state.save(batch_id=batch.id, total=batch.record().request_counts.total)
+        total = batch.record().request_counts.total
+        state.save(batch_id=batch.id, total=total, done=None, status=None)
         return batch
     record = batch.record()
     counts = record.request_counts

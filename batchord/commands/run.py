@@ -35,7 +35,7 @@ from batchord.commands.options import (
 )
 from batchord.commands.run_checks import check_before, check_options
 from batchord.commands.run_results import RunResults
-from batchord.commands.sampling import Sampling, sample_options
+from batchord.commands.sampling import Sampling, after_sample, sample_options
 from batchord.io.input_file import InputFile
 from batchord.io.located import Locate
 from batchord.io.paths import output_option, refuse_overwriting
@@ -110,7 +110,8 @@ def run(
     chain, lines = chain_and_inputs(
         chain, source, settings, requests=format_ == "openai", model=model, attempts=attempts
     )
-    check_before(settings, chain, source, target, how, local_model=local_model)
+    tried: How = how if sampling is None else {**how, "cache": True}
+    check_before(settings, chain, source, target, tried, local_model=local_model)
     out = render.console(stderr=True)
     # With --json, stdout is the record and nothing else.
     report = render.console(stderr=as_json)
@@ -129,7 +130,7 @@ def run(
     here = partial(machine, processes=processes, concurrency=concurrency, local_model=local_model)
 
     def submit(client: Client, key: str) -> Batch:
-        options = how if sampling is None else sampling.run(client, chain, source, how, out)
+        options = after_sample(sampling, client, state, chain, source, how, out)
         names = lines.custom_ids
         return client.submit(chain, lines, custom_ids=names, idempotency_key=key, **options)
 
@@ -196,10 +197,23 @@ def _follow(
         state.save(done=batch.record().request_counts.done)
         sys.exit(130)
     if record.status.ended:
-        return record, results.write(batch, wait=True).where
+        return record, _written(batch, results, out)
     ended = results.write_ended(batch)
     out.print(f"{ended[0].upper()}{ended[1:]}", soft_wrap=True)
     return record, ""
+
+
+def _written(batch: Batch, results: RunResults, out: Console) -> str:
+    """Write the results of a batch that has ended, and return where they are."""
+    try:
+        return results.write(batch, wait=True).where
+    except KeyboardInterrupt:
+        out.print(
+            f"\nInterrupted: {results.target.path} is as it was\nRun the same command again to "
+            "have the results written",
+            soft_wrap=True,
+        )
+        sys.exit(130)
 
 
 def _report(

@@ -35,6 +35,11 @@ def check_options(
     """Raise UsageError for options that do not go together."""
     if chain is None and format_ == "npy":
         raise click.UsageError("npy is for a CHAIN whose outputs are vectors: answers are JSON")
+    if chain is None and how["mode"] == "provider":
+        raise click.UsageError(
+            "--mode provider is for a CHAIN or a --prompt: a file of requests is one for the "
+            "provider's Batch API as it is"
+        )
     if sampling is not None:
         sampling.check(chain, how, again)
 

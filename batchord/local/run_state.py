@@ -50,10 +50,12 @@ class RunRecord(Frozen):
     #: The idempotency key of its batch.
     key: str = Field(default_factory=lambda: f"run-{secrets.token_hex(16)}")
     batch_id: str | None = None
+    #: The rows of its sample, of which some may be answered; None: there was no sample.
+    sample: int | None = None
     total: int | None = None
     #: Items that had ended when this was written.
     done: int | None = None
-    #: The batch's status once it has ended; None: it has not.
+    #: The batch's status once it has ended, or `sampled`: only the sample has run. None: neither.
     status: str | None = None
     created_at: datetime = Field(default_factory=_now)
     updated_at: datetime = Field(default_factory=_now)
@@ -96,7 +98,7 @@ class RunState:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if self.record.batch_id is None:
+        if self.record.batch_id is None and self.record.sample is None:
             # Nothing has been submitted, let alone paid for.
             self.remove()
         if self._lock is not None:

@@ -40,7 +40,10 @@ def table_rows(inputs: Any) -> Iterable[Any] | None:
     data_sets = sys.modules.get("datasets")
     if data_sets is not None and isinstance(inputs, data_sets.Dataset):
         return _data_set_rows(inputs)
-    return _arrow_rows(inputs)
+    numpy = sys.modules.get("numpy")
+    if numpy is not None and isinstance(inputs, numpy.ndarray) and inputs.dtype.names:
+        return _Pages(inputs, _record_page)
+    return _arrow_rows(_scanned(inputs))
 
 
 class _Pages:
@@ -69,6 +72,26 @@ def _series_page(series: Any, start: int) -> list[Any]:
     page = page.iloc[start : start + PAGE]
     values = page.astype(object).where(page.notna(), None).tolist()
     return [json_cell(value) for value in values]
+
+
+def _record_page(records: Any, start: int) -> list[dict[str, Any]]:
+    names = records.dtype.names
+    page = records[start : start + PAGE].tolist()
+    return [{name: json_cell(cell) for name, cell in zip(names, row, strict=True)} for row in page]
+
+
+def _scanned(inputs: Any) -> Any:
+    """Return the stream of record batches that a data set of pyarrow scans; else the inputs."""
+    if not is_arrow_data_set(inputs):
+        return inputs
+    scanner = inputs.scanner() if hasattr(inputs, "scanner") else inputs
+    return scanner.to_reader()
+
+
+def is_arrow_data_set(inputs: Any) -> bool:
+    """Whether it is a data set of pyarrow's, as a folder of Parquet files, or a scan of one."""
+    data_set = sys.modules.get("pyarrow.dataset")
+    return data_set is not None and isinstance(inputs, (data_set.Dataset, data_set.Scanner))
 
 
 def _data_set_rows(data_set: Any) -> Iterator[Any]:

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import polars as pl
 import pyarrow as pa
+import pyarrow.dataset
 import pytest
 
 from batchord import RemoteRunnable, Runnable, register
@@ -18,6 +19,7 @@ from batchord.chains.composition.as_runnable import coerce
 from batchord.chains.tables.extra import BadTable
 from batchord.chains.tables.frames import table_rows
 from batchord.ledger.errors import SubmitRefused
+from batchord.producer.submit_options import Submission
 from tests.support.harness import Deployment
 
 PLAIN: list[dict[str, Any]] = [{"id": "007", "n": 1, "x": 1.5}, {"id": None, "n": 2, "x": None}]
@@ -25,6 +27,14 @@ PLAIN: list[dict[str, Any]] = [{"id": "007", "n": 1, "x": 1.5}, {"id": None, "n"
 
 def _columns(rows: list[dict[str, Any]]) -> dict[str, list[Any]]:
     return {name: [row[name] for row in rows] for name in rows[0]}
+
+
+class _Stream:
+    def __init__(self, table: Any) -> None:
+        self._table = table
+
+    def __arrow_c_stream__(self, requested_schema: Any = None) -> Any:
+        return self._table.__arrow_c_stream__(requested_schema)
 
 
 #: A table by the library that makes it, out of the columns of PLAIN.
@@ -37,6 +47,13 @@ TABLES: dict[str, Callable[[dict[str, list[Any]]], Any]] = {
     "arrow table": pa.table,
     "arrow batch": pa.RecordBatch.from_pydict,
     "arrow reader": lambda columns: pa.table(columns).to_reader(),
+    # As a relation of DuckDB: it has the protocol, and neither a length nor an iterator.
+    "anything of the protocol": lambda columns: _Stream(pa.table(columns)),
+    "folder of Arrow": lambda columns: pyarrow.dataset.dataset(pa.table(columns)),
+    "scan of one": lambda columns: pyarrow.dataset.dataset(pa.table(columns)).scanner(),
+    "numpy records": lambda columns: np.array(
+        list(zip(*columns.values(), strict=True)), dtype=[(name, object) for name in columns]
+    ),
     "data set": datasets.Dataset.from_dict,
     "data set, reordered": lambda columns: (
         datasets.Dataset.from_dict(columns).select([1, 0]).select([1, 0])
@@ -47,7 +64,9 @@ TABLES: dict[str, Callable[[dict[str, list[Any]]], Any]] = {
 
 @pytest.mark.parametrize("name", TABLES)
 def test_a_row_is_a_dict_of_the_columns(name: str) -> None:
-    rows = table_rows(TABLES[name](_columns(PLAIN)))
+    table = TABLES[name](_columns(PLAIN))
+    Submission(chain="x", inputs=table).check()
+    rows = table_rows(table)
 
     assert rows is not None
     assert list(rows) == PLAIN

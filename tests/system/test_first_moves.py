@@ -133,6 +133,9 @@ MOVES = {
     "requests until some day": early(
         "-i requests.jsonl -o out.jsonl --completion-window soon", '"24h"'
     ),
+    "requests through the provider": early(
+        "-i requests.jsonl -o out.jsonl --mode provider", "for the provider's Batch API as it is"
+    ),
     "a matrix of texts": early(
         "--prompt {ticket} -m m -i tickets.csv -o out.npy", "npy is for vectors", "answers.csv"
     ),
