@@ -55,7 +55,8 @@ class Memory:
 
     def take(self) -> float:
         """Return the peak in MB, and start a new measurement."""
-        peak, self._peak = self._peak / 1e6, 0
+        now = procfs.rss(self._process.pids()) or 0
+        peak, self._peak = max(self._peak, now) / 1e6, 0
         self.highest = max(self.highest, int(peak))
         return peak
 
@@ -137,6 +138,7 @@ def measure(client: openai.OpenAI, memory: Memory, source: Path, *, cancel: bool
     time.sleep(1)
     print(f"{'idle':34} {'':8}     server {memory.take():6.0f} MB")
     file = timed("upload", memory, lambda: client.files.create(file=source, purpose="batch"))
+    created = time.perf_counter()
     batch = timed(
         "create",
         memory,
@@ -154,6 +156,7 @@ def measure(client: openai.OpenAI, memory: Memory, source: Path, *, cancel: bool
     if cancel:
         client.batches.cancel(batch.id)
     timed("then to the first outcome", memory, lambda: until(_has_begun))
+    print(f"{'create to the first outcome':34} {time.perf_counter() - created:8.1f} s")
     done = timed("then to the end", memory, lambda: until(_has_ended))
     target = source.with_name("output.jsonl")
 
