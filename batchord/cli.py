@@ -11,39 +11,18 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any
 
 import click
-from pydantic import ValidationError
 
-from batchord.chains.errors import BatchordError
-from batchord.commands import (
-    batches,
-    control,
-    flower,
-    maintenance,
-    one_machine,
-    results,
-    run,
-    serve,
-    submit,
-    workers,
-)
-from batchord.ledger.core.json_logs import log_json_to_stderr
-from batchord.ledger.settings import Settings, misspelt
+from batchord.command_table import GROUPS, Commands
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
 
 
 class _Refusal(click.ClickException):
     exit_code = 2
-
-
-#: The commands in the order in which a newcomer needs them; others are listed last.
-_GROUPS: Final = {
-    "On this machine": ("run", "up"),
-    "Batches": ("submit", "estimate", "list", "status", "watch", "results", "errors"),
-    "A batch that runs, or has failed items": ("pause", "resume", "cancel", "retry"),
-    "A deployment": ("worker", "workers", "flower", "serve", "chains", "doctor", "purge"),
-}
 
 
 class _Program(click.Group):
@@ -51,13 +30,9 @@ class _Program(click.Group):
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the commands in groups, each with its whole first sentence."""
-        named = {name for names in _GROUPS.values() for name in names}
-        others = tuple(name for name in self.list_commands(ctx) if name not in named)
-        for title, names in {**_GROUPS, "More": others}.items():
-            found = [(name, self.commands[name]) for name in names if name in self.commands]
-            if found:
-                with formatter.section(title):
-                    formatter.write_dl([(name, _sentence(each)) for name, each in found])
+        for title, commands in GROUPS.items():
+            with formatter.section(title):
+                formatter.write_dl([(name, said) for name, (_, said) in commands.items()])
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         with _one_line():
@@ -66,11 +41,6 @@ class _Program(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         with _one_line():
             return super().invoke(ctx)
-
-
-def _sentence(command: click.Command) -> str:
-    """Return the first sentence of a command's help."""
-    return command.get_short_help_str(limit=1_000)
 
 
 @contextmanager
@@ -82,17 +52,33 @@ def _one_line() -> Iterator[None]:
     except click.UsageError as error:
         path = error.ctx.command_path if error.ctx is not None else "batchord"
         raise _refusal(f"{error.format_message()} (see: {path} --help)") from error
-    except BatchordError as error:
-        raise _refusal(str(error)) from error
-    except ValidationError as error:
-        raise _refusal(_settings_problem(error)) from error
+    except (click.exceptions.Exit, click.ClickException, click.Abort):
+        raise
     except KeyboardInterrupt:
         click.echo("Interrupted", err=True)
         sys.exit(130)
+    except Exception as error:
+        message = _message(error)
+        if message is None:
+            raise
+        raise _refusal(message) from error
+
+
+def _message(error: Exception) -> str | None:
+    """Return what to say of an error of ours, or of a setting; None for any other error."""
+    # Imported here: what `--help` says needs none of it.
+    from pydantic import ValidationError
+
+    from batchord.chains.errors import BatchordError
+
+    if isinstance(error, ValidationError):
+        return _settings_problem(error)
+    return str(error) if isinstance(error, BatchordError) else None
 
 
 @click.group(
     cls=_Program,
+    commands=Commands(),
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="Completion of commands and options in bash (zsh, fish alike), for ~/.bashrc: "
     'eval "$(_BATCHORD_COMPLETE=bash_source batchord)"',
@@ -106,28 +92,15 @@ def program() -> None:
       batchord run triage --chains triage -i tickets.jsonl -o results.jsonl
     `batchord COMMAND --help` tells more.
     """
+    from batchord.ledger.core.json_logs import log_json_to_stderr
+    from batchord.ledger.settings import Settings, misspelt
+
     if Settings().log_format == "json":
         log_json_to_stderr(logging.WARNING)
     else:
         logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     for line in misspelt(os.environ):
         click.echo(line, err=True)
-
-
-for room in (
-    run,
-    one_machine,
-    serve,
-    submit,
-    batches,
-    results,
-    flower,
-    control,
-    maintenance,
-    workers,
-):
-    for command in room.COMMANDS:
-        program.add_command(command)
 
 
 def main() -> None:
@@ -143,7 +116,7 @@ def _refusal(message: str) -> click.ClickException:
     return _Refusal(" ".join(message.split()))
 
 
-def _settings_problem(error: ValidationError) -> str:
+def _settings_problem(error: "ValidationError") -> str:
     found = error.errors(include_url=False, include_input=False)
     return "; ".join(
         f"BATCHORD_{'_'.join(str(part) for part in each['loc']).upper()}: {each['msg']}"

@@ -4,7 +4,7 @@ import asyncio
 
 from celery.signals import worker_ready
 
-from batchord import Chat, Lambda, RateLimit, register
+from batchord import Chat, Embed, Lambda, RateLimit, register
 from benchmarks.inputs import MODELS
 from benchmarks.talk import announce
 
@@ -25,6 +25,7 @@ def _ready(**_: object) -> None:
 register("noop", Lambda(_same))
 register("nap", Lambda(_nap))
 register("limited", Chat(MODELS["llm"], limit=RateLimit("bench", rpm=600), retry=None))
+register("embed", Embed("instant", retry=None))
 for _kind, _model in MODELS.items():
     # The provider never fails: what is compared is the way there and back.
     register(_kind, Chat(_model, retry=None))

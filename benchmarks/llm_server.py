@@ -4,16 +4,22 @@
 `POST /v1/chat/completions` as OpenAI does: the prompt comes back as `echo: PROMPT`, with usage, and
 the model's name says when: `instant`, `fixed-200ms`, or `tail-200ms` (lognormal with a mean of
 200 ms and a 99th percentile of 2 s, cut at 3 s; the same prompt always takes the same time).
+`POST /v1/embeddings` is answered at once, with vectors of eight numbers.
 """
 
 import asyncio
+import base64
 import hashlib
 import json
 import math
 import signal
+import struct
 import sys
+import zlib
 from statistics import NormalDist
 from typing import Final
+
+from benchmarks.inputs import VECTORS
 
 #: Of a lognormal: its mean is exp(MU + SIGMA ** 2 / 2), its 99th percentile exp(MU + 2.326 SIGMA).
 SIGMA: Final = 1.428
@@ -30,6 +36,12 @@ _BODY: Final = (
     b'"content":%b,"refusal":null}}],"usage":{"prompt_tokens":%d,"completion_tokens":%d,'
     b'"total_tokens":%d}}'
 )
+_EMBEDDING: Final = b'{"object":"embedding","index":%d,"embedding":"%b"}'
+_EMBEDDINGS: Final = (
+    b'{"object":"list","model":"instant","data":[%b],'
+    b'"usage":{"prompt_tokens":%d,"total_tokens":%d}}'
+)
+_VECTORS: Final = [base64.b64encode(struct.pack("<8f", *vector)) for vector in VECTORS]
 _REFUSED: Final = b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
 
 
@@ -87,7 +99,22 @@ class Chat(asyncio.Protocol):
             if len(self._got) < stop:
                 return
             body, self._got = self._got[end + len(_END) : stop], self._got[stop:]
-            self._request(body)
+            if head.startswith(b"post /v1/embeddings "):
+                self._embed(body)
+            else:
+                self._request(body)
+
+    def _embed(self, body: bytes) -> None:
+        """Answer with the vectors of all texts, in base64, as the SDK asks for them."""
+        try:
+            texts = json.loads(body)["input"]
+            found = [_VECTORS[zlib.crc32(text.encode()) % len(_VECTORS)] for text in texts]
+        except (ValueError, LookupError, TypeError, AttributeError):
+            self._answer(_REFUSED)
+            return
+        data = b",".join(_EMBEDDING % pair for pair in enumerate(found))
+        answer = _EMBEDDINGS % (data, len(texts), len(texts))
+        self._answer(_HEAD % (len(answer), answer))
 
     def _request(self, body: bytes) -> None:
         try:

@@ -139,3 +139,10 @@ def bare() -> Competitor:
     return Competitor(
         name="two bare asyncio processes", caller=("-m", "benchmarks.peers.asyncio_caller")
     )
+
+
+def embedder(name: str, how: Literal["embed", "bare"]) -> Competitor:
+    """Texts to vectors without workers: one process, nothing is kept."""
+    return Competitor(
+        name=name, caller=("-m", "benchmarks.peers.embed_caller"), options={"how": how}
+    )

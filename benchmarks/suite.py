@@ -5,7 +5,17 @@ from typing import Final, NamedTuple
 
 from benchmarks.arena import Row
 from benchmarks.stage import Stage
-from benchmarks.workloads import fairness, growth, llm, noop, reading, scaling, sharing, submit
+from benchmarks.workloads import (
+    embed,
+    fairness,
+    growth,
+    llm,
+    noop,
+    reading,
+    scaling,
+    sharing,
+    submit,
+)
 
 
 class Workload(NamedTuple):
@@ -18,6 +28,7 @@ class Workload(NamedTuple):
 WORKLOADS: Final = {
     "noop": Workload(noop.run, noop.report),
     "llm": Workload(llm.run, llm.report),
+    "embed": Workload(embed.run, embed.report),
     "submit": Workload(submit.run, submit.report),
     "fairness": Workload(fairness.run, fairness.report),
     "sharing": Workload(sharing.run, sharing.report),

@@ -4,8 +4,6 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, cast
 
-from jsonschema import Draft202012Validator
-
 from batchord.chains import ChainNotFound, InvalidInput, RegisteredChain, registered
 from batchord.chains.langchain.objects import dump
 from batchord.chains.specs.chain_spec import ChainSpec, registered_chain
@@ -93,6 +91,8 @@ def check_for(chain: str | ChainSpec, reader: BatchReader | None) -> Check:
         raise ChainNotFound(name, {*registered(), *reader.chains()})
     if announced.input_schema is None:
         return anything
+    from jsonschema import Draft202012Validator  # on first use: it takes long to import
+
     validator = Draft202012Validator(announced.input_schema)
 
     def check(text: str) -> None:

@@ -83,9 +83,17 @@ class Checkpoints:
         if len(output) <= MOST_KEPT:
             self._note(f"{key} {output}\n")
 
-    def tries(self, key: str) -> Tries:
-        """Return the earlier failed tries of the call of this key."""
-        return self._tries.get(key) or Tries(since=time.time())
+    @property
+    def has_tries(self) -> bool:
+        """Whether failed tries of any call are recorded."""
+        return bool(self._tries)
+
+    def tries(self, key: str, began: float | None = None) -> Tries:
+        """Return the earlier failed tries of the call of this key, the first of which began then.
+
+        `began`: in seconds since 1970, if there are none; None: now.
+        """
+        return self._tries.get(key) or Tries(since=time.time() if began is None else began)
 
     def tried(self, key: str, tries: Tries) -> None:
         """Record the call's failed tries for the next attempt."""

@@ -181,30 +181,47 @@ async def attempts(
     Without `bears` each failure is the call's own.
     """
     if kept is None or key is None:
-        return await _Calls(policy or ONCE, None, "", bears=bears).make(call)
-    return await _Calls(policy or ONCE, kept, key, bears=bears).make(call)
+        kept, key = None, ""
+    began = time.time()
+    failure: Exception | None = None
+    if first_failure() is None and (kept is None or not kept.has_tries):
+        # Nearly each call: what counts failures is made for the first one.
+        try:
+            return await call()
+        except PutOff:
+            raise  # as in `make`
+        except Exception as error:  # noqa: BLE001
+            failure = error
+    return await _Calls(policy or ONCE, kept, key, began, bears=bears).make(call, failure)
 
 
 class _Calls:
     """The calls that are made for one step of an item, until one succeeds."""
 
     def __init__(
-        self, policy: RetryPolicy, kept: Checkpoints | None, key: str, *, bears: bool
+        self,
+        policy: RetryPolicy,
+        kept: Checkpoints | None,
+        key: str,
+        began: float,
+        *,
+        bears: bool,
     ) -> None:
         self._bears = bears
         self._policy = policy
         self._kept = kept
         self._key = key
-        now = time.time()
-        self._tries = Tries(since=now) if kept is None else kept.tries(key)
+        self._tries = Tries(since=began) if kept is None else kept.tries(key, began)
         #: Failures that may have been the provider's, and when the one was after which it has to
         #: show that it is well.
         self._doubts = Tries() if kept is None else kept.tries(key + _DOUBTS)
         #: Those of them before which it was well.
         self._alone = Tries() if kept is None else kept.tries(key + _ALONE)
 
-    async def make(self, call: Callable[[], Awaitable[T]]) -> T:
-        """Make them, and return what the last one gives."""
+    async def make(self, call: Callable[[], Awaitable[T]], failure: Exception | None) -> T:
+        """Make them, and return what the last one gives; the first has failed with `failure`."""
+        if failure is not None:
+            await asyncio.sleep(await self._wait(failure))
         while True:
             token = _first_failure.set(self._doubts.since if self._doubts.count else None)
             try:

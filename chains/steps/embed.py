@@ -131,7 +131,8 @@ class Embed(Step[Any, Any], OfflineCall):
             for one in wanted:
                 one.answer.cancel()  # does nothing to those that were answered
         if answers:
-            report_usage(sum((answer.usage for answer in answers), Usage()))
+            first, *others = (answer.usage for answer in answers)
+            report_usage(sum(others, first))
         for answer in answers:
             if answer.error is not None:
                 raise answer.error
@@ -171,7 +172,9 @@ class Embed(Step[Any, Any], OfflineCall):
             options["timeout"] = min(options.get("timeout", _SDK_TIMEOUT), seconds)
         with client.translate():
             embeddings = (await client.client()).embeddings.with_raw_response
-            raw = await embeddings.create(model=model, input=list(texts), **options)
+            # As an argument, the SDK would look at each text, which is a fifth of what it costs.
+            extra = {"input": list(texts), **(options.pop("extra_body", None) or {})}
+            raw = await embeddings.create(model=model, input=[], extra_body=extra, **options)
 
         def read() -> tuple[Found | ChainError, Usage]:
             body = client.body_of(raw)

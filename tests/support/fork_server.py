@@ -33,6 +33,8 @@ IMPORTS: Final = (
     *("batchord.worker.tasks", "batchord.worker.control", "batchord.worker.maintenance.sweep"),
     *("batchord.worker.notifications.dispatcher", "batchord.worker.execution.asyncio_pool"),
     *("batchord.cli", "batchord.producer", "batchord.worker.supervisor"),
+    *(f"batchord.commands.{name}" for name in ("run", "one_machine", "submit", "batches")),
+    *(f"batchord.commands.{name}" for name in ("results", "control", "maintenance")),
 )
 
 WORKER: Final = (sys.executable, "-P", "-m", "batchord.worker")

@@ -2,8 +2,9 @@
 
 import asyncio
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Executor
+from itertools import chain
 from typing import Any, Final, NamedTuple
 
 from batchord.chains.explain import bounded_raw, explain
@@ -24,8 +25,11 @@ FREE: Final = Usage(requests=0, cost_nanos=0)
 CACHED: Final = ',"cached":true'
 
 
-#: Texts up to this length are encoded on the loop: a thread costs more than they do.
+#: Outputs up to this length are encoded on the loop: a thread costs more than they do. A number
+#: counts for more than its digits, as it takes as long as so many characters.
 _SHORT: Final = 16_384
+_NUMBER: Final = 32
+_DEPTH: Final = 20
 
 
 class AttemptResult(NamedTuple):
@@ -76,15 +80,34 @@ async def encoded(
 
     A head tells where it had objects of LangChain's. Large outputs are encoded in `threads`.
     """
-    if value is None or isinstance(value, (bool, int, float)) or _is_short(value):
+    if _left_of(_SHORT, value) >= 0:
         return _encode(plain, value, attempts, settings)
     # In a thread: a large output must not hold up its neighbours.
     loop = asyncio.get_running_loop()
     return await loop.run_in_executor(threads, _encode, plain, value, attempts, settings)
 
 
-def _is_short(value: Any) -> bool:
-    return isinstance(value, str) and len(value) <= _SHORT
+def _left_of(characters: int, value: Any, depth: int = 0) -> int:
+    """Return how many of the characters a JSON value leaves; below 0 if it is longer, or no JSON.
+
+    Objects that a class of the chain's serializes are no JSON here: its code may take long.
+    """
+    kind = type(value)
+    if kind is str:
+        return characters - len(value)
+    if kind is list:
+        parts: Iterable[Any] = value
+    elif kind is dict:
+        parts = chain.from_iterable(value.items())
+    else:
+        return characters - _NUMBER if value is None or kind in (bool, int, float) else -1
+    if depth == _DEPTH:
+        return -1
+    for part in parts:
+        characters = _left_of(characters - 1, part, depth + 1)
+        if characters < 0:
+            return -1
+    return characters
 
 
 def _encode(

@@ -35,8 +35,11 @@ class Checkpointer:
         name = f"{claim_request.batch_id}:{claim_request.index}"
 
         def on_news() -> None:
-            # A step may run on a thread of its own.
-            call_soon_threadsafe(loop, self._noted, claim_request, run)
+            if _runs_here(loop):
+                self._noted(claim_request, run)
+            else:
+                # A step may run on a thread of its own.
+                call_soon_threadsafe(loop, self._noted, claim_request, run)
 
         run = ItemContext(
             kept=Checkpoints(name, claim.steps, on_news),
@@ -98,6 +101,14 @@ class Checkpointer:
         self._fresh = {}
         if self._due:
             self._on_due()
+
+
+def _runs_here(loop: asyncio.AbstractEventLoop) -> bool:
+    """Return whether the code runs on this loop, and not in a thread beside it."""
+    try:
+        return asyncio.get_running_loop() is loop
+    except RuntimeError:
+        return False
 
 
 def checkpoint(claim_request: ClaimRequest, run: ItemContext) -> Checkpoint:
