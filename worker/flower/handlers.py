@@ -9,16 +9,16 @@ from itertools import islice
 from typing import Any, Final, ParamSpec, TypeVar
 
 from flower.api import BaseApiHandler
-from flower.api.control import TaskRevoke
 from flower.views import BaseHandler
 from tornado.iostream import StreamClosedError
 from tornado.web import HTTPError, authenticated
 
 from batchord.chains.errors import BatchordError
 from batchord.ledger.budget import Budget
-from batchord.ledger.core.message_ids import task_id, use_cancel
+from batchord.ledger.core.message_ids import task_id
 from batchord.ledger.errors import (
     LedgerUnavailable,
+    OtherFormat,
     ResumeRefused,
     RetryRefused,
     SubmitRefused,
@@ -40,6 +40,8 @@ _STATUS: Final[dict[type[BatchordError], int]] = {
     ResumeRefused: 409,
     # A budget that cannot be one.
     SubmitRefused: 400,
+    # It is another version's.
+    OtherFormat: 409,
     # It is there, and asking again does not help.
     UnreadableBatch: 500,
     LedgerUnavailable: 503,
@@ -287,14 +289,3 @@ class Download(_Data):
                 raise
             # Too late for a status: a connection that is cut says that it is not whole.
             self.request.connection.stream.close()
-
-
-class Revoke(TaskRevoke):
-    """Refuses to revoke a task of a batch, which would be repaired, and names `cancel`."""
-
-    @authenticated
-    async def post(self, taskid: str) -> None:
-        if self.application.options.read_only:
-            raise HTTPError(403, "Read only mode is enabled")
-        self.set_status(409)
-        self.write({"message": use_cancel(taskid)})

@@ -80,7 +80,8 @@ class Queries:
         """Return a page of batches, newest first; `next` is where to go on, if there are more.
 
         `trouble`: why no batch can run now, and the cure; empty if one can. `workers`: those that
-        are alive, in short.
+        are alive, in short. `others`: batches of this page that another version of Batchord has
+        written, which are not shown.
         """
         found = self.overview.find(
             limit=limit, after=after, statuses=statuses, text=text, with_failures=with_failures
@@ -92,6 +93,7 @@ class Queries:
             "total": found.total,
             "active": found.active,
             "trouble": "" if fleet is None else fleet.trouble(),
+            "others": found.others,
             "workers": strip(Fleet({}) if fleet is None else fleet),
         }
 
