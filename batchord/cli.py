@@ -40,9 +40,9 @@ class _Refusal(click.ClickException):
 #: The commands in the order in which a newcomer needs them; others are listed last.
 _GROUPS: Final = {
     "On this machine": ("run", "up"),
-    "Batches": ("submit", "estimate", "list", "status", "watch", "results", "errors"),
+    "Batches": ("submit", "estimate", "list", "status", "watch", "results", "errors", "failures"),
     "A batch that runs, or has failed items": ("pause", "resume", "cancel", "retry"),
-    "A deployment": ("worker", "workers", "flower", "serve", "chains", "doctor", "purge"),
+    "A deployment": ("worker", "workers", "flower", "serve", "chains", "doctor", "purge", "audit"),
 }
 
 

@@ -3,6 +3,7 @@
 Nothing here talks to Redis itself: `Queries` does, in a thread, so that Flower's loop goes on.
 """
 
+from base64 import b64decode
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from itertools import islice
@@ -258,7 +259,17 @@ class Act(Api):
             raise HTTPError(403, "Read only mode is enabled")
         codes = [code for code in self.get_arguments("code") if code]
         budget = self.budget() if action == "resume" else None
-        self.write(await self.ask(self.queries.act, batch_id, action, codes or None, budget))
+        by = f"flower:{_user(self)}"
+        self.write(await self.ask(self.queries.act, batch_id, action, codes or None, budget, by))
+
+
+def _user(handler: Any) -> str:
+    """Return the name that a user has logged in with; "anyone" where no login is configured."""
+    kind, _, token = handler.request.headers.get("Authorization", "").partition(" ")
+    if handler.application.options.basic_auth and kind == "Basic":
+        return b64decode(token).decode().partition(":")[0]
+    user = handler.current_user
+    return "anyone" if user is True else str(user)
 
 
 class Download(_Data):
