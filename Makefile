@@ -92,8 +92,8 @@ chaos: $(INSTALLED_DEV) ## break everything on purpose, 45 minutes; ARGS="--only
 
 lock: $(VENV_MADE) ## pin all dependencies, with hashes, in requirements/
 	@command -v uv >/dev/null 2>&1 || test -x $(BIN)/uv || $(PIP) install 'uv>=0.9'
-	$(LOCK) pyproject.toml -o requirements/run.txt
-	$(LOCK) pyproject.toml --extra local -c requirements/run.txt -o requirements/local.txt
+	$(LOCK) pyproject.toml --extra flower --extra vectors -o requirements/run.txt
+	$(LOCK) pyproject.toml --extra flower --extra vectors --extra local -c requirements/run.txt -o requirements/local.txt
 	$(LOCK) pyproject.toml --all-extras --group dev -c requirements/local.txt -o requirements/dev.txt
 	$(LOCK) --group build -c requirements/dev.txt -o requirements/build.txt
 	$(LOCK) --group model --no-deps -o requirements/model.txt

@@ -42,6 +42,10 @@ GROUPS: Final[dict[str, dict[str, tuple[str, str]]]] = {
             "file.",
         ),
         "errors": ("results", "List the failed items of a batch with their typed errors."),
+        "failures": (
+            "maintenance",
+            "Say what has failed across batches: by chain and code, most items first.",
+        ),
     },
     "A batch that runs, or has failed items": {
         "pause": (
@@ -82,6 +86,11 @@ GROUPS: Final[dict[str, dict[str, tuple[str, str]]]] = {
             "maintenance",
             "Delete batches that have ended, before BATCHORD_RESULT_TTL does, and runs that are "
             "kept.",
+        ),
+        "audit": (
+            "maintenance",
+            "Say who paused, resumed, cancelled or retried a batch; without an ID, who purged "
+            "which.",
         ),
     },
 }

@@ -31,6 +31,11 @@ class Call:
     #: The JSON object of the body; empty without one.
     body: Mapping[str, Any] = field(default_factory=dict)
 
+    @property
+    def actor(self) -> str:
+        """The tenant, as a batch's audit lines name it."""
+        return f"serve:{self.tenant.name}"
+
 
 def tenant_of(request: Request) -> Tenant:
     """Return the tenant whose key the request has.

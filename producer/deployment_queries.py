@@ -6,8 +6,10 @@ from typing import Final
 from batchord.ledger.core.arguments import check_time
 from batchord.ledger.lifecycle.diagnostics import Finding, checkup
 from batchord.ledger.models import BatchRecord, ChainRecord
+from batchord.ledger.storage.audit import Audit, AuditLine
 from batchord.ledger.storage.batch_reader import BatchReader
 from batchord.ledger.storage.batch_store import BatchStore
+from batchord.ledger.storage.failures import FailureSum, failures_of
 from batchord.ledger.storage.fleet import Fleet
 from batchord.producer.async_edge import AsyncEdge, async_form
 
@@ -17,6 +19,8 @@ _PAGE: Final = 500
 #: Named here, as the class has a method `list`.
 Records = list[BatchRecord]
 Findings = list[Finding]
+AuditLines = list[AuditLine]
+FailureSums = list[FailureSum]
 
 
 class DeploymentQueries:
@@ -44,11 +48,38 @@ class DeploymentQueries:
             UnknownBatch: the ledger has no batch of this id.
         """
         record = self._reader.record(batch_id)
-        return self._store.purge(
-            batch_id, total=record.request_counts.total, key=record.idempotency_key
-        )
+        total, key = record.request_counts.total, record.idempotency_key
+        gone = self._store.purge(batch_id, total=total, key=key)
+        if gone:
+            Audit(self._store).note_purge(batch_id)
+        return gone
 
     apurge = async_form(purge)
+
+    def audit(self, batch_id: str | None = None) -> AuditLines:
+        """Return who paused, resumed, cancelled or retried a batch, the oldest line first.
+
+        None: who purged which batches lately.
+
+        Raises:
+            UnknownBatch: the ledger has no batch of this id.
+        """
+        if batch_id is None:
+            return Audit(self._store).purges()
+        self._reader.status(batch_id)
+        return Audit(self._store).of(batch_id)
+
+    aaudit = async_form(audit)
+
+    def failures(self, *, limit: int = 100) -> FailureSums:
+        """Return what has failed in the newest `limit` batches with failed items, most items first.
+
+        Raises:
+            TypeError, ValueError: `limit` is not an int of at least 1.
+        """
+        return failures_of(self._store, limit=limit)
+
+    afailures = async_form(failures)
 
     def ended_before(self, when: datetime) -> Records:
         """Return the batches that ended before this time, newest first.

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from typing import IO, TYPE_CHECKING, Any, Final, Literal, NamedTuple, cast
 
 from batchord.chains.errors import BatchordError
+from batchord.chains.extras import library
 from batchord.ledger.models import Item, ItemStatus
 from batchord.producer.tables.atomic_file import packed, replacing
 from batchord.producer.tables.file_kinds import COMPRESSIONS, kind_of
@@ -72,8 +73,7 @@ def write_matrix(path: Destination, items: Iterable[Item], rows: int) -> Exporte
         NotVectors: an output is no list of numbers, or not as long as the one before; there is
             none at all.
     """
-    import numpy as np
-
+    np = library("numpy", "a matrix")
     columns = missing = 0
     with replacing(path) as file:
         for item in items:

@@ -6,6 +6,7 @@ import sys
 
 import click
 
+from batchord.chains.extras import check_installed
 from batchord.commands.options import settings_with
 from batchord.output import render
 from batchord.producer import Client
@@ -23,6 +24,7 @@ def flower(port: int, address: str, options: tuple[str, ...]) -> None:
     Unless a login is configured (FLOWER_BASIC_AUTH, --basic_auth, --auth), a password is made and
     told here.
     """
+    check_installed("flower", "this command")
     settings = settings_with(None)
     environment = {**os.environ, "BATCHORD_REDIS_URL": settings.url()}
     Client(settings=settings).ping()  # raises before anything is started

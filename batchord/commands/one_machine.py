@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.text import Text
 
 from batchord.chains import pricing, registered
+from batchord.chains.extras import check_installed
 from batchord.chains.openai import routes
 from batchord.chains.steps.raw_request import REQUESTS
 from batchord.commands.options import (
@@ -22,7 +23,7 @@ from batchord.commands.options import (
     worker_options,
 )
 from batchord.ledger.lifecycle import webhook_policy
-from batchord.ledger.settings import split_names
+from batchord.ledger.settings import Settings, split_names
 from batchord.ledger.storage.fleet import lacks
 from batchord.local import services
 from batchord.local.api_server import ApiServer
@@ -67,9 +68,9 @@ def up(
             "there is a Redis already (BATCHORD_REDIS_URL, or another `batchord up`): "
             "start workers for it with `batchord worker`"
         )
-    pricing.load(settings.prices)  # raises before anything is started
-    routes.load(settings.routes)
-    webhook_policy.check(settings)
+    if flower_port:
+        check_installed("flower", "Flower (0 as --flower-port: none)")
+    _check(settings)
     if local_model:
         find_weights()
     out = render.console(stderr=True)
@@ -133,9 +134,7 @@ def worker(
     """Run Celery workers, and start again those whose process exits, until SIGTERM or Ctrl-C."""
     settings = settings_with(chains)
     url = settings.url()  # raises before anything is started
-    pricing.load(settings.prices)
-    routes.load(settings.routes)
-    webhook_policy.check(settings)
+    _check(settings)
     environment = {"BATCHORD_REDIS_URL": url}
     only = split_names(chains_only) or settings.chains_only
     if only:
@@ -157,6 +156,13 @@ def worker(
             stopped.wait()
         finally:
             supervisor.stop()
+
+
+def _check(settings: Settings) -> None:
+    """Read what workers read as they start: what is wrong is said before anything is started."""
+    pricing.load(settings.prices)
+    routes.load(settings.routes)
+    webhook_policy.check(settings)
 
 
 def _say_what_is_unset(out: Console, environment: Mapping[str, str]) -> None:

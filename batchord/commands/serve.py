@@ -4,12 +4,10 @@ from pathlib import Path
 
 import click
 
+from batchord.chains.extras import MissingExtra
 from batchord.chains.openai import routes
 from batchord.ledger.settings import Settings
 from batchord.output import render
-
-#: What `batchord serve` needs beyond Batchord itself.
-_CURE = "pip install 'batchord[serve]'"
 
 
 @click.command()
@@ -32,7 +30,7 @@ def serve(host: str, port: int, path: Path | None, new_key: str | None) -> None:
         from batchord.gateway import keys as gateway_keys
         from batchord.gateway import server
     except ImportError as error:
-        raise click.ClickException(f"it needs {error.name}; run: {_CURE}") from None
+        raise MissingExtra(str(error.name), "this command") from None
     if new_key is not None:
         key = gateway_keys.new_key()
         click.echo(f"# The key, which is kept nowhere: {key}")

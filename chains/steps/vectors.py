@@ -3,6 +3,8 @@
 import base64
 import binascii
 import math
+import sys
+from array import array
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
@@ -90,10 +92,10 @@ def _vector(value: Any) -> "Vector | ChainError":
 
 def _decoded(text: str) -> Vector:
     """Decode the API's numbers: little-endian float32 in base64."""
-    import numpy as np  # on first use: a producer never needs it
-
-    numbers: Vector = np.frombuffer(base64.b64decode(text, validate=True), "<f4").tolist()
-    return numbers
+    numbers = array("f", base64.b64decode(text, validate=True))
+    if sys.byteorder == "big":
+        numbers.byteswap()
+    return numbers.tolist()
 
 
 def _invalid(why: str, value: Any = None) -> ChainError:

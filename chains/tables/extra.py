@@ -1,8 +1,8 @@
 """The libraries of the extra `batchord[tables]`, imported on first use."""
 
-import importlib
 from typing import Any
 
+from batchord.chains import extras
 from batchord.chains.errors import BatchordError
 
 
@@ -17,9 +17,6 @@ def library(name: str, what: str) -> Any:
         BadTable: it is not installed.
     """
     try:
-        return importlib.import_module(name)
-    except ImportError:
-        package = name.partition(".")[0]
-        raise BadTable(
-            f'{what} needs the package {package}: pip install "batchord[tables]"'
-        ) from None
+        return extras.library(name, what)
+    except extras.MissingExtra as error:
+        raise BadTable(str(error)) from None

@@ -44,6 +44,6 @@ def cancel(call: Call) -> dict[str, Any]:
         call.backend.batches.cancel(found.api.id)
         found = get(call)  # it may have been submitted since
     if found.record is not None and not found.record.status.ended:
-        call.backend.control.cancel(found.api.id)
+        call.backend.control.cancel(found.api.id, by=call.actor)
         found = get(call)
     return batch_object(found)

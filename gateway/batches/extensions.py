@@ -18,7 +18,7 @@ _TOLD_ALREADY: Final = {"id", "status", "request_counts"}
 def pause(call: Call) -> dict[str, Any]:
     """Let no new request start until the batch is resumed."""
     _, record = _submitted(call)
-    call.backend.control.pause(record.id)
+    call.backend.control.pause(record.id, by=call.actor)
     return batch_object(get(call))
 
 
@@ -26,7 +26,7 @@ def resume(call: Call) -> dict[str, Any]:
     """Let a paused batch go on; a `budget` in the body replaces its own."""
     _, record = _submitted(call)
     check_day(call)
-    call.backend.control.resume(record.id, _budget(call))
+    call.backend.control.resume(record.id, _budget(call), by=call.actor)
     return batch_object(get(call))
 
 
@@ -40,7 +40,7 @@ def retry(call: Call) -> dict[str, Any]:
         raise invalid("codes: a list of error codes", "codes")
     check_day(call)
     call.backend.batches.keep(found.api)
-    call.backend.control.retry_failed(record.id, codes)
+    call.backend.control.retry_failed(record.id, codes, by=call.actor)
     call.backend.batches.live_again(found.api)
     return batch_object(get(call))
 

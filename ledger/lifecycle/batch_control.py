@@ -23,6 +23,7 @@ from batchord.ledger.errors import (
 )
 from batchord.ledger.lifecycle.completion_callback import end_batch
 from batchord.ledger.models import BatchRecord, BatchStatus, Mode
+from batchord.ledger.storage.audit import Audit
 from batchord.ledger.storage.batch_reader import BatchReader
 from batchord.ledger.storage.batch_stats import COUNTED_CODES
 from batchord.ledger.storage.batch_store import BatchStore
@@ -37,6 +38,8 @@ _MOST_MOVES: Final = 10
 class BatchControl:
     """Controls sealed batches. `pause`, `resume` and `cancel` return the new status.
 
+    `by`: who acts, for the batch's audit lines; None: the user of this process.
+
     Raises:
         UnknownBatch: there is no such batch.
     """
@@ -45,12 +48,15 @@ class BatchControl:
         self._app = app
         self._store = store
         self._reader = BatchReader(store)
+        self._audit = Audit(store)
 
-    def pause(self, batch_id: str) -> BatchStatus:
+    def pause(self, batch_id: str, *, by: str | None = None) -> BatchStatus:
         """Let no new item start until the batch is resumed; running items may end."""
-        return self._step("pause", batch_id)
+        return self._step("pause", batch_id, by)
 
-    def resume(self, batch_id: str, budget: Budget | None = None) -> BatchStatus:
+    def resume(
+        self, batch_id: str, budget: Budget | None = None, *, by: str | None = None
+    ) -> BatchStatus:
         """Let a paused batch go on; a `budget` replaces its own.
 
         Raises:
@@ -60,18 +66,18 @@ class BatchControl:
         limits: dict[str, str] = {}
         if (given := checked(budget)) is not None:
             limits = {"budget_tokens": "", "budget_nanos": "", **given.fields()}
-        status = self._step("resume", batch_id, **limits)
+        status = self._step("resume", batch_id, by, **limits)
         if status is BatchStatus.IN_PROGRESS:
             self.republish(batch_id)
             publish_shards(self._app, self._store, batch_id)
         return status
 
-    def cancel(self, batch_id: str) -> BatchStatus:
+    def cancel(self, batch_id: str, *, by: str | None = None) -> BatchStatus:
         """Let no new item start, stop running items, and end the batch with the outcomes it has.
 
         It is `cancelled` at once if no item runs, else soon after.
         """
-        status = self._step("cancel", batch_id)
+        status = self._step("cancel", batch_id, by)
         if status is BatchStatus.CANCELLING:
             self.wind_up(batch_id)
             status = self._reader.status(batch_id)
@@ -111,7 +117,9 @@ class BatchControl:
             count += len(tasks)
         return count
 
-    def retry_failed(self, batch_id: str, codes: Collection[str] | None = None) -> int:
+    def retry_failed(
+        self, batch_id: str, codes: Collection[str] | None = None, *, by: str | None = None
+    ) -> int:
         """Run failed items of a completed batch again, in place; return their number.
 
         `codes`: only items whose error has one of these codes (an empty collection: no item); None:
@@ -126,6 +134,7 @@ class BatchControl:
         if not record.request_counts.failed or not self._any_failed(batch_id, codes):
             return 0
         retried = self._move(record, codes)
+        self._audit.note(batch_id, "retry", by)
         # All items are moved; if there were no such items, the batch ends as it was.
         self._store.transition("finish", batch_id, ours=1)
         publish_shards(self._app, self._store, batch_id)
@@ -178,8 +187,9 @@ class BatchControl:
     def _commit(self, record: BatchRecord) -> bool:
         return end_batch(self._app, self._store, record)
 
-    def _step(self, name: str, batch_id: str, **args: str) -> BatchStatus:
-        self._reader.status(batch_id)  # raises for an invalid id, before a key is named after it
+    def _step(self, name: str, batch_id: str, by: str | None, **args: str) -> BatchStatus:
+        # Raises for an invalid id, before a key is named after it.
+        before = self._reader.status(batch_id)
         with reading(batch_id):
             status = self._store.transition(name, batch_id, **args)
             if not status:
@@ -188,7 +198,10 @@ class BatchControl:
                 raise ResumeRefused(batch_id, _used(self._reader.record(batch_id)))
             if status == "over_day":
                 raise DayBudgetUsed(batch_id)
-            return BatchStatus(status)
+            after = BatchStatus(status)
+        if after is not before or args:
+            self._audit.note(batch_id, name, by)
+        return after
 
     def _end_page(self, batch_id: str, start: int, stop: int) -> int:
         page = start // PAGE_SIZE

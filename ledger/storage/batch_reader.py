@@ -20,7 +20,7 @@ from batchord.ledger.storage.fleet import Fleet
 from batchord.ledger.storage.fleet_store import FleetStore
 from batchord.ledger.storage.item_reader import ItemReader
 from batchord.ledger.storage.keys import page_of
-from batchord.ledger.storage.mappers import reading, record_of
+from batchord.ledger.storage.mappers import check_format, reading, record_of
 from batchord.ledger.storage.shard_reader import ShardReader
 
 logger = logging.getLogger(__name__)
@@ -89,12 +89,19 @@ class BatchReader(ItemReader, EventReader, ShardReader, ChainReader):
         return BatchSearch(self._store).one(batch_id)[1]
 
     def status(self, batch_id: str) -> BatchStatus:
-        """Return only the status, in O(1)."""
+        """Return only the status, in O(1).
+
+        Raises:
+            UnknownBatch: no batch has this id.
+            OtherFormat: another version has written it.
+        """
         with reading(batch_id):
             with self._store.talking():
-                status = self._redis.hget(self._keys.batch(batch_id).meta, "status")
+                fields = ("status", "format")
+                status, format_ = self._redis.hmget(self._keys.batch(batch_id).meta, fields)
             if status is None:
                 raise UnknownBatch(batch_id)
+            check_format(batch_id, format_)
             return BatchStatus(status)
 
     def spec(self, batch_id: str) -> str | None:

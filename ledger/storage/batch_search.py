@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Final
 
 from batchord.ledger.core.json_values import decode
 from batchord.ledger.core.message_ids import is_batch_id
-from batchord.ledger.errors import UnknownBatch, UnreadableBatch
+from batchord.ledger.errors import OtherFormat, UnknownBatch, UnreadableBatch
 from batchord.ledger.models import BatchRecord, BatchStatus, Repair
 from batchord.ledger.storage.batch_stats import Progress, progress_of
 from batchord.ledger.storage.batch_store import BatchStore
@@ -35,6 +35,8 @@ class SearchResult:
     #: Batches in the ledger, and those of them that have not ended.
     total: int
     active: int
+    #: Batches that belong here, and that another version has written: they are not shown.
+    others: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +148,14 @@ class BatchSearch:
             return SearchResult(batches, None, total, active)
         fits = _Filter(frozenset(statuses), text.casefold(), with_failures)
         wanted, last, more = self._scan(index, start, limit, fits)
-        return SearchResult(self.of(wanted), last if more else None, total, active)
+        found = self.look(wanted)
+        return SearchResult(
+            [one for one in found if isinstance(one, tuple)],
+            last if more else None,
+            total,
+            active,
+            sum(isinstance(one, OtherFormat) for one in found),
+        )
 
     def _scan(
         self, index: str, start: int, limit: int, wanted: "_Filter"

@@ -36,6 +36,7 @@ Of one batch:
                                 N -> `meta` as it was at the batch's Nth end, and
                                 "N.tries" -> how often that was tried to be told, until it is
     NS:{ID}:hist:P      hash    index -> JSON array of the outcomes that retries have replaced
+    NS:{ID}:audit       list    JSON of pauses, resumes, cancellations and retries: user, time
     NS:{ID}:done        list    indexes in the order in which they were settled
     NS:{ID}:failed      hash    index of an item whose outcome is `failed` -> its error's code
     NS:{ID}:events      stream  wake-up calls (`settled`, `status`), trimmed to about 1,000
@@ -66,6 +67,7 @@ Across batches:
     NS:repairs          hash    why -> how many tasks the sweeps have sent again so far
     NS:fleet            hash    "host:pid" of a worker, or of a child that it forked -> "heard_ms
                                 JSON", its `fleet.Beat`; expires
+    NS:purged           list    JSON of batches that were purged: user, time; expires
     NS:apart            hash    queue of messages that were put apart -> "used_ms JSON", what they
                                 need of a worker (`needs.Needs`); expires
     NS:sweep:FORMAT     string  the worker that sweeps now; expires
@@ -149,6 +151,7 @@ class BatchKeys:
     looked = _Key("looked")
     stats = _Key("stats")
     custom_ids = _Key("custom-ids")
+    audit = _Key("audit")
 
     def key(self, name: str) -> str:
         return f"{self.namespace}:{{{self.batch_id}}}:{name}"
@@ -187,6 +190,7 @@ class BatchKeys:
             self.stats,
             self.custom_ids,
             self.parts,
+            self.audit,
             *(key(page) for page in pages for key in kinds),
         ]
 
@@ -207,6 +211,7 @@ class Keys:
     repairs = _Key("repairs")
     fleet = _Key("fleet")
     apart = _Key("apart")
+    purged = _Key("purged")
     #: For each format: a worker that leaves a batch alone must not keep others from repairing it.
     sweep = _Key(f"sweep:{FORMAT}")
 

@@ -58,8 +58,7 @@ def record_of(batch_id: str, meta: Any, running: Any, put_off: Any) -> BatchReco
 
 
 def _record_of(batch_id: str, meta: dict[str, str], running: int, put_off: int) -> BatchRecord:
-    if (format_ := format_of(meta.get("format"))) not in FORMATS:
-        raise OtherFormat(batch_id, format_, FORMATS)
+    format_ = check_format(batch_id, meta.get("format"))
     usage = {name: int(meta[f"usage.{name}"]) for name in _USAGE if f"usage.{name}" in meta}
     return BatchRecord(
         id=batch_id,
@@ -94,6 +93,17 @@ def _record_of(batch_id: str, meta: dict[str, str], running: int, put_off: int) 
         expires_at=_maybe_time(meta.get("expires_at")),
         ended_at=_maybe_time(meta.get("ended_at")),
     )
+
+
+def check_format(batch_id: str, text: str | None) -> int:
+    """Return the format of a batch, of what its `meta` says.
+
+    Raises:
+        OtherFormat: this version does not serve it.
+    """
+    if (format_ := format_of(text)) not in FORMATS:
+        raise OtherFormat(batch_id, format_, FORMATS)
+    return format_
 
 
 def _time(ms: str) -> datetime:

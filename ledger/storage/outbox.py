@@ -5,14 +5,19 @@ not in a process, so that they survive each process.
 """
 
 import json
+from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 from batchord.ledger.models import BatchRecord
+from batchord.ledger.needs import FORMATS, format_of
 from batchord.ledger.storage.batch_store import BatchStore
 from batchord.ledger.storage.mappers import record_of
 
 #: The second word of the member that stands for the callback; those of webhooks have a number.
 ON_COMPLETE: Final = "on_complete"
+
+#: Due members that are looked at for each that is returned: others' may be among them.
+_LOOKED_AT: Final = 10
 
 
 class OutboxEntry(NamedTuple):
@@ -40,6 +45,13 @@ def owed(
     return {name: value for name, value in all_.items() if value is not None}
 
 
+def _is_ours(format_: str | None) -> bool:
+    try:
+        return format_of(format_) in FORMATS
+    except ValueError:
+        return True  # damaged: its entry is put off
+
+
 class Outbox:
     """The undelivered callbacks and webhooks of ended batches."""
 
@@ -48,11 +60,28 @@ class Outbox:
         self._index = store.keys.outbox_due
 
     def due(self, *, limit: int) -> list[str]:
-        """Return members of the index that are due, the oldest first."""
+        """Return members of the index that are due, the oldest first.
+
+        Those of batches that another version has written are left to that.
+        """
         now = int(1000 * self._store.now())
         with self._store.talking():
-            found = self._store.redis.zrangebyscore(self._index, 0, now, start=0, num=limit)
-        return [str(each) for each in found]
+            looked_at = _LOOKED_AT * limit
+            found = self._store.redis.zrangebyscore(self._index, 0, now, start=0, num=looked_at)
+        members = [str(each) for each in found]
+        return [each for each, ours in zip(members, self._ours(members), strict=True) if ours][
+            :limit
+        ]
+
+    def _ours(self, members: Sequence[str]) -> list[bool]:
+        """Tell of each member whether this version serves its batch; what is damaged counts."""
+        if not members:
+            return []
+        with self._store.redis.pipeline(transaction=False) as pipe:
+            for member in members:
+                pipe.hget(self._store.keys.batch(member.split(" ", 1)[0]).meta, "format")
+            replies = self._store.replies(pipe)
+        return [isinstance(each, Exception) or _is_ours(each) for each in replies]
 
     def callback(self, batch_id: str) -> str | None:
         """Return the callback's signature, or None once it is published."""

@@ -3,7 +3,6 @@
 import subprocess
 import sys
 import sysconfig
-import venv
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,10 +10,9 @@ import pytest
 
 from tests.conftest import Deploy
 from tests.support.harness import Deployment, wait_until
+from tests.support.wheels import build_wheel, make_environment, site_of
 
 pytestmark = [pytest.mark.timeout(180), pytest.mark.slow]
-
-ROOT = Path(__file__).parents[2]
 
 #: The user's modules, all of names that Batchord's folders have, or that seem natural beside it.
 PROJECT = {
@@ -41,20 +39,9 @@ Run = Callable[[Path, Deployment], None]
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The Python of an environment that has the wheel, and no path to this checkout."""
     folder = tmp_path_factory.mktemp("wheel")
-    pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
-    subprocess.run(
-        [*pip, "wheel", "--no-deps", "--no-build-isolation", "-w", str(folder), str(ROOT)],
-        check=True,
-    )
-    [built] = folder.glob("batchord-*.whl")
-    venv.create(folder / "venv", symlinks=True)
-    python = folder / "venv" / "bin" / "python"
-    subprocess.run(
-        [*pip, "--python", str(python), "install", "--no-deps", "--no-index", str(built)],
-        check=True,
-    )
+    python = make_environment(folder / "venv", build_wheel(folder))
     # Our dependencies, but not the checkout: .pth files of a folder that a .pth names do not count.
-    [site] = (folder / "venv").glob("lib/python*/site-packages")
+    site = site_of(folder / "venv")
     (site / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
     return python
 

@@ -3,22 +3,23 @@
 Nothing here talks to Redis itself: `Queries` does, in a thread, so that Flower's loop goes on.
 """
 
+from base64 import b64decode
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from itertools import islice
 from typing import Any, Final, ParamSpec, TypeVar
 
 from flower.api import BaseApiHandler
-from flower.api.control import TaskRevoke
 from flower.views import BaseHandler
 from tornado.iostream import StreamClosedError
 from tornado.web import HTTPError, authenticated
 
 from batchord.chains.errors import BatchordError
 from batchord.ledger.budget import Budget
-from batchord.ledger.core.message_ids import task_id, use_cancel
+from batchord.ledger.core.message_ids import task_id
 from batchord.ledger.errors import (
     LedgerUnavailable,
+    OtherFormat,
     ResumeRefused,
     RetryRefused,
     SubmitRefused,
@@ -40,6 +41,8 @@ _STATUS: Final[dict[type[BatchordError], int]] = {
     ResumeRefused: 409,
     # A budget that cannot be one.
     SubmitRefused: 400,
+    # It is another version's.
+    OtherFormat: 409,
     # It is there, and asking again does not help.
     UnreadableBatch: 500,
     LedgerUnavailable: 503,
@@ -256,7 +259,17 @@ class Act(Api):
             raise HTTPError(403, "Read only mode is enabled")
         codes = [code for code in self.get_arguments("code") if code]
         budget = self.budget() if action == "resume" else None
-        self.write(await self.ask(self.queries.act, batch_id, action, codes or None, budget))
+        by = f"flower:{_user(self)}"
+        self.write(await self.ask(self.queries.act, batch_id, action, codes or None, budget, by))
+
+
+def _user(handler: Any) -> str:
+    """Return the name that a user has logged in with; "anyone" where no login is configured."""
+    kind, _, token = handler.request.headers.get("Authorization", "").partition(" ")
+    if handler.application.options.basic_auth and kind == "Basic":
+        return b64decode(token).decode().partition(":")[0]
+    user = handler.current_user
+    return "anyone" if user is True else str(user)
 
 
 class Download(_Data):
@@ -287,14 +300,3 @@ class Download(_Data):
                 raise
             # Too late for a status: a connection that is cut says that it is not whole.
             self.request.connection.stream.close()
-
-
-class Revoke(TaskRevoke):
-    """Refuses to revoke a task of a batch, which would be repaired, and names `cancel`."""
-
-    @authenticated
-    async def post(self, taskid: str) -> None:
-        if self.application.options.read_only:
-            raise HTTPError(403, "Read only mode is enabled")
-        self.set_status(409)
-        self.write({"message": use_cancel(taskid)})

@@ -18,6 +18,7 @@ from batchord.ledger.errors import LedgerRefused, UnknownBatch
 from batchord.ledger.lifecycle.batch_control import BatchControl
 from batchord.ledger.models import BatchRecord, BatchStatus, Item, ItemStatus
 from batchord.ledger.settings import Settings
+from batchord.ledger.storage.audit import Audit
 from batchord.ledger.storage.batch_reader import BatchReader
 from batchord.ledger.storage.batch_search import BatchSearch
 from batchord.ledger.storage.batch_stats import FailureGroup, Progress
@@ -80,7 +81,8 @@ class Queries:
         """Return a page of batches, newest first; `next` is where to go on, if there are more.
 
         `trouble`: why no batch can run now, and the cure; empty if one can. `workers`: those that
-        are alive, in short.
+        are alive, in short. `others`: batches of this page that another version of Batchord has
+        written, which are not shown.
         """
         found = self.overview.find(
             limit=limit, after=after, statuses=statuses, text=text, with_failures=with_failures
@@ -92,6 +94,7 @@ class Queries:
             "total": found.total,
             "active": found.active,
             "trouble": "" if fleet is None else fleet.trouble(),
+            "others": found.others,
             "workers": strip(Fleet({}) if fleet is None else fleet),
         }
 
@@ -110,7 +113,8 @@ class Queries:
         record, progress = self.overview.one(batch_id)
         series = progress.model_dump(mode="json", include=_IN_DETAIL)
         failures = self._failures(batch_id, progress.failures)
-        told = {"failures": failures, "trouble": self._trouble(record)}
+        audit = [each.model_dump(mode="json") for each in Audit(self._store).of(batch_id)]
+        told = {"failures": failures, "trouble": self._trouble(record), "audit": audit}
         return self._batch(record, progress) | series | told
 
     def _trouble(self, record: BatchRecord) -> str:
@@ -140,10 +144,12 @@ class Queries:
         action: Action,
         codes: Collection[str] | None,
         budget: Budget | None = None,
+        by: str | None = None,
     ) -> dict[str, Any]:
         """Do it, and return what to tell: the status then, and how many items run again.
 
-        `codes`: of the items to retry; None: all. `budget`: to resume with; None: as it is.
+        `codes`: of the items to retry; None: all. `budget`: to resume with; None: as it is. `by`:
+        who does it.
 
         Raises:
             UnknownBatch, RetryRefused, ResumeRefused, SubmitRefused: as `BatchControl` does.
@@ -151,12 +157,12 @@ class Queries:
         if not is_batch_id(batch_id):
             raise UnknownBatch(batch_id)
         if action == "retry":
-            retried = self._control.retry_failed(batch_id, codes)
+            retried = self._control.retry_failed(batch_id, codes, by=by)
             return {"status": self.reader.status(batch_id), "retried": retried}
         steps: dict[str, Callable[[str], BatchStatus]] = {
-            "cancel": self._control.cancel,
-            "pause": self._control.pause,
-            "resume": partial(self._control.resume, budget=budget),
+            "cancel": partial(self._control.cancel, by=by),
+            "pause": partial(self._control.pause, by=by),
+            "resume": partial(self._control.resume, budget=budget, by=by),
         }
         return {"status": steps[action](batch_id)}
 

@@ -8,6 +8,7 @@ from tornado.web import StaticFileHandler, url
 from batchord.worker.flower import handlers
 from batchord.worker.flower.metrics import BatchMetrics, Metrics
 from batchord.worker.flower.queries import Queries
+from batchord.worker.flower.task_handlers import Revoke
 from batchord.worker.flower.worker_handlers import ListWorkers
 
 _STATIC: Final = Path(__file__).parent / "static"
@@ -36,6 +37,6 @@ def routes(queries: Queries) -> list[Any]:
             name="api-batch-act",
         ),
         # Flower's own takes all other tasks.
-        url(r"/api/task/revoke/(batch_[0-9a-f]{24}:.+)", handlers.Revoke, name="batch-revoke"),
+        url(r"/api/task/revoke/(batch_[0-9a-f]{24}:.+)", Revoke, name="batch-revoke"),
         url(r"/metrics", Metrics, {"metrics": BatchMetrics(queries)}, name="batches-metrics"),
     ]

@@ -114,6 +114,11 @@
         }
     }
 
+    function others(count) {
+        return count ? b.number(count) + (count === 1 ? " batch" : " batches")
+            + " here of another version of Batchord, which this Flower does not show" : "";
+    }
+
     function show(found) {
         var fresh = new Map();
         found.batches.forEach(function (batch, place) {
@@ -136,7 +141,7 @@
         if (!empty.hidden) {
             nothing();
         }
-        b.sentence(trouble, found.trouble);
+        b.sentence(trouble, [found.trouble, others(found.others)].filter(Boolean).join(". "));
         b.workers(found.workers);
         document.getElementById("batches-counts").textContent =
             b.number(found.active) + " live, " + b.number(found.total) + " in the ledger";
