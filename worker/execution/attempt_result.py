@@ -90,7 +90,7 @@ async def encoded(
 def _left_of(characters: int, value: Any, depth: int = 0) -> int:
     """Return how many of the characters a JSON value leaves; below 0 if it is longer, or no JSON.
 
-    Objects that a class of the chain's serializes are no JSON here: its code may take long.
+    Objects that a class of the chain serializes are encoded elsewhere: its code may take long.
     """
     kind = type(value)
     if kind is str:
