@@ -91,7 +91,7 @@ class Checkpoints:
     def tries(self, key: str, began: float | None = None) -> Tries:
         """Return the earlier failed tries of the call of this key, the first of which began then.
 
-        `began`: in seconds since 1970, if there are none; None: now.
+        `began`: the time of the first one, in seconds since 1970, without any; None: now.
         """
         return self._tries.get(key) or Tries(since=time.time() if began is None else began)
 

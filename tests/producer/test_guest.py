@@ -268,10 +268,11 @@ def test_a_thousand_waits_share_one_thread_and_one_connection(working: Deploymen
 
     async def wait_for_all() -> tuple[list[str], int, Any]:
         waits = [asyncio.create_task(batch.await_()) for batch in batches for _ in range(25)]
-        await asyncio.sleep(0.5)
-        ours = ("batchord-client", "batchord-events")
-        new = [each for each in threading.enumerate() if each not in before]
-        threads = [each.name for each in new if each.name.startswith(ours)]
+        ours, threads = ("batchord-client", "batchord-events"), list[str]()
+        while "batchord-events" not in threads and not all(each.done() for each in waits):
+            await asyncio.sleep(0.2)
+            new = [each for each in threading.enumerate() if each not in before]
+            threads = [each.name for each in new if each.name.startswith(ours)]
         number = working.url.rsplit("/", 1)[1]
         waiting = [
             each

@@ -26,7 +26,7 @@ CACHED: Final = ',"cached":true'
 
 
 #: Outputs up to this length are encoded on the loop: a thread costs more than they do. A number
-#: counts for more than its digits, as it takes as long as so many characters.
+#: counts for more than its digits, as it takes as long as `_NUMBER` characters.
 _SHORT: Final = 16_384
 _NUMBER: Final = 32
 _DEPTH: Final = 20
