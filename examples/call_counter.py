@@ -32,7 +32,7 @@ class CallCounter:
 
     @property
     def base_url(self) -> str:
-        """What to set OPENAI_BASE_URL to."""
+        """The value for OPENAI_BASE_URL."""
         return f"http://127.0.0.1:{self._server.server_port}/v1"
 
     def __enter__(self) -> Self:

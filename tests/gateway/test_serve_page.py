@@ -1,4 +1,4 @@
-"""What docs/serve.md shows is what happens: its lines are run as they stand there."""
+"""Lines of docs/serve.md, run as they stand there."""
 
 import json
 import os

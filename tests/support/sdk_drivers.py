@@ -33,7 +33,7 @@ class Asked:
 
 @dataclass(frozen=True)
 class Said:
-    """What a call gave: the raw text of the answer, or the error that the SDK has raised."""
+    """The result of a call: the raw text of the answer, or the error that the SDK has raised."""
 
     status: int
     request_id: str | None

@@ -1,4 +1,4 @@
-"""What an item costs the server: Redis commands, those of scripts too, at one item a task."""
+"""Redis commands of an item, those of scripts too, at one item a task."""
 
 from typing import Any
 
