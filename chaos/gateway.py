@@ -40,7 +40,7 @@ _ENDED: Final = ("completed", "failed", "expired", "cancelled")
 
 @dataclass
 class Answers:
-    """The findings of one caller: how often each custom_id came, and what is not as it should be."""
+    """Findings of one caller: how often each custom_id came, and what is not as it should be."""
 
     ids: Counter[str] = field(default_factory=Counter)
     failed: int = 0
