@@ -16,7 +16,7 @@ COPIES: Final = "batchord_copies"
 
 
 class SentTask(NamedTuple):
-    """What of a message is its task's own."""
+    """The part of a message that is its own task's."""
 
     id: str
     kwargs: Mapping[str, Any]

@@ -1,4 +1,4 @@
-"""What the batches of a tenant of `batchord serve` may cost in a day (UTC), all of them together.
+"""Day budgets: the cost of all batches of a tenant of `batchord serve` in a day (UTC).
 
 `settle.lua` counts what they cost, and pauses each of them once the day's budget is used
 (`lua/lib/day_budget.lua`), so that it holds for batches that run side by side.
