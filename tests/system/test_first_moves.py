@@ -136,6 +136,8 @@ MOVES = {
     "requests through the provider": early(
         "-i requests.jsonl -o out.jsonl --mode provider", "for the provider's Batch API as it is"
     ),
+    "a workbook": early(f"{ROWS} -o out.xlsx", "written as .xlsx", ".csv, .parquet"),
+    "packed by bzip2": early(f"{ROWS} -o out.csv.bz2", "written as .bz2", ".gz"),
     "a matrix of texts": early(
         "--prompt {ticket} -m m -i tickets.csv -o out.npy", "npy is for vectors", "answers.csv"
     ),
