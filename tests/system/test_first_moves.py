@@ -123,7 +123,15 @@ MOVES = {
     ),
     "an input of another type": early("typed --chains extra -i tickets.csv -o out.csv", "input 0"),
     "a first row that is too long": early(
-        f"{ROWS} -o out.csv", "input 0", "BATCHORD_MAX_INPUT_BYTES", BATCHORD_MAX_INPUT_BYTES="5"
+        f"{ROWS} -o out.csv",
+        "input 0 (line 2)",
+        "BATCHORD_MAX_INPUT_BYTES",
+        BATCHORD_MAX_INPUT_BYTES="5",
+    ),
+    "a huge cell": early(
+        "triage --chains triage -i huge.csv -o out.csv",
+        "input 1 (line 4)",
+        "BATCHORD_MAX_INPUT_BYTES",
     ),
     "a run until some day": early(f"{ROWS} -o out.csv --completion-window soon", '"24h"'),
     "a budget of nothing": early(f"{ROWS} -o out.csv --budget-usd 0", "budget", "above 0"),
@@ -314,6 +322,7 @@ def fill(root: Path) -> None:
     (root / "lines.csv").write_text(tickets.read_text())
     (root / "tickets.csv").write_text("ticket,who\nThe site is down,a\nPlease rename me,b\n")
     (root / "twice.csv").write_text("ticket,who\nThe site is down,a\nPlease rename me,a\n")
+    (root / "huge.csv").write_text(f'ticket,who\n"a\n",b\n{"x" * 300_000},c\n')
     (root / "head.csv").write_text("ticket,who\n")
     (root / "array.json").write_text('[{"ticket": "a"}, {"ticket": "b"}]')
     (root / "link.jsonl").symlink_to(tickets)
