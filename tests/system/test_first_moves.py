@@ -109,6 +109,14 @@ MOVES = {
     "a prompt of another column, sampled": early(
         "--prompt {subject}? -m m -i tickets.csv -o out.csv --sample 1", "no field subject"
     ),
+    "a column that no prompt can name": early(
+        "--prompt {ticket(DE)}? -m m -i tickets.csv -o out.csv",
+        "{ticket(DE)} is not a plain name: rename the column",
+    ),
+    # It goes on to where nothing can be made: the model is that of this machine.
+    "a prompt for the local model": early(
+        "--prompt {ticket}? -i tickets.csv -o out.csv --local-model", "/proc/unmade"
+    ),
     "a column to embed that is not there": early(
         "--embed text -i tickets.csv -o out.npy", "no field text", "ticket, who"
     ),
