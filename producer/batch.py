@@ -23,10 +23,7 @@ from batchord.producer.tables.batch_tables import BatchTables
 from batchord.producer.tables.remote_file import destination
 from batchord.producer.tables.table_file import write_table
 from batchord.producer.typed_outputs import OutputReader, not_succeeded
-from batchord.producer.wait_steps import (
-    PagedSteps,
-    Waits,
-)
+from batchord.producer.wait_steps import PagedSteps, Waits
 
 
 class Batch(BatchTables, BatchViews, Generic[Out]):
@@ -265,7 +262,8 @@ class Batch(BatchTables, BatchViews, Generic[Out]):
             NotVectors: the outputs do not form a matrix.
             BadTable, NotWritten: a package is missing; the upload failed.
         """
-        output = output or format_of_name((file := destination(path)).name)
+        file = destination(path)
+        output = output or format_of_name(file.name)
         if output not in get_args(Format):
             raise ValueError(f"output is one of {', '.join(get_args(Format))}, not {output!r}")
         if output == "npy":

@@ -4,13 +4,15 @@ Rows are written as their page is read, so that memory stays flat however many t
 """
 
 from collections.abc import Iterable
+from pathlib import PurePosixPath
 from typing import IO, TYPE_CHECKING, Any, Final, Literal, NamedTuple, cast
 
 from batchord.chains.errors import BatchordError
 from batchord.chains.extras import library
+from batchord.chains.tables.extra import BadTable
 from batchord.ledger.models import Item, ItemStatus
 from batchord.producer.tables.atomic_file import packed, replacing
-from batchord.producer.tables.file_kinds import COMPRESSIONS, kind_of
+from batchord.producer.tables.file_kinds import COMPRESSIONS, FOREIGN, kind_of
 from batchord.producer.tables.remote_file import Destination
 
 if TYPE_CHECKING:
@@ -40,7 +42,16 @@ class Exported(NamedTuple):
 
 
 def format_of_name(name: str) -> Format:
-    """Return the format that a file's name says; JSON lines of results if it says none."""
+    """Return the format that a file's name says; JSON lines of results if it says none.
+
+    Raises:
+        BadTable: it says one that is not written here.
+    """
+    if (suffix := PurePosixPath(name.lower()).suffix) in FOREIGN:
+        raise BadTable(
+            f"no results are written as {suffix}: name a file that ends in .csv, .parquet or "
+            ".jsonl, perhaps with .gz behind it"
+        )
     if name.endswith((".npy", *(f".npy{suffix}" for suffix in COMPRESSIONS))):
         return "npy"
     format_: Any = kind_of(name).format

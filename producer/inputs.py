@@ -198,7 +198,12 @@ def blocks(
                 f"more than {settings.max_items:,} inputs: split them, or raise BATCHORD_MAX_ITEMS"
             )
         config = None if configs is None else next(configs, None)
-        text = _encoded(index, value, check, settings, config)
+        try:
+            text = _encoded(value, check, settings, config)
+        except ValueRejected as error:
+            raise ValueRejected(f"{_named(index, inputs)}: {error}", code=error.code) from None
+        except InvalidInput as error:
+            raise SubmitRefused(f"{_named(index, inputs)}: {error}") from None
         block.inputs.append(text)
         block.size += len(text)
         if ids is not None and block.custom_ids is not None:
@@ -212,20 +217,21 @@ def blocks(
         yield block
 
 
-def _encoded(index: int, value: Any, check: Check, settings: Settings, config: str | None) -> str:
+def _encoded(value: Any, check: Check, settings: Settings, config: str | None) -> str:
     head: dict[str, Any] = {} if config is None else {"config": config}
-    try:
-        if check is anything:
-            # Else the chain's type says what the worker makes of the JSON.
-            value, types = dump(value)
-            head |= {"types": types} if types else {}
-        text = encode(value, max_bytes=settings.max_input_bytes, setting="BATCHORD_MAX_INPUT_BYTES")
-        check(text)
-    except ValueRejected as error:
-        raise ValueRejected(f"input {index}: {error}", code=error.code) from None
-    except InvalidInput as error:
-        raise SubmitRefused(f"input {index}: {error}") from None
+    if check is anything:
+        # Else the chain's type says what the worker makes of the JSON.
+        value, types = dump(value)
+        head |= {"types": types} if types else {}
+    text = encode(value, max_bytes=settings.max_input_bytes, setting="BATCHORD_MAX_INPUT_BYTES")
+    check(text)
     return with_head(head, text)
+
+
+def _named(index: int, inputs: Iterable[Any]) -> str:
+    """Return what a message calls an input: with its line, if the inputs know where they stand."""
+    place = getattr(inputs, "place", None)
+    return f"input {index}" if place is None else f"input {index} ({place})"
 
 
 def _custom_id(index: int, ids: Iterator[Any]) -> str:

@@ -14,6 +14,7 @@ from batchord.chains.specs.chain_spec import chain_spec
 from batchord.chains.specs.field_types import fields
 from batchord.chains.steps.raw_request import REQUESTS
 from batchord.commands.options import chain_argument, model_option
+from batchord.local.local_model import MODEL
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -44,6 +45,8 @@ def chain_options(command: F) -> F:
             raise click.UsageError(
                 f"CHAIN ({chain}) and a prompt: give one of them, as a prompt is a chain"
             )
+        if model is None and given.get("local_model"):
+            model = MODEL
         spec = _spec(prompt=prompt, system=system, schema=schema, embed=embed, model=model)
         return command(*args, chain=spec, model=None, **given)
 

@@ -21,6 +21,7 @@ from batchord.producer.tables.file_kinds import (
     is_url,
     kind_of,
     local_name,
+    what_else,
 )
 from batchord.producer.tables.remote_file import Destination, RemoteFile
 
@@ -90,7 +91,8 @@ class InputFile:
             try:
                 yield from self._values(decompressed(raw, self._compression))
             except UnicodeDecodeError as error:
-                raise SubmitRefused(f"the input is not UTF-8 ({error}): convert it first") from None
+                what = what_else(error.object)
+                raise SubmitRefused(f"the input is not UTF-8 ({error}) but {what}") from None
             except BadTable as error:
                 raise SubmitRefused(str(error)) from None
             except (EOFError, OSError, zlib.error) as error:

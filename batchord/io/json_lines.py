@@ -28,21 +28,31 @@ class InputLines:
     """
 
     def __init__(self, numbered: Iterable[tuple[int, Any]], reading: Reading = input_of) -> None:
-        parsed = (reading(number, value) for number, value in numbered)
+        parsed = ((number, *reading(number, value)) for number, value in numbered)
         head = next(parsed, None)
         self._ids: deque[str] = deque()
-        self._with_ids = head is not None and head[1] is not None
+        self._with_ids = head is not None and head[2] is not None
         self._all = chain([] if head is None else [head], parsed)
+        self._word = getattr(numbered, "place", "line")
+        self._number = 0
 
     @property
     def custom_ids(self) -> Iterator[str] | None:
         """The custom_ids beside the inputs; None if the lines have none."""
         return self._take_ids() if self._with_ids else None
 
+    @property
+    def place(self) -> str:
+        """The place in the file of the input that was taken last: `line 5`, or `row 4`."""
+        return f"{self._word} {self._number}"
+
     def __iter__(self) -> Iterator[Any]:
-        for number, (value, custom_id) in enumerate(self._all):
+        for index, (number, value, custom_id) in enumerate(self._all):
+            self._number = number
             if (custom_id is not None) is not self._with_ids:
-                raise SubmitRefused(f"input {number}: give a custom_id on every line or on none")
+                raise SubmitRefused(
+                    f"input {index} ({self.place}): give a custom_id on every line or on none"
+                )
             if custom_id is not None:
                 self._ids.append(custom_id)
             yield value

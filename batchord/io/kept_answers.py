@@ -64,7 +64,11 @@ class KeptAnswers:
         names = [column.name for column in self._columns]
         status = next(each.name for each in self._columns if each[1:3] == ("own", "status"))
         for _, row in table:
-            if list(row) == names and row[status] == ItemStatus.SUCCEEDED:
+            # A table of text is read without the white space around its names.
+            if [*map(str.strip, row)] != [*map(str.strip, names)]:
+                continue
+            row = dict(zip(names, row.values(), strict=True))
+            if row[status] == ItemStatus.SUCCEEDED:
                 yield self._key([row[each.name] for each in self._inputs]), json.dumps(row)
 
     @property

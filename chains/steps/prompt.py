@@ -41,8 +41,8 @@ class Template:
             if field is not None and (not _FIELD.fullmatch(field) or spec or conversion):
                 raise ValueError(
                     f"bad template: the field {{{field}{'!' + conversion if conversion else ''}"
-                    f"{':' + spec if spec else ''}}} is not a plain name; write {{{{ and }}}} for "
-                    "braces"
+                    f"{':' + spec if spec else ''}}} is not a plain name: rename the column, "
+                    "if it is one, or write {{ and }} for braces"
                 )
             self._parts.append((literal, field))
         self.fields = tuple(dict.fromkeys(field for _, field in self._parts if field is not None))

@@ -29,6 +29,28 @@ SUFFIXES: Final[dict[str, TableFormat]] = {
 }
 COMPRESSIONS: Final[dict[str, Compression]] = {".gz": "gzip", ".zst": "zstd"}
 
+#: Suffixes of formats and compressions that are neither read nor written here.
+FOREIGN: Final = (
+    *(".7z", ".avro", ".bz2", ".db", ".docx", ".html", ".lz4", ".md", ".npz", ".ods", ".orc"),
+    *(".pdf", ".pickle", ".pkl", ".sqlite", ".tar", ".xls", ".xlsx", ".xml", ".xz", ".yaml"),
+    *(".yml", ".zip"),
+)
+
+#: What the first bytes of a file say of it.
+_MAGIC: Final = {
+    b"PK\x03\x04": "a workbook of Excel or a zip archive: save the sheet as CSV UTF-8",
+    b"\xd0\xcf\x11\xe0": "a workbook of Excel: save the sheet as CSV UTF-8",
+    b"\xff\xfe": "UTF-16: convert it with iconv -f UTF-16 -t UTF-8",
+    b"\xfe\xff": "UTF-16: convert it with iconv -f UTF-16 -t UTF-8",
+    b"\x1f\x8b": "packed by gzip: give it a name that ends in .gz",
+    b"\x28\xb5\x2f\xfd": "packed by zstd: give it a name that ends in .zst",
+    b"BZh": "packed by bzip2: unpack it, or pack it as .gz",
+    b"\xfd7zXZ": "packed by xz: unpack it, or pack it as .gz",
+    b"PAR1": "Parquet: give it a name that ends in .parquet, or say --input-format parquet",
+    b"ARROW1": "Arrow: give it a name that ends in .arrow, or say --input-format arrow",
+    b"%PDF": "a PDF: give a text or a table",
+}
+
 #: A scheme, and before it those that fsspec chains to it: `simplecache::s3://`.
 _SCHEME: Final = r"[A-Za-z][A-Za-z0-9+.-]*"
 _URL: Final = re.compile(rf"(?:{_SCHEME}::)*{_SCHEME}://")
@@ -82,6 +104,13 @@ def file_system(url: str) -> tuple[Any, str]:
     except (ImportError, ValueError) as error:
         raise BadTable(f"{url}: {error}") from None
     return system, path
+
+
+def what_else(begin: bytes) -> str:
+    """Return what a file that is not UTF-8 is by its first bytes, and what to do."""
+    found = (said for magic, said in _MAGIC.items() if begin.startswith(magic))
+    text = "in another encoding: convert it, as with iconv -f WINDOWS-1252 -t UTF-8"
+    return next(found, text)
 
 
 def decompressed(stream: BinaryIO, compression: Compression | None) -> BinaryIO:

@@ -109,6 +109,14 @@ MOVES = {
     "a prompt of another column, sampled": early(
         "--prompt {subject}? -m m -i tickets.csv -o out.csv --sample 1", "no field subject"
     ),
+    "a column that no prompt can name": early(
+        "--prompt {ticket(DE)}? -m m -i tickets.csv -o out.csv",
+        "{ticket(DE)} is not a plain name: rename the column",
+    ),
+    # It goes on to where nothing can be made: the model is that of this machine.
+    "a prompt for the local model": early(
+        "--prompt {ticket}? -i tickets.csv -o out.csv --local-model", "/proc/unmade"
+    ),
     "a column to embed that is not there": early(
         "--embed text -i tickets.csv -o out.npy", "no field text", "ticket, who"
     ),
@@ -123,7 +131,15 @@ MOVES = {
     ),
     "an input of another type": early("typed --chains extra -i tickets.csv -o out.csv", "input 0"),
     "a first row that is too long": early(
-        f"{ROWS} -o out.csv", "input 0", "BATCHORD_MAX_INPUT_BYTES", BATCHORD_MAX_INPUT_BYTES="5"
+        f"{ROWS} -o out.csv",
+        "input 0 (line 2)",
+        "BATCHORD_MAX_INPUT_BYTES",
+        BATCHORD_MAX_INPUT_BYTES="5",
+    ),
+    "a huge cell": early(
+        "triage --chains triage -i huge.csv -o out.csv",
+        "input 1 (line 4)",
+        "BATCHORD_MAX_INPUT_BYTES",
     ),
     "a run until some day": early(f"{ROWS} -o out.csv --completion-window soon", '"24h"'),
     "a budget of nothing": early(f"{ROWS} -o out.csv --budget-usd 0", "budget", "above 0"),
@@ -136,6 +152,8 @@ MOVES = {
     "requests through the provider": early(
         "-i requests.jsonl -o out.jsonl --mode provider", "for the provider's Batch API as it is"
     ),
+    "a workbook": early(f"{ROWS} -o out.xlsx", "written as .xlsx", ".csv, .parquet"),
+    "packed by bzip2": early(f"{ROWS} -o out.csv.bz2", "written as .bz2", ".gz"),
     "a matrix of texts": early(
         "--prompt {ticket} -m m -i tickets.csv -o out.npy", "npy is for vectors", "answers.csv"
     ),
@@ -312,6 +330,7 @@ def fill(root: Path) -> None:
     (root / "lines.csv").write_text(tickets.read_text())
     (root / "tickets.csv").write_text("ticket,who\nThe site is down,a\nPlease rename me,b\n")
     (root / "twice.csv").write_text("ticket,who\nThe site is down,a\nPlease rename me,a\n")
+    (root / "huge.csv").write_text(f'ticket,who\n"a\n",b\n{"x" * 300_000},c\n')
     (root / "head.csv").write_text("ticket,who\n")
     (root / "array.json").write_text('[{"ticket": "a"}, {"ticket": "b"}]')
     (root / "link.jsonl").symlink_to(tickets)

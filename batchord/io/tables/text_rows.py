@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 from collections.abc import Iterable, Iterator
 from itertools import chain
 from typing import Any, Final
@@ -10,41 +11,63 @@ from batchord.ledger.errors import SubmitRefused
 
 #: Characters of one cell, at most: more is a quote that is never closed.
 _LONGEST_CELL: Final = 16_000_000
+#: What stands between cells, if the first line has it outside of quotes; the first of these counts.
+_DELIMITERS: Final = (",", ";", "\t", "|")
+_QUOTED: Final = re.compile(r'"[^"]*(?:"|$)')
+#: The line in which Excel says what stands between cells.
+_SEPARATOR: Final = re.compile(r'"?sep=(.)"?', re.IGNORECASE)
 
 
 def csv_rows(text: Iterable[str], delimiter: str | None = None) -> Iterator[tuple[int, Any]]:
     """Yield each row of a CSV file as a dict by the names in its first line.
 
     A cell is the text that stands in the file, and None if it is empty. Empty lines are passed
-    over. `delimiter`: None is a comma, or a semicolon where the first line has no comma.
+    over, and so is white space around a name. `delimiter`: None is what the first line has of a
+    comma, a semicolon, a tab and a bar, in this order, or what Excel's line `sep=;` says.
 
     Raises:
         SubmitRefused: the file is not CSV, or a row is longer or shorter than the first line.
     """
     csv.field_size_limit(_LONGEST_CELL)
     lines = iter(text)
-    first = next(lines, "")
+    first, skipped = _first(lines, 0)
+    if told := _SEPARATOR.fullmatch(first.rstrip("\r\n")):
+        delimiter = delimiter or told[1]
+        first, skipped = _first(lines, skipped + 1)
     if delimiter is None:
-        delimiter = ";" if ";" in first and "," not in first else ","
+        bare = _QUOTED.sub("", first)
+        delimiter = next((each for each in _DELIMITERS if each in bare), ",")
     _refuse_json(first)
     reader = csv.reader(chain([first], lines), delimiter=delimiter, strict=True)
     names: list[str] | None = None
-    for number, cells in _numbered(reader):
+    for number, cells in _numbered(reader, skipped):
         if names is None:
             names = _header(number, cells)
         elif len(cells) != len(names):
             raise SubmitRefused(
-                f"line {number} has {len(cells)} cells, and the first line has {len(names)}: "
-                "quote cells that hold separators or line breaks"
+                f"line {number} has {len(cells)} cells, and the first line has {len(names)}, with "
+                f"{delimiter!r} between them: quote cells that hold separators or line breaks"
             )
         else:
             yield number, {n: cell or None for n, cell in zip(names, cells, strict=True)}
 
 
-def _numbered(reader: Any) -> Iterator[tuple[int, list[str]]]:
-    """Yield each row that is not empty, with the number of the line on which it begins."""
+def _first(lines: Iterator[str], skipped: int) -> tuple[str, int]:
+    """Return the next line that is not empty, and the number of lines before it."""
+    for line in lines:
+        if line.strip():
+            return line, skipped
+        skipped += 1
+    return "", skipped
+
+
+def _numbered(reader: Any, skipped: int) -> Iterator[tuple[int, list[str]]]:
+    """Yield each row that is not empty, with the number of the line on which it begins.
+
+    `skipped`: lines before those that the reader has.
+    """
     while True:
-        number = reader.line_num + 1
+        number = skipped + reader.line_num + 1
         try:
             cells = next(reader, None)
         except csv.Error as error:
@@ -53,13 +76,13 @@ def _numbered(reader: Any) -> Iterator[tuple[int, list[str]]]:
             ) from None
         if cells is None:
             return
-        if cells:
+        if cells and not (len(cells) == 1 and cells[0].isspace()):
             yield number, cells
 
 
 def _header(number: int, cells: list[str]) -> list[str]:
     # pandas leaves the first name empty, over the index that it writes.
-    names = [cell or f"column_{place}" for place, cell in enumerate(cells, 1)]
+    names = [cell.strip() or f"column_{place}" for place, cell in enumerate(cells, 1)]
     for name in names:
         if names.count(name) > 1:
             raise SubmitRefused(f"line {number}: two columns are called {name!r}: rename one")
