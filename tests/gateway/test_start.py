@@ -136,12 +136,15 @@ def test_without_redis_it_does_not_start_and_later_it_is_not_ready(
         [key] = re.findall(rf"{PREFIX}\S+", running.err)
         server.kill()
         assert httpx2.get(url.replace("/v1", "/healthz"), timeout=60).status_code == 200
-        for path in ("/readyz", "/v1/batches"):
-            headers = {"Authorization": f"Bearer {key}"}
-            found = httpx2.get(url.replace("/v1", path), headers=headers, timeout=60)
-            assert found.status_code == 503
-            assert found.headers["retry-after"]
-            assert found.json()["error"]["type"] == "server_error"
+        with httpx2.Client(headers={"Authorization": f"Bearer {key}"}, timeout=60) as client:
+            for path in ("/readyz", "/v1/batches", "/v1/files", "/v1/batches"):
+                found = client.get(url.replace("/v1", path))
+                assert found.status_code == 503
+                assert found.headers["retry-after"]
+                assert found.headers["x-request-id"].startswith("req_")
+                assert found.json()["error"]["type"] == "server_error"
+        # No part of the answer is taken for a fault of the server's own.
+        assert "Traceback" not in running.err
         again = shell.run("serve", "--port", "0")
         assert again.code == 2
         assert "cannot reach Redis" in again.err
