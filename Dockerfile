@@ -6,14 +6,11 @@ FROM python:3.13-slim AS build
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_ROOT_USER_ACTION=ignore
 WORKDIR /src
 # Dependencies first: they change less often than the code, and each must match its hash.
-COPY requirements/build.txt requirements/run.txt requirements/dev.txt requirements/
+COPY requirements/build.txt requirements/serve.txt requirements/
 RUN pip install --require-hashes -r requirements/build.txt
 RUN python -m venv /opt/batchord
-RUN /opt/batchord/bin/pip install --require-hashes -r requirements/run.txt
-# What `batchord serve` needs beyond that, with the versions and hashes that the tests ran with.
-RUN awk '/^[a-z]/ { keep = /^(fsspec|h11|python-multipart|starlette|uvicorn)==/ } keep' \
-        requirements/dev.txt > /serve.txt \
-    && /opt/batchord/bin/pip install --no-deps --require-hashes -r /serve.txt
+# What the workers need, and `batchord serve`, with the versions and hashes that the tests ran with.
+RUN /opt/batchord/bin/pip install --require-hashes -r requirements/serve.txt
 COPY pyproject.toml README.md LICENSE ./
 COPY chains/ chains/
 COPY ledger/ ledger/

@@ -7,6 +7,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from batchord.chains.errors import BatchordError
 from batchord.ledger.errors import (
     DayBudgetUsed,
     LedgerUnavailable,
@@ -119,5 +120,6 @@ async def answer_error(_: Request, error: Exception) -> Response:
 HANDLERS: Final[dict[Any, Any]] = {
     HTTPException: answer_error,
     ApiError: answer_error,
+    BatchordError: answer_error,
     Exception: answer_error,
 }

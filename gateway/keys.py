@@ -6,7 +6,6 @@ made at the first start and shown then; its hash lies in BATCHORD_HOME.
 
 import hashlib
 import hmac
-import os
 import re
 import secrets
 import tomllib
@@ -17,6 +16,7 @@ from typing import Any, Final, Self
 import pydantic
 
 from batchord.chains.errors import BatchordError
+from batchord.ledger.core.private_files import create_private, private_folder
 from batchord.ledger.lifecycle.webhook_policy import BadWebhook, checked_url
 from batchord.ledger.settings import Settings
 
@@ -151,29 +151,23 @@ def _tenant(path: Path, name: str, table: Any) -> Tenant:
 
 
 def own_keys(home: Path) -> tuple[Keys, str | None]:
-    """Return the key that was made here, and its text if that was just now: it is shown once."""
+    """Return the key that was made here, and its text if that was just now: it is shown once.
+
+    Raises:
+        BadKeys: its file is damaged, or another server has just made it.
+        PrivateFolderError: the folder is not this user's.
+    """
     path = home / _FILE
-    home.mkdir(mode=0o700, parents=True, exist_ok=True)
+    private_folder(home)
     try:
         key, found = None, path.read_text().strip()
     except FileNotFoundError:
         key = new_key()
         found = hash_of(key)
-        _write_private(path, found)
+        try:
+            create_private(path, found + "\n")
+        except FileExistsError:
+            raise BadKeys(f"another server has just made {path}: start again") from None
     if not _HASH.fullmatch(found):
         raise BadKeys(f"{path} is damaged: delete it, and a new key is made at the next start")
     return Keys({"default": Tenant(name="default", sha256=found)}), key
-
-
-def _write_private(path: Path, text: str) -> None:
-    """Write a file for its user alone; it appears whole, or BadKeys if it is there by now."""
-    part = path.with_name(f"{path.name}.{os.getpid()}")
-    descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
-    with os.fdopen(descriptor, "w") as file:
-        file.write(text + "\n")
-    try:
-        os.link(part, path)
-    except FileExistsError:
-        raise BadKeys(f"another server has just made {path}: start again") from None
-    finally:
-        part.unlink()

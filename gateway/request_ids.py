@@ -23,19 +23,22 @@ class RequestIds:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        began = False
+        began = ended = False
         name = f"req_{secrets.token_hex(16)}"
 
         async def named(message: Message) -> None:
-            nonlocal began
+            nonlocal began, ended
             if message["type"] == "http.response.start":
                 began = True
                 MutableHeaders(scope=message).setdefault("x-request-id", name)
             await send(message)
+            ended = message["type"] == "http.response.body" and not message.get("more_body")
 
         try:
             await self._app(scope, receive, named)
         except Exception as error:
+            if ended:
+                return  # it was logged as it was answered; the connection is as good as before
             if began:
                 raise
             answer: Any = as_api_error(error).response()

@@ -22,13 +22,13 @@ from batchord.commands.options import (
     settings_with,
     worker_options,
 )
+from batchord.ledger.core.private_files import open_private
 from batchord.ledger.lifecycle import webhook_policy
 from batchord.ledger.settings import Settings, split_names
 from batchord.ledger.storage.fleet import lacks
 from batchord.local import services
 from batchord.local.api_server import ApiServer
 from batchord.local.local_model import LocalModel, find_weights
-from batchord.local.private_files import open_private
 from batchord.local.server import EmbeddedServer
 from batchord.local.services import await_workers, has_server
 from batchord.output import render

@@ -20,8 +20,8 @@ from typing import IO, Any, Final, Self
 from pydantic import Field, ValidationError
 
 from batchord.chains.errors import BatchordError
+from batchord.ledger.core.private_files import open_private, private_folder
 from batchord.ledger.models import Frozen
-from batchord.local.private_files import open_private, private_folder
 
 _FOLDER: Final = "runs"
 _RECORD: Final = "run.json"

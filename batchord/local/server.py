@@ -16,9 +16,9 @@ import click
 
 from batchord.chains.errors import BatchordError
 from batchord.chains.extras import MissingExtra
+from batchord.ledger.core.private_files import PrivateFolderError, make_private, private_folder
 from batchord.ledger.settings import SERVER_FILE
 from batchord.local.child_process import Child, ChildError, Service, wait_for_parent
-from batchord.local.private_files import PrivateFolderError, make_private, private_folder
 
 _START_TIMEOUT = 60.0  # a long append-only file takes its time to load
 _LOCK_TIMEOUT = 10.0  # a server whose parent was killed takes its time to write and end

@@ -18,6 +18,7 @@ from batchord.chains import get_chain
 from batchord.chains.errors import BatchordError
 from batchord.ledger.broker.celery_app import create_app
 from batchord.ledger.core.chain_modules import NoChainModule, module_name
+from batchord.ledger.core.private_files import open_private
 from batchord.ledger.core.working_directory import add_working_directory
 from batchord.ledger.errors import LedgerUnavailable
 from batchord.ledger.lifecycle.takeover import take_over
@@ -26,7 +27,6 @@ from batchord.ledger.storage.batch_store import BatchStore
 from batchord.ledger.storage.fleet import Fleet, lacks
 from batchord.ledger.storage.fleet_store import FleetStore, process_name
 from batchord.local.local_model import LocalModel
-from batchord.local.private_files import open_private
 from batchord.local.server import EmbeddedServer
 from batchord.local.whose_workers import Whose, choose
 from batchord.worker.supervisor import GRACE, Supervisor

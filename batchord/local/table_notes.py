@@ -7,7 +7,7 @@ from typing import Final
 from pydantic import ValidationError
 
 from batchord.io.kept_answers import TableNote
-from batchord.local.private_files import open_private, private_folder
+from batchord.ledger.core.private_files import open_private, private_folder
 from batchord.producer.tables.remote_file import Destination
 
 _FOLDER: Final = "outputs"

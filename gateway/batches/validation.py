@@ -1,11 +1,10 @@
 """Validation of an input file: each line that cannot be a request is named, with a code."""
 
-import io
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
-from typing import IO, Any, Final, NamedTuple, cast
+from typing import IO, Any, Final, NamedTuple
 
 from batchord.ledger.core.json_values import encode
 from batchord.ledger.errors import ValueRejected
@@ -58,17 +57,6 @@ class RequestOf(NamedTuple):
 
 def raw_lines(file: IO[bytes], most: int) -> Iterator[RawLine]:
     """Yield the lines of a file but the empty ones, each of up to `most` bytes."""
-    if isinstance(file, io.BufferedReader):
-        yield from _raw_lines(file, most)
-        return
-    reader = io.BufferedReader(cast(io.RawIOBase, file), 2**20)  # it reads into a buffer
-    try:
-        yield from _raw_lines(reader, most)
-    finally:
-        reader.detach()  # else the reader's end would close the file
-
-
-def _raw_lines(file: "io.BufferedReader[Any]", most: int) -> Iterator[RawLine]:
     offset, number = 0, 0
     while text := file.readline(most + 2):
         number += 1

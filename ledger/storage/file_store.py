@@ -4,9 +4,12 @@ A file appears whole or not at all, and is never changed. Its name is its id, so
 caller says becomes a path.
 """
 
+import io
 import os
+import posixpath
 import re
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, Final, Protocol, cast
 
@@ -16,6 +19,8 @@ from batchord.ledger.settings import Settings
 _NAME: Final = re.compile(r"file-[0-9a-f]{24}")
 #: Bytes that fsspec reads ahead.
 _READ_AHEAD: Final = 2**20
+#: The name of a file that shows that files can be written, and is deleted at once.
+_PROBE: Final = "batchord-writes-here"
 
 
 class FileStoreUnavailable(BatchordError):
@@ -36,7 +41,7 @@ class NewFile(Protocol):
 
 
 class FileStore(Protocol):
-    """Files by id. All methods block; `create` and `open` raise FileStoreUnavailable."""
+    """Files by id. All methods block, as those of its files do; they raise FileStoreUnavailable."""
 
     def create(self, file_id: str) -> NewFile:
         """Begin a new file."""
@@ -138,28 +143,62 @@ class _FolderFile:
 class _Remote:
     def __init__(self, url: str) -> None:
         self._url = url.rstrip("/")
+        #: The URL without a user and a password.
+        self._shown = re.sub(r"//[^/@]*@", "//", self._url)
         self._found: tuple[Any, str] | None = None
 
     def create(self, file_id: str) -> NewFile:
-        fs, root = self._at()
-        path = f"{root}/{checked_name(file_id)}"
-        with suppress(NotImplementedError):
-            fs.makedirs(root, exist_ok=True)
-        return _RemoteFile(fs, path, fs.open(path, "wb"))
+        name = checked_name(file_id)
+        with self._written() as (fs, root):
+            return _RemoteFile(self, f"{root}/{name}", _begun(fs, root, name))
 
     def open(self, file_id: str) -> IO[bytes]:
-        fs, root = self._at()
-        return cast(
-            IO[bytes], fs.open(f"{root}/{checked_name(file_id)}", "rb", block_size=_READ_AHEAD)
-        )
+        name = checked_name(file_id)
+        with self._reached() as (fs, root):
+            file = fs.open(f"{root}/{name}", "rb", block_size=_READ_AHEAD)
+        return cast(IO[bytes], io.BufferedReader(_RemoteReader(self, file)))
 
     def delete(self, file_id: str) -> None:
-        fs, root = self._at()
-        with suppress(FileNotFoundError):
-            fs.rm_file(f"{root}/{checked_name(file_id)}")
+        name = checked_name(file_id)
+        with self._reached() as (fs, root), suppress(FileNotFoundError):
+            fs.rm_file(f"{root}/{name}")
 
     def check(self) -> None:
-        self._at()
+        with self._written() as (fs, root):
+            with _begun(fs, root, _PROBE) as file:
+                file.write(b"ok")
+            with suppress(FileNotFoundError):  # another server checks, too
+                fs.rm_file(f"{root}/{_PROBE}")
+
+    @contextmanager
+    def _written(self) -> Iterator[tuple[Any, str]]:
+        """Give the file system and the path to write to; a missing bucket is an error, too."""
+        try:
+            with self._reached() as there:
+                yield there
+        except FileNotFoundError:
+            raise FileStoreUnavailable(
+                f"BATCHORD_FILES: {self._shown} is not there: make the bucket, or the folder above"
+            ) from None
+
+    @contextmanager
+    def _reached(self) -> Iterator[tuple[Any, str]]:
+        """Give the file system, and the path of the URL on it.
+
+        Raises:
+            FileStoreUnavailable: for each error of the file system's own but FileNotFoundError.
+        """
+        try:
+            yield self._at()
+        except (FileNotFoundError, BatchordError):
+            raise
+        except Exception as error:
+            # They have no common class: botocore's, aiohttp's, paramiko's. Their text may name a
+            # key.
+            raise FileStoreUnavailable(
+                f"BATCHORD_FILES: {self._shown} cannot be used now ({type(error).__name__}): check "
+                "the address, and the credentials where this process runs"
+            ) from error
 
     def _at(self) -> tuple[Any, str]:
         """Return the file system and the path of the URL; imported on first use."""
@@ -178,20 +217,65 @@ class _Remote:
         return self._found
 
 
+def _begun(fs: Any, root: str, name: str) -> Any:
+    """Return a new file; its folder is made if the one above is there, and never a bucket."""
+    try:
+        return fs.open(f"{root}/{name}", "wb")
+    except FileNotFoundError:
+        if not fs.exists(posixpath.dirname(root)):
+            raise
+        fs.makedirs(root, exist_ok=True)
+        return fs.open(f"{root}/{name}", "wb")
+
+
+class _RemoteReader(io.RawIOBase):
+    """A file that is read, whose errors are those of a file store."""
+
+    def __init__(self, store: _Remote, file: Any) -> None:
+        self._store, self._file = store, file
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        with self._store._reached():
+            data = self._file.read(len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        with self._store._reached():
+            return int(self._file.seek(offset, whence))
+
+    def close(self) -> None:
+        if not self.closed:
+            self._file.close()
+        super().close()
+
+
 class _RemoteFile:
-    def __init__(self, fs: Any, path: str, file: Any) -> None:
-        self._fs, self._path, self._file = fs, path, file
+    def __init__(self, store: _Remote, path: str, file: Any) -> None:
+        self._store, self._path, self._file = store, path, file
 
     def write(self, data: bytes) -> None:
-        self._file.write(data)
+        with self._store._written():
+            self._file.write(data)
 
     def commit(self) -> None:
-        self._file.close()
+        with self._store._written():
+            self._file.close()
 
     def discard(self) -> None:
-        # An object store that uploads in parts can forget them; others have a file by now.
+        # An object store that uploads in parts can forget them, and then cannot be closed; others
+        # have a file by now.
         with suppress(Exception):
             self._file.discard()
-        self._file.closed or self._file.close()
-        with suppress(FileNotFoundError):
-            self._fs.rm_file(self._path)
+        with suppress(Exception):
+            self._file.close()
+        with suppress(AttributeError):
+            self._file.closed = True  # else it tries again as it is collected
+        with self._store._reached() as (fs, _), suppress(FileNotFoundError):
+            fs.rm_file(self._path)

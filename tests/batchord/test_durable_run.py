@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from batchord.io.input_file import InputFile
-from batchord.local.private_files import PrivateFolderError
+from batchord.ledger.core.private_files import PrivateFolderError
 from batchord.local.run_state import RunBusy, RunRecord, RunState, discard, discard_old, unfinished
 from tests.support.cli_harness import Answer, Running, Shell
 from tests.support.openai_server import OpenAIServer

@@ -1,5 +1,6 @@
 """The file store, in a folder and behind URLs that fsspec knows."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -25,6 +26,10 @@ STORES = {
     "a file system of fsspec's": "local://{folder}/files",
     "an object store of fsspec's": "memory://batchord",
 }
+#: A real object store, by hand: `BATCHORD_TEST_FILES=s3://bucket/prefix`, with s3fs installed and
+#: FSSPEC_S3_ENDPOINT_URL where moto_server or MinIO listens (docs/serve.md).
+if named := os.environ.get("BATCHORD_TEST_FILES"):
+    STORES["an object store of fsspec's, by hand"] = named
 
 
 def _store(name: str, folder: Path) -> FileStore:
@@ -73,10 +78,22 @@ def test_nothing_but_an_id_is_a_name(name: str, bad: str, tmp_path: Path) -> Non
             use(bad)
 
 
-@pytest.mark.parametrize("url", ["nothing-knows-this://x", "s3://no-package-for-it"])
-def test_a_url_that_cannot_be_used_says_so(url: str) -> None:
-    with pytest.raises(FileStoreUnavailable, match="BATCHORD_FILES"):
-        file_store(Settings(files=url)).check()
+UNUSABLE = {
+    "an unknown scheme": "nothing-knows-this://x",
+    "a package that is not installed": "gs://no-package-for-it",
+    "nobody listens": "ftp://user:secret@127.0.0.1:1/files",
+    "it cannot be written to": "http://127.0.0.1:1/files",
+    "the folder above is not there": "local:///there/is/no/such/folder",
+}
+
+
+@pytest.mark.parametrize("name", UNUSABLE)
+def test_a_url_that_cannot_be_used_says_so(name: str) -> None:
+    store = file_store(Settings(files=UNUSABLE[name]))
+    for use in (store.check, lambda: store.create(NAME)):
+        with pytest.raises(FileStoreUnavailable, match="BATCHORD_FILES") as caught:
+            use()
+        assert "secret" not in str(caught.value)
 
 
 def test_a_folder_that_cannot_be_made_says_so(tmp_path: Path) -> None:

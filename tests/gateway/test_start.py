@@ -56,6 +56,30 @@ def test_a_key_is_made_at_the_first_start_shown_once_and_kept_as_a_hash(shell: S
     assert PREFIX not in second.err
 
 
+@pytest.mark.parametrize("mode", [0o755, 0o777], ids=["readable", "writable"])
+def test_the_folder_of_the_key_is_its_users_alone(mode: int, tmp_path: Path) -> None:
+    from batchord.gateway.keys import own_keys
+
+    home = tmp_path / "home"
+    home.mkdir()
+    home.chmod(mode)
+    _, key = own_keys(home)
+    assert key is not None
+    assert stat.S_IMODE(home.stat().st_mode) == 0o700
+    assert [each.name for each in home.iterdir()] == ["serve-key"]
+    assert own_keys(home)[1] is None, "it is made once"
+
+
+def test_a_link_is_no_folder_for_the_key(tmp_path: Path) -> None:
+    from batchord.gateway.keys import own_keys
+    from batchord.ledger.core.private_files import PrivateFolderError
+
+    (tmp_path / "home").symlink_to(tmp_path)
+    with pytest.raises(PrivateFolderError, match="set BATCHORD_HOME"):
+        own_keys(tmp_path / "home")
+    assert not (tmp_path / "serve-key").exists()
+
+
 def test_a_key_for_the_file_is_shown_and_its_hash_is_enough(shell: Shell) -> None:
     made = shell.run("serve", "--new-key", "ann")
     [key] = re.findall(rf"{PREFIX}\S+", made.out)
@@ -136,12 +160,15 @@ def test_without_redis_it_does_not_start_and_later_it_is_not_ready(
         [key] = re.findall(rf"{PREFIX}\S+", running.err)
         server.kill()
         assert httpx2.get(url.replace("/v1", "/healthz"), timeout=60).status_code == 200
-        for path in ("/readyz", "/v1/batches"):
-            headers = {"Authorization": f"Bearer {key}"}
-            found = httpx2.get(url.replace("/v1", path), headers=headers, timeout=60)
-            assert found.status_code == 503
-            assert found.headers["retry-after"]
-            assert found.json()["error"]["type"] == "server_error"
+        with httpx2.Client(headers={"Authorization": f"Bearer {key}"}, timeout=60) as client:
+            for path in ("/readyz", "/v1/batches", "/v1/files", "/v1/batches"):
+                found = client.get(url.replace("/v1", path))
+                assert found.status_code == 503
+                assert found.headers["retry-after"]
+                assert found.headers["x-request-id"].startswith("req_")
+                assert found.json()["error"]["type"] == "server_error"
+        # No part of the answer is taken for a fault of the server's own.
+        assert "Traceback" not in running.err
         again = shell.run("serve", "--port", "0")
         assert again.code == 2
         assert "cannot reach Redis" in again.err

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from batchord.local.private_files import open_private
+from batchord.ledger.core.private_files import open_private
 from batchord.local.server import EmbeddedServer, ServerError
 from tests.support.harness import connect
 

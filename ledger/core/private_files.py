@@ -59,3 +59,19 @@ def open_private(path: Path) -> IO[bytes]:
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o600)
     os.fchmod(descriptor, 0o600)
     return os.fdopen(descriptor, "ab")
+
+
+def create_private(path: Path, text: str) -> None:
+    """Write a new file for its user alone, which appears whole.
+
+    Raises:
+        FileExistsError: there is one; it stays as it is.
+    """
+    part = path.with_name(f"{path.name}.{os.getpid()}")
+    descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+    try:
+        with os.fdopen(descriptor, "w") as file:
+            file.write(text)
+        os.link(part, path)
+    finally:
+        part.unlink()
