@@ -61,6 +61,11 @@ GROUPS: Final[dict[str, dict[str, tuple[str, str]]]] = {
             "End a batch with what is done; what runs is cancelled within seconds.",
         ),
         "retry": ("control", "Run the failed items of a completed batch again, in place."),
+        "resubmit": (
+            "control",
+            "Submit what of a cancelled or expired batch has never run, as a new one; prints its "
+            "id.",
+        ),
     },
     "A deployment": {
         "worker": (

@@ -123,7 +123,8 @@ class RetryRefused(BatchordError):
 
     def __init__(self, batch_id: str, status: str) -> None:
         super().__init__(
-            f"batch {batch_id} is {status}: only a completed batch's failed items can be run again"
+            f"batch {batch_id} is {status}: only a completed batch's failed items can be run "
+            "again; `resubmit` is for what a cancelled or expired one has not run"
         )
 
 

@@ -21,6 +21,7 @@ from batchord.producer.batch import Batch
 from batchord.producer.completion_window import Window
 from batchord.producer.deployment_queries import DeploymentQueries
 from batchord.producer.estimate import Estimate, estimate
+from batchord.producer.resubmission import resubmit
 from batchord.producer.spec_arguments import chosen_chain
 from batchord.producer.submission import submit
 from batchord.producer.submit_options import DEFAULT_PRIORITY, Submission, SubmitOptions
@@ -242,6 +243,20 @@ class Client(DeploymentQueries):
         return estimate(self._reader, self.settings, found, inputs)
 
     aestimate = async_form(estimate)
+
+    def resubmit(self, batch_id: str, *, output_type: Any = None) -> Batch[Any]:
+        """Submit what of a cancelled or expired batch has never run, as a batch of its own.
+
+        It has the same chain, version, options, inputs and custom_ids, and in its metadata
+        `retry_of`. Asked for again, it is the same batch. `output_type`: as in `submit`.
+
+        Raises:
+            UnknownBatch: the ledger has no batch of this id.
+            SubmitRefused: it is neither cancelled nor expired, or each of its items has run.
+        """
+        return self.retrieve(resubmit(self._app, self._store, batch_id), output_type=output_type)
+
+    aresubmit = async_form(resubmit)
 
     @overload
     def retrieve(self, batch_id: str, *, output_type: type[Out]) -> Batch[Out]: ...

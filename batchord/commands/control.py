@@ -59,6 +59,18 @@ def retry(batch_id: str, codes: tuple[str, ...], as_json: bool) -> None:
     _show(batch, as_json)
 
 
+@click.command()
+@batch_argument
+@json_option
+def resubmit(batch_id: str, as_json: bool) -> None:
+    """Submit what of a cancelled or expired batch has never run, as a new one; prints its id.
+
+    Chain, version, options and inputs are those of the old one. Given again, it is the same batch.
+    """
+    batch = Client().resubmit(batch_id)
+    click.echo(batch.record().model_dump_json() if as_json else batch.id)
+
+
 def _going_on(batch_id: str, what: str) -> Batch:
     """Return the batch; refuse one that has ended, which would stay as it is."""
     batch = Client().retrieve(batch_id)
@@ -79,4 +91,4 @@ def _show(batch: Batch, as_json: bool) -> None:
         render.console().print(render.summary(record))
 
 
-COMMANDS = (pause, resume, cancel, retry)
+COMMANDS = (pause, resume, cancel, retry, resubmit)

@@ -110,6 +110,12 @@ class BatchReader(ItemReader, EventReader, ShardReader, ChainReader):
             found: str | None = self._redis.hget(self._keys.batch(batch_id).meta, "spec")
         return found
 
+    def fields(self, batch_id: str) -> dict[str, str]:
+        """Return all fields of the batch's `meta`, as they are recorded."""
+        with reading(batch_id), self._store.talking():
+            found: dict[str, str] = self._redis.hgetall(self._keys.batch(batch_id).meta)
+        return found
+
     def inputs_digest(self, batch_id: str) -> str | None:
         """Return the digest of the inputs that was kept at the seal; None: none was."""
         with self._store.talking():

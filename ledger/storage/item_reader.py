@@ -6,6 +6,7 @@ from typing import Any
 from batchord.ledger.core.arguments import check_int
 from batchord.ledger.core.compression import split_head, unpack
 from batchord.ledger.core.json_values import decode
+from batchord.ledger.errors import UnreadableBatch
 from batchord.ledger.models import Item
 from batchord.ledger.storage.keys import PAGE_SIZE, page_of
 from batchord.ledger.storage.ledger_reader import LedgerReader
@@ -65,15 +66,30 @@ class ItemReader(LedgerReader):
 
     def inputs(self, batch_id: str, indexes: Sequence[int]) -> list[Any]:
         """Return the inputs at `indexes`, all in one page; None where one is missing."""
+        with reading(batch_id):
+            texts = self._texts(batch_id, indexes)
+            return [None if text is None else decode(split_head(text)[1]) for text in texts]
+
+    def input_texts(self, batch_id: str, indexes: Sequence[int]) -> list[str]:
+        """Return the inputs at `indexes`, all in one page, as they were recorded.
+
+        Raises:
+            UnreadableBatch: one is missing.
+        """
+        texts = self._texts(batch_id, indexes)
+        found = [text for text in texts if text is not None]
+        if len(found) < len(texts):
+            raise UnreadableBatch(batch_id, "inputs are missing")
+        return found
+
+    def _texts(self, batch_id: str, indexes: Sequence[int]) -> list[str | None]:
         if not indexes:
             return []
-        keys = self._keys.batch(batch_id)
+        key = self._keys.batch(batch_id).inputs(page_of(indexes[0]))
         with reading(batch_id):
             with self._store.talking():
-                texts = self._redis.hmget(
-                    keys.inputs(page_of(indexes[0])), [str(index) for index in indexes]
-                )
-            return [None if text is None else decode(split_head(unpack(text))[1]) for text in texts]
+                texts = self._redis.hmget(key, [str(index) for index in indexes])
+            return [None if text is None else unpack(text) for text in texts]
 
     def completed(self, batch_id: str, start: int) -> list[int]:
         """Return up to a page of indexes in the order of their settling, from position `start`."""
