@@ -1,4 +1,4 @@
-"""Work that comes due by itself: bytes to delete, and batches that waited for a new day's budget."""
+"""Work that comes due by itself: bytes to delete, and batches that wait for a new day's budget."""
 
 import logging
 import threading
