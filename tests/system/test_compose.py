@@ -116,7 +116,7 @@ def test_the_image_has_all_folders_and_what_serve_needs() -> None:
 
 
 def _pins(name: str) -> dict[str, str]:
-    """What a file of requirements pins."""
+    """Return the packages that a file of requirements pins."""
     text = (ROOT / f"requirements/{name}.txt").read_text()
     return dict(re.findall(r"^([a-z0-9][^=]*)==(\S+)", text, re.MULTILINE))
 
