@@ -1,4 +1,4 @@
-"""What a run refuses before anything is started: by its options, its settings, its first inputs."""
+"""Checks of a run before anything is started: its options, its settings, its first inputs."""
 
 from dataclasses import replace
 from typing import Any, Final

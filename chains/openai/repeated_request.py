@@ -35,7 +35,7 @@ Create = Callable[..., Awaitable[Any]]
 
 
 class _Pattern(NamedTuple):
-    """What all requests of a kind have in common."""
+    """The common part of all requests of a kind."""
 
     url: "httpx2.URL"
     headers: list[tuple[str, str]]

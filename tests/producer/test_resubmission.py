@@ -1,4 +1,4 @@
-"""What of a cancelled or expired batch has never run is submitted again as a batch of its own."""
+"""Items of a cancelled or expired batch that never ran, submitted again as a batch of their own."""
 
 from collections.abc import Callable
 from datetime import timedelta

@@ -85,7 +85,7 @@ class Machine:
         run.wait(60)
 
     def secrets(self) -> dict[str, str]:
-        """What nobody may see, by name."""
+        """Return the secrets, by name."""
         url = json.loads((self.home / SERVER_FILE).read_text())["url"]
         [password] = re.findall(r"password (\S+)\)", self.up.err)
         [api_key] = re.findall(rf"{PREFIX}\S+", self.up.err)
