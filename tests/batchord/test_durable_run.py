@@ -1,6 +1,7 @@
 """`batchord run` after an interruption: the same command goes on, and pays for nothing twice."""
 
 import csv
+import io
 import json
 import os
 import signal
@@ -10,7 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
+from batchord import Batch, Client, SubmitRefused
+from batchord.commands.durable_run import Again, begun
 from batchord.io.input_file import InputFile
 from batchord.ledger.core.private_files import PrivateFolderError
 from batchord.local.run_state import RunBusy, RunRecord, RunState, discard, discard_old, unfinished
@@ -188,11 +192,24 @@ def test_only_new_rows_run_and_the_others_keep_their_answers(
     assert (after[0], after[3]) == (before[0], before[3])
     assert after[1]["subject"] == "another ticket"
 
+    # A row that fails again runs with the same command, and no run is kept for it.
+    kept = listed(shell)
+    path.write_text(path.read_text() + "006,ticket 6\n")
+    provider.fail_when("ticket 6", status=422)
+    failed = shell.run(*run, "--only-new")
+    assert failed.code == 3, failed.err
+    assert "The same command runs the failed items again" in failed.err
+    assert listed(shell) == kept
+    provider.reset()
+    assert shell.run(*run, "--only-new").code == 0
+    assert [each.text for each in provider.requests] == ["Urgency? ticket 6"]
+    after = _values(shell, name)
+
     # With nothing new, nothing is started.
     provider.reset()
     again = shell.run(*run, "--only-new")
     assert (again.code, provider.requests) == (0, []), again.err
-    assert f"6 rows keep the answers in {name}, 0 rows run" in again.err
+    assert f"7 rows keep the answers in {name}, 0 rows run" in again.err
     assert _values(shell, name) == after
 
 
@@ -250,6 +267,24 @@ def test_a_run_that_has_submitted_nothing_leaves_nothing(tmp_path: Path) -> None
         state.save(own_server=False)
 
     assert not home.exists()
+
+
+@pytest.mark.parametrize(("error", "kept"), [(KeyboardInterrupt, True), (SubmitRefused, False)])
+def test_an_interrupted_submission_is_kept_and_a_refused_one_is_not(
+    tmp_path: Path, error: type[BaseException], kept: bool
+) -> None:
+    def submit(client: Client, key: str) -> Batch:
+        raise error("in the middle")
+
+    again = Again(retry_failed=False, only_new=False, fresh=False)
+    out = Console(file=io.StringIO())
+    with (
+        pytest.raises((SystemExit, SubmitRefused)),
+        RunState(tmp_path / "home", record()) as state,
+    ):
+        begun(Client("redis://127.0.0.1:1/0"), state, submit, None, again, out)
+
+    assert [run.key for run in unfinished(tmp_path / "home")] == [state.record.key] * kept
 
 
 def test_runs_that_ended_long_ago_are_dropped(tmp_path: Path) -> None:
