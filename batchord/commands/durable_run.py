@@ -1,6 +1,7 @@
 """Begin a run, or go on with the one that an earlier process has left."""
 
 import json
+import sys
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -12,10 +13,11 @@ import click
 from rich.console import Console
 
 from batchord.chains import registered
+from batchord.chains.errors import BatchordError
 from batchord.chains.runtime.checkpoints import digest
 from batchord.io.input_file import InputFile
 from batchord.ledger.budget import Budget
-from batchord.ledger.errors import UnknownBatch
+from batchord.ledger.errors import LedgerUnavailable, UnknownBatch
 from batchord.ledger.models import BatchRecord, BatchStatus
 from batchord.ledger.settings import Settings
 from batchord.local.run_state import RunRecord, RunState, discard_old
@@ -135,7 +137,7 @@ def begun(
     """
     batch = _earlier(client, state)
     if batch is None:
-        batch = submit(client, state.record.key)
+        batch = _submitted(client, state, submit, out)
         total = batch.record().request_counts.total
         state.save(batch_id=batch.id, total=total, done=None, status=None)
         return batch
@@ -162,6 +164,23 @@ def begun(
     return batch
 
 
+def _submitted(
+    client: Client, state: RunState, submit: Callable[[Client, str], Batch], out: Console
+) -> Batch:
+    """Submit the batch; however that ends, the same key finds what was submitted."""
+    state.save(begun=True)
+    try:
+        return submit(client, state.record.key)
+    except KeyboardInterrupt:
+        out.print("\nInterrupted\nRun the same command again to go on")
+        sys.exit(130)
+    except LedgerUnavailable:
+        raise  # it is unknown what was recorded
+    except BatchordError:
+        state.save(begun=False)  # refused: nothing is left of it
+        raise
+
+
 def _earlier(client: Client, state: RunState) -> Batch | None:
     if not state.resumed or state.record.batch_id is None:
         return None
@@ -179,12 +198,17 @@ def retried(batch: Batch, record: BatchRecord, out: Console) -> bool:
     return True
 
 
-def finish(state: RunState, record: BatchRecord, out: Console) -> None:
-    """Drop the run if each of its items succeeded; else keep it, and say what can be done."""
+def finish(state: RunState, record: BatchRecord, again: Again, out: Console) -> None:
+    """Drop the run if each of its items succeeded; else keep it, and say what can be done.
+
+    After --only-new the table that was written makes it another run, which has the failed rows.
+    """
     counts = record.request_counts
-    if record.status is BatchStatus.COMPLETED and counts.succeeded == counts.total:
+    completed = record.status is BatchStatus.COMPLETED
+    if completed and (counts.succeeded == counts.total or again.only_new):
         state.remove()
-        return
-    state.save(done=counts.done, status=record.status if record.status.ended else None)
-    if record.status is BatchStatus.COMPLETED:
-        out.print("The same command with --retry-failed runs the failed items again")
+    else:
+        state.save(done=counts.done, status=record.status if record.status.ended else None)
+    if completed and counts.succeeded < counts.total:
+        options = "" if again.only_new else " with --retry-failed"
+        out.print(f"The same command{options} runs the failed items again")

