@@ -108,6 +108,11 @@ REFUSED: dict[str, Refused] = {
     "no file": Refused(
         lambda h: h.post("/files", files={"purpose": (None, b"batch")}), 400, "file"
     ),
+    "a text for a file, as curl sends it without @": Refused(
+        lambda h: h.post("/files", files={"purpose": (None, b"batch"), "file": (None, b"{}")}),
+        400,
+        "file",
+    ),
     "two files": Refused(
         lambda h: h.post(
             "/files", files=[("file", ("a.jsonl", b"{}")), ("file", ("b.jsonl", b"{}"))]
