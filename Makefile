@@ -95,7 +95,7 @@ lock: $(VENV_MADE) ## pin all dependencies, with hashes, in requirements/
 	$(LOCK) pyproject.toml --extra flower --extra vectors -o requirements/run.txt
 	$(LOCK) pyproject.toml --extra flower --extra vectors --extra local -c requirements/run.txt -o requirements/local.txt
 	$(LOCK) pyproject.toml --all-extras --group dev -c requirements/local.txt -o requirements/dev.txt
-	$(LOCK) pyproject.toml --extra serve -c requirements/dev.txt -o requirements/serve.txt
+	$(LOCK) pyproject.toml --extra flower --extra vectors --extra serve -c requirements/dev.txt -o requirements/serve.txt
 	$(LOCK) --group build -c requirements/dev.txt -o requirements/build.txt
 	$(LOCK) --group model --no-deps -o requirements/model.txt
 	awk '/^[a-z]/ { skip = /^redis==/ } !skip' requirements/dev.txt | \

@@ -66,6 +66,8 @@ def create_gateway(backend: Backend) -> ASGIApp:
         exception_handlers=HANDLERS,
         lifespan=running,
     )
+    # A redirect would name http:// also behind TLS, and SDKs follow it with their key.
+    app.router.redirect_slashes = False
     app.state.backend = backend
     return RequestIds(app)
 

@@ -97,9 +97,15 @@ async def _json_of(request: Request) -> Mapping[str, Any]:
     if not parts.strip():
         return {}
     try:
-        found = json.loads(parts)
+        found = json.loads(parts, parse_constant=_refuse)
+        # A lone surrogate is in no text that can be recorded, or told again in an answer.
+        json.dumps(found, ensure_ascii=False).encode()
     except (ValueError, RecursionError):
         raise invalid("We could not parse the JSON body of your request") from None
     if not isinstance(found, dict):
         raise invalid("The body of the request must be a JSON object")
     return found
+
+
+def _refuse(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")

@@ -97,7 +97,11 @@ def as_api_error(error: Exception) -> ApiError:
         case ApiError():
             return error
         case HTTPException(status_code=404):
-            return ApiError(404, "Unknown request URL: check the base URL, which ends in /v1")
+            return ApiError(
+                404,
+                "Unknown request URL: this server has /v1/files and /v1/batches, and an SDK's "
+                "base URL ends in /v1",
+            )
         case HTTPException(status_code=405):
             return ApiError(405, "Not allowed method: check the URL and the method")
         case HTTPException():

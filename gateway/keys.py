@@ -99,6 +99,12 @@ def new_key() -> str:
     return PREFIX + secrets.token_urlsafe(32)
 
 
+def check_name(name: str) -> None:
+    """Raise BadKeys unless a tenant may have this name."""
+    if not _NAME.fullmatch(name):
+        raise BadKeys(f"{name[:80]!r}: a name is of 1 to 64 letters, digits, _ . and -")
+
+
 def hash_of(key: str) -> str:
     """Return the hash by which a key is known, in hex."""
     return hashlib.sha256(key.encode(errors="surrogateescape")).hexdigest()

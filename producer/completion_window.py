@@ -25,7 +25,7 @@ def window_seconds(window: Window | None, name: str = "completion_window") -> fl
     if isinstance(window, timedelta):
         seconds = window.total_seconds()
     elif isinstance(window, str):
-        found = re.fullmatch(r"(\d{1,9})([smhd])", window)
+        found = re.fullmatch(r"([0-9]{1,9})([smhd])", window)
         seconds = int(found[1]) * _UNITS[found[2]] if found else None
     if type(seconds) not in (int, float) or not 1 <= seconds <= _LONGEST:
         raise SubmitRefused(

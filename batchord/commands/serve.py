@@ -32,6 +32,7 @@ def serve(host: str, port: int, path: Path | None, new_key: str | None) -> None:
     except ImportError as error:
         raise MissingExtra(str(error.name), "this command") from None
     if new_key is not None:
+        gateway_keys.check_name(new_key)
         key = gateway_keys.new_key()
         click.echo(f"# The key, which is kept nowhere: {key}")
         click.echo(f'[keys.{new_key}]\nsha256 = "{gateway_keys.hash_of(key)}"')

@@ -82,7 +82,12 @@ class FileForm:
         if self._is_file:
             if self.filename is not None:
                 raise invalid("Upload one file at a time", "file")
-            self.filename = _text(options, b"filename") or ""
+            self.filename = _text(options, b"filename")
+            if self.filename is None:
+                what = (
+                    "The part `file` has no filename: upload a file (curl: -F file=@PATH, with @)"
+                )
+                raise invalid(what, "file")
         elif len(self.fields) >= _MOST_FIELDS:
             raise invalid(f"A file has at most {_MOST_FIELDS} fields beside it")
 

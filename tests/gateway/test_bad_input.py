@@ -52,7 +52,9 @@ def _create(http: Http, **changes: Any) -> httpx2.Response:
     file = _upload(http, jsonl([request(0)])).json()
     body = {"input_file_id": file["id"], "endpoint": CHAT, "completion_window": "24h", **changes}
     try:
-        return http.post("/batches", json={k: v for k, v in body.items() if v is not None})
+        said = {k: v for k, v in body.items() if v is not None}
+        # All but ASCII escaped, so that it may be what no text can be.
+        return _raw(http, "/batches", json.dumps(said).encode(), "application/json")
     finally:
         http.delete(f"/files/{file['id']}")
 
@@ -67,6 +69,7 @@ _HALF = (
     b'--b\r\nContent-Disposition: form-data; name="file"; filename="a.jsonl"\r\n\r\n{"a":'
 )
 _TWO = {f"key{i}": "v" for i in range(17)}
+_NAN = float("nan")
 _FOREIGN = "file-0123456789abcdef01234567"
 
 
@@ -104,6 +107,11 @@ REFUSED: dict[str, Refused] = {
     ),
     "no file": Refused(
         lambda h: h.post("/files", files={"purpose": (None, b"batch")}), 400, "file"
+    ),
+    "a text for a file, as curl sends it without @": Refused(
+        lambda h: h.post("/files", files={"purpose": (None, b"batch"), "file": (None, b"{}")}),
+        400,
+        "file",
     ),
     "two files": Refused(
         lambda h: h.post(
@@ -192,6 +200,15 @@ REFUSED: dict[str, Refused] = {
     "a priority out of bounds": Refused(lambda h: _create(h, priority=11), 400, "priority"),
     "a budget of nothing": Refused(lambda h: _create(h, budget={"usd": 0}), 400, "budget"),
     "a budget in words": Refused(lambda h: _create(h, budget="little"), 400, "budget"),
+    "half a character as metadata": Refused(lambda h: _create(h, metadata={"a": "\ud800"}), 400),
+    "half a character as a parameter": Refused(lambda h: _create(h, **{"\ud800": 1}), 400),
+    "half a character as a file": Refused(lambda h: _create(h, input_file_id="\ud800"), 400),
+    "half a character as an endpoint": Refused(lambda h: _create(h, endpoint="\ud800"), 400),
+    "a budget that is not a number": Refused(lambda h: _create(h, budget={"usd": _NAN}), 400),
+    "a window in other digits": Refused(
+        lambda h: _create(h, completion_window="\uff11h"), 400, "completion_window"
+    ),
+    "a slash at the end": Refused(lambda h: h.get("/files/", follow_redirects=True), 404),
     "dedupe in words": Refused(lambda h: _create(h, dedupe="yes"), 400, "dedupe"),
 }
 

@@ -123,6 +123,14 @@ def test_a_bad_file_of_keys_is_refused_with_the_cure(name: str, tmp_path: Path) 
     assert PREFIX not in str(caught.value), "a key is never quoted"
 
 
+@pytest.mark.parametrize("name", ["a b", "", "../a", "x" * 65, "a]"])
+def test_no_key_is_made_for_a_name_that_the_file_may_not_have(name: str, shell: Shell) -> None:
+    answer = shell.run("serve", "--new-key", name)
+    assert answer.code == 2
+    assert "a name is of" in answer.err
+    assert answer.out == ""
+
+
 BAD_WEBHOOKS = {
     "another host": "https://elsewhere.example.com/hook",
     "no TLS": "http://hooks.example.com/hook",
