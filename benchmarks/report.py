@@ -11,6 +11,7 @@ HEADINGS: Final = {
     "Machine and versions": ("about",),
     "Items that do nothing": ("noop",),
     "LLM calls": ("llm", "llm-tail", "llm-provider"),
+    "Texts to vectors": ("embed",),
     "Submitting": ("submit",),
     "Fairness": ("fairness", "sharing"),
     "Growth": ("growth",),

@@ -33,7 +33,7 @@ def hosts(deploy_for_module: Deploy) -> Deployment:
     deployment.start_worker(concurrency=4)
     assert deployment.client.submit("echo", [1]).outputs() == [1]  # declares the queues
     wait_until(lambda: not deployment.redis.exists("batchord:outbox-due"), what="it owes nothing")
-    wait_until(lambda: deployment.redis.exists("batchord:workers"), what="it tells of its loop")
+    wait_until(lambda: deployment.redis.exists("batchord:fleet"), what="it tells of its loop")
     return deployment
 
 
@@ -63,7 +63,8 @@ def keys(hosts: Deployment) -> set[str]:
     return (
         found
         - {"unacked", "unacked_index", "unacked_mutex"}
-        - {"batchord:active", "batchord:sweep", "batchord:repairs", "batchord:totals"}
+        - {"batchord:active", "batchord:repairs", "batchord:totals"}
+        - {key for key in found if key.startswith("batchord:sweep:")}
     )
 
 
