@@ -14,6 +14,7 @@ EXTRAS: Final[Mapping[str, str]] = {
     "fsspec": "tables",
     "multipart": "serve",
     "numpy": "vectors",
+    "opentelemetry": "otel",
     "python_multipart": "serve",
     "pyarrow": "tables",
     "starlette": "serve",

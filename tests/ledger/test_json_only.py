@@ -16,6 +16,7 @@ from kombu.messaging import Producer
 
 from batchord.ledger.broker.celery_app import create_app
 from batchord.ledger.core.message_ids import GATHER, PRIORITY_SEPARATOR, RUN_ITEMS
+from batchord.ledger.needs import FORMAT
 from tests.conftest import Deploy
 from tests.support.harness import Deployment, Process, wait_until
 
@@ -33,7 +34,7 @@ def hosts(deploy_for_module: Deploy) -> Deployment:
     deployment.start_worker(concurrency=4)
     assert deployment.client.submit("echo", [1]).outputs() == [1]  # declares the queues
     wait_until(lambda: not deployment.redis.exists("batchord:outbox-due"), what="it owes nothing")
-    wait_until(lambda: deployment.redis.exists("batchord:fleet"), what="it tells of its loop")
+    wait_until(lambda: deployment.client.fleet().lags, what="it tells of its loop")
     return deployment
 
 
@@ -63,8 +64,7 @@ def keys(hosts: Deployment) -> set[str]:
     return (
         found
         - {"unacked", "unacked_index", "unacked_mutex"}
-        - {"batchord:active", "batchord:repairs", "batchord:totals"}
-        - {key for key in found if key.startswith("batchord:sweep:")}
+        - {"batchord:active", f"batchord:sweep:{FORMAT}", "batchord:repairs", "batchord:totals"}
     )
 
 

@@ -242,5 +242,8 @@ class LedgerModel(ItemsModel):
     def _note(self, args: list[Any], answer: int) -> None:
         assert answer == (self.status is not None and not self.ended)
 
+    def _audit(self, args: list[Any], answer: int) -> None:
+        assert answer == (self.status is not None)
+
     def _free_key(self, args: list[Any], answer: int) -> None:
         assert answer <= (self.status is None)

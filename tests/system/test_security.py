@@ -7,6 +7,7 @@ import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import openai
 import pytest
 from pydantic import SecretStr
 
@@ -57,6 +58,7 @@ class Machine:
             *("--serve", "--serve-port", "0", "--flower-port", str(free_port())),
         )
         self.up.wait_for("Ctrl-C ends it all", timeout=180)
+        self._upload()
         self.commands = self.shell.processes()
         assert len(self.commands) > 4, "Valkey, a worker, Flower, the gateway and `up`"
 
@@ -83,6 +85,12 @@ class Machine:
         run.wait_for("1/2", timeout=120)
         run.send(signal.SIGINT)
         run.wait(60)
+
+    def _upload(self) -> None:
+        [url] = re.findall(r"http://\S+/v1", self.up.err)
+        [key] = re.findall(rf"{PREFIX}\S+", self.up.err)
+        with openai.OpenAI(base_url=url, api_key=key) as client:
+            client.files.create(file=("requests.jsonl", b"{}\n"), purpose="batch")
 
     def secrets(self) -> dict[str, str]:
         """Return the secrets, by name."""
@@ -117,6 +125,7 @@ def test_what_we_write_is_for_its_user_alone(machine: Machine) -> None:
     names = {path.name for path in found}
     assert {"worker.log", SERVER_FILE, "users.acl"} <= names
     assert any("run_" in str(path) for path in found), "the interrupted run is kept"
+    assert any(path.parent.name == "files" for path in found), "what was uploaded is there"
     wrong = {
         str(path.relative_to(machine.home)): oct(mode)
         for path, mode in found.items()

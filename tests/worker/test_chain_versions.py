@@ -123,10 +123,11 @@ def _strip_headers(deployment: Deployment) -> None:
 
 def _is_said_everywhere(deployment: Deployment, batch: Batch, says: str) -> None:
     shell = Shell(deployment.folder / "shell", BATCHORD_REDIS_URL=deployment.url)
-    assert says in shell.run("status", batch.id).out
+    # Without a header an item is claimed for a moment, and put off.
+    wait_until(lambda: says in shell.run("status", batch.id).out, what="status says it", timeout=60)
     assert any(says in each.what for each in checkup(deployment.client._store))
     queries = Queries(deployment.client._app, deployment.settings)
-    assert says in queries.batch(batch.id)["trouble"]
+    wait_until(lambda: says in queries.batch(batch.id)["trouble"], what="Flower says it")
     metrics = BatchMetrics(queries)
     asyncio.run(metrics.look())
     [gauge] = [each for each in metrics.collect() if each.name == "batchord_unserved_batches"]
