@@ -54,7 +54,7 @@ class Maintenance:
     """A thread that does what comes due. Several servers may do it side by side."""
 
     def __init__(self, backend: Backend) -> None:
-        self._fleet = backend
+        self._backend = backend
         #: Tenants that this process has not looked at: a server may have died while it resumed.
         self._unseen = set(backend.keys.tenants)
         self._stop = threading.Event()
@@ -76,14 +76,14 @@ class Maintenance:
                     do()
                 except (BatchordError, OSError) as error:
                     logger.warning("maintenance put off: %s", error)
-            self._stop.wait(self._fleet.settings.sweep_interval)
+            self._stop.wait(self._backend.settings.sweep_interval)
 
     def _delete(self) -> None:
-        for file_id in self._fleet.files.due(limit=_AT_ONCE):
-            delete_bytes(self._fleet, file_id)
+        for file_id in self._backend.files.due(limit=_AT_ONCE):
+            delete_bytes(self._backend, file_id)
 
     def _resume(self) -> None:
-        for tenant in self._fleet.keys.tenants.values():
-            if tenant.name in self._unseen or self._fleet.day_budgets.may_go_on(tenant.name):
-                resume_waiting(self._fleet, tenant.name)
+        for tenant in self._backend.keys.tenants.values():
+            if tenant.name in self._unseen or self._backend.day_budgets.may_go_on(tenant.name):
+                resume_waiting(self._backend, tenant.name)
                 self._unseen.discard(tenant.name)

@@ -9,7 +9,7 @@ from typing import IO, Any, Final
 
 from batchord.chains.steps.raw_request import REQUESTS
 from batchord.gateway.backend import Backend
-from batchord.gateway.batches.validation import RawLine, raw_lines, read_line
+from batchord.gateway.batches.file_check import RawLine, raw_lines, read_line
 from batchord.ledger.budget import Budget
 from batchord.ledger.errors import BatchAborted, UnknownBatch
 from batchord.ledger.models import BatchStatus

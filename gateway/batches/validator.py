@@ -11,8 +11,8 @@ from typing import Any, Final
 
 from batchord.chains.errors import BatchordError
 from batchord.gateway.backend import Backend
+from batchord.gateway.batches.file_check import FileCheck, Problem, raw_lines
 from batchord.gateway.batches.submission import is_submitted, submit_file
-from batchord.gateway.batches.validation import FileCheck, Problem, raw_lines
 from batchord.gateway.maintenance import delete_bytes
 from batchord.ledger.core.failpoints import crash_point
 from batchord.ledger.errors import SubmitRefused, concerns_all
@@ -33,7 +33,7 @@ class Validator:
     """Validates batches until it is stopped."""
 
     def __init__(self, backend: Backend) -> None:
-        self._fleet = backend
+        self._backend = backend
         self._lease = backend.settings.lease
         self._stop = threading.Event()
         self._news = threading.Condition()
@@ -80,14 +80,14 @@ class Validator:
             return False
 
     def _turn(self) -> bool:
-        batch_id = self._fleet.batches.take(lease=self._lease)
+        batch_id = self._backend.batches.take(lease=self._lease)
         if batch_id is None:
             return False
         self._held.add(batch_id)
         try:
-            [batch] = self._fleet.batches.of([batch_id])
+            [batch] = self._backend.batches.of([batch_id])
             if batch is None or batch.status != "validating":
-                self._fleet.batches.conclude(batch_id, "failed")  # it is in the list alone
+                self._backend.batches.conclude(batch_id, "failed")  # it is in the list alone
             else:
                 self._validate(batch)
         finally:
@@ -100,7 +100,7 @@ class Validator:
                 self._safely(lambda held=held: self._beat(held))  # type: ignore[misc]
 
     def _beat(self, held: list[str]) -> bool:
-        self._fleet.batches.renew(held, lease=self._lease)
+        self._backend.batches.renew(held, lease=self._lease)
         return True
 
     def _validate(self, batch: ApiBatch) -> None:
@@ -115,13 +115,13 @@ class Validator:
         except Exception as error:
             if concerns_all(error) or isinstance(error, (FileStoreUnavailable, OSError)):
                 raise
-            if self._fleet.batches.count_try(batch.id) < _MOST_TRIES:
+            if self._backend.batches.count_try(batch.id) < _MOST_TRIES:
                 raise
             logger.error("validation given up batch=%s", batch.id, exc_info=error)
             self._fail(batch, [Problem("internal_error", "The server had an error.").fields()])
 
     def _read(self, batch: ApiBatch) -> None:
-        backend = self._fleet
+        backend = self._backend
         if is_submitted(backend, batch.id):
             # By a server that died before it could say so, and whether workers read the file.
             self._submitted(batch, {}, reads_file=True)
@@ -151,19 +151,19 @@ class Validator:
 
     def _submitted(self, batch: ApiBatch, fields: dict[str, Any], *, reads_file: bool) -> None:
         self._end(batch, "submitted", fields, reads_file=reads_file)
-        [now] = self._fleet.batches.of([batch.id])
+        [now] = self._backend.batches.of([batch.id])
         if now is not None and now.cancelling_at is not None:
-            self._fleet.control.cancel(batch.id)
+            self._backend.control.cancel(batch.id)
 
     def _end(
         self, batch: ApiBatch, status: Any, fields: dict[str, Any], *, reads_file: bool = False
     ) -> None:
-        tenant = self._fleet.keys.tenants.get(batch.tenant)
+        tenant = self._backend.keys.tenants.get(batch.tenant)
         webhook = ("", "") if tenant is None else tenant.webhook
-        self._fleet.batches.conclude(batch.id, status, fields, webhook=webhook)
+        self._backend.batches.conclude(batch.id, status, fields, webhook=webhook)
         if reads_file:
             return
-        files, file_id = self._fleet.files, batch.input_file_id
+        files, file_id = self._backend.files, batch.input_file_id
         files.read_no_more(file_id, batch.id)
         if files.of([file_id]) == [None]:
-            delete_bytes(self._fleet, file_id)  # it was deleted meanwhile
+            delete_bytes(self._backend, file_id)  # it was deleted meanwhile

@@ -105,7 +105,7 @@ class _Spool:
 
     def __init__(self, call: Call) -> None:
         self._call = call
-        self._fleet = call.backend
+        self._backend = call.backend
         self._id = f"file-{secrets.token_hex(12)}"
         self._file: NewFile | None = None
         self.size = 0
@@ -113,10 +113,10 @@ class _Spool:
 
     @property
     def too_large(self) -> bool:
-        return self.size > self._fleet.settings.file_max_bytes
+        return self.size > self._backend.settings.file_max_bytes
 
     def refusal(self) -> ApiError:
-        most = self._fleet.settings.file_max_bytes
+        most = self._backend.settings.file_max_bytes
         return ApiError(
             413,
             f"The file is larger than {most:,} bytes: split it",
@@ -129,8 +129,8 @@ class _Spool:
         if self.too_large:
             return
         if self._file is None:
-            self._fleet.files.reserve(self._id)
-            self._file = self._fleet.bytes.create(self._id)
+            self._backend.files.reserve(self._id)
+            self._file = self._backend.bytes.create(self._id)
         self._file.write(data)
         self._count(data)
         crash_point("upload-half")
@@ -139,7 +139,7 @@ class _Spool:
         assert self._file is not None  # noqa: S101  # `write` comes before
         self._file.commit()
         crash_point("upload-before-record")
-        return self._fleet.files.add(
+        return self._backend.files.add(
             self._id,
             tenant=self._call.tenant.name,
             filename=filename,
@@ -152,7 +152,7 @@ class _Spool:
     def discard(self) -> None:
         if self._file is not None:
             self._file.discard()
-            self._fleet.files.deleted(self._id)
+            self._backend.files.deleted(self._id)
 
     def _count(self, data: bytes) -> None:
         first, *rest = data.split(b"\n")

@@ -51,7 +51,7 @@ class ItemLeases:
     ) -> tuple[list[SettleResult], list[Claim]]:
         """Record what ended and claim what is next; the answers are in the order of the asked.
 
-        What is damaged of one batch costs the others nothing: its receipts and claims have an
+        What is damaged of one batch costs the others nothing: its results and claims have an
         `error`. Repeating a call whose answer was lost is harmless: tokens tell.
 
         Raises:

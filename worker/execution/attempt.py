@@ -1,4 +1,4 @@
-"""One attempt of one item: run its chain under the deadline; whatever happens is its outcome."""
+"""One attempt of one item: run its chain under the deadline, to an outcome or a deferral."""
 
 import asyncio
 import random
@@ -52,7 +52,7 @@ _ELSEWHERE: Final = 5.0
 #: Under which key the attempts of the whole chain are counted.
 _CHAIN: Final = "chain"
 
-#: What becomes of an item whose attempt is cancelled from outside; None: nothing, for now.
+#: The status of an item whose attempt is cancelled from outside; None: its batch was not stopped.
 StopsAs = Callable[[], ItemStatus | None]
 
 

@@ -11,6 +11,7 @@ from batchord.ledger.errors import LedgerRefused, concerns_all
 from batchord.ledger.models import ItemError, PauseReason
 from batchord.ledger.storage.item_leases import ItemLeases, Refused
 from batchord.ledger.storage.item_transitions import Checkpoint, ClaimRequest, Deferral
+from batchord.worker.execution.attempt_result import AttemptResult
 from batchord.worker.execution.lease_heartbeat import LeaseHeartbeat
 from batchord.worker.execution.work_items import TaskState
 
@@ -34,6 +35,18 @@ class DeferredItem(NamedTuple):
     #: Whether the attempt counts.
     counts: bool = True
 
+    @classmethod
+    def of(
+        cls,
+        task_state: TaskState,
+        claim_request: ClaimRequest,
+        error: ItemError,
+        ended: AttemptResult,
+        checkpoint: Checkpoint,
+    ) -> "DeferredItem":
+        """Return the item that an attempt's result defers."""
+        return cls(task_state, claim_request, error, checkpoint, ended.put_off, ended.counts)
+
 
 def put_aside(
     item_leases: ItemLeases,
@@ -43,8 +56,8 @@ def put_aside(
 ) -> Refused:
     """Have the items wait, and pause the batches of those that wait for a person.
 
-    `keepings` are kept before the items are let go, theirs among them. Returns the batches that
-    are damaged: the leases of their items run out.
+    `checkpoints` are recorded before the items are released, theirs among them. Returns the batches
+    that are damaged: the leases of their items run out.
 
     Raises:
         LedgerUnavailable: the leases of all run out, and they are started again.

@@ -30,7 +30,7 @@ from batchord.worker.execution.fault_attribution import Faults
 from batchord.worker.execution.handed_back import HandedBackItems
 from batchord.worker.execution.last_starts import LastStarts
 from batchord.worker.execution.lease_heartbeat import LeaseHeartbeat
-from batchord.worker.execution.ledger_batcher import HELD, BatchedAnswers, LedgerBatcher
+from batchord.worker.execution.ledger_batcher import WITH_LEASE, BatchedAnswers, LedgerBatcher
 from batchord.worker.execution.publish_prompts import PublishPrompts
 from batchord.worker.execution.running_attempts import RunningAttempts
 from batchord.worker.execution.task_report import TaskReport
@@ -54,8 +54,8 @@ class ItemScheduler:
     """Runs items of all tasks, at most `slots` in flight; batches take turns.
 
     An item is claimed when it gets its slot and not before, so that what waits is nobody's.
-    `on_room` is told of a batch that has room for another shard, and `on_due` of one that may have
-    something to publish, as items have waited or as nothing waits here, in a thread of its own.
+    `on_room` is told of a batch that has room for another shard, and `on_due` of a batch whose
+    deferred items may be due; both are called in a thread of their own.
     """
 
     def __init__(
@@ -74,7 +74,7 @@ class ItemScheduler:
         self._slots = slots
         self._free = slots
         self._pace = Throughput()
-        #: Slots' work that has ended in tasks that have not.
+        #: Slots' worth of items that have ended in tasks which still run.
         self._ended_early = 0.0
         self._waiting = WaitingTasks()
         self._running = RunningAttempts()
@@ -99,8 +99,7 @@ class ItemScheduler:
     def slots_wanted(self) -> float:
         """Return how many slots' worth of items this process should have in hand.
 
-        A task may carry many, and what waits here another process might run: so no more wait than
-        will get their slots while the next task is on its way.
+        No more than get a slot before the next task arrives: another process could run the rest.
         """
         if self._last_starts:
             return 0.0
@@ -221,11 +220,12 @@ class ItemScheduler:
 
     def _claimed(self, slot: Slot, claim_request: ClaimRequest, claim: Claim) -> None:
         if claim.verdict == "suspect" and not self._closing:
-            # It has cost all but one of its processes: it gives its slot to others until its turn.
+            # One more lost process, and it is `worker_lost`: it gives its slot to others until its
+            # turn.
             self._last_starts.waiting.append(PendingItem(slot, claim_request))
             self._leave(slot)
             return
-        if claim.verdict not in HELD:
+        if claim.verdict not in WITH_LEASE:
             self._last_starts.ended(claim_request)
             self._leases.drop([claim_request])  # of a suspect whose batch was stopped meanwhile
             slot.task_state.report.refused[claim.verdict] += 1
@@ -250,14 +250,7 @@ class ItemScheduler:
             if ended.aside and ended.error is not None:
                 kept = checkpoint(claim_request, run)
                 self._ledger_batcher.aside.append(
-                    DeferredItem(
-                        slot.task_state,
-                        claim_request,
-                        ended.error,
-                        kept,
-                        ended.put_off,
-                        ended.counts,
-                    )
+                    DeferredItem.of(slot.task_state, claim_request, ended.error, ended, kept)
                 )
             else:
                 if ended.error is not None and ended.error.retryable:

@@ -21,7 +21,7 @@ from batchord.worker.execution.work_items import CompletedItem, PendingItem
 MOST_AT_ONCE: Final = 1000
 
 #: Verdicts that come with a lease.
-HELD: Final = ("run", "lost", "suspect", "same")
+WITH_LEASE: Final = ("run", "lost", "suspect", "same")
 
 T = TypeVar("T")
 
@@ -44,7 +44,7 @@ class BatchedAnswers(NamedTuple):
 
 
 class LedgerBatcher:
-    """Collects items for the next round trip, and makes it. Used on the loop alone."""
+    """Collects items for the next round trip, and makes it, on the loop but for the call itself."""
 
     def __init__(
         self, item_leases: ItemLeases, leases: LeaseHeartbeat, checkpointer: Checkpointer
@@ -63,7 +63,7 @@ class LedgerBatcher:
         return bool(self.finished or self.wanted or self.aside or self._checkpointer.any_due)
 
     async def round_trip(self) -> BatchedAnswers:
-        """Flush up to MOST_AT_ONCE pending settlements and claims in one round trip.
+        """Flush up to MOST_AT_ONCE settlements and claims in one round trip; deferrals go first.
 
         Never raises: an error belongs to the tasks that wait for these items.
         """
@@ -139,7 +139,7 @@ class LedgerBatcher:
         self._leases.hold(
             one.claim_request
             for one, claim in zip(wanted, claims, strict=True)
-            if claim.verdict in HELD
+            if claim.verdict in WITH_LEASE
         )
         return receipts, claims
 

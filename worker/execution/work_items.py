@@ -62,7 +62,7 @@ class Slot:
 
 
 class PendingItem(NamedTuple):
-    """An item with a slot, waiting for its claim."""
+    """An item to be claimed, or handed back."""
 
     slot: Slot
     claim_request: ClaimRequest

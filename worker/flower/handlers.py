@@ -17,36 +17,13 @@ from tornado.web import HTTPError, authenticated
 from batchord.chains.errors import BatchordError
 from batchord.ledger.budget import Budget
 from batchord.ledger.core.message_ids import task_id
-from batchord.ledger.errors import (
-    LedgerUnavailable,
-    OtherFormat,
-    ResumeRefused,
-    RetryRefused,
-    SubmitRefused,
-    UnknownBatch,
-    UnreadableBatch,
-    concerns_all,
-)
 from batchord.ledger.models import BatchStatus
+from batchord.worker.flower.error_statuses import status_of
 from batchord.worker.flower.queries import CHUNK, MOST, PAGE, Action, Queries
 from batchord.worker.flower.sse import EventStream
 
 P = ParamSpec("P")
 T = TypeVar("T")
-
-#: What an error of ours is on the wire.
-_STATUS: Final[dict[type[BatchordError], int]] = {
-    UnknownBatch: 404,
-    RetryRefused: 409,
-    ResumeRefused: 409,
-    # A budget that cannot be one.
-    SubmitRefused: 400,
-    # It is another version's.
-    OtherFormat: 409,
-    # It is there, and asking again does not help.
-    UnreadableBatch: 500,
-    LedgerUnavailable: 503,
-}
 
 #: The latest tasks that are looked through for a batch's workers.
 _TASKS_LOOKED_AT: Final = 2_000
@@ -55,12 +32,6 @@ PAYLOADS_OFF: Final = (
     "results hold what the chain was given and what it made: start Flower with "
     "BATCHORD_FLOWER_PAYLOADS=1 to let those who may log in here have them"
 )
-
-
-def _status_of(error: BatchordError) -> int:
-    if isinstance(error, LedgerUnavailable) and not concerns_all(error):
-        return _STATUS[UnreadableBatch]
-    return next((n for kind, n in _STATUS.items() if isinstance(error, kind)), 500)
 
 
 class _AtTheDesk:
@@ -78,7 +49,7 @@ class _AtTheDesk:
         try:
             return await self.queries.ask(what, *args, **kwargs)
         except BatchordError as error:
-            raise HTTPError(_status_of(error), str(error)) from error
+            raise HTTPError(status_of(error), str(error)) from error
 
     async def find(self) -> dict[str, Any]:
         """Return the page of batches that the query asks for."""
