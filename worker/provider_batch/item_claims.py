@@ -23,7 +23,7 @@ from batchord.worker.execution.attempt import Runs, Tools, attempt
 from batchord.worker.execution.attempt_result import AttemptResult
 from batchord.worker.execution.cached_outputs import CachedOutputs
 from batchord.worker.execution.fault_attribution import Faults
-from batchord.worker.execution.ledger_batcher import HELD
+from batchord.worker.execution.ledger_batcher import WITH_LEASE
 from batchord.worker.execution.work_items import log_settled, settlement_of
 from batchord.worker.execution.worker_context import WorkerContext
 
@@ -120,7 +120,7 @@ class ItemClaims:
 
     def release(self, ran: Sequence[Ran]) -> None:
         """Hand the items back as if they had not been claimed; what they have used is counted."""
-        held = [one for one in ran if one.claim.verdict in HELD]
+        held = [one for one in ran if one.claim.verdict in WITH_LEASE]
         used = [
             Checkpoint(claim_request=one.claim_request, steps="", usage=one.usage)
             for one in held
@@ -137,10 +137,10 @@ class ItemClaims:
         _, claims = self._item_leases.swap([], claim_requests)
         _raise_first(claims)
         pairs = list(zip(claim_requests, claims, strict=True))
-        self._hold(claim_request for claim_request, claim in pairs if claim.verdict in HELD)
+        self._hold(claim_request for claim_request, claim in pairs if claim.verdict in WITH_LEASE)
         ran = default_loop().run(self._all(pairs, runs))
         # What was refused keeps no lease: a suspect that is not one any more, say.
-        self._drop(one.claim_request for one in ran if one.claim.verdict not in HELD)
+        self._drop(one.claim_request for one in ran if one.claim.verdict not in WITH_LEASE)
         return ran
 
     async def _all(
