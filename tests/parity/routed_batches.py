@@ -24,6 +24,10 @@ REMOTE: Final = os.environ.get("BATCHORD_REDIS_URL")
 METHODS: Final = ("batch", "abatch", "batch_as_completed", "abatch_as_completed")
 
 
+#: More chains than the tests make. The worker serves the names that are there when it starts, and
+#: finds the chain of a name when it runs an item.
+MOST: Final = 500
+
 numbers = count()
 
 
@@ -31,9 +35,7 @@ def ours(runnable: Any) -> Any:
     """Return the Runnable of a test as a Batchord chain, in this process or on the worker."""
     if REMOTE is None:
         return coerce(runnable)
-    chain = register(f"theirs-{next(numbers)}", runnable)
-    # The worker, which runs in this process, has announced what it had when it started.
-    return RemoteRunnable(chain.name, allow_unserved=True)
+    return RemoteRunnable(register(f"theirs-{next(numbers)}", runnable, replace=True).name)
 
 
 def routed(name: str, original: Callable[..., Any]) -> Callable[..., Any]:
@@ -88,6 +90,8 @@ def worker() -> Iterator[None]:
 
     from batchord.worker.app import app
 
+    for number in range(MOST):
+        register(f"theirs-{number}", lambda value: value)
     with start_worker(app, concurrency=8, pool="threads", perform_ping_check=False):
         yield
 

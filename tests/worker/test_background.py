@@ -51,6 +51,10 @@ ALLOWED = {
     ): "halves of a request, in its own empty context",
     ("worker/execution/item_scheduler.py", "add_done_callback"): "forgets a task",
     (
+        "worker/maintenance/announcer.py",
+        "call_soon",
+    ): "Celery's consumer calls it, outside of items",
+    (
         "worker/provider_batch/item_claims.py",
         "gather",
     ): "each item in a copy of the thread's context, which is empty",
