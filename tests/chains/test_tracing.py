@@ -45,7 +45,7 @@ def test_a_call_is_a_span_by_the_conventions_of_genai(
 ) -> None:
     step, value, expected = CALLS[name]
     step.invoke(value)
-    [span] = spans()
+    [span] = [each for each in spans() if each.name != "wait"]  # a busy machine may wait
     assert (span.name, span.kind) == (expected, trace.SpanKind.CLIENT)
     operation, model = expected.split()
     said: dict[str, Any] = dict(span.attributes or {})
