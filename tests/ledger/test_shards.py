@@ -136,10 +136,13 @@ def test_the_queue_stays_as_short_as_the_window_of_shards(deploy: Deploy) -> Non
     # A gather is in the queue while its shard is still in flight.
     assert 400 <= longest <= 600 + 6
     assert batch.outputs() == list(range(2500))
-    commits = sum(worker.log.count("batch committed") for worker in workers)
-    assert commits == 1
-    gathers = sum(worker.log.count("shard closed") for worker in workers)
-    assert gathers == 25
+
+    def logged(words: str) -> int:
+        return sum(worker.log.count(words) for worker in workers)
+
+    wait_until(lambda: logged("batch committed"), what="the log tells of the end")
+    assert logged("batch committed") == 1
+    assert logged("shard closed") == 25
 
 
 def test_keys_get_their_end_at_the_commit_and_not_before(deploy: Deploy, tmp_path: Path) -> None:
