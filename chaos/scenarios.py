@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from batchord.ledger.broker.celery_app import create_app
 from batchord.ledger.core.message_ids import gather_task_id, task_id
+from batchord.ledger.storage.batch_store import BatchStore
 from batchord.producer import Batch
 from chaos.gateway import kill_gateway
 from chaos.ground import Ground, Run
@@ -285,9 +286,19 @@ def revoke_all(ground: Ground) -> Run:
     return run
 
 
+def _sweeping(ground: Ground) -> int:
+    """Return the pid of the worker that sweeps now; its lock lives for a moment."""
+    key = BatchStore(ground.deployment.settings).keys.sweep
+    until = time.monotonic() + 60
+    while time.monotonic() < until:
+        leader = ground.deployment.redis.get(key)
+        if leader is not None:
+            return int(str(leader).rsplit(":", 1)[1])
+    raise TimeoutError("no worker has swept for 60 s")
+
+
 def five_sweepers(ground: Ground) -> Run:
     """Five workers sweep as fast as they can, and the worker that sweeps is killed, 5 times."""
-    redis = ground.deployment.redis
     with ground.crew(5, 2) as crew:
         _wait(lambda: crew.ready, "the workers are ready", 180)
         batch = ground.submit(ground.count(500), 0.2)
@@ -295,10 +306,7 @@ def five_sweepers(ground: Ground) -> Run:
             _some_done(batch, 30)
             if batch.record().status.ended:
                 break
-            leader = None
-            while leader is None:
-                leader = redis.get(f"{ground.deployment.settings.namespace}:sweep")
-            pid = int(str(leader).rsplit(":", 1)[1])
+            pid = _sweeping(ground)
             for place, worker in enumerate(crew.workers):
                 if worker.pid == pid:
                     crew.kill(place)
