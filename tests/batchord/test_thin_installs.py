@@ -1,6 +1,6 @@
 """`pip install batchord` alone is client, chains and workers; a missing extra is one line.
 
-The environment has the wheel, what it requires by itself, and nothing else of ours.
+The environment has the wheel and its own requirements, without any extra.
 """
 
 import subprocess

@@ -1,4 +1,4 @@
-"""Answers of the test server at endpoints that no step of ours has: bodies as they are."""
+"""Answers of the test server at endpoints that no step calls: bodies as they are."""
 
 from tests.support import openai_answers as answers
 from tests.support.openai_answers import JsonObject

@@ -14,7 +14,7 @@ from batchord.ledger.errors import (
     concerns_all,
 )
 
-#: The HTTP status of an error of ours.
+#: The HTTP status of each kind of error.
 _STATUS: Final[dict[type[BatchordError], int]] = {
     UnknownBatch: 404,
     RetryRefused: 409,
