@@ -1,12 +1,10 @@
 """Submitting again what of a cancelled or expired batch has never run, as a batch of its own."""
 
-import logging
 from collections.abc import Iterator, Mapping
 from typing import Final
 
 from celery import Celery
 
-from batchord.ledger.broker.publisher import publish_shards
 from batchord.ledger.core.json_values import decode, encode
 from batchord.ledger.core.message_ids import new_batch_id
 from batchord.ledger.core.sharding import Cut
@@ -18,9 +16,8 @@ from batchord.ledger.storage.batch_store import BatchStore
 from batchord.ledger.storage.keys import PAGE_SIZE
 from batchord.producer.inputs import Block
 from batchord.producer.recording import Opening, Recording, SubmittedBefore
+from batchord.producer.submission import accept
 from batchord.producer.submit_options import METADATA_LIMITS
-
-logger = logging.getLogger(__name__)
 
 #: What a new batch has of the old one's `meta`.
 _KEPT: Final = (
@@ -66,18 +63,13 @@ def resubmit(app: Celery, store: BatchStore, batch_id: str) -> str:
             recording.append(first)
             for block in blocks:
                 recording.append(block)
-            recording.seal(cut, _window(record))
+            accept(app, recording, cut, _window(record))
     except SubmittedBefore as before:
         recording.take_back(before)
         return before.record.id
     except BaseException as error:
         if recording.take_back(error):
             raise
-    try:
-        publish_shards(app, store, recording.batch_id, most=cut.first_window)
-    except Exception as error:  # noqa: BLE001
-        # It is sealed, and the sweep publishes it.
-        logger.warning("not yet published batch=%s: %s", recording.batch_id, type(error).__name__)
     return recording.batch_id
 
 

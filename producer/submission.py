@@ -100,7 +100,7 @@ def submit(app: Celery, store: BatchStore, what: Submission) -> str:
                 for block in chained([first], pages):
                     recording.append(block)
                 crash_point("before-seal")
-                _accept(app, recording, cut, window, digest)
+                accept(app, recording, cut, window, digest)
         except SubmittedBefore as before:
             recording.take_back(before)
             if digest is not None:
@@ -191,12 +191,12 @@ def _travels(needs: Needs, fleet: Fleet) -> dict[str, str]:
     return fields
 
 
-def _accept(
+def accept(
     app: Celery,
     recording: Recording,
     cut: Cut,
     window: float | None,
-    digest: InputsDigest | None,
+    digest: InputsDigest | None = None,
 ) -> None:
     """Seal the batch and publish its first shards; repeat if the server has lost the seal."""
     batch_id, undone = recording.batch_id, True
